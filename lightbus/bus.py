@@ -1,0 +1,210 @@
+"""`create()` and `get_bus()`, and the paths by which a bus is used: ``bus.auth.user_created.fire``."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+from lightbus import config as configuration
+from lightbus.client import BusClient
+from lightbus.exceptions import InvalidBusModule, InvalidParameters, LightbusException, NotCallable
+from lightbus.handler import Handler
+from lightbus.listener import OnError
+from lightbus.message import EventMessage
+
+DEFAULT_MODULE = "bus"
+
+
+class BusPath:
+    """A name on the bus: an API, a part of an API's dotted name, or an event."""
+
+    def __init__(self, client: BusClient, parts: tuple[str, ...] = ()) -> None:
+        self._client = client
+        self._parts = parts
+
+    def __getattr__(self, name: str) -> BusPath:
+        if name.startswith("_"):
+            raise AttributeError(f"{self!r} has no attribute {name!r}")
+        path = BusPath(self._client, (*self._parts, name))
+        # Kept, so that using the same event again makes no new objects.
+        self.__dict__[name] = path
+        return path
+
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__(), *self._next_names()})
+
+    def __repr__(self) -> str:
+        return f"<BusPath {'.'.join(('bus', *self._parts))}>"
+
+    def fire(self, *args: Any, **kwargs: Any) -> EventMessage:
+        """Fire this event and return its message once the broker has confirmed it.
+
+        Blocks the calling thread, for `fire_timeout` at most; safe on any thread that runs no event
+        loop.
+
+        Raises:
+            UnknownApi: The API is not registered here.
+            EventNotFound: It has no such event.
+            InvalidEventArguments: Arguments are missing, or do not belong to the event.
+            InvalidParameters: Arguments were given by position.
+            UnencodableValue: An argument can not travel as JSON.
+            CannotBlockHere: An event loop runs on this thread; use `fire_async`.
+            TransportUnavailable: The broker was not reached; the event was not sent.
+            SendRefused: The broker did not take the event.
+            SendOutcomeUnknown: The broker did not confirm in time; the event may be stored.
+        """
+        message = self._message(args, kwargs)
+        self._client.fire(message)
+        return message
+
+    async def fire_async(self, *args: Any, **kwargs: Any) -> EventMessage:
+        """Do what `fire` does, on the running event loop."""
+        message = self._message(args, kwargs)
+        await self._client.fire_async(message)
+        return message
+
+    def listen(
+        self,
+        listener: Handler,
+        *,
+        listener_name: str | None = None,
+        on_error: OnError = OnError.SHUTDOWN,
+        concurrency: int = 1,
+    ) -> None:
+        """Have `listener` called with each of these events, once a worker runs.
+
+        The arguments and errors are those of `BusClient.listen_for_events`.
+        """
+        api_name, event_name = self._api_and_event()
+        self._client.listen_for_event(
+            api_name,
+            event_name,
+            listener,
+            listener_name=listener_name,
+            on_error=on_error,
+            concurrency=concurrency,
+        )
+
+    def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:
+        name = ".".join(self._parts)
+        *api_parts, last = self._parts or ("",)
+        api = self._client.apis.get(".".join(api_parts))
+        if api is not None and last in api.events:
+            raise NotCallable(f"{name} is an event: fire it with bus.{name}.fire(...).")
+        raise NotCallable(
+            f"bus.{name}(...) looks like a remote procedure call, which Lightbus does not support. "
+            f"Events are used with .fire(...), .fire_async(...) and .listen(...)."
+        )
+
+    def _message(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> EventMessage:
+        api_name, event_name = self._api_and_event()
+        if args:
+            raise InvalidParameters(
+                f"{api_name}.{event_name} was fired with {len(args)} positional argument(s). "
+                f"Give each by name: fire(name=value)."
+            )
+        return self._client.message(api_name, event_name, kwargs)
+
+    def _api_and_event(self) -> tuple[str, str]:
+        if len(self._parts) < 2:
+            raise NotCallable(
+                f"{self!r} is not an event. An event is reached as bus.<api name>.<event name>."
+            )
+        return ".".join(self._parts[:-1]), self._parts[-1]
+
+    def _next_names(self) -> set[str]:
+        names = {
+            tuple(f"{api_name}.{event_name}".split("."))
+            for api_name, api in self._client.apis.items()
+            for event_name in api.events
+        }
+        depth = len(self._parts)
+        return {name[depth] for name in names if len(name) > depth and name[:depth] == self._parts}
+
+
+class Bus(BusPath):
+    """The root of a bus, as `create` makes it.
+
+    Attributes:
+        client: Registers APIs, adds hooks, closes the bus.
+    """
+
+    def __init__(self, client: BusClient) -> None:
+        super().__init__(client)
+        self.client = client
+
+    def __repr__(self) -> str:
+        return f"<Bus of service {self.client.config.service_name!r}>"
+
+
+def create(
+    config: Mapping[str, Any] | str | Path | None = None,
+    *,
+    config_file: str | Path | None = None,
+    service_name: str | None = None,
+    process_name: str | None = None,
+) -> Bus:
+    """Return a new bus. It opens no connection until it is used.
+
+    Args:
+        config: Settings, or the path of a file of them. Left out: ``$LIGHTBUS_CONFIG``, else a
+            ``lightbus.yaml`` (or .yml, .json, .toml) in the current folder.
+        config_file: The path of a config file, where `config` is left out.
+        service_name: Whose listeners these are: workers of one service share their events. Left
+            out, the configuration's; without that, the current folder's name.
+        process_name: Names this process at the broker; may hold placeholders such as ``{pid}``.
+
+    Raises:
+        InvalidConfig: A setting can not be read, is unknown, or has a wrong type.
+        InvalidName: The service's or the process's name can not be one.
+        TransportNotFound: No installed package offers a transport that is configured.
+    """
+    loaded = configuration.load(
+        config if config is not None else config_file,
+        service_name=service_name,
+        process_name=process_name,
+    )
+    return Bus(BusClient(loaded))
+
+
+def get_bus(module_name: str | None = None) -> Bus:
+    """Import the bus module and return its ``bus``.
+
+    Args:
+        module_name: A dotted name. Left out: ``$LIGHTBUS_MODULE``, else ``bus``.
+
+    Raises:
+        InvalidBusModule: It can not be found, raises when imported, or has no ``bus``.
+        ConfigError: As `create` does; likewise other errors of Lightbus from within the module.
+    """
+    name = module_name or os.environ.get("LIGHTBUS_MODULE") or DEFAULT_MODULE
+    try:
+        module = importlib.import_module(name)
+    except LightbusException:
+        raise
+    except ModuleNotFoundError as error:
+        if error.name and (name == error.name or name.startswith(f"{error.name}.")):
+            raise InvalidBusModule(
+                name,
+                f"was not found; looked in {Path.cwd()} and sys.path. "
+                f"Name it with --bus or LIGHTBUS_MODULE.",
+            ) from error
+        raise InvalidBusModule(name, f"needs {error.name!r}, which is not installed.") from error
+    except Exception as error:
+        raise InvalidBusModule(name, f"raised {_told(error)} when imported.") from error
+    bus = getattr(module, "bus", None)
+    if not isinstance(bus, Bus):
+        found = "has no attribute 'bus'" if bus is None else f"has a 'bus' that is {bus!r}"
+        raise InvalidBusModule(name, f"{found}. Add to it: bus = lightbus.create()")
+    return bus
+
+
+def _told(error: Exception) -> str:
+    frame = error.__traceback__
+    while frame and frame.tb_next:
+        frame = frame.tb_next
+    place = f" ({frame.tb_frame.f_code.co_filename}, line {frame.tb_lineno})" if frame else ""
+    return f"{type(error).__name__}: {error}{place}"

@@ -1,0 +1,18 @@
+"""The command ``lightbus``: one file a subcommand."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+
+import click
+
+from lightbus.cli.run import run
+
+
+@click.group()
+@click.version_option(version("lightbus"), prog_name="lightbus")
+def main() -> None:
+    """Lightbus: an event bus for Python services."""
+
+
+main.add_command(run)

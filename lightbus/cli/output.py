@@ -1,0 +1,74 @@
+"""How `lightbus run` shows its log: for people on a terminal, as JSON lines otherwise."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import MutableMapping
+from typing import Any
+
+import structlog
+
+FORMATS = ("auto", "console", "json")
+LEVELS = ("debug", "info", "warning", "error", "critical")
+
+# What they say of a lost connection, the transport says in the words of the bus.
+_CHATTY = ("aio_pika", "aiormq")
+
+
+def set_up_logging(log_format: str, level: str) -> None:
+    """Send every log line of this process to standard error.
+
+    Args:
+        log_format: One of `FORMATS`; ``"auto"`` is console on a terminal and JSON otherwise.
+        level: One of `LEVELS`.
+    """
+    is_console = log_format == "console" or (log_format == "auto" and sys.stderr.isatty())
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[
+                _with_own_fields,
+                structlog.stdlib.add_log_level,
+                structlog.stdlib.add_logger_name,
+                structlog.processors.TimeStamper(
+                    fmt="%H:%M:%S" if is_console else "iso", utc=not is_console
+                ),
+            ],
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                *(_for_console() if is_console else _for_json()),
+            ],
+        )
+    )
+    logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
+    for name in _CHATTY:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
+def _with_own_fields(
+    _: Any, __: str, event_dict: MutableMapping[str, Any]
+) -> MutableMapping[str, Any]:
+    event_dict.update(getattr(event_dict["_record"], "lightbus", {}))
+    return event_dict
+
+
+def _for_console() -> list[structlog.types.Processor]:
+    def without_logger(
+        _: Any, __: str, event_dict: MutableMapping[str, Any]
+    ) -> MutableMapping[str, Any]:
+        event_dict.pop("logger", None)
+        return event_dict
+
+    return [
+        without_logger,
+        structlog.dev.ConsoleRenderer(
+            colors=sys.stderr.isatty(),
+            pad_event_to=0,
+            exception_formatter=structlog.dev.plain_traceback,
+        ),
+    ]
+
+
+def _for_json() -> list[structlog.types.Processor]:
+    return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(default=str)]

@@ -1,0 +1,161 @@
+"""``lightbus run``: serves the listeners of a bus until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from importlib.metadata import version
+from typing import NoReturn
+
+import click
+
+from lightbus import config
+from lightbus.bus import Bus, get_bus
+from lightbus.cli.output import FORMATS, LEVELS, set_up_logging
+from lightbus.exceptions import LightbusException
+from lightbus.log import get_logger
+from lightbus.worker import Worker
+
+ASKED_TO_STOP = 0
+FAILED = 1
+WRONG_USAGE = 2
+
+_log = get_logger("lightbus")
+
+
+@click.command()
+@click.option(
+    "-b",
+    "--bus",
+    "module",
+    metavar="MODULE",
+    help="The bus module.  [default: $LIGHTBUS_MODULE, `bus` in the config file, or bus]",
+)
+@click.option("-s", "--service-name", help="Whose listeners these are.")
+@click.option("-p", "--process-name", help="Names this process at the broker.")
+@click.option(
+    "--config",
+    "config_file",
+    metavar="FILE",
+    help="YAML, JSON or TOML.  [default: $LIGHTBUS_CONFIG or ./lightbus.yaml]",
+)
+@click.option("--log-level", type=click.Choice(LEVELS), default="info", show_default=True)
+@click.option(
+    "--log-format",
+    type=click.Choice(FORMATS),
+    default="auto",
+    show_default=True,
+    help="auto is console on a terminal, and JSON lines otherwise.",
+)
+def run(
+    module: str | None,
+    service_name: str | None,
+    process_name: str | None,
+    config_file: str | None,
+    log_level: str,
+    log_format: str,
+) -> None:
+    """Serve the listeners of a bus until told to stop.
+
+    Ctrl-C, or SIGTERM, lets running handlers finish and gives the other events back; a second one
+    stops at once.
+
+    Exits with 0 when asked to stop, 1 when a listener or a hook failed, and 2 when the usage, the
+    configuration or the bus module is wrong.
+    """
+    set_up_logging(log_format, log_level)
+    config.command_line.config_file = config_file
+    config.command_line.service_name = service_name
+    config.command_line.process_name = process_name
+    # `python -m` finds modules of the current folder; a console script has to be told.
+    sys.path.insert(0, os.getcwd())
+    try:
+        module = module or os.environ.get("LIGHTBUS_MODULE") or config.load().bus_module
+        bus = get_bus(module)
+    except LightbusException as error:
+        _log.critical(str(error))
+        _end_process(WRONG_USAGE)
+    worker = Worker(bus)
+    code = asyncio.run(_serve(bus, worker))
+    _end_process(code, at_once=worker.running_threads > 0)
+
+
+async def _serve(bus: Bus, worker: Worker) -> int:
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, _on_signal, worker, number)
+    _announce_bus(bus)
+    try:
+        await worker.run(on_started=lambda: _announce_ready(bus))
+    except Exception as error:
+        return _report(error, worker)
+    finally:
+        await bus.client.close_async()
+    _log.info("Stopped.")
+    return ASKED_TO_STOP
+
+
+def _on_signal(worker: Worker, number: int) -> None:
+    _log.info(
+        "Stopping: running handlers may finish. Once more stops at once.",
+        signal=signal.Signals(number).name,
+    )
+    worker.request_stop()
+
+
+def _announce_bus(bus: Bus) -> None:
+    client = bus.client
+    _log.info(
+        f"Lightbus {version('lightbus')} starts.",
+        service=client.config.service_name,
+        process=client.config.process_name(),
+        config=client.config.source,
+    )
+    for api_name in sorted({*client.apis, *(listener.api_name for listener in client.listeners)}):
+        _log.info("Serving an API.", api=api_name, transport=client.transport_described(api_name))
+
+
+def _announce_ready(bus: Bus) -> None:
+    client = bus.client
+    for listener in client.listeners:
+        _log.info(
+            "Listening.",
+            listener=listener.name,
+            events=", ".join(f"{listener.api_name}.{name}" for name in sorted(listener.events)),
+            on_error=listener.on_error.name,
+            transport=client.transport_described(listener.api_name),
+        )
+    if client.listeners and not client.config.is_service_named:
+        _log.warning(
+            "No service_name is set, so the folder's name is used. Services of one name share their "
+            "listeners' events: set service_name before two services run in folders of one name.",
+            service=client.config.service_name,
+        )
+    _log.info("Ready. Ctrl-C stops.", listeners=len(client.listeners))
+
+
+def _report(error: Exception, worker: Worker) -> int:
+    """Say why the worker stopped and return the exit code for it."""
+    if isinstance(error, LightbusException):
+        _log.critical(f"Stopped: {error}")
+        # Once it has served, the set-up was right.
+        return FAILED if worker.has_served else WRONG_USAGE
+    _log.critical(
+        f"Stopped, for a listener or a hook failed: {type(error).__name__}: {error}",
+        # A failed listener's traceback was logged with its event.
+        exc_info=None if error is worker.failure else error,
+    )
+    return FAILED
+
+
+def _end_process(code: int, *, at_once: bool = False) -> NoReturn:
+    if at_once:
+        # Python would wait for the threads of handlers that can not be ended.
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)

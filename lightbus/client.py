@@ -1,0 +1,335 @@
+"""`BusClient`: knows the APIs and the listeners, fires events, opens and closes transports."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import attrs
+import msgspec
+
+from lightbus.api import Api
+from lightbus.config import Config, convert
+from lightbus.exceptions import (
+    DuplicateListenerName,
+    InvalidApi,
+    InvalidConfig,
+    InvalidEventListener,
+    UnknownApi,
+)
+from lightbus.handler import Handler, name_of, plan_call
+from lightbus.hooks import Hooks
+from lightbus.listener import Listener, OnError
+from lightbus.log import get_logger
+from lightbus.loops import Loops, OpenTransport
+from lightbus.message import EventMessage
+from lightbus.names import checked_name
+from lightbus.registry import find_transport
+from lightbus.transport import EventTransport, Subscription
+
+_log = get_logger(__name__)
+
+
+@attrs.frozen
+class _TransportChoice:
+    """The transport that the configuration gives an API, ready to be made."""
+
+    name: str
+    transport: type[EventTransport]
+    settings: Any = attrs.field(repr=False)
+    key: str = attrs.field(repr=False)
+
+
+class BusClient:
+    """What a program does with its bus beside firing and listening; reached as ``bus.client``.
+
+    Every method may be called from any thread.
+
+    Attributes:
+        config: The configuration that the bus was created with.
+        on_start: Hooks called when a worker starts, before its listeners take events.
+        on_stop: Hooks called when a worker has stopped its listeners.
+        before_event_sent: Hooks called with `event_message` before an event is sent. What one
+            raises, `fire` raises, and nothing is sent.
+        after_event_sent: Hooks called with `event_message` once an event is stored.
+        before_event_execution: Hooks called with `event_message` and `listener_name` before a
+            handler. One that raises counts as the handler raising.
+        after_event_execution: The same, after a handler that did not raise.
+
+    Every hook is also offered `client`.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.on_start = Hooks()
+        self.on_stop = Hooks()
+        self.before_event_sent = Hooks()
+        self.after_event_sent = Hooks()
+        self.before_event_execution = Hooks()
+        self.after_event_execution = Hooks()
+        self._apis: dict[str, type[Api]] = {}
+        self._listeners: dict[tuple[str, str], Listener] = {}
+        self._subscriptions: defaultdict[tuple[str, str], list[Subscription]] = defaultdict(list)
+        self._listener_added: list[Callable[[Listener], None]] = []
+        self._choices = {name: _choose_transport(config, name) for name in config.apis}
+        self._loops = Loops(self._make_transport, lambda api_name: self._choice(api_name).key)
+
+    def __repr__(self) -> str:
+        return f"<BusClient of service {self.config.service_name!r}>"
+
+    @property
+    def apis(self) -> Mapping[str, type[Api]]:
+        """The registered APIs, by name."""
+        return self._apis
+
+    @property
+    def listeners(self) -> tuple[Listener, ...]:
+        """The listeners, in the order in which they were added."""
+        return tuple(self._listeners.values())
+
+    def register_api(self, api: Api | type[Api]) -> None:
+        """Make the events of `api`, a class or an instance of it, known to this bus.
+
+        Raises:
+            InvalidApi: `api` is no API, or another one has its name.
+        """
+        api_class = api if isinstance(api, type) else type(api)
+        if not issubclass(api_class, Api) or api_class is Api:
+            raise InvalidApi(f"{api!r} is not an Api: derive a class from lightbus.Api.")
+        name = api_class.meta.name
+        if self._apis.setdefault(name, api_class) is not api_class:
+            raise InvalidApi(f"Another API is already registered as {name!r}: {self._apis[name]!r}.")
+
+    def message(self, api_name: str, event_name: str, given: Mapping[str, Any]) -> EventMessage:
+        """Return the message that firing an event with the arguments `given` would send.
+
+        Raises:
+            UnknownApi: The API is not registered.
+            EventNotFound: It has no such event.
+            InvalidEventArguments: Arguments are missing, or do not belong to the event.
+            UnencodableValue: An argument can not travel as JSON.
+        """
+        api = self._api(api_name)
+        event = api.event(event_name)
+        return EventMessage.create(
+            api_name,
+            event_name,
+            event.arguments(f"{api_name}.{event_name}", given),
+            version=api.meta.version,
+            service_name=self.config.service_name,
+        )
+
+    def fire(self, message: EventMessage) -> None:
+        """Send `message`; return when the broker has confirmed it.
+
+        Raises:
+            CannotBlockHere: An event loop runs on this thread.
+            TransportError: It was not sent, was refused, or its outcome is unknown.
+        """
+        self._loops.call_blocking(
+            self.fire_async, message, blocking="fire()", instead="`await ....fire_async(...)`"
+        )
+
+    async def fire_async(self, message: EventMessage) -> None:
+        """Send `message`; return when the broker has confirmed it.
+
+        Raises:
+            TransportError: It was not sent, was refused, or its outcome is unknown.
+        """
+        if self.before_event_sent:
+            await self.before_event_sent.run(client=self, event_message=message)
+        timeout = self.config.api(message.api_name).fire_timeout
+        opened = self.open_transport(message.api_name)
+        started = asyncio.get_running_loop().time()
+        transport = await opened.opened(timeout=timeout)
+        await self._declare_own_listeners(message, opened)
+        waited = asyncio.get_running_loop().time() - started
+        await transport.send(message, timeout=max(timeout - waited, 0.001))
+        if self.after_event_sent:
+            await self._run_after_event_sent(message)
+
+    async def _run_after_event_sent(self, message: EventMessage) -> None:
+        try:
+            await self.after_event_sent.run(client=self, event_message=message)
+        except Exception:
+            # The event is stored: raising would have the caller fire it again.
+            _log.exception(
+                "An after_event_sent hook failed; the event is stored.",
+                event_id=message.id,
+                api=message.api_name,
+                event_name=message.event_name,
+            )
+
+    async def _declare_own_listeners(self, message: EventMessage, opened: OpenTransport) -> None:
+        # An event fired after listen() reaches that listener, even before a worker has started.
+        for subscription in self._subscriptions.get((message.api_name, message.event_name), ()):
+            await opened.declare(subscription)
+
+    def listen_for_event(
+        self,
+        api_name: str,
+        event_name: str,
+        listener: Handler,
+        *,
+        listener_name: str | None = None,
+        on_error: OnError = OnError.SHUTDOWN,
+        concurrency: int = 1,
+    ) -> None:
+        """Do what `listen_for_events` does, for one event."""
+        self.listen_for_events(
+            [(api_name, event_name)],
+            listener,
+            listener_name=listener_name,
+            on_error=on_error,
+            concurrency=concurrency,
+        )
+
+    def listen_for_events(
+        self,
+        events: Iterable[tuple[str, str]],
+        listener: Handler,
+        *,
+        listener_name: str | None = None,
+        on_error: OnError = OnError.SHUTDOWN,
+        concurrency: int = 1,
+    ) -> None:
+        """Have `listener` called for each of the events, once a worker runs.
+
+        Args:
+            events: Pairs of an API's and an event's name. The API need not be registered here.
+            listener: An async function, or a sync one, which runs in a thread.
+            listener_name: Names the listener within this service and API. Left out, it is the
+                function's name, with a warning: renaming the function would then lose its events.
+            on_error: What happens when the listener fails.
+            concurrency: How many events it handles at once; with more than one, not in order.
+
+        Raises:
+            DuplicateListenerName: The name is taken on one of the APIs.
+            InvalidName: It can not be a listener's name.
+            InvalidEventListener: `listener` can not be called with one of the events.
+            EventNotFound: A registered API has no such event.
+        """
+        if not callable(listener):
+            raise InvalidEventListener(f"{listener!r} can not listen for events: it is not callable.")
+        if not isinstance(on_error, OnError):
+            raise InvalidEventListener(f"on_error is {on_error!r}; give one of lightbus.OnError.")
+        if not isinstance(concurrency, int) or concurrency < 1:
+            raise InvalidEventListener(f"concurrency is {concurrency!r}; give 1 or more.")
+        name = self._listener_name(listener, listener_name)
+        by_api: defaultdict[str, set[str]] = defaultdict(set)
+        for api_name, event_name in events:
+            by_api[checked_name("API", api_name)].add(checked_name("event", event_name))
+            self._check_handler(listener, api_name, event_name)
+        for api_name in by_api:
+            if (api_name, name) in self._listeners:
+                raise DuplicateListenerName(name, api_name)
+        for api_name, event_names in by_api.items():
+            api_config = self.config.api(api_name)
+            self._add_listener(
+                Listener(
+                    name=name,
+                    handler=listener,
+                    api_name=api_name,
+                    events=frozenset(event_names),
+                    on_error=on_error,
+                    acknowledgement_timeout=api_config.acknowledgement_timeout,
+                    max_attempts=api_config.max_attempts,
+                    concurrency=concurrency,
+                )
+            )
+
+    def _add_listener(self, listener: Listener) -> None:
+        self._listeners[listener.api_name, listener.name] = listener
+        subscription = listener.subscription(self.config.service_name)
+        for event_name in listener.events:
+            self._subscriptions[listener.api_name, event_name].append(subscription)
+        for notify in self._listener_added:
+            notify(listener)
+
+    def notify_of_listeners(self, notify: Callable[[Listener], None]) -> Callable[[], None]:
+        """Call `notify` with each listener added from now on; return what ends that."""
+        self._listener_added.append(notify)
+        return lambda: self._listener_added.remove(notify)
+
+    def _listener_name(self, listener: Handler, given: str | None) -> str:
+        if given is not None:
+            return checked_name("listener", given)
+        name = checked_name("listener", name_of(listener))
+        _log.warning(
+            "A listener has no listener_name, so its function's name is used. Renaming the "
+            "function would leave the events behind that wait for it.",
+            listener=name,
+        )
+        return name
+
+    def _check_handler(self, handler: Handler, api_name: str, event_name: str) -> None:
+        plan_call(handler, f"{api_name}.{event_name}", self.known_fields(api_name, event_name))
+
+    def known_fields(self, api_name: str, event_name: str) -> tuple[str, ...] | None:
+        """Return the fields of an event, or None where this process can not know them all.
+
+        Raises:
+            EventNotFound: The API is registered, and has no such event.
+        """
+        if api_name not in self._apis:
+            return None
+        event = self._apis[api_name].event(event_name)
+        return None if event.admits_any else tuple(event.parameters)
+
+    def open_transport(self, api_name: str) -> OpenTransport:
+        """Return the transport of an API on the running event loop."""
+        return self._loops.transport(api_name)
+
+    def transport_described(self, api_name: str) -> str:
+        """Return, for people, which transport an API has and where it leads."""
+        choice = self._choice(api_name)
+        return f"{choice.name} ({choice.settings})"
+
+    async def close_async(self) -> None:
+        """Close every connection of this bus. Its next use opens new ones."""
+        await self._loops.close()
+
+    def close(self) -> None:
+        """Do what `close_async` does, on a thread without an event loop.
+
+        Raises:
+            CannotBlockHere: An event loop runs on this thread.
+        """
+        self._loops.close_blocking()
+
+    def _api(self, api_name: str) -> type[Api]:
+        try:
+            return self._apis[api_name]
+        except KeyError:
+            raise UnknownApi(api_name, self._apis) from None
+
+    def _choice(self, api_name: str) -> _TransportChoice:
+        choice = self._choices.get(api_name) or self._choices["default"]
+        if choice is None:
+            raise InvalidConfig(
+                f"no transport is configured for the API {api_name!r}. Give one, for example "
+                f"`event_transport: {{rabbitmq: {{url: ...}}}}`.",
+                source=self.config.source,
+                path="$.apis.default.event_transport",
+            )
+        return choice
+
+    def _make_transport(self, api_name: str) -> EventTransport:
+        choice = self._choice(api_name)
+        name = f"{self.config.service_name}/{self.config.process_name()}"
+        return choice.transport(choice.settings, client_name=name)
+
+
+def _choose_transport(config: Config, api_name: str) -> _TransportChoice | None:
+    for name, settings in config.apis[api_name].event_transport.items():
+        transport = find_transport(name)
+        path = f"$.apis.{api_name}.event_transport.{name}"
+        return _TransportChoice(
+            name=name,
+            transport=transport,
+            settings=convert(settings or {}, transport.Settings, source=config.source, path=path),
+            key=f"{name} {msgspec.json.encode(settings or {}, order='sorted').decode()}",
+        )
+    return None

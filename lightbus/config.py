@@ -1,0 +1,243 @@
+"""The configuration: read from a file, the environment and arguments, and checked.
+
+Arguments beat the environment, which beats the file; what was said on the command line beats all.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import attrs
+import msgspec
+import yaml
+
+from lightbus.exceptions import InvalidConfig, did_you_mean
+from lightbus.names import checked_name, filled_in
+
+DEFAULT_FILES = ("lightbus.yaml", "lightbus.yml", "lightbus.json", "lightbus.toml")
+_VARIABLE = re.compile(r"\$\{([^}]*)\}")
+
+T = TypeVar("T")
+Seconds = Annotated[float, msgspec.Meta(gt=0)]
+Count = Annotated[int, msgspec.Meta(ge=1)]
+
+
+class ApiConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the configuration says of one API.
+
+    Attributes:
+        event_transport: One transport's name, with its settings.
+        acknowledgement_timeout: How long a handler may take, and the wait before a failed event is
+            tried again, in seconds.
+        max_attempts: How often an event is tried before it becomes a dead letter.
+        fire_timeout: How long firing may wait for the broker, in seconds.
+    """
+
+    event_transport: dict[str, dict[str, Any] | None] = {}
+    acknowledgement_timeout: Seconds = 60.0
+    max_attempts: Count = 20
+    fire_timeout: Seconds = 30.0
+
+    def __repr__(self) -> str:
+        # The settings of a transport may hold a password.
+        return f"ApiConfig(event_transport={'/'.join(self.event_transport)}, ...)"
+
+
+class _Document(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    service_name: str | None = None
+    process_name: str = "{hostname}-{pid}"
+    bus: str | None = None
+    shutdown_timeout: Seconds = 30.0
+    apis: dict[str, dict[str, Any]] = {}
+
+
+@attrs.frozen(kw_only=True)
+class Config:
+    """A checked configuration.
+
+    Attributes:
+        source: The file, or another name for where it came from.
+        service_name: Whose listeners these are.
+        is_service_named: False where no one gave a service name and the folder's is used.
+        process_name_template: `process_name` before its placeholders are filled in.
+        bus_module: The dotted name of the bus module, where the file gives one.
+        shutdown_timeout: How long a stopping worker waits for its handlers, in seconds.
+        apis: Settings by API name, always with ``"default"``.
+    """
+
+    source: str
+    service_name: str
+    is_service_named: bool
+    process_name_template: str
+    bus_module: str | None
+    shutdown_timeout: float
+    apis: Mapping[str, ApiConfig]
+
+    def api(self, name: str) -> ApiConfig:
+        """Return the settings of the API called `name`."""
+        return self.apis.get(name) or self.apis["default"]
+
+    def process_name(self) -> str:
+        """Return this process's name; ``{pid}`` in it differs after a fork."""
+        return checked_name("process", filled_in(self.process_name_template))
+
+
+@attrs.define
+class CommandLine:
+    """What was said on the command line of this process; None where nothing was."""
+
+    config_file: str | None = None
+    service_name: str | None = None
+    process_name: str | None = None
+
+
+command_line = CommandLine()
+
+
+def load(
+    config: Mapping[str, Any] | str | Path | None = None,
+    *,
+    service_name: str | None = None,
+    process_name: str | None = None,
+) -> Config:
+    """Return the configuration that `config`, the environment and the arguments give together.
+
+    Args:
+        config: The settings themselves, or the path of a YAML, JSON or TOML file. Left out:
+            ``$LIGHTBUS_CONFIG``, else ``lightbus.yaml`` (or .yml, .json, .toml) in the current
+            folder, else nothing but defaults.
+        service_name: Beats ``$LIGHTBUS_SERVICE_NAME`` and the file.
+        process_name: Beats ``$LIGHTBUS_PROCESS_NAME`` and the file.
+
+    Raises:
+        InvalidConfig: With the file and the path in it.
+        InvalidName: The service's or the process's name can not be one.
+    """
+    source, data = _read(config)
+    document = convert(data, _Document, source=source)
+    named = (
+        command_line.service_name
+        or service_name
+        or os.environ.get("LIGHTBUS_SERVICE_NAME")
+        or document.service_name
+    )
+    loaded = Config(
+        source=source,
+        service_name=checked_name("service", filled_in(named or _folder_name())),
+        is_service_named=named is not None,
+        process_name_template=command_line.process_name
+        or process_name
+        or os.environ.get("LIGHTBUS_PROCESS_NAME")
+        or document.process_name,
+        bus_module=document.bus,
+        shutdown_timeout=document.shutdown_timeout,
+        apis=_read_apis(document.apis, source),
+    )
+    loaded.process_name()
+    return loaded
+
+
+def convert(data: Any, wanted: type[T], *, source: str, path: str = "$") -> T:
+    """Return `data` as a `wanted`.
+
+    Raises:
+        InvalidConfig: With the path of what does not fit, and the near name of an unknown key.
+    """
+    try:
+        # Not strict, so that "${PORT}" can stand for a number.
+        return msgspec.convert(data, wanted, strict=False)
+    except msgspec.ValidationError as error:
+        problem, _, place = str(error).partition(" - at `$")
+        if unknown := re.search(r"unknown field `(.*)`", problem):
+            key = unknown.group(1)
+            problem = f"there is no setting {key!r}.{did_you_mean(key, _keys(wanted))}"
+        full_path = path + place.rstrip("`")
+        raise InvalidConfig(problem, source=source, path=full_path) from error
+
+
+def _keys(wanted: type) -> list[str]:
+    return [field.encode_name for field in msgspec.structs.fields(wanted)]
+
+
+def _read_apis(apis: Mapping[str, Mapping[str, Any]], source: str) -> dict[str, ApiConfig]:
+    inherited = apis.get("default", {})
+    found = {}
+    for name, own in {"default": inherited, **apis}.items():
+        path = f"$.apis.{name}"
+        found[name] = convert({**inherited, **own}, ApiConfig, source=source, path=path)
+        if len(found[name].event_transport) > 1:
+            raise InvalidConfig(
+                f"names several transports ({', '.join(found[name].event_transport)}); give one.",
+                source=source,
+                path=f"{path}.event_transport",
+            )
+    return found
+
+
+def _folder_name() -> str:
+    return re.sub(r"[\s:*#{}]", "-", Path.cwd().name) or "service"
+
+
+def _read(config: Mapping[str, Any] | str | Path | None) -> tuple[str, Any]:
+    chosen = config if config is not None else os.environ.get("LIGHTBUS_CONFIG")
+    chosen = command_line.config_file or chosen
+    if isinstance(chosen, Mapping):
+        return "the config given to create()", dict(chosen)
+    file = Path(chosen) if chosen else _default_file()
+    if file is None:
+        return "the defaults (there is no lightbus.yaml here)", {}
+    data = _parse(file)
+    return str(file), _with_variables({} if data is None else data, str(file), "$")
+
+
+def _default_file() -> Path | None:
+    found = [name for name in DEFAULT_FILES if Path(name).is_file()]
+    if len(found) > 1:
+        raise InvalidConfig(
+            f"{' and '.join(found)} both exist. Keep one, or say which with LIGHTBUS_CONFIG.",
+            source=str(Path.cwd()),
+        )
+    return Path(found[0]) if found else None
+
+
+def _parse(file: Path) -> Any:
+    parsers = {".yaml": yaml.safe_load, ".yml": yaml.safe_load, ".json": json.loads, ".toml": tomllib.loads}
+    parser = parsers.get(file.suffix)
+    if parser is None:
+        raise InvalidConfig(
+            f"a config file ends in {', '.join(parsers)}.", source=str(file)
+        )
+    try:
+        return parser(file.read_text("utf-8"))
+    except OSError as error:
+        raise InvalidConfig(f"can not be read: {error.strerror}.", source=str(file)) from error
+    except (ValueError, yaml.YAMLError) as error:
+        reason = " ".join(str(getattr(error, "problem", None) or error).split())
+        mark = getattr(error, "problem_mark", None)
+        line = f" (line {mark.line + 1})" if mark else ""
+        raise InvalidConfig(f"is not valid {file.suffix[1:]}: {reason}{line}.", source=str(file)) from error
+
+
+def _with_variables(value: Any, source: str, path: str) -> Any:
+    if isinstance(value, dict):
+        return {k: _with_variables(v, source, f"{path}.{k}") for k, v in value.items()}
+    if isinstance(value, list):
+        return [_with_variables(v, source, f"{path}[{i}]") for i, v in enumerate(value)]
+    if not isinstance(value, str):
+        return value
+
+    def look_up(match: re.Match[str]) -> str:
+        variable = match.group(1)
+        if variable not in os.environ:
+            raise InvalidConfig(
+                f"the environment variable {variable!r} is not set.", source=source, path=path
+            )
+        return os.environ[variable]
+
+    return _VARIABLE.sub(look_up, value)

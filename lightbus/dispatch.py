@@ -1,0 +1,236 @@
+"""One delivery through one listener: decode, call, settle."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+import itertools
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
+
+from lightbus import codec
+from lightbus.client import BusClient
+from lightbus.exceptions import (
+    AttemptsExhausted,
+    HandlerExited,
+    HandlerTimeout,
+    NotListenedFor,
+    StuckHandler,
+    TransportError,
+    UndecodableEvent,
+)
+from lightbus.failure import Failure
+from lightbus.handler import CallPlan, is_async, plan_call
+from lightbus.listener import Listener, OnError
+from lightbus.log import get_logger
+from lightbus.message import EventMessage
+from lightbus.threads import HandlerThreads
+from lightbus.transport import Delivery, DeliveryStream
+
+_log = get_logger(__name__)
+
+# One return is an accident; from the second on, the event may be what kills its workers.
+_SUSPICIOUS_RETURNS = 2
+
+# How long a handler that is cancelled because the worker stops may take to clean up, in seconds.
+_CANCEL_TIMEOUT = 1.0
+
+
+class Dispatcher:
+    """Takes the deliveries of one listener through its handler.
+
+    Args:
+        listener: Whose deliveries these are.
+        client: Offers the hooks and the event's fields.
+        threads: Where a sync handler runs.
+        on_failure: Told of an error that the worker must exit for.
+
+    Raises:
+        InvalidEventListener: The handler can not be called with one of the events.
+    """
+
+    def __init__(
+        self,
+        listener: Listener,
+        *,
+        client: BusClient,
+        threads: HandlerThreads,
+        on_failure: Callable[[BaseException], None],
+    ) -> None:
+        self._listener = listener
+        self._client = client
+        self._threads = threads
+        self._on_failure = on_failure
+        self._is_async = is_async(listener.handler)
+        self._process_name = client.config.process_name()
+        self._plans = {name: self._plan(name) for name in listener.events}
+
+    def _plan(self, event_name: str) -> CallPlan:
+        listener = self._listener
+        fields = self._client.known_fields(listener.api_name, event_name)
+        return plan_call(listener.handler, f"{listener.api_name}.{event_name}", fields)
+
+    async def run(self, stream: DeliveryStream) -> None:
+        """Dispatch the deliveries of `stream`, one after another, until it is closed."""
+        async for delivery in stream:
+            await self.dispatch(delivery)
+
+    async def dispatch(self, delivery: Delivery) -> None:
+        """Call the handler with one delivery, and settle it.
+
+        Cancelled, it gives the delivery back.
+        """
+        try:
+            if delivery.attempt > self._listener.max_attempts:
+                error = AttemptsExhausted(self._listener.name, self._listener.max_attempts)
+                await self._give_up(delivery, error)
+            elif delivery.returns >= _SUSPICIOUS_RETURNS:
+                await self._defer(delivery)
+            else:
+                await self._attempt(delivery)
+        except asyncio.CancelledError:
+            await delivery.requeue()
+            raise
+
+    async def _defer(self, delivery: Delivery) -> None:
+        after = self._listener.acknowledgement_timeout
+        _log.warning(
+            "Workers were lost, or timed out, while they had this event; it waits before the next try.",
+            returns=delivery.returns,
+            after=after,
+            **self._fields(delivery),
+        )
+        await self._settle(delivery, functools.partial(delivery.defer, after=after))
+
+    async def _attempt(self, delivery: Delivery) -> None:
+        try:
+            call = self._call_for(delivery.message)
+        except (UndecodableEvent, NotListenedFor) as error:
+            await self._give_up(delivery, error)
+            return
+        except Exception as error:
+            await self._failed(delivery, error)
+            return
+        timeout = self._listener.acknowledgement_timeout
+        task = asyncio.create_task(self._call(call, delivery.message))
+        try:
+            await asyncio.wait({task}, timeout=timeout)
+            if task.done():
+                await self._finished(delivery, task)
+            else:
+                await self._timed_out(delivery, task)
+        except asyncio.CancelledError:
+            task.cancel()
+            await asyncio.wait({task}, timeout=_CANCEL_TIMEOUT)
+            raise
+
+    def _call_for(self, message: EventMessage) -> Callable[[], Any]:
+        fields = codec.decode(message.body)
+        plan = self._plans.get(message.event_name)
+        if plan is None:
+            raise NotListenedFor(self._listener.name, message.canonical_name)
+        args, kwargs = plan.arguments(message, fields)
+        return functools.partial(self._listener.handler, *args, **kwargs)
+
+    async def _call(self, call: Callable[[], Any], message: EventMessage) -> None:
+        client, hook_arguments = self._client, {"client": self._client, "event_message": message}
+        try:
+            if client.before_event_execution:
+                await client.before_event_execution.run(
+                    listener_name=self._listener.name, **hook_arguments
+                )
+            result = call() if self._is_async else await self._threads.call(call)
+            if inspect.isawaitable(result):
+                await result
+            if client.after_event_execution:
+                await client.after_event_execution.run(
+                    listener_name=self._listener.name, **hook_arguments
+                )
+        except (SystemExit, KeyboardInterrupt, GeneratorExit) as error:
+            raise HandlerExited(self._listener.name, error) from error
+
+    async def _finished(self, delivery: Delivery, task: asyncio.Task[None]) -> None:
+        if task.cancelled():
+            await self._failed(delivery, HandlerExited(self._listener.name, asyncio.CancelledError()))
+        elif isinstance(error := task.exception(), Exception):
+            await self._failed(delivery, error)
+        else:
+            await delivery.ack()
+
+    async def _timed_out(self, delivery: Delivery, task: asyncio.Task[None]) -> None:
+        timeout = self._listener.acknowledgement_timeout
+        error = HandlerTimeout(self._listener.name, timeout)
+        task.cancel()
+        if delivery.attempt >= self._listener.max_attempts:
+            await self._give_up(delivery, error)
+        else:
+            _log.error(f"{error} It is tried again.", **self._fields(delivery))
+            await self._settle(delivery, functools.partial(delivery.retry, after=0))
+        # Until the handler has really ended, its place among the listener's concurrent ones is taken.
+        await asyncio.wait({task}, timeout=timeout)
+        if not task.done():
+            stuck = StuckHandler(self._listener.name, timeout)
+            _log.critical(str(stuck), **self._fields(delivery))
+            self._on_failure(stuck)
+            await asyncio.wait({task})
+
+    async def _failed(self, delivery: Delivery, error: Exception) -> None:
+        is_last = delivery.attempt >= self._listener.max_attempts
+        if is_last or self._listener.on_error is OnError.ACKNOWLEDGE_AND_LOG:
+            await self._give_up(delivery, error)
+            return
+        after = self._listener.acknowledgement_timeout
+        _log.error(
+            "A listener failed; the event is tried again later, and the worker exits.",
+            after=after,
+            exc_info=error,
+            **self._fields(delivery),
+        )
+        # First, so that a broker that is away can not keep the worker from exiting.
+        self._on_failure(error)
+        await self._settle(delivery, functools.partial(delivery.retry, after=after))
+
+    async def _give_up(self, delivery: Delivery, error: Exception) -> None:
+        _log.error(
+            "An event could not be handled; it is kept as a dead letter.",
+            exc_info=error,
+            **self._fields(delivery),
+        )
+        failure = Failure.of(
+            error,
+            listener=self._listener.name,
+            attempt=delivery.attempt,
+            service_name=self._client.config.service_name,
+            process_name=self._process_name,
+        )
+        await self._settle(delivery, functools.partial(delivery.dead_letter, failure))
+
+    async def _settle(self, delivery: Delivery, settle: Callable[[], Awaitable[None]]) -> None:
+        for wait in _growing_waits():
+            try:
+                await settle()
+                return
+            except TransportError as error:
+                _log.error(
+                    "A listener is paused: the broker did not take what became of its event.",
+                    reason=str(error),
+                    next_try_in=wait,
+                    **self._fields(delivery),
+                )
+                await asyncio.sleep(wait)
+
+    def _fields(self, delivery: Delivery) -> dict[str, Any]:
+        message = delivery.message
+        return {
+            "event_id": message.id,
+            "api": message.api_name,
+            "event_name": message.event_name,
+            "listener": self._listener.name,
+            "attempt": delivery.attempt,
+        }
+
+
+def _growing_waits() -> Iterator[float]:
+    yield from (0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
+    yield from itertools.repeat(30.0)

@@ -1,0 +1,356 @@
+"""Every error that Lightbus raises, under one root.
+
+::
+
+    LightbusException
+    ├── ApiError                    a program declares or names something wrongly
+    │   ├── InvalidApi
+    │   ├── InvalidName
+    │   ├── UnknownApi
+    │   ├── EventNotFound
+    │   ├── InvalidParameters
+    │   ├── NotCallable
+    │   ├── InvalidEventListener
+    │   └── DuplicateListenerName
+    ├── ValidationError             an event's values do not fit
+    │   ├── InvalidEventArguments
+    │   ├── UnencodableValue
+    │   └── UndecodableEvent
+    ├── CannotBlockHere
+    ├── ConfigError                 a worker or a bus can not be set up from what it was given
+    │   ├── InvalidConfig
+    │   ├── TransportNotFound
+    │   └── InvalidBusModule
+    ├── TransportError              the broker, or the way to it
+    │   ├── TransportUnavailable    not reached: nothing was sent
+    │   ├── TransportRefused        reached, and it said no
+    │   ├── TopologyMismatch        it holds an object that differs from the declared one
+    │   ├── SendRefused             it did not take this event
+    │   ├── SendOutcomeUnknown      it may or may not have taken this event
+    │   └── TransportClosed
+    └── ListenerError               an event could not be handled
+        ├── NotListenedFor
+        ├── HandlerExited
+        ├── HandlerTimeout
+        ├── StuckHandler
+        └── AttemptsExhausted
+
+What an error is about (an API's name, an event's id, a path in a file) is also an attribute of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from difflib import get_close_matches
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return `` Did you mean 'x'?`` for the known name nearest to `name`, or an empty string."""
+    matches = get_close_matches(name, list(known), n=1)
+    return f" Did you mean {matches[0]!r}?" if matches else ""
+
+
+def _listing(names: Iterable[str]) -> str:
+    return ", ".join(repr(name) for name in names)
+
+
+class LightbusException(Exception):
+    """The root of every error that Lightbus raises."""
+
+
+class ApiError(LightbusException):
+    """A program declares, or names, an API, an event or a listener wrongly."""
+
+
+class InvalidApi(ApiError):
+    """An `Api`, `Event` or `Parameter` is declared in a way that can not work."""
+
+
+class InvalidName(ApiError):
+    """A name is empty, or holds a character that brokers give a meaning to.
+
+    Attributes:
+        kind: What is named, for example ``"listener"``.
+        name: The name that was refused.
+    """
+
+    def __init__(self, kind: str, name: object, reason: str) -> None:
+        super().__init__(f"{name!r} can not be the name of a {kind}: {reason}.")
+        self.kind = kind
+        self.name = name
+
+
+class UnknownApi(ApiError):
+    """An event was fired on an API that is not registered in this process.
+
+    Attributes:
+        api_name: The API's name.
+    """
+
+    def __init__(self, api_name: str, known: Collection[str]) -> None:
+        registered = f"Registered: {_listing(sorted(known))}." if known else "None is registered."
+        super().__init__(
+            f"API {api_name!r} is not registered here, so its events can not be fired. "
+            f"Register it with bus.client.register_api(...). {registered}"
+            f"{did_you_mean(api_name, known)}"
+        )
+        self.api_name = api_name
+
+
+class EventNotFound(ApiError):
+    """A registered API has no event of this name.
+
+    Attributes:
+        api_name: The API's name.
+        event_name: The event's name.
+    """
+
+    def __init__(self, api_name: str, event_name: str, known: Collection[str]) -> None:
+        events = f"It has {_listing(sorted(known))}." if known else "It has no events."
+        super().__init__(
+            f"API {api_name!r} has no event {event_name!r}. {events}"
+            f"{did_you_mean(event_name, known)}"
+        )
+        self.api_name = api_name
+        self.event_name = event_name
+
+
+class InvalidParameters(ApiError):
+    """An event was fired with positional arguments."""
+
+
+class NotCallable(ApiError):
+    """A bus path was called; only ``.fire(...)``, ``.fire_async(...)`` and ``.listen(...)`` are."""
+
+
+class InvalidEventListener(ApiError):
+    """A handler can not be called with the event that it listens for."""
+
+
+class DuplicateListenerName(ApiError):
+    """Two listeners of one service have the same name on the same API.
+
+    Attributes:
+        listener_name: The name that is taken.
+        api_name: The API's name.
+    """
+
+    def __init__(self, listener_name: str, api_name: str) -> None:
+        super().__init__(
+            f"This service already has a listener named {listener_name!r} on the API "
+            f"{api_name!r}. Listeners that share a name share their events; give this one "
+            f"a listener_name of its own."
+        )
+        self.listener_name = listener_name
+        self.api_name = api_name
+
+
+class ValidationError(LightbusException):
+    """The values of an event do not fit."""
+
+
+class InvalidEventArguments(ValidationError):
+    """An event was fired without all of its arguments, or with others.
+
+    Attributes:
+        event: The event's canonical name, for example ``"auth.user_created"``.
+        missing: Names that the event requires and `fire` was not given.
+        unexpected: Names that `fire` was given and the event does not have.
+    """
+
+    def __init__(
+        self, event: str, *, missing: Collection[str], unexpected: Collection[str]
+    ) -> None:
+        problems = []
+        if missing:
+            problems.append(f"missing {_listing(missing)}")
+        if unexpected:
+            problems.append(f"unexpected {_listing(unexpected)}")
+        super().__init__(f"Event {event} was fired with wrong arguments: {'; '.join(problems)}.")
+        self.event = event
+        self.missing = tuple(missing)
+        self.unexpected = tuple(unexpected)
+
+
+class UnencodableValue(ValidationError):
+    """An argument of an event can not travel as JSON.
+
+    Attributes:
+        argument: The argument's name.
+        value_type: The type of the value.
+    """
+
+    def __init__(self, argument: str, value: object, reason: str) -> None:
+        value_type = type(value)
+        super().__init__(
+            f"Argument {argument!r}, a {value_type.__qualname__}, can not travel as JSON: {reason}."
+        )
+        self.argument = argument
+        self.value_type = value_type
+
+
+class UndecodableEvent(ValidationError):
+    """The body of an event is not a JSON object."""
+
+
+class CannotBlockHere(LightbusException):
+    """A blocking call was made on a thread whose event loop is running."""
+
+    def __init__(self, blocking: str, instead: str) -> None:
+        super().__init__(
+            f"{blocking} would block the event loop that runs on this thread. Use {instead}."
+        )
+
+
+class ConfigError(LightbusException):
+    """A bus can not be set up from what it was given."""
+
+
+class InvalidConfig(ConfigError):
+    """The configuration can not be read, or says something that can not be.
+
+    Attributes:
+        source: The file, or another name for where the setting came from.
+        path: Where in it, for example ``"$.apis.default"``; empty where it is the whole.
+    """
+
+    def __init__(self, problem: str, *, source: str, path: str = "") -> None:
+        where = f"{source}: {path}" if path else source
+        super().__init__(f"{where}: {problem}")
+        self.source = source
+        self.path = path
+
+
+class TransportNotFound(ConfigError):
+    """No installed package offers the transport that the configuration names.
+
+    Attributes:
+        name: The transport's name in the configuration.
+    """
+
+    def __init__(self, name: str, problem: str) -> None:
+        super().__init__(f"Transport {name!r} {problem}")
+        self.name = name
+
+
+class InvalidBusModule(ConfigError):
+    """The bus module can not be imported, or holds no bus.
+
+    Attributes:
+        module_name: The module's dotted name.
+    """
+
+    def __init__(self, module_name: str, problem: str) -> None:
+        super().__init__(f"Bus module {module_name!r} {problem}")
+        self.module_name = module_name
+
+
+class TransportError(LightbusException):
+    """The broker, or the way to it, failed."""
+
+
+class TransportUnavailable(TransportError):
+    """The broker was not reached in time; nothing was sent to it."""
+
+
+class TransportRefused(TransportError):
+    """The broker was reached and said no: credentials, permissions, or a missing virtual host."""
+
+
+class TopologyMismatch(TransportError):
+    """The broker holds an object of this name whose settings differ from the wanted ones."""
+
+
+class SendRefused(TransportError):
+    """The broker did not take an event; it is not stored.
+
+    Attributes:
+        event_id: The event's id.
+    """
+
+    def __init__(self, event_id: str, reason: str) -> None:
+        super().__init__(f"The broker did not take event {event_id}: {reason}.")
+        self.event_id = event_id
+
+
+class SendOutcomeUnknown(TransportError):
+    """The broker did not confirm an event in time; it may or may not be stored.
+
+    Firing it again can make a duplicate, not firing it again can lose it.
+
+    Attributes:
+        event_id: The event's id.
+        timeout: How long the confirmation was waited for, in seconds.
+    """
+
+    def __init__(self, event_id: str, timeout: float) -> None:
+        super().__init__(
+            f"The broker did not confirm event {event_id} within {timeout:g} s: its outcome is "
+            f"unknown, it may or may not have been stored."
+        )
+        self.event_id = event_id
+        self.timeout = timeout
+
+
+class TransportClosed(TransportError):
+    """The transport was closed while, or before, it was used."""
+
+
+class ListenerError(LightbusException):
+    """An event could not be handled."""
+
+
+class NotListenedFor(ListenerError):
+    """An event came that its listener no longer listens for."""
+
+    def __init__(self, listener: str, event: str) -> None:
+        super().__init__(f"Listener {listener!r} does not listen for {event}.")
+        self.listener = listener
+        self.event = event
+
+
+class HandlerExited(ListenerError):
+    """A handler tried to end the process, or was cancelled from within."""
+
+    def __init__(self, listener: str, raised: BaseException) -> None:
+        super().__init__(f"Listener {listener!r} raised {type(raised).__name__}: {raised}")
+        self.listener = listener
+
+
+class HandlerTimeout(ListenerError):
+    """A handler did not finish within its `acknowledgement_timeout`."""
+
+    def __init__(self, listener: str, timeout: float) -> None:
+        super().__init__(
+            f"Listener {listener!r} did not finish within its acknowledgement_timeout of "
+            f"{timeout:g} s."
+        )
+        self.listener = listener
+        self.timeout = timeout
+
+
+class StuckHandler(ListenerError):
+    """A handler still ran one more `acknowledgement_timeout` after it had timed out."""
+
+    def __init__(self, listener: str, timeout: float) -> None:
+        super().__init__(
+            f"Listener {listener!r} still runs {timeout:g} s after it timed out and can not be "
+            f"stopped; the worker exits so that its supervisor starts a fresh one."
+        )
+        self.listener = listener
+        self.timeout = timeout
+
+
+class AttemptsExhausted(ListenerError):
+    """An event came for one more attempt than its listener allows.
+
+    Its last attempts ended with no word from the worker, as when a process is killed.
+    """
+
+    def __init__(self, listener: str, max_attempts: int) -> None:
+        super().__init__(
+            f"Listener {listener!r} used up its {max_attempts} attempts; the last one ended "
+            f"without a result, as when the worker is killed or times out."
+        )
+        self.listener = listener
+        self.max_attempts = max_attempts

@@ -1,0 +1,70 @@
+"""`Failure`: the story of one failed attempt, kept beside a dead letter."""
+
+from __future__ import annotations
+
+import os
+import socket
+import traceback
+from datetime import UTC, datetime
+
+import attrs
+
+
+@attrs.frozen(kw_only=True)
+class Failure:
+    """Why an event was given up.
+
+    Attributes:
+        error_type: The exception's dotted type name.
+        error_message: What the exception says.
+        traceback: The formatted traceback; empty where nothing was raised.
+        failed_at: When, in UTC.
+        listener: The listener that gave it up.
+        attempt: The attempt that failed, counted from 1.
+        service_name: The listener's service.
+        process_name: The worker's process.
+        hostname: The worker's machine.
+        pid: The worker's process id.
+    """
+
+    error_type: str
+    error_message: str
+    traceback: str = attrs.field(repr=False)
+    failed_at: datetime
+    listener: str
+    attempt: int
+    service_name: str
+    process_name: str
+    hostname: str = attrs.field(factory=socket.gethostname)
+    pid: int = attrs.field(factory=os.getpid)
+
+    @classmethod
+    def of(
+        cls,
+        error: BaseException,
+        *,
+        listener: str,
+        attempt: int,
+        service_name: str,
+        process_name: str,
+    ) -> Failure:
+        """Return the story of `error`."""
+        raised_as = type(error)
+        return cls(
+            error_type=f"{raised_as.__module__}.{raised_as.__qualname__}",
+            error_message=_text_of(error),
+            traceback="".join(traceback.format_exception(error)) if error.__traceback__ else "",
+            failed_at=datetime.now(UTC),
+            listener=listener,
+            attempt=attempt,
+            service_name=service_name,
+            process_name=process_name,
+        )
+
+
+def _text_of(error: BaseException) -> str:
+    # A user's exception may fail to print itself; its event must still become a dead letter.
+    try:
+        return str(error)
+    except Exception as broken:
+        return f"<{type(error).__qualname__} whose text raised {type(broken).__qualname__}>"

@@ -1,0 +1,58 @@
+"""Functions that a program has called when the bus starts, stops, sends or handles."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Callable
+from typing import Any, TypeVar, overload
+
+from lightbus.handler import is_async
+
+Hook = TypeVar("Hook", bound=Callable[..., Any])
+
+
+class Hooks:
+    """The hooks of one moment; usable as a decorator, with or without parentheses.
+
+    An async hook runs on the event loop, a sync one in a thread. A hook receives those of the
+    moment's arguments that it has a parameter for.
+    """
+
+    def __init__(self) -> None:
+        self._hooks: list[Callable[..., Any]] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._hooks)
+
+    @overload
+    def __call__(self, hook: Hook) -> Hook: ...
+    @overload
+    def __call__(self) -> Callable[[Hook], Hook]: ...
+    def __call__(self, hook: Hook | None = None) -> Hook | Callable[[Hook], Hook]:
+        if hook is None:
+            return self
+        self._hooks.append(hook)
+        return hook
+
+    async def run(self, **arguments: Any) -> None:
+        """Call each hook in the order in which they were added.
+
+        Raises:
+            Exception: What a hook raised; the hooks after it are not called.
+        """
+        for hook in self._hooks:
+            wanted = _wanted(hook, arguments)
+            if is_async(hook):
+                await hook(**wanted)
+            else:
+                result = await asyncio.to_thread(hook, **wanted)
+                if inspect.isawaitable(result):
+                    await result
+
+
+def _wanted(hook: Callable[..., Any], arguments: dict[str, Any]) -> dict[str, Any]:
+    parameters = inspect.signature(hook).parameters
+    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        return arguments
+    return {name: value for name, value in arguments.items() if name in parameters}

@@ -1,0 +1,213 @@
+"""Which connections belong to which event loop, thread and process.
+
+Each event loop has transports of its own. Blocking calls share one loop in a background thread. A
+forked child starts with none, and leaves its parent's alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import concurrent.futures
+import os
+import threading
+import weakref
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+from lightbus.exceptions import CannotBlockHere, TransportClosed, TransportUnavailable
+from lightbus.transport import EventTransport, Subscription
+
+T = TypeVar("T")
+
+_CLOSE_TIMEOUT = 5.0
+
+# Closing what a parent process opened would reach through the shared sockets and pollers into the
+# parent itself. So a child keeps these alive, and untouched, for as long as it lives.
+_inherited: list[object] = []
+
+
+class OpenTransport:
+    """One transport on one loop, opened on first use, and what was declared through it."""
+
+    def __init__(self, transport: EventTransport) -> None:
+        self.transport = transport
+        self.declared: set[Subscription] = set()
+        self._is_open = False
+        self._opening = asyncio.Lock()
+
+    async def opened(self, *, timeout: float) -> EventTransport:
+        """Return the transport once it is open.
+
+        Raises:
+            TransportError: It can not be opened in `timeout` seconds.
+        """
+        if not self._is_open:
+            try:
+                async with asyncio.timeout(timeout):
+                    async with self._opening:
+                        if not self._is_open:
+                            await self.transport.open(timeout=timeout)
+                            self._is_open = True
+            except TimeoutError as error:
+                raise TransportUnavailable(
+                    f"The transport did not open within {timeout:g} s."
+                ) from error
+        return self.transport
+
+    async def declare(self, subscription: Subscription) -> None:
+        """Declare `subscription` through this transport once."""
+        if subscription not in self.declared:
+            await self.transport.declare(subscription)
+            self.declared.add(subscription)
+
+
+class Loops:
+    """The open transports of a bus, by event loop.
+
+    Args:
+        make_transport: Makes the transport of an API, given the API's name.
+        key_of: Names the transport of an API; APIs of one key share a transport.
+    """
+
+    def __init__(
+        self, make_transport: Callable[[str], EventTransport], key_of: Callable[[str], str]
+    ) -> None:
+        self._make_transport = make_transport
+        self._key_of = key_of
+        self._start_afresh()
+        _all_loops.add(self)
+
+    def _start_afresh(self) -> None:
+        self._by_loop: dict[asyncio.AbstractEventLoop, dict[str, OpenTransport]] = {}
+        self._background: _BackgroundLoop | None = None
+        self._lock = threading.Lock()
+
+    def forget_inherited(self) -> None:
+        """Start with no connections, in a forked child."""
+        _inherited.append((self._by_loop, self._background, self._lock))
+        self._start_afresh()
+
+    def transport(self, api_name: str) -> OpenTransport:
+        """Return the transport of an API on the running loop."""
+        loop = asyncio.get_running_loop()
+        transports = self._by_loop.get(loop)
+        if transports is None:
+            transports = self._add_loop(loop)
+        key = self._key_of(api_name)
+        found = transports.get(key)
+        if found is None:
+            found = transports[key] = OpenTransport(self._make_transport(api_name))
+        return found
+
+    def _add_loop(self, loop: asyncio.AbstractEventLoop) -> dict[str, OpenTransport]:
+        with self._lock:
+            for known in [known for known in self._by_loop if known.is_closed()]:
+                del self._by_loop[known]
+            return self._by_loop.setdefault(loop, {})
+
+    def call_blocking(
+        self, function: Callable[..., Coroutine[Any, Any, T]], *args: Any, blocking: str, instead: str
+    ) -> T:
+        """Run `function` on the background loop and wait for its result.
+
+        Raises:
+            CannotBlockHere: An event loop runs on this thread.
+        """
+        if _is_loop_running():
+            raise CannotBlockHere(blocking, instead)
+        with self._lock:
+            if self._background is None:
+                self._background = _BackgroundLoop()
+            background = self._background
+        return background.call(function(*args))
+
+    async def close(self) -> None:
+        """Close every transport of every loop. The next use opens new ones."""
+        with self._lock:
+            by_loop, self._by_loop = self._by_loop, {}
+            background, self._background = self._background, None
+        for loop, transports in by_loop.items():
+            await _close_on(loop, list(transports.values()))
+        if background is not None:
+            background.stop()
+
+    def close_blocking(self) -> None:
+        """Do what `close` does, on a thread without an event loop.
+
+        Raises:
+            CannotBlockHere: An event loop runs on this thread.
+        """
+        if _is_loop_running():
+            raise CannotBlockHere("close()", "`await bus.client.close_async()`")
+        asyncio.run(self.close())
+
+
+async def _close_on(loop: asyncio.AbstractEventLoop, transports: list[OpenTransport]) -> None:
+    async def close_all() -> None:
+        async with asyncio.timeout(_CLOSE_TIMEOUT):
+            for opened in transports:
+                await opened.transport.close()
+
+    try:
+        if loop is asyncio.get_running_loop():
+            await close_all()
+        elif loop.is_running():
+            closing = asyncio.run_coroutine_threadsafe(close_all(), loop)
+            await asyncio.wait_for(asyncio.wrap_future(closing), _CLOSE_TIMEOUT + 1)
+    except TimeoutError:
+        # A broker that does not answer notices by the closed socket that its client is gone.
+        pass
+
+
+class _BackgroundLoop:
+    """An event loop in a daemon thread."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._stopping = asyncio.Event()
+        threading.Thread(target=self._run, name="lightbus", daemon=True).start()
+
+    def _run(self) -> None:
+        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
+            runner.run(self._stopping.wait())
+
+    def call(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        try:
+            return future.result()
+        except concurrent.futures.CancelledError as error:
+            raise TransportClosed("The bus was closed while this call was under way.") from error
+        except BaseException:
+            # The waiting thread was interrupted, as by Ctrl-C; nobody wants the result any more.
+            future.cancel()
+            raise
+
+    def stop(self) -> None:
+        self._loop.call_soon_threadsafe(self._stopping.set)
+
+
+def _is_loop_running() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+_all_loops: weakref.WeakSet[Loops] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for loops in list(_all_loops):
+        loops.forget_inherited()
+
+
+def _at_exit() -> None:
+    for loops in list(_all_loops):
+        loops.close_blocking()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
+atexit.register(_at_exit)

@@ -1,0 +1,69 @@
+"""`EventMessage`: what travels from the service that fires an event to those that listen."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import Any
+
+import attrs
+
+from lightbus import codec
+
+
+def _new_id() -> str:
+    return str(uuid.uuid4())
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+@attrs.frozen(kw_only=True)
+class EventMessage:
+    """One fired event.
+
+    Attributes:
+        api_name: The API's name, for example ``"auth"``.
+        event_name: The event's name, for example ``"user_created"``.
+        body: The parameters as a JSON object. Kept out of `repr`, for it may hold secrets.
+        id: Identifies the event; the same on every delivery of it.
+        version: The version of the API that fired it.
+        fired_at: When it was fired, in UTC.
+        service_name: The service that fired it; empty where the sender did not say.
+    """
+
+    api_name: str
+    event_name: str
+    body: bytes = attrs.field(repr=False)
+    id: str = attrs.field(factory=_new_id)
+    version: int = 1
+    fired_at: datetime = attrs.field(factory=_now)
+    service_name: str = ""
+
+    @classmethod
+    def create(
+        cls, api_name: str, event_name: str, kwargs: Mapping[str, Any], **others: Any
+    ) -> EventMessage:
+        """Return a message that carries `kwargs`.
+
+        Raises:
+            UnencodableValue: A value can not travel as JSON.
+        """
+        return cls(api_name=api_name, event_name=event_name, body=codec.encode(kwargs), **others)
+
+    @property
+    def canonical_name(self) -> str:
+        """The API's and the event's name, for example ``"auth.user_created"``."""
+        return f"{self.api_name}.{self.event_name}"
+
+    @cached_property
+    def kwargs(self) -> dict[str, Any]:
+        """The event's parameters, as the JSON values that travel.
+
+        Raises:
+            UndecodableEvent: The body is not a JSON object.
+        """
+        return codec.decode(self.body)

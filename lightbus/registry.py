@@ -1,0 +1,45 @@
+"""Finds a transport by the name that the configuration gives it."""
+
+from __future__ import annotations
+
+from importlib.metadata import EntryPoint, entry_points
+
+from lightbus.exceptions import TransportNotFound, did_you_mean
+from lightbus.transport import EventTransport
+
+GROUP = "lightbus.transports"
+
+
+def find_transport(name: str) -> type[EventTransport]:
+    """Return the transport that an installed package offers under `name` in the entry point group
+    ``lightbus.transports``.
+
+    Raises:
+        TransportNotFound: No package offers it, or a package that it needs is not installed.
+    """
+    offered = {entry_point.name: entry_point for entry_point in entry_points(group=GROUP)}
+    if name not in offered:
+        raise TransportNotFound(
+            name,
+            f"is not installed.{did_you_mean(name, offered)} "
+            f"Installed: {', '.join(sorted(offered)) or 'none'}.",
+        )
+    return _load(offered[name])
+
+
+def _load(entry_point: EntryPoint) -> type[EventTransport]:
+    distribution = entry_point.dist.name if entry_point.dist else "lightbus"
+    try:
+        loaded = entry_point.load()
+    except ModuleNotFoundError as error:
+        raise TransportNotFound(
+            entry_point.name,
+            f"needs the package {error.name!r}, which is not installed. "
+            f"Install it with: pip install '{distribution}[{entry_point.name}]'",
+        ) from error
+    if not (isinstance(loaded, type) and issubclass(loaded, EventTransport)):
+        raise TransportNotFound(
+            entry_point.name, f"is not an EventTransport class: {entry_point.value} is {loaded!r}."
+        )
+    transport: type[EventTransport] = loaded
+    return transport

@@ -1,0 +1,170 @@
+"""The contract between the bus and a broker: what a transport does, and what it may rely on.
+
+The core owns policy: how long a handler may take, how often it is tried, what a failure means. A
+transport owns mechanism: how its broker keeps, waits, counts and parks. One transport object serves
+one event loop and is used on that loop only. Every method may be cancelled at any `await`; an event
+is then either untouched or fully handed over, and comes again where that is in doubt.
+
+Broker errors leave a transport as a `TransportError`, chained to the driver's own error.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any, ClassVar, Protocol
+
+import attrs
+
+from lightbus.failure import Failure
+from lightbus.message import EventMessage
+
+
+@attrs.frozen(kw_only=True)
+class Subscription:
+    """What one listener wants of one API.
+
+    Attributes:
+        service_name: Listeners of different services each get every event.
+        listener_name: So do differently named listeners of one service. Workers of one service
+            that subscribe under one name share the events.
+        api_name: The API.
+        events: Names of the API's events.
+        concurrency: How many deliveries the listener works on at once.
+        delays: Every wait that the listener may ask for, in seconds, so that the broker can be
+            prepared when all is well.
+    """
+
+    service_name: str
+    listener_name: str
+    api_name: str
+    events: frozenset[str]
+    concurrency: int = 1
+    delays: frozenset[float] = frozenset()
+
+
+class Delivery(Protocol):
+    """One event handed to one listener, to be settled by exactly one of the methods below.
+
+    A second settlement does nothing. So does the settlement of a delivery that the broker has taken
+    back, as when the connection was lost: it is logged, and the event comes again. `retry`, `defer`
+    and `dead_letter` raise `TransportError` where the broker did not confirm; the delivery is then
+    unsettled and the call may be repeated.
+
+    Attributes:
+        message: The event. Its body may be any bytes.
+        attempt: 1 on the first try. Counts across restarts and workers.
+        returns: How often the broker took the event back without a word from the worker that had
+            it (killed, connection lost) or by `retry(after=0)`, since it last was put in the queue.
+    """
+
+    message: EventMessage
+    attempt: int
+    returns: int
+
+    @abstractmethod
+    async def ack(self) -> None:
+        """Say that the event is handled."""
+
+    @abstractmethod
+    async def requeue(self) -> None:
+        """Give the event back untouched, to its old place: not an attempt, as far as the broker can
+        tell."""
+
+    @abstractmethod
+    async def retry(self, *, after: float) -> None:
+        """Say that the attempt failed, and have the event come to this listener as the next attempt
+        in `after` seconds: 0, or one of the subscription's `delays`. Other events do not wait."""
+
+    @abstractmethod
+    async def defer(self, *, after: float) -> None:
+        """Have the event come to this listener as the same attempt in `after` seconds, one of the
+        subscription's `delays`, with `returns` at 0."""
+
+    @abstractmethod
+    async def dead_letter(self, failure: Failure) -> None:
+        """Stop trying. The event is kept with its parameters and `failure` for people to read."""
+
+
+class DeliveryStream(Protocol):
+    """The deliveries of one subscription, in the order in which its events were sent.
+
+    At most a bounded number of deliveries is held in memory ahead of the listener. A stream outlives
+    a lost broker: it waits, and goes on when the broker is back.
+    """
+
+    @abstractmethod
+    def __aiter__(self) -> DeliveryStream: ...
+
+    @abstractmethod
+    async def __anext__(self) -> Delivery:
+        """Return the next delivery. Several tasks may wait at once.
+
+        Raises:
+            StopAsyncIteration: The stream was closed.
+            TransportError: The stream can not go on (`TransportRefused`, `TopologyMismatch`).
+        """
+
+    @abstractmethod
+    async def aclose(self) -> None:
+        """Take no more, and give back what no task has received. What a task has received can still
+        be settled. Closing again does nothing."""
+
+
+class EventTransport(Protocol):
+    """A way to a broker. Derive from it, and name the class in the entry point group
+    ``lightbus.transports``.
+
+    Attributes:
+        Settings: What the configuration may say below the transport's name: a `msgspec.Struct`
+            or an attrs class or a dataclass. Its `str` tells people where events go, and no secret.
+    """
+
+    Settings: ClassVar[type[Any]]
+
+    @abstractmethod
+    def __init__(self, settings: Any, *, client_name: str) -> None:
+        """Touch nothing yet. `client_name` is how this process shows up at the broker."""
+
+    @abstractmethod
+    async def open(self, *, timeout: float) -> None:
+        """Reach the broker; every other method is called after this. An open transport stays open
+        across a lost broker, and after an error `open` may be called again.
+
+        Raises:
+            TransportUnavailable: Not reached in `timeout` seconds.
+            TransportRefused: Reached, and refused.
+        """
+
+    @abstractmethod
+    async def send(self, message: EventMessage, *, timeout: float) -> None:
+        """Return once the broker has taken responsibility: the event survives a crash of this
+        process and of the broker, and reaches every subscription declared before.
+
+        Many calls may be under way at once; an event that one task sends after another is delivered
+        after it.
+
+        Raises:
+            TransportUnavailable: The broker was away for `timeout` seconds; the event was not sent.
+            SendOutcomeUnknown: It was sent, and not confirmed within `timeout` seconds.
+            SendRefused: The broker did not take it.
+        """
+
+    @abstractmethod
+    async def declare(self, subscription: Subscription) -> None:
+        """Have the broker keep events for `subscription` from now on. Doing so again is harmless.
+
+        Raises:
+            TopologyMismatch: What the broker holds differs from what this would declare.
+        """
+
+    @abstractmethod
+    async def subscribe(self, subscription: Subscription) -> DeliveryStream:
+        """Declare `subscription` and start to take its deliveries.
+
+        Raises:
+            TopologyMismatch: As `declare` does.
+        """
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Let go of the broker and give back what is unsettled. Closing again does nothing."""

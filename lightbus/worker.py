@@ -1,0 +1,185 @@
+"""`Worker`: runs the listeners of a bus until it is told to stop, or one of them fails."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from types import TracebackType
+from typing import Any, Self
+
+from lightbus.bus import Bus
+from lightbus.dispatch import Dispatcher
+from lightbus.listener import Listener
+from lightbus.log import get_logger
+from lightbus.threads import HandlerThreads
+from lightbus.transport import DeliveryStream
+
+_log = get_logger(__name__)
+
+# For giving events back and for ending cancelled handlers, once no more time is granted to them.
+_CLEAN_UP_TIMEOUT = 5.0
+
+
+class Worker:
+    """Runs the listeners of `bus` on the running event loop.
+
+    `run` does the whole; as an async context manager, a worker runs beside other code. Listeners
+    that are added while it runs are served too.
+
+    Attributes:
+        failure: What made the worker stop; None while all is well.
+        has_served: Whether its listeners have taken events.
+    """
+
+    def __init__(self, bus: Bus) -> None:
+        self.failure: BaseException | None = None
+        self.has_served = False
+        self._client = bus.client
+        self._threads = HandlerThreads()
+        self._stop_requested = asyncio.Event()
+        self._stop_now_requested = asyncio.Event()
+        self._is_serving = False
+        self._is_stopped = False
+        self._served: set[Listener] = set()
+        self._streams: list[DeliveryStream] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._end_notices: Callable[[], None] | None = None
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.stop()
+
+    @property
+    def running_threads(self) -> int:
+        """How many sync handlers run; after `stop`, how many could not be ended."""
+        return self._threads.running
+
+    async def run(self, *, on_started: Callable[[], None] = lambda: None) -> None:
+        """Start, serve until `request_stop` or a failure, and stop.
+
+        Args:
+            on_started: Called once every listener takes events.
+
+        Raises:
+            Exception: What a hook or a handler raised, or why the broker could not be used.
+        """
+        starting = asyncio.create_task(self.start())
+        stopping = asyncio.create_task(self._stop_requested.wait())
+        try:
+            await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if starting.done():
+                starting.result()
+                self.has_served = True
+                on_started()
+                await stopping
+        finally:
+            starting.cancel()
+            stopping.cancel()
+            await asyncio.wait({starting, stopping})
+            await self.stop()
+        if self.failure is not None:
+            raise self.failure
+
+    def request_stop(self) -> None:
+        """Ask `run` to stop: finish what runs, give back the rest. Asked again, it stops at once."""
+        if self._stop_requested.is_set():
+            self._stop_now_requested.set()
+        self._stop_requested.set()
+
+    async def start(self) -> None:
+        """Call the `on_start` hooks, then serve the listeners; return once they all take events.
+
+        Raises:
+            Exception: What a hook raised, or why the broker could not be used.
+        """
+        loop = asyncio.get_running_loop()
+        self._end_notices = self._client.notify_of_listeners(
+            lambda listener: loop.call_soon_threadsafe(self._serve_soon, listener)
+        )
+        await self._client.on_start.run(client=self._client)
+        self._is_serving = True
+        for listener in self._client.listeners:
+            await self._serve(listener)
+
+    def _serve_soon(self, listener: Listener) -> None:
+        # What on_start hooks add, start() serves itself, and reports where it can not.
+        if self._is_serving:
+            self._own(self._serve(listener))
+
+    async def _serve(self, listener: Listener) -> None:
+        if listener in self._served:
+            return
+        self._served.add(listener)
+        config = self._client.config
+        dispatcher = Dispatcher(
+            listener, client=self._client, threads=self._threads, on_failure=self._fail
+        )
+        opened = self._client.open_transport(listener.api_name)
+        transport = await opened.opened(timeout=config.api(listener.api_name).fire_timeout)
+        stream = await transport.subscribe(listener.subscription(config.service_name))
+        self._streams.append(stream)
+        for _ in range(listener.concurrency):
+            self._own(dispatcher.run(stream))
+
+    def _own(self, work: Coroutine[Any, Any, None]) -> None:
+        async def guarded() -> None:
+            try:
+                await work
+            except Exception as error:
+                self._fail(error)
+
+        task = asyncio.create_task(guarded())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _fail(self, error: BaseException) -> None:
+        self.failure = self.failure or error
+        self._stop_requested.set()
+
+    async def stop(self) -> None:
+        """Take no more events, let running handlers finish for `shutdown_timeout`, give back the
+        rest, and call the `on_stop` hooks. Stopping again does nothing.
+
+        Raises:
+            Exception: What an `on_stop` hook raised.
+        """
+        if self._is_stopped:
+            return
+        self._is_stopped = True
+        was_serving, self._is_serving = self._is_serving, False
+        self._stop_requested.set()
+        if self._end_notices is not None:
+            self._end_notices()
+        await asyncio.gather(*(stream.aclose() for stream in self._streams))
+        await self._drain()
+        self._threads.shut_down()
+        if was_serving:
+            await self._client.on_stop.run(client=self._client)
+
+    async def _drain(self) -> None:
+        tasks = set(self._tasks)
+        if not tasks:
+            return
+        hurried = asyncio.create_task(self._stop_now_requested.wait())
+        finished = asyncio.create_task(asyncio.wait(tasks))
+        await asyncio.wait(
+            {hurried, finished},
+            timeout=self._client.config.shutdown_timeout,
+            return_when=asyncio.FIRST_COMPLETED,
+        )
+        hurried.cancel()
+        finished.cancel()
+        unfinished = {task for task in tasks if not task.done()}
+        if unfinished:
+            _log.warning("Handlers did not finish in time; their events are given back.")
+            for task in unfinished:
+                task.cancel()
+            await asyncio.wait(unfinished, timeout=_CLEAN_UP_TIMEOUT)

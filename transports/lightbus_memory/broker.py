@@ -1,0 +1,146 @@
+"""The broker: queues that every event loop and thread of a process shares."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+import threading
+import time
+from collections import deque
+
+import attrs
+
+from lightbus.failure import Failure
+from lightbus.message import EventMessage
+from lightbus.transport import Subscription
+
+QueueName = tuple[str, str, str]
+
+
+def queue_name(subscription: Subscription) -> QueueName:
+    """Return the name of the queue of `subscription`."""
+    return subscription.service_name, subscription.listener_name, subscription.api_name
+
+
+@attrs.define(eq=False)
+class Entry:
+    """One event in one queue.
+
+    Attributes:
+        position: Where it stands among the queue's events.
+        message: The event.
+        attempt: The attempt that its next delivery is.
+        returns: How often it came back unsettled.
+    """
+
+    position: int
+    message: EventMessage
+    attempt: int = 1
+    returns: int = 0
+
+
+@attrs.frozen
+class DeadLetter:
+    """An event that was given up, and why."""
+
+    message: EventMessage
+    failure: Failure
+
+
+class Queue:
+    """The events that wait for one listener, in order, and those that wait for their time."""
+
+    def __init__(self) -> None:
+        self.events: frozenset[str] = frozenset()
+        self.lock = threading.Lock()
+        self._waiting: list[tuple[int, Entry]] = []
+        self._delayed: list[tuple[float, int, Entry]] = []
+        self._takers: deque[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = deque()
+
+    def put(self, entry: Entry, *, after: float = 0) -> None:
+        """Have `entry` wait, `after` seconds from now, behind those of a smaller position."""
+        with self.lock:
+            if after > 0:
+                heapq.heappush(self._delayed, (time.monotonic() + after, entry.position, entry))
+            else:
+                heapq.heappush(self._waiting, (entry.position, entry))
+            self._wake_takers()
+
+    def take(self) -> Entry | None:
+        """Return the first entry whose time has come, or None."""
+        with self.lock:
+            now = time.monotonic()
+            while self._delayed and self._delayed[0][0] <= now:
+                _, position, entry = heapq.heappop(self._delayed)
+                heapq.heappush(self._waiting, (position, entry))
+            return heapq.heappop(self._waiting)[1] if self._waiting else None
+
+    def next_delay(self) -> float | None:
+        """Return how long the first delayed entry has to wait, in seconds; None without one."""
+        with self.lock:
+            return max(self._delayed[0][0] - time.monotonic(), 0) if self._delayed else None
+
+    def add_taker(self, wake: asyncio.Event) -> None:
+        """Set `wake`, which belongs to the running loop, whenever something was put."""
+        with self.lock:
+            self._takers.append((asyncio.get_running_loop(), wake))
+
+    def remove_taker(self, wake: asyncio.Event) -> None:
+        """End what `add_taker` began."""
+        with self.lock:
+            self._takers = deque(taker for taker in self._takers if taker[1] is not wake)
+
+    def _wake_takers(self) -> None:
+        for loop, wake in self._takers:
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(wake.set)
+
+
+class Broker:
+    """Named queues and dead letters. Every method may be called from any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._queues: dict[QueueName, Queue] = {}
+        self._dead: dict[str, list[DeadLetter]] = {}
+        self._positions = itertools.count()
+
+    def declare(self, subscription: Subscription) -> Queue:
+        """Return the queue of `subscription`, made where it did not exist."""
+        with self._lock:
+            queue = self._queues.setdefault(queue_name(subscription), Queue())
+            queue.events |= subscription.events
+            return queue
+
+    def send(self, message: EventMessage) -> None:
+        """Put `message` into the queue of every subscription that wants it."""
+        with self._lock:
+            for (_, _, api_name), queue in self._queues.items():
+                if api_name == message.api_name and message.event_name in queue.events:
+                    queue.put(Entry(next(self._positions), message))
+
+    def next_position(self) -> int:
+        """Return the position behind all that were given out."""
+        return next(self._positions)
+
+    def bury(self, service_name: str, letter: DeadLetter) -> None:
+        """Keep a dead letter of a service."""
+        with self._lock:
+            self._dead.setdefault(service_name, []).append(letter)
+
+    def dead_letters(self, service_name: str) -> list[DeadLetter]:
+        """Return the dead letters of a service, oldest first."""
+        with self._lock:
+            return list(self._dead.get(service_name, []))
+
+
+_brokers: dict[str, Broker] = {}
+_brokers_lock = threading.Lock()
+
+
+def broker_named(name: str) -> Broker:
+    """Return this process's broker of that name."""
+    with _brokers_lock:
+        return _brokers.setdefault(name, Broker())
+

@@ -1,0 +1,160 @@
+"""`MemoryTransport`: the transport contract over the in-process broker."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, ClassVar, Self
+
+import msgspec
+
+from lightbus.failure import Failure
+from lightbus.log import get_logger
+from lightbus.message import EventMessage
+from lightbus.transport import Delivery, DeliveryStream, EventTransport, Subscription
+from lightbus_memory.broker import Broker, DeadLetter, Entry, Queue, broker_named
+
+_log = get_logger(__name__)
+
+
+class MemorySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the configuration may say below ``memory:``.
+
+    Attributes:
+        name: Buses of one process that give the same name meet.
+    """
+
+    name: str = "default"
+
+    def __str__(self) -> str:
+        return f"this process's memory, named {self.name!r}"
+
+
+class MemoryTransport(EventTransport):
+    """Keeps events in the memory of this process: they end with it, and never leave it."""
+
+    Settings: ClassVar[type[Any]] = MemorySettings
+
+    def __init__(self, settings: MemorySettings, *, client_name: str) -> None:
+        self._broker = broker_named(settings.name)
+        self._streams: list[MemoryStream] = []
+
+    async def open(self, *, timeout: float) -> None:
+        pass
+
+    async def send(self, message: EventMessage, *, timeout: float) -> None:
+        self._broker.send(message)
+
+    async def declare(self, subscription: Subscription) -> None:
+        self._broker.declare(subscription)
+
+    async def subscribe(self, subscription: Subscription) -> MemoryStream:
+        stream = MemoryStream(self._broker, self._broker.declare(subscription), subscription)
+        self._streams.append(stream)
+        return stream
+
+    async def close(self) -> None:
+        for stream in self._streams:
+            await stream.aclose()
+            stream.give_back()
+        self._streams.clear()
+
+
+class MemoryStream(DeliveryStream):
+    """Takes entries from a queue when they are asked for, and holds none ahead."""
+
+    def __init__(self, broker: Broker, queue: Queue, subscription: Subscription) -> None:
+        self.subscription = subscription
+        self.broker = broker
+        self.queue = queue
+        self._unsettled: set[MemoryDelivery] = set()
+        self._is_closed = False
+        self._wake = asyncio.Event()
+        queue.add_taker(self._wake)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> MemoryDelivery:
+        while not self._is_closed:
+            self._wake.clear()
+            entry = self.queue.take()
+            if entry is not None:
+                delivery = MemoryDelivery(self, entry)
+                self._unsettled.add(delivery)
+                return delivery
+            try:
+                async with asyncio.timeout(self.queue.next_delay()):
+                    await self._wake.wait()
+            except TimeoutError:
+                pass  # a delayed entry's time has come
+        raise StopAsyncIteration
+
+    async def aclose(self) -> None:
+        if not self._is_closed:
+            self._is_closed = True
+            self.queue.remove_taker(self._wake)
+            self._wake.set()
+
+    def give_back(self) -> None:
+        """Take back what is unsettled, as when the worker is gone."""
+        for delivery in list(self._unsettled):
+            delivery.take_back()
+
+    def settled(self, delivery: MemoryDelivery) -> None:
+        """Forget `delivery`."""
+        self._unsettled.discard(delivery)
+
+
+class MemoryDelivery(Delivery):
+    """An entry that was taken from its queue."""
+
+    def __init__(self, stream: MemoryStream, entry: Entry) -> None:
+        self.message = entry.message
+        self.attempt = entry.attempt
+        self.returns = entry.returns
+        self._stream = stream
+        self._entry = entry
+        self._is_settled = False
+
+    async def ack(self) -> None:
+        self._settle()
+
+    async def requeue(self) -> None:
+        if self._settle():
+            self._stream.queue.put(self._entry)
+
+    async def retry(self, *, after: float) -> None:
+        if after == 0:
+            self.take_back()
+        else:
+            self._put_behind(attempt=self.attempt + 1, after=after)
+
+    async def defer(self, *, after: float) -> None:
+        self._put_behind(attempt=self.attempt, after=after)
+
+    async def dead_letter(self, failure: Failure) -> None:
+        if self._settle():
+            letter = DeadLetter(self.message, failure)
+            self._stream.broker.bury(self._stream.subscription.service_name, letter)
+
+    def take_back(self) -> None:
+        """Return the entry to its old place, counted as an attempt."""
+        if self._settle():
+            self._entry.attempt += 1
+            self._entry.returns += 1
+            self._stream.queue.put(self._entry)
+
+    def _put_behind(self, *, attempt: int, after: float) -> None:
+        if after not in self._stream.subscription.delays:
+            raise ValueError(f"{after} s is not one of the delays that the subscription names")
+        if self._settle():
+            position = self._stream.broker.next_position()
+            self._stream.queue.put(Entry(position, self.message, attempt=attempt), after=after)
+
+    def _settle(self) -> bool:
+        if self._is_settled:
+            _log.debug("A delivery was settled before.", event_id=self.message.id)
+            return False
+        self._is_settled = True
+        self._stream.settled(self)
+        return True

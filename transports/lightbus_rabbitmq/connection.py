@@ -1,0 +1,159 @@
+"""`Link`: a connection to RabbitMQ that is made again when it was lost."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Iterator
+
+import aio_pika
+import aiormq.abc
+
+from lightbus.exceptions import TransportClosed, TransportError, TransportUnavailable
+from lightbus.log import get_logger
+from lightbus_rabbitmq.errors import ConnectionLost, reason, translated
+from lightbus_rabbitmq.settings import RabbitMQSettings, shown
+
+_log = get_logger(__name__)
+
+_LONGEST_WAIT = 10.0
+
+
+class Link:
+    """One connection, made when it is first needed, and again, for as long as it takes.
+
+    Attributes:
+        last_problem: Why the latest try to connect failed.
+    """
+
+    def __init__(self, settings: RabbitMQSettings, name: str) -> None:
+        self.last_problem = "it was not tried yet"
+        self._settings = settings
+        self._name = name
+        self._connection: aio_pika.Connection | None = None
+        self._connecting: asyncio.Task[aio_pika.Connection] | None = None
+        self._was_connected = False
+        self._is_closed = False
+
+    async def open(self, *, timeout: float) -> None:
+        """Connect.
+
+        Raises:
+            TransportUnavailable: Not reached in `timeout` seconds.
+            TransportRefused: Reached, and refused.
+        """
+        try:
+            async with asyncio.timeout(timeout):
+                await self._connected()
+        except TimeoutError as error:
+            raise self.unavailable(timeout) from error
+
+    def unavailable(self, timeout: float) -> TransportUnavailable:
+        """Return the error that says that the broker was away for `timeout` seconds."""
+        places = ", ".join(shown(url) for url in self._settings.urls)
+        return TransportUnavailable(
+            f"RabbitMQ at {places} was not reached within {timeout:g} s: {self.last_problem}."
+        )
+
+    async def channel(self, *, confirms: bool) -> aiormq.abc.AbstractChannel:
+        """Return a new channel, once there is a connection.
+
+        Raises:
+            TransportRefused: The first connection was refused.
+            TransportClosed: The link was closed.
+            ConnectionLost: The connection went away meanwhile.
+        """
+        connection = await self._connected()
+        try:
+            async with asyncio.timeout(self._settings.operation_timeout):
+                underlay = connection.transport
+                if underlay is None:
+                    raise ConnectionLost("the connection was closed")
+                return await underlay.connection.channel(
+                    publisher_confirms=confirms, on_return_raises=False
+                )
+        except TimeoutError as error:
+            raise ConnectionLost("RabbitMQ did not open a channel in time") from error
+        except (Exception, asyncio.CancelledError) as error:
+            if meaning := translated(error, "a channel"):
+                raise meaning from error
+            raise
+
+    async def close(self) -> None:
+        """Disconnect. Closing again does nothing."""
+        self._is_closed = True
+        if self._connecting is not None:
+            self._connecting.cancel()
+            await asyncio.wait({self._connecting})
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.close()
+
+    async def _connected(self) -> aio_pika.Connection:
+        if self._is_closed:
+            raise TransportClosed("The connection to RabbitMQ was closed.")
+        connection = self._connection
+        if connection is not None and connection.connected.is_set():
+            return connection
+        if self._connecting is None or self._connecting.done():
+            self._connecting = asyncio.create_task(self._connect())
+        # Others wait for the same connection: one that gives up must not end it for them.
+        return await asyncio.shield(self._connecting)
+
+    async def _connect(self) -> aio_pika.Connection:
+        await self._discard_lost()
+        for wait in _waits():
+            for url in self._settings.urls:
+                try:
+                    self._connection = await self._connect_to(url.update_query(heartbeat=self._settings.heartbeat))
+                except ConnectionLost as error:
+                    self.last_problem = str(error)
+                except TransportError as error:
+                    # Once connected, a refusal may pass, as when the broker's user store restarts.
+                    if not self._was_connected:
+                        raise
+                    self.last_problem = str(error)
+                else:
+                    self._note_connected(shown(url))
+                    return self._connection
+            _log.warning(
+                "RabbitMQ can not be reached; trying again.",
+                reason=self.last_problem,
+                next_try_in=round(wait, 1),
+            )
+            await asyncio.sleep(wait)
+        raise AssertionError("the waits never end")
+
+    async def _connect_to(self, url: aio_pika.connection.URL) -> aio_pika.Connection:
+        connection = aio_pika.Connection(
+            url, client_properties={"connection_name": self._name}
+        )
+        try:
+            await connection.connect(timeout=self._settings.connect_timeout)
+        except TimeoutError as error:
+            raise ConnectionLost(
+                f"no answer within {self._settings.connect_timeout:g} s"
+            ) from error
+        except Exception as error:
+            if meaning := translated(error, f"the connection to {shown(url.with_query(None))}"):
+                raise meaning from error
+            raise ConnectionLost(reason(error)) from error
+        return connection
+
+    def _note_connected(self, place: str) -> None:
+        if self._was_connected:
+            _log.info("Connected to RabbitMQ again.", url=place)
+        self._was_connected = True
+
+    async def _discard_lost(self) -> None:
+        lost, self._connection = self._connection, None
+        if lost is not None:
+            await lost.close()
+
+
+def _waits() -> Iterator[float]:
+    # Jittered, so that a fleet does not come back to a restarted broker in one instant.
+    longest = 0.2
+    while True:
+        yield random.uniform(longest / 2, longest)
+        longest = min(longest * 2, _LONGEST_WAIT)

@@ -1,0 +1,180 @@
+"""`RabbitMQStream`: a listener's consumer, restored whenever it is lost."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Self
+
+import aiormq.abc
+from aiormq.abc import DeliveredMessage
+
+from lightbus.exceptions import TransportError
+from lightbus.log import get_logger
+from lightbus.transport import DeliveryStream, Subscription
+from lightbus_rabbitmq import names, topology
+from lightbus_rabbitmq.connection import Link
+from lightbus_rabbitmq.delivery import RabbitMQDelivery
+from lightbus_rabbitmq.errors import ConnectionLost, translated
+from lightbus_rabbitmq.publisher import Publisher
+from lightbus_rabbitmq.settings import RabbitMQSettings
+
+_log = get_logger(__name__)
+
+_PAUSE = 0.2
+
+
+class RabbitMQStream(DeliveryStream):
+    """The deliveries of one subscription, on a channel of its own."""
+
+    def __init__(
+        self, link: Link, publisher: Publisher, settings: RabbitMQSettings, subscription: Subscription
+    ) -> None:
+        self.queue = names.listener_queue(subscription)
+        self._subscription = subscription
+        self._link = link
+        self._publisher = publisher
+        self._settings = settings
+        self._channel: aiormq.abc.AbstractChannel | None = None
+        self._consumer_tag = ""
+        # Never longer than the prefetch, so it needs no bound of its own. None marks the end.
+        self._received: asyncio.Queue[RabbitMQDelivery | None] = asyncio.Queue()
+        self._error: TransportError | None = None
+        self._is_ended = False
+        self._keeper: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Declare the subscription and start to consume.
+
+        Raises:
+            TopologyMismatch: The broker holds an object with other settings.
+            TransportRefused: The broker's permissions do not allow it.
+        """
+        lost = await self._consume_again()
+        self._keeper = asyncio.create_task(self._keep(lost))
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> RabbitMQDelivery:
+        while True:
+            delivery = await self._received.get()
+            if delivery is None:
+                self._received.put_nowait(None)  # for the next task that waits
+                if self._error is not None:
+                    raise self._error
+                raise StopAsyncIteration
+            if not delivery.is_lost:
+                return delivery
+
+    async def aclose(self) -> None:
+        if self._is_ended:
+            return
+        self._end()
+        await self._stop_keeper()
+        await self._cancel_consumer()
+        held = [self._received.get_nowait() for _ in range(self._received.qsize())]
+        self._received.put_nowait(None)
+        for delivery in held:
+            if delivery is not None:
+                await delivery.requeue()
+
+    async def release(self) -> None:
+        """Close the channel: the broker has then seen every settlement, and takes back the rest."""
+        await self.aclose()
+        if self._channel is not None:
+            await _close_quietly(self._channel, self._settings.operation_timeout)
+
+    def _end(self, error: TransportError | None = None) -> None:
+        self._is_ended = True
+        self._error = error
+        self._received.put_nowait(None)
+
+    async def _stop_keeper(self) -> None:
+        if self._keeper is not None:
+            self._keeper.cancel()
+            await asyncio.wait({self._keeper})
+
+    async def _cancel_consumer(self) -> None:
+        channel = self._channel
+        if channel is None or channel.is_closed:
+            return
+        try:
+            async with asyncio.timeout(self._settings.operation_timeout):
+                await channel.basic_cancel(self._consumer_tag)
+        except (Exception, asyncio.CancelledError) as error:
+            if translated(error, "to cancel a consumer") is None and not isinstance(error, TimeoutError):
+                raise
+
+    async def _keep(self, lost: asyncio.Event) -> None:
+        try:
+            while True:
+                await lost.wait()
+                _log.warning("A listener lost its consumer; restoring it.", **self._fields())
+                if self._channel is not None:
+                    await _close_quietly(self._channel, self._settings.operation_timeout)
+                lost = await self._consume_again()
+                _log.info("A listener's consumer is restored.", **self._fields())
+        except TransportError as error:
+            self._end(error)
+
+    async def _consume_again(self) -> asyncio.Event:
+        while True:
+            try:
+                return await self._consume()
+            except ConnectionLost as error:
+                _log.warning(
+                    "A listener could not start to consume; trying again.",
+                    reason=str(error),
+                    **self._fields(),
+                )
+                await asyncio.sleep(_PAUSE)
+
+    async def _consume(self) -> asyncio.Event:
+        """Start to consume and return what is set once the consumer is lost."""
+        await topology.ensure_subscription(
+            self._link, self._subscription, timeout=self._settings.operation_timeout
+        )
+        channel = await self._link.channel(confirms=False)
+        lost = asyncio.Event()
+        channel.closing.add_done_callback(lambda _: lost.set())
+        channel.on_consumer_cancel_callbacks.add(lambda _: lost.set())
+        try:
+            async with asyncio.timeout(self._settings.operation_timeout):
+                await channel.basic_qos(
+                    prefetch_count=max(self._settings.prefetch, self._subscription.concurrency)
+                )
+                started = await channel.basic_consume(self.queue, self._receiver(channel))
+        except TimeoutError as error:
+            await _close_quietly(channel, self._settings.operation_timeout)
+            raise ConnectionLost("RabbitMQ did not start a consumer in time") from error
+        except (Exception, asyncio.CancelledError) as error:
+            if meaning := translated(error, f"to consume from {self.queue!r}"):
+                raise meaning from error
+            raise
+        self._channel = channel
+        self._consumer_tag = str(started.consumer_tag)
+        return lost
+
+    def _receiver(self, channel: aiormq.abc.AbstractChannel) -> Callable[[DeliveredMessage], None]:
+        def receive(delivered: DeliveredMessage) -> None:
+            self._received.put_nowait(
+                RabbitMQDelivery(delivered, channel, self._publisher, self._subscription)
+            )
+
+        return receive
+
+    def _fields(self) -> dict[str, str]:
+        return {
+            "service": self._subscription.service_name,
+            "listener": self._subscription.listener_name,
+            "api": self._subscription.api_name,
+        }
+
+
+async def _close_quietly(channel: aiormq.abc.AbstractChannel, timeout: float) -> None:
+    try:
+        async with asyncio.timeout(timeout):
+            await channel.close()
+    except TimeoutError:
+        pass  # the broker is away: it takes back what is unsettled when it notices

@@ -1,0 +1,141 @@
+"""`RabbitMQDelivery`: one event from a listener's queue, and how each settlement is done."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import aiormq.abc
+from aiormq.abc import DeliveredMessage
+from aiormq.exceptions import ChannelInvalidStateError
+
+from lightbus.exceptions import TransportError
+from lightbus.failure import Failure
+from lightbus.log import get_logger
+from lightbus.transport import Delivery, Subscription
+from lightbus_rabbitmq import headers, names
+from lightbus_rabbitmq.publisher import Publisher
+from lightbus_rabbitmq.topology import DELIVERY_LIMIT
+
+_log = get_logger(__name__)
+
+
+class RabbitMQDelivery(Delivery):
+    """One delivery on one channel; when the channel is gone, the broker sends the event again."""
+
+    def __init__(
+        self,
+        delivered: DeliveredMessage,
+        channel: aiormq.abc.AbstractChannel,
+        publisher: Publisher,
+        subscription: Subscription,
+    ) -> None:
+        self.message = headers.message_of(delivered, subscription.api_name)
+        self.attempt = headers.attempt_of(delivered)
+        self.returns = headers.returns_of(delivered)
+        self._delivered = delivered
+        self._channel = channel
+        self._publisher = publisher
+        self._subscription = subscription
+        self._is_settled = False
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the broker has taken the event back."""
+        return self._channel.is_closed
+
+    async def ack(self) -> None:
+        tag = self._tag
+        await self._settle(lambda: self._channel.basic_ack(tag, wait=False))
+
+    async def requeue(self) -> None:
+        # Before RabbitMQ 4.3 a nack, too, counts towards the limit at which the queue gives up.
+        if self.returns >= DELIVERY_LIMIT // 2:
+            try:
+                await self._copy_and_ack("", self._queue, **{headers.ATTEMPT: self.attempt})
+                return
+            except TransportError as error:
+                _log.warning("An event could not be renewed.", reason=str(error), **self._fields())
+        tag = self._tag
+        await self._settle(lambda: self._channel.basic_nack(tag, requeue=True, wait=False))
+
+    async def retry(self, *, after: float) -> None:
+        if after == 0:
+            # From RabbitMQ 4.3 on, of the ways to return an event only a reject is counted.
+            tag = self._tag
+            await self._settle(lambda: self._channel.basic_reject(tag, requeue=True, wait=False))
+            return
+        await self._delay(after, attempt=self.attempt + 1, first_failed_at=self._first_failed_at())
+
+    async def defer(self, *, after: float) -> None:
+        await self._delay(after, attempt=self.attempt)
+
+    async def dead_letter(self, failure: Failure) -> None:
+        story = headers.failure_headers(
+            failure,
+            queue=self._queue,
+            api_name=self.message.api_name,
+            event_name=self.message.event_name,
+            first_failed_at=headers.headers_of(self._delivered).get(headers.FIRST_FAILED_AT),
+        )
+        await self._copy_and_ack("", names.dead_letter_queue(self._subscription.service_name), **story)
+
+    async def _delay(self, after: float, *, attempt: int, first_failed_at: str | None = None) -> None:
+        if after not in self._subscription.delays:
+            raise ValueError(f"{after} s is not one of the delays that the subscription names")
+        added: dict[str, Any] = {headers.ATTEMPT: attempt}
+        if first_failed_at is not None:
+            added[headers.FIRST_FAILED_AT] = first_failed_at
+        routing_key = f"{names.in_milliseconds(after)}.{self._queue}"
+        await self._copy_and_ack(names.DELAY_EXCHANGE, routing_key, **added)
+
+    async def _copy_and_ack(self, exchange: str, routing_key: str, **added: Any) -> None:
+        # The copy is safe before the original goes: in between, both exist, never neither.
+        if self._is_settled or self._is_lost_said():
+            return
+        properties = headers.copied(self._delivered, self.message, **added)
+        await self._publisher.send_copy(exchange, routing_key, self.message.body, properties)
+        await self.ack()
+
+    async def _settle(self, settle: Callable[[], Awaitable[None]]) -> None:
+        if self._is_settled or self._is_lost_said():
+            return
+        self._is_settled = True
+        try:
+            await settle()
+        except ChannelInvalidStateError:
+            self._say_lost()
+
+    def _is_lost_said(self) -> bool:
+        if self.is_lost:
+            self._say_lost()
+        return self.is_lost
+
+    def _say_lost(self) -> None:
+        self._is_settled = True
+        _log.warning(
+            "The connection was lost while an event was handled; the event comes again.",
+            **self._fields(),
+        )
+
+    def _first_failed_at(self) -> str:
+        earlier = headers.headers_of(self._delivered).get(headers.FIRST_FAILED_AT)
+        return earlier if isinstance(earlier, str) else datetime.now(UTC).isoformat()
+
+    @property
+    def _queue(self) -> str:
+        return names.listener_queue(self._subscription)
+
+    @property
+    def _tag(self) -> int:
+        return int(self._delivered.delivery_tag or 0)
+
+    def _fields(self) -> dict[str, Any]:
+        return {
+            "event_id": self.message.id,
+            "api": self.message.api_name,
+            "event_name": self.message.event_name,
+            "listener": self._subscription.listener_name,
+            "attempt": self.attempt,
+        }

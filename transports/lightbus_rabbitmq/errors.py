@@ -1,0 +1,63 @@
+"""The driver's errors, sorted into what they mean for the bus."""
+
+from __future__ import annotations
+
+import asyncio
+
+from aiormq.exceptions import (
+    AMQPError,
+    AuthenticationError,
+    ChannelAccessRefused,
+    ChannelInvalidStateError,
+    ChannelPreconditionFailed,
+    ConnectionNotAllowed,
+    IncompatibleProtocolError,
+    ProbableAuthenticationError,
+)
+
+from lightbus.exceptions import TopologyMismatch, TransportError, TransportRefused
+
+_REFUSALS = (
+    AuthenticationError,
+    ProbableAuthenticationError,
+    ConnectionNotAllowed,
+    ChannelAccessRefused,
+    IncompatibleProtocolError,
+)
+
+
+class ConnectionLost(Exception):
+    """The connection or the channel went away; the operation may be done again on another."""
+
+
+def translated(error: BaseException, doing: str) -> TransportError | ConnectionLost | None:
+    """Return what `error`, raised by the driver while `doing` something, means.
+
+    Returns:
+        `TransportRefused` or `TopologyMismatch` for what another try will not mend,
+        `ConnectionLost` for what it may, and None for what is not of the driver's making.
+    """
+    if isinstance(error, _REFUSALS):
+        return TransportRefused(f"RabbitMQ refused {doing}: {reason(error)}.")
+    if isinstance(error, ChannelPreconditionFailed):
+        return TopologyMismatch(f"RabbitMQ refused {doing}: {reason(error)}.")
+    if isinstance(error, AMQPError | ChannelInvalidStateError | OSError):
+        return ConnectionLost(reason(error))
+    if isinstance(error, asyncio.CancelledError) and not _is_cancelled():
+        return ConnectionLost("the channel was closed")
+    # The driver rejects what waits on a channel that was closed without a reason with these.
+    if type(error) in (Exception, RuntimeError):
+        return ConnectionLost(str(error) or "the channel was closed")
+    return None
+
+
+def reason(error: BaseException) -> str:
+    """Return one line that says why, without what the driver wraps around it."""
+    text = str(error).strip() or type(error).__name__
+    return " ".join(text.split()).rstrip(".")
+
+
+def _is_cancelled() -> bool:
+    # The driver also raises CancelledError where not this task, but the channel, was ended.
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

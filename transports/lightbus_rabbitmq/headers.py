@@ -1,0 +1,165 @@
+"""Events to AMQP properties and back, and the story of a failure as headers.
+
+What comes in is hostile until it is read here: any property may be missing or of any type.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import quote
+
+from aiormq.abc import DeliveredMessage
+from pamqp.commands import Basic
+
+from lightbus.failure import Failure
+from lightbus.message import EventMessage
+
+ATTEMPT = "lightbus-attempt"
+FIRST_FAILED_AT = "lightbus-first-failed-at"
+_VERSION = "lightbus-api-version"
+_PERSISTENT = 2
+
+# Headers travel in one frame of at most 128 KiB (RabbitMQ's frame_max), beside the other properties.
+_LONGEST_TRACEBACK = 48 * 1024
+_LONGEST_TEXT = 4 * 1024
+
+
+def properties_of(message: EventMessage) -> Basic.Properties:
+    """Return the properties that an event is sent with.
+
+    The headers are the attributes of a CloudEvents 1.0 event in the AMQP binding's binary mode.
+    """
+    return Basic.Properties(
+        content_type="application/json",
+        delivery_mode=_PERSISTENT,
+        message_id=message.id,
+        message_type=message.canonical_name,
+        timestamp=message.fired_at,
+        app_id=message.service_name,
+        headers={
+            "cloudEvents:specversion": "1.0",
+            "cloudEvents:id": message.id,
+            "cloudEvents:type": message.canonical_name,
+            "cloudEvents:source": f"/{quote(message.service_name)}",
+            "cloudEvents:time": message.fired_at.isoformat(),
+            _VERSION: message.version,
+        },
+    )
+
+
+def message_of(delivered: DeliveredMessage, api_name: str) -> EventMessage:
+    """Return the event that came to a listener of the API.
+
+    A foreign sender need only give a body and, as the routing key, the event's name. Without a
+    `message_id`, each delivery gets an id of its own.
+    """
+    properties = delivered.header.properties
+    headers = headers_of(delivered)
+    prefix, sent_as = f"{api_name}.", properties.message_type
+    # A returned event has another routing key than the one that it was fired with.
+    is_typed = isinstance(sent_as, str) and sent_as.startswith(prefix)
+    return EventMessage(
+        id=properties.message_id or str(uuid.uuid4()),
+        api_name=api_name,
+        event_name=str(sent_as)[len(prefix) :] if is_typed else delivered.routing_key or "",
+        body=delivered.body,
+        version=_whole_number(headers.get(_VERSION), default=1),
+        fired_at=_fired_at(headers, properties),
+        service_name=properties.app_id or "",
+    )
+
+
+def attempt_of(delivered: DeliveredMessage) -> int:
+    """Return the attempt that `delivered` is, counted from 1."""
+    before = _whole_number(headers_of(delivered).get(ATTEMPT), default=1)
+    return before + returns_of(delivered)
+
+
+def returns_of(delivered: DeliveredMessage) -> int:
+    """Return how often the queue took the event back."""
+    return _whole_number(headers_of(delivered).get("x-delivery-count"), default=0)
+
+
+def headers_of(delivered: DeliveredMessage) -> Mapping[str, Any]:
+    """Return the headers of `delivered`."""
+    headers = delivered.header.properties.headers
+    return headers if isinstance(headers, Mapping) else {}
+
+
+def copied(delivered: DeliveredMessage, message: EventMessage, **added: Any) -> Basic.Properties:
+    """Return the properties for a copy of `delivered`, without what its queues noted on it.
+
+    `message` names the event, which the copy's routing key does not.
+    """
+    original = delivered.header.properties
+    return Basic.Properties(
+        content_type=original.content_type,
+        content_encoding=original.content_encoding,
+        correlation_id=original.correlation_id,
+        delivery_mode=_PERSISTENT,
+        message_id=message.id,
+        message_type=message.canonical_name,
+        timestamp=original.timestamp,
+        app_id=original.app_id,
+        headers={**_without_notes(headers_of(delivered)), **added},
+    )
+
+
+def failure_headers(
+    failure: Failure, *, queue: str, api_name: str, event_name: str, first_failed_at: Any
+) -> dict[str, Any]:
+    """Return the story of `failure` as the headers of a dead letter."""
+    failed_at = failure.failed_at.isoformat()
+    return {
+        "lightbus-error-type": _cut(failure.error_type, _LONGEST_TEXT),
+        "lightbus-error-message": _cut(failure.error_message, _LONGEST_TEXT),
+        "lightbus-traceback": _cut(failure.traceback, _LONGEST_TRACEBACK),
+        "lightbus-service": failure.service_name,
+        "lightbus-process": failure.process_name,
+        "lightbus-host": failure.hostname,
+        "lightbus-pid": failure.pid,
+        "lightbus-listener": failure.listener,
+        "lightbus-api": api_name,
+        "lightbus-event": event_name,
+        "lightbus-queue": queue,
+        ATTEMPT: failure.attempt,
+        FIRST_FAILED_AT: first_failed_at if isinstance(first_failed_at, str) else failed_at,
+        "lightbus-last-failed-at": failed_at,
+    }
+
+
+def _without_notes(headers: Mapping[str, Any]) -> dict[str, Any]:
+    # x-death, x-first-death-queue, x-last-death-reason, x-delivery-count, x-acquired-count ...
+    return {
+        name: value
+        for name, value in headers.items()
+        if not (name.startswith("x-") and ("death" in name or name.endswith("-count")))
+    }
+
+
+def _cut(text: str, most_bytes: int) -> str:
+    # The end of a traceback says most. Lone surrogates, which UTF-8 has no form for, are replaced.
+    encoded = text.encode("utf-8", "replace")
+    if len(encoded) <= most_bytes:
+        return encoded.decode()
+    return "[cut] ..." + encoded[-most_bytes:].decode("utf-8", "ignore")
+
+
+def _whole_number(value: Any, *, default: int) -> int:
+    return value if type(value) is int and 0 <= value < 2**31 else default
+
+
+def _fired_at(headers: Mapping[str, Any], properties: Basic.Properties) -> datetime:
+    # The header is exact; the property knows whole seconds only.
+    exact = headers.get("cloudEvents:time")
+    if isinstance(exact, str):
+        try:
+            return datetime.fromisoformat(exact).astimezone(UTC)
+        except (ValueError, OverflowError):
+            pass
+    if isinstance(properties.timestamp, datetime):
+        return properties.timestamp.astimezone(UTC)
+    return datetime.now(UTC)

@@ -1,0 +1,45 @@
+"""What the exchanges and queues at the broker are called."""
+
+from __future__ import annotations
+
+from lightbus.exceptions import InvalidName
+from lightbus.transport import Subscription
+
+DELAY_EXCHANGE = "lightbus:delay"
+RETURN_EXCHANGE = "lightbus:return"
+UNROUTED = "lightbus:unrouted"
+
+# An AMQP short string holds 255 bytes, and the delay's routing key puts up to 11 before the queue.
+_MOST_BYTES = 255 - 11
+
+
+def api_exchange(api_name: str) -> str:
+    """Return the exchange to which the events of an API are sent."""
+    return f"lightbus:{api_name}"
+
+
+def listener_queue(subscription: Subscription) -> str:
+    """Return the queue in which the events of a subscription wait.
+
+    Raises:
+        InvalidName: The names of service, listener and API are too long together.
+    """
+    name = f"lightbus:{subscription.service_name}:{subscription.listener_name}:{subscription.api_name}"
+    if len(name.encode()) > _MOST_BYTES:
+        raise InvalidName("queue", name, f"RabbitMQ allows for {_MOST_BYTES} bytes")
+    return name
+
+
+def dead_letter_queue(service_name: str) -> str:
+    """Return the queue that keeps the dead letters of a service."""
+    return f"lightbus:{service_name}:dead"
+
+
+def delay_queue(milliseconds: int) -> str:
+    """Return the queue in which events wait for that long."""
+    return f"lightbus:delay:{milliseconds}"
+
+
+def in_milliseconds(seconds: float) -> int:
+    """Return `seconds` as the whole milliseconds, at least 1, that name a delay queue."""
+    return max(round(seconds * 1000), 1)

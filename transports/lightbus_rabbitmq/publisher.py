@@ -1,0 +1,174 @@
+"""`Publisher`: sends and returns when the broker has confirmed, over lost connections too."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+
+import aiormq.abc
+from aiormq.exceptions import ChannelNotFoundEntity, ChannelPreconditionFailed, DeliveryError
+from pamqp.commands import Basic
+
+from lightbus.exceptions import SendOutcomeUnknown, SendRefused, TransportClosed
+from lightbus_rabbitmq import names, topology
+from lightbus_rabbitmq.connection import Link
+from lightbus_rabbitmq.errors import ConnectionLost, reason, translated
+
+_PAUSE = 0.05
+_FLUSH_TIMEOUT = 4.0
+
+
+class Publisher:
+    """One channel with confirms, on which many sends are under way at once.
+
+    What was not confirmed when the channel was lost is sent again with the same message id.
+    """
+
+    def __init__(self, link: Link, *, operation_timeout: float) -> None:
+        self._link = link
+        self._operation_timeout = operation_timeout
+        self._channel: aiormq.abc.AbstractChannel | None = None
+        self._opening = asyncio.Lock()
+        self._declared_apis: set[str] = set()
+        self._under_way = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._must_route: dict[str, asyncio.Event] = {}
+        self._is_closed = False
+
+    async def send_event(
+        self, api_name: str, routing_key: str, body: bytes, properties: Basic.Properties, *, timeout: float
+    ) -> None:
+        """Send to the exchange of an API; that no queue wants the event is no error.
+
+        Raises:
+            TransportUnavailable: There was no connection for `timeout` seconds; it was not sent.
+            SendOutcomeUnknown: It was sent, and not confirmed within `timeout` seconds.
+            SendRefused: The broker did not take it.
+        """
+        await self._send(
+            names.api_exchange(api_name),
+            routing_key,
+            body,
+            properties,
+            api_name=api_name,
+            timeout=timeout,
+        )
+
+    async def send_copy(
+        self, exchange: str, routing_key: str, body: bytes, properties: Basic.Properties
+    ) -> None:
+        """Send a copy that must reach a queue.
+
+        Raises:
+            TransportError: As `send_event` does; `SendRefused` where no queue took it, too.
+        """
+        # The driver tells returned messages apart by their id, so one of an id goes at a time.
+        while waiting := self._must_route.get(str(properties.message_id)):
+            await waiting.wait()
+        done = self._must_route[str(properties.message_id)] = asyncio.Event()
+        try:
+            await self._send(
+                exchange, routing_key, body, properties, timeout=self._operation_timeout
+            )
+        finally:
+            del self._must_route[str(properties.message_id)]
+            done.set()
+
+    async def close(self) -> None:
+        """Let what is under way be confirmed, for a few seconds, and take no more."""
+        self._is_closed = True
+        try:
+            async with asyncio.timeout(_FLUSH_TIMEOUT):
+                await self._idle.wait()
+        except TimeoutError:
+            pass  # those who wait for a confirmation learn that its outcome is unknown
+
+    async def _send(
+        self,
+        exchange: str,
+        routing_key: str,
+        body: bytes,
+        properties: Basic.Properties,
+        *,
+        timeout: float,
+        api_name: str | None = None,
+    ) -> None:
+        if self._is_closed:
+            raise TransportClosed("The connection to RabbitMQ was closed.")
+        was_written = False
+        self._under_way += 1
+        self._idle.clear()
+        try:
+            async with asyncio.timeout(timeout):
+                while True:
+                    try:
+                        channel = await self._open_channel(api_name)
+                        was_written = True
+                        await self._publish(
+                            channel, exchange, routing_key, body, properties, must_route=api_name is None
+                        )
+                        return
+                    except ConnectionLost:
+                        await asyncio.sleep(_PAUSE)
+        except TimeoutError as error:
+            if was_written:
+                raise SendOutcomeUnknown(str(properties.message_id), timeout) from error
+            raise self._link.unavailable(timeout) from error
+        finally:
+            self._under_way -= 1
+            if self._under_way == 0:
+                self._idle.set()
+
+    async def _publish(
+        self,
+        channel: aiormq.abc.AbstractChannel,
+        exchange: str,
+        routing_key: str,
+        body: bytes,
+        properties: Basic.Properties,
+        *,
+        must_route: bool,
+    ) -> None:
+        event_id = str(properties.message_id)
+        try:
+            confirmation = await channel.basic_publish(
+                body,
+                exchange=exchange,
+                routing_key=routing_key,
+                properties=properties,
+                mandatory=must_route,
+            )
+        except DeliveryError as error:
+            raise SendRefused(event_id, "a queue that it belongs in refused it, as a full one does") from error
+        except ChannelNotFoundEntity as error:
+            # Someone deleted the exchange: it is declared again before the next try.
+            self._declared_apis.clear()
+            raise ConnectionLost(reason(error)) from error
+        except ChannelPreconditionFailed as error:
+            # The channel is shared: the event that was too large may be another one.
+            if _is_too_large(body, reason(error)):
+                raise SendRefused(event_id, f"its {len(body)} bytes are too many: {reason(error)}") from error
+            raise ConnectionLost(reason(error)) from error
+        except (Exception, asyncio.CancelledError) as error:
+            if meaning := translated(error, f"to send to exchange {exchange!r}"):
+                raise meaning from error
+            raise
+        if not isinstance(confirmation, Basic.Ack):
+            raise SendRefused(event_id, f"no queue is bound for {routing_key!r} at {exchange!r}")
+
+    async def _open_channel(self, api_name: str | None) -> aiormq.abc.AbstractChannel:
+        if self._channel is None or self._channel.is_closed:
+            async with self._opening:
+                if self._channel is None or self._channel.is_closed:
+                    self._declared_apis.clear()
+                    self._channel = await self._link.channel(confirms=True)
+        if api_name is not None and api_name not in self._declared_apis:
+            await topology.ensure_api(self._link, api_name, timeout=self._operation_timeout)
+            self._declared_apis.add(api_name)
+        return self._channel
+
+
+def _is_too_large(body: bytes, problem: str) -> bool:
+    found = re.search(r"message size (\d+)", problem)
+    return found is not None and int(found.group(1)) == len(body)

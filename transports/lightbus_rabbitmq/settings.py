@@ -1,0 +1,67 @@
+"""What the configuration may say below ``rabbitmq:``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+from yarl import URL
+
+Seconds = Annotated[float, msgspec.Meta(gt=0)]
+Heartbeat = Annotated[int, msgspec.Meta(ge=1, le=600)]
+Prefetch = Annotated[int, msgspec.Meta(ge=1, le=65535)]
+
+
+class RabbitMQSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The settings of `RabbitMQTransport`.
+
+    Attributes:
+        url: ``amqp://user:password@host:5672/vhost``, or several of one cluster, tried in turn.
+        prefetch: How many events a listener holds ahead, at most.
+        heartbeat: After how many seconds of silence a connection is checked.
+        connect_timeout: How long one try to connect may take, in seconds.
+        operation_timeout: How long the broker may take to answer anything but a send, in seconds.
+    """
+
+    url: str | list[str]
+    prefetch: Prefetch = 50
+    heartbeat: Heartbeat = 15
+    connect_timeout: Seconds = 10.0
+    operation_timeout: Seconds = 30.0
+
+    def __post_init__(self) -> None:
+        # The messages must not show the URL, which may hold a password.
+        if not self.urls:
+            raise ValueError("`url` is an empty list")
+        for url in self.urls:
+            if url.scheme not in ("amqp", "amqps") or not url.host:
+                raise ValueError("`url` is not of the form amqp://user:password@host:5672/vhost")
+
+    def __repr__(self) -> str:
+        return f"RabbitMQSettings({self})"
+
+    def __str__(self) -> str:
+        return ", ".join(shown(url) for url in self.urls)
+
+    @property
+    def urls(self) -> list[URL]:
+        """Every URL, in the order in which they are tried."""
+        given = [self.url] if isinstance(self.url, str) else self.url
+        return [_parsed(url) for url in given]
+
+
+def shown(url: URL) -> str:
+    """Return `url` for people: where it leads, without user, password and options."""
+    return str(URL.build(scheme=url.scheme, host=url.host or "", port=url.port, path=url.path))
+
+
+def _parsed(url: str) -> URL:
+    try:
+        parsed = URL(url)
+        parsed.port  # noqa: B018 - reading it is what checks it
+    except ValueError:
+        return URL()
+    # AMQP's own default port, of which the URL library knows nothing.
+    if parsed.host and parsed.port is None:
+        return parsed.with_port(5671 if parsed.scheme == "amqps" else 5672)
+    return parsed

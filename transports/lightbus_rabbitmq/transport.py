@@ -1,0 +1,63 @@
+"""`RabbitMQTransport`: the transport contract over RabbitMQ."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, ClassVar
+
+from lightbus.exceptions import TransportUnavailable
+from lightbus.message import EventMessage
+from lightbus.transport import EventTransport, Subscription
+from lightbus_rabbitmq import topology
+from lightbus_rabbitmq.connection import Link
+from lightbus_rabbitmq.consumer import RabbitMQStream
+from lightbus_rabbitmq.errors import ConnectionLost
+from lightbus_rabbitmq.headers import properties_of
+from lightbus_rabbitmq.publisher import Publisher
+from lightbus_rabbitmq.settings import RabbitMQSettings
+
+
+class RabbitMQTransport(EventTransport):
+    """Sends and consumes on connections of their own, for a broker that is short of memory stops
+    reading from those that send."""
+
+    Settings: ClassVar[type[Any]] = RabbitMQSettings
+
+    def __init__(self, settings: RabbitMQSettings, *, client_name: str) -> None:
+        self._settings = settings
+        self._sending = Link(settings, f"{client_name} sending")
+        self._consuming = Link(settings, f"{client_name} consuming")
+        self._publisher = Publisher(self._sending, operation_timeout=settings.operation_timeout)
+        self._streams: list[RabbitMQStream] = []
+
+    async def open(self, *, timeout: float) -> None:
+        await self._sending.open(timeout=timeout)
+
+    async def send(self, message: EventMessage, *, timeout: float) -> None:
+        await self._publisher.send_event(
+            message.api_name,
+            message.event_name,
+            message.body,
+            properties_of(message),
+            timeout=timeout,
+        )
+
+    async def declare(self, subscription: Subscription) -> None:
+        timeout = self._settings.operation_timeout
+        try:
+            await topology.ensure_subscription(self._sending, subscription, timeout=timeout)
+        except ConnectionLost as error:
+            raise TransportUnavailable(f"The listener was not declared: {error}.") from error
+
+    async def subscribe(self, subscription: Subscription) -> RabbitMQStream:
+        stream = RabbitMQStream(self._consuming, self._publisher, self._settings, subscription)
+        await stream.start()
+        self._streams.append(stream)
+        return stream
+
+    async def close(self) -> None:
+        streams, self._streams = self._streams, []
+        await asyncio.gather(*(stream.release() for stream in streams))
+        await self._publisher.close()
+        await self._consuming.close()
+        await self._sending.close()
