@@ -37,9 +37,9 @@ def _load(entry_point: EntryPoint) -> type[EventTransport]:
             f"needs the package {error.name!r}, which is not installed. "
             f"Install it with: pip install '{distribution}[{entry_point.name}]'",
         ) from error
-    if not (isinstance(loaded, type) and issubclass(loaded, EventTransport)):
+    if not (isinstance(loaded, type) and EventTransport in loaded.__mro__):
         raise TransportNotFound(
-            entry_point.name, f"is not an EventTransport class: {entry_point.value} is {loaded!r}."
+            entry_point.name, f"is {entry_point.value}, which does not derive from EventTransport."
         )
     transport: type[EventTransport] = loaded
     return transport

@@ -64,7 +64,9 @@ def _for_console() -> list[structlog.types.Processor]:
         without_logger,
         structlog.dev.ConsoleRenderer(
             colors=sys.stderr.isatty(),
+            sort_keys=False,
             pad_event_to=0,
+            pad_level=False,
             exception_formatter=structlog.dev.plain_traceback,
         ),
     ]

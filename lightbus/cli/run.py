@@ -14,6 +14,7 @@ import click
 
 from lightbus import config
 from lightbus.bus import Bus, get_bus
+from lightbus.client import BusClient
 from lightbus.cli.output import FORMATS, LEVELS, set_up_logging
 from lightbus.exceptions import LightbusException
 from lightbus.log import get_logger
@@ -114,19 +115,18 @@ def _announce_bus(bus: Bus) -> None:
         process=client.config.process_name(),
         config=client.config.source,
     )
-    for api_name in sorted({*client.apis, *(listener.api_name for listener in client.listeners)}):
-        _log.info("Serving an API.", api=api_name, transport=client.transport_described(api_name))
 
 
 def _announce_ready(bus: Bus) -> None:
     client = bus.client
+    for transport, api_names in _apis_by_transport(client).items():
+        _log.info(f"Using {transport}.", apis=", ".join(api_names))
     for listener in client.listeners:
         _log.info(
             "Listening.",
             listener=listener.name,
             events=", ".join(f"{listener.api_name}.{name}" for name in sorted(listener.events)),
             on_error=listener.on_error.name,
-            transport=client.transport_described(listener.api_name),
         )
     if client.listeners and not client.config.is_service_named:
         _log.warning(
@@ -135,6 +135,13 @@ def _announce_ready(bus: Bus) -> None:
             service=client.config.service_name,
         )
     _log.info("Ready. Ctrl-C stops.", listeners=len(client.listeners))
+
+
+def _apis_by_transport(client: BusClient) -> dict[str, list[str]]:
+    by_transport: dict[str, list[str]] = {}
+    for api_name in sorted({*client.apis, *(listener.api_name for listener in client.listeners)}):
+        by_transport.setdefault(client.transport_described(api_name), []).append(api_name)
+    return by_transport
 
 
 def _report(error: Exception, worker: Worker) -> int:

@@ -29,6 +29,7 @@ class Link:
     def __init__(self, settings: RabbitMQSettings, name: str) -> None:
         self.last_problem = "it was not tried yet"
         self._settings = settings
+        self._places = ", ".join(shown(url) for url in settings.urls)
         self._name = name
         self._connection: aio_pika.Connection | None = None
         self._connecting: asyncio.Task[aio_pika.Connection] | None = None
@@ -50,9 +51,8 @@ class Link:
 
     def unavailable(self, timeout: float) -> TransportUnavailable:
         """Return the error that says that the broker was away for `timeout` seconds."""
-        places = ", ".join(shown(url) for url in self._settings.urls)
         return TransportUnavailable(
-            f"RabbitMQ at {places} was not reached within {timeout:g} s: {self.last_problem}."
+            f"RabbitMQ at {self._places} was not reached within {timeout:g} s: {self.last_problem}."
         )
 
     async def channel(self, *, confirms: bool) -> aiormq.abc.AbstractChannel:
@@ -118,6 +118,7 @@ class Link:
                     return self._connection
             _log.warning(
                 "RabbitMQ can not be reached; trying again.",
+                url=self._places,
                 reason=self.last_problem,
                 next_try_in=round(wait, 1),
             )
