@@ -22,8 +22,6 @@ class _Required(enum.Enum):
     REQUIRED = "required"
 
 
-
-
 @attrs.frozen
 class Parameter:
     """One named value of an event.
@@ -40,7 +38,11 @@ class Parameter:
     default: Any = _Required.REQUIRED
 
     def __attrs_post_init__(self) -> None:
-        if not isinstance(self.name, str) or not self.name.isidentifier() or keyword.iskeyword(self.name):
+        if (
+            not isinstance(self.name, str)
+            or not self.name.isidentifier()
+            or keyword.iskeyword(self.name)
+        ):
             raise InvalidApi(f"{self.name!r} can not name a parameter: it is not an identifier.")
         if self.default is _Required.REQUIRED and _admits_none(self.annotation):
             object.__setattr__(self, "default", None)
@@ -66,7 +68,9 @@ class Event:
         InvalidApi: A parameter is none of these, or two have the same name.
     """
 
-    def __init__(self, parameters: str | Iterable[str | Parameter | WildcardParameter] = ()) -> None:
+    def __init__(
+        self, parameters: str | Iterable[str | Parameter | WildcardParameter] = ()
+    ) -> None:
         given = [parameters] if isinstance(parameters, str) else list(parameters)
         self.admits_any = any(isinstance(item, WildcardParameter) for item in given)
         self.parameters: dict[str, Parameter] = {}
@@ -92,7 +96,7 @@ class Event:
         return f"<Event {self.name}({', '.join(names)})>"
 
     def arguments(self, canonical_name: str, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Return what an event fired with `given` carries: its arguments, and defaults for the rest.
+        """Return what an event fired with `given` carries: these, and defaults for the rest.
 
         Raises:
             InvalidEventArguments: Some are missing, or some do not belong to the event.
@@ -101,7 +105,7 @@ class Event:
         missing = [name for name in self.parameters if name not in arguments]
         unexpected = (
             []
-            if self.admits_any or len(arguments) == len(self.parameters) and not missing
+            if self.admits_any or (len(arguments) == len(self.parameters) and not missing)
             else [name for name in given if name not in self.parameters]
         )
         if missing or unexpected:

@@ -1,4 +1,4 @@
-"""`create()` and `get_bus()`, and the paths by which a bus is used: ``bus.auth.user_created.fire``."""
+"""`create()`, `get_bus()`, and the paths of a bus, such as ``bus.auth.user_created.fire``."""
 
 from __future__ import annotations
 
@@ -109,11 +109,12 @@ class BusPath:
         return self._client.message(api_name, event_name, kwargs)
 
     def _api_and_event(self) -> tuple[str, str]:
-        if len(self._parts) < 2:
+        *api_parts, event_name = self._parts or ("",)
+        if not api_parts:
             raise NotCallable(
                 f"{self!r} is not an event. An event is reached as bus.<api name>.<event name>."
             )
-        return ".".join(self._parts[:-1]), self._parts[-1]
+        return ".".join(api_parts), event_name
 
     def _next_names(self) -> set[str]:
         names = {

@@ -100,7 +100,9 @@ class BusClient:
             raise InvalidApi(f"{api!r} is not an Api: derive a class from lightbus.Api.")
         name = api_class.meta.name
         if self._apis.setdefault(name, api_class) is not api_class:
-            raise InvalidApi(f"Another API is already registered as {name!r}: {self._apis[name]!r}.")
+            raise InvalidApi(
+                f"Another API is already registered as {name!r}: {self._apis[name]!r}."
+            )
 
     def message(self, api_name: str, event_name: str, given: Mapping[str, Any]) -> EventMessage:
         """Return the message that firing an event with the arguments `given` would send.
@@ -212,7 +214,9 @@ class BusClient:
             EventNotFound: A registered API has no such event.
         """
         if not callable(listener):
-            raise InvalidEventListener(f"{listener!r} can not listen for events: it is not callable.")
+            raise InvalidEventListener(
+                f"{listener!r} can not listen for events: it is not callable."
+            )
         if not isinstance(on_error, OnError):
             raise InvalidEventListener(f"on_error is {on_error!r}; give one of lightbus.OnError.")
         if not isinstance(concurrency, int) or concurrency < 1:

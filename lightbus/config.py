@@ -9,7 +9,7 @@ import json
 import os
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -207,12 +207,15 @@ def _default_file() -> Path | None:
 
 
 def _parse(file: Path) -> Any:
-    parsers = {".yaml": yaml.safe_load, ".yml": yaml.safe_load, ".json": json.loads, ".toml": tomllib.loads}
+    parsers: dict[str, Callable[[str], Any]] = {
+        ".yaml": yaml.safe_load,
+        ".yml": yaml.safe_load,
+        ".json": json.loads,
+        ".toml": tomllib.loads,
+    }
     parser = parsers.get(file.suffix)
     if parser is None:
-        raise InvalidConfig(
-            f"a config file ends in {', '.join(parsers)}.", source=str(file)
-        )
+        raise InvalidConfig(f"a config file ends in {', '.join(parsers)}.", source=str(file))
     try:
         return parser(file.read_text("utf-8"))
     except OSError as error:
@@ -221,7 +224,9 @@ def _parse(file: Path) -> Any:
         reason = " ".join(str(getattr(error, "problem", None) or error).split())
         mark = getattr(error, "problem_mark", None)
         line = f" (line {mark.line + 1})" if mark else ""
-        raise InvalidConfig(f"is not valid {file.suffix[1:]}: {reason}{line}.", source=str(file)) from error
+        raise InvalidConfig(
+            f"is not valid {file.suffix[1:]}: {reason}{line}.", source=str(file)
+        ) from error
 
 
 def _with_variables(value: Any, source: str, path: str) -> Any:

@@ -96,7 +96,7 @@ class Dispatcher:
     async def _defer(self, delivery: Delivery) -> None:
         after = self._listener.acknowledgement_timeout
         _log.warning(
-            "Workers were lost, or timed out, while they had this event; it waits before the next try.",
+            "Workers were lost, or timed out, with this event; it waits before the next try.",
             returns=delivery.returns,
             after=after,
             **self._fields(delivery),
@@ -152,7 +152,9 @@ class Dispatcher:
 
     async def _finished(self, delivery: Delivery, task: asyncio.Task[None]) -> None:
         if task.cancelled():
-            await self._failed(delivery, HandlerExited(self._listener.name, asyncio.CancelledError()))
+            await self._failed(
+                delivery, HandlerExited(self._listener.name, asyncio.CancelledError())
+            )
         elif isinstance(error := task.exception(), Exception):
             await self._failed(delivery, error)
         else:
@@ -167,7 +169,7 @@ class Dispatcher:
         else:
             _log.error(f"{error} It is tried again.", **self._fields(delivery))
             await self._settle(delivery, functools.partial(delivery.retry, after=0))
-        # Until the handler has really ended, its place among the listener's concurrent ones is taken.
+        # Until the handler has really ended, it counts among the listener's concurrent ones.
         await asyncio.wait({task}, timeout=timeout)
         if not task.done():
             stuck = StuckHandler(self._listener.name, timeout)

@@ -65,8 +65,9 @@ def plan_call(handler: Handler, event: str, known_fields: Collection[str] | None
     """Return how `handler` is called for the event of canonical name `event`.
 
     The `EventMessage` goes to the first positional parameter if that is called ``event`` or
-    ``event_message``, is annotated `EventMessage`, or is not one of the event's fields. All others
-    receive the event's fields by name; fields that no parameter names are dropped.
+    ``event_message``, is annotated `EventMessage`, or has no default and is not one of the
+    event's fields. All others receive the event's fields by name; fields that no parameter names
+    are dropped.
 
     Args:
         handler: A function, method, partial or other callable.
@@ -88,7 +89,9 @@ def plan_call(handler: Handler, event: str, known_fields: Collection[str] | None
         event=event,
         takes_message=takes_message,
         positional=tuple(p.name for p in fields if p.kind is p.POSITIONAL_ONLY),
-        named=frozenset(p.name for p in fields if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)),
+        named=frozenset(
+            p.name for p in fields if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
+        ),
         required=tuple(
             p.name
             for p in fields
@@ -96,9 +99,10 @@ def plan_call(handler: Handler, event: str, known_fields: Collection[str] | None
         ),
         takes_any=any(p.kind is p.VAR_KEYWORD for p in fields),
     )
-    if known_fields is not None:
-        if missing := [field for field in plan.required if field not in known_fields]:
-            raise _lacking(name, event, missing, known_fields)
+    if known_fields is not None and (
+        missing := [field for field in plan.required if field not in known_fields]
+    ):
+        raise _lacking(name, event, missing, known_fields)
     return plan
 
 
@@ -133,21 +137,26 @@ def _wants_message(
 ) -> bool:
     if first.name in _MESSAGE_NAMES or _hint(handler, first) is EventMessage:
         return True
-    return known_fields is not None and first.name not in known_fields and first.default is first.empty
+    return (
+        known_fields is not None and first.name not in known_fields and first.default is first.empty
+    )
 
 
 def _hint(handler: Handler, parameter: inspect.Parameter) -> Any:
     if not isinstance(parameter.annotation, str):
         return parameter.annotation
-    function = handler if hasattr(handler, "__annotations__") else getattr(handler, "__call__", handler)  # noqa: B004
+    function = handler if hasattr(handler, "__annotations__") else type(handler).__call__
     try:
         return typing.get_type_hints(function).get(parameter.name)
-    except Exception:  # an annotation that names nothing importable says nothing about the message
+    except Exception:  # another annotation of the handler names something that is not importable
         return EventMessage if parameter.annotation.split(".")[-1] == "EventMessage" else None
 
 
 def _lacking(
-    handler_name: str, event: str, missing: Collection[str], fields: Collection[str] | Mapping[str, Any]
+    handler_name: str,
+    event: str,
+    missing: Collection[str],
+    fields: Collection[str] | Mapping[str, Any],
 ) -> InvalidEventListener:
     names = ", ".join(repr(name) for name in missing)
     has = ", ".join(repr(name) for name in fields) or "no fields"

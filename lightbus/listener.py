@@ -34,8 +34,8 @@ class Listener:
         api_name: The API.
         events: Names of the API's events.
         on_error: What a failure means.
-        acknowledgement_timeout: How long the handler may take, and the wait before a failed event is
-            tried again, in seconds.
+        acknowledgement_timeout: How long the handler may take, and the wait before a failed
+            event is tried again, in seconds.
         max_attempts: How often an event is tried before it becomes a dead letter.
         concurrency: How many events are handled at once; more than one gives up their order.
     """

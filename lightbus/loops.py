@@ -107,7 +107,11 @@ class Loops:
             return self._by_loop.setdefault(loop, {})
 
     def call_blocking(
-        self, function: Callable[..., Coroutine[Any, Any, T]], *args: Any, blocking: str, instead: str
+        self,
+        function: Callable[..., Coroutine[Any, Any, T]],
+        *args: Any,
+        blocking: str,
+        instead: str,
     ) -> T:
         """Run `function` on the background loop and wait for its result.
 

@@ -15,8 +15,10 @@ _MOST_BYTES = 120  # an AMQP short string holds 255, and names are joined in pai
 # Brokers build their own names from these, parted by ":", and match "*" and "#" as wildcards.
 _REFUSED = re.compile(r"[\s:*#\x00-\x1f\x7f]")
 
-_ADJECTIVES = "amber bold brisk calm clever eager fair gentle happy keen lively merry proud quiet swift warm"
-_NOUNS = "badger cedar comet dune falcon fern harbour heron lark maple meadow otter pine raven river sparrow"
+_ADJECTIVES = (
+    "amber bold brisk calm clever eager fair gentle happy keen lively merry proud quiet swift warm"
+)
+_NOUNS = "badger cedar comet dune falcon fern heron lark maple meadow otter pine raven river robin"
 
 
 def checked_name(kind: str, name: object) -> str:
@@ -65,7 +67,9 @@ def filled_in(template: str) -> str:
             f"Known: {', '.join(values)}",
         ) from error
     except (ValueError, IndexError, AttributeError) as error:
-        raise InvalidName("service or process", template, f"its braces do not match: {error}") from error
+        raise InvalidName(
+            "service or process", template, f"its braces do not match: {error}"
+        ) from error
 
 
 def _random_text(length: int) -> str:

@@ -28,8 +28,8 @@ class HandlerThreads:
     async def call(self, function: Callable[[], Any]) -> Any:
         """Return what `function` returns, or raise what it raises, from a thread.
 
-        A thread can not be stopped: once cancelled, this still waits for it to end. Cancelled again,
-        it leaves the thread to itself.
+        A thread can not be stopped: once cancelled, this still waits for it to end. Cancelled
+        again, it leaves the thread to itself.
         """
         context = contextvars.copy_context()
         running = self._pool.submit(functools.partial(context.run, function))

@@ -68,17 +68,20 @@ class Delivery(Protocol):
     @abstractmethod
     async def requeue(self) -> None:
         """Give the event back untouched, to its old place: not an attempt, as far as the broker can
-        tell."""
+        tell.
+        """
 
     @abstractmethod
     async def retry(self, *, after: float) -> None:
         """Say that the attempt failed, and have the event come to this listener as the next attempt
-        in `after` seconds: 0, or one of the subscription's `delays`. Other events do not wait."""
+        in `after` seconds: 0, or one of the subscription's `delays`. Other events do not wait.
+        """
 
     @abstractmethod
     async def defer(self, *, after: float) -> None:
         """Have the event come to this listener as the same attempt in `after` seconds, one of the
-        subscription's `delays`, with `returns` at 0."""
+        subscription's `delays`, with `returns` at 0.
+        """
 
     @abstractmethod
     async def dead_letter(self, failure: Failure) -> None:
@@ -88,8 +91,8 @@ class Delivery(Protocol):
 class DeliveryStream(Protocol):
     """The deliveries of one subscription, in the order in which its events were sent.
 
-    At most a bounded number of deliveries is held in memory ahead of the listener. A stream outlives
-    a lost broker: it waits, and goes on when the broker is back.
+    At most a bounded number of deliveries is held in memory ahead of the listener. A stream
+    outlives a lost broker: it waits, and goes on when the broker is back.
     """
 
     @abstractmethod
@@ -107,7 +110,8 @@ class DeliveryStream(Protocol):
     @abstractmethod
     async def aclose(self) -> None:
         """Take no more, and give back what no task has received. What a task has received can still
-        be settled. Closing again does nothing."""
+        be settled. Closing again does nothing.
+        """
 
 
 class EventTransport(Protocol):

@@ -89,7 +89,7 @@ class Worker:
             raise self.failure
 
     def request_stop(self) -> None:
-        """Ask `run` to stop: finish what runs, give back the rest. Asked again, it stops at once."""
+        """Ask `run` to stop: finish what runs, give back the rest. Asked again, stop at once."""
         if self._stop_requested.is_set():
             self._stop_now_requested.set()
         self._stop_requested.set()
@@ -101,9 +101,11 @@ class Worker:
             Exception: What a hook raised, or why the broker could not be used.
         """
         loop = asyncio.get_running_loop()
-        self._end_notices = self._client.notify_of_listeners(
-            lambda listener: loop.call_soon_threadsafe(self._serve_soon, listener)
-        )
+
+        def serve_soon(listener: Listener) -> None:
+            loop.call_soon_threadsafe(self._serve_soon, listener)
+
+        self._end_notices = self._client.notify_of_listeners(serve_soon)
         await self._client.on_start.run(client=self._client)
         self._is_serving = True
         for listener in self._client.listeners:

@@ -8,14 +8,15 @@ import os
 import signal
 import sys
 from importlib.metadata import version
+from pathlib import Path
 from typing import NoReturn
 
 import click
 
 from lightbus import config
 from lightbus.bus import Bus, get_bus
-from lightbus.client import BusClient
 from lightbus.cli.output import FORMATS, LEVELS, set_up_logging
+from lightbus.client import BusClient
 from lightbus.exceptions import LightbusException
 from lightbus.log import get_logger
 from lightbus.worker import Worker
@@ -51,7 +52,7 @@ _log = get_logger("lightbus")
     show_default=True,
     help="auto is console on a terminal, and JSON lines otherwise.",
 )
-def run(
+def run(  # noqa: PLR0917 - click gives them by name
     module: str | None,
     service_name: str | None,
     process_name: str | None,
@@ -72,7 +73,7 @@ def run(
     config.command_line.service_name = service_name
     config.command_line.process_name = process_name
     # `python -m` finds modules of the current folder; a console script has to be told.
-    sys.path.insert(0, os.getcwd())
+    sys.path.insert(0, str(Path.cwd()))
     try:
         module = module or os.environ.get("LIGHTBUS_MODULE") or config.load().bus_module
         bus = get_bus(module)
@@ -130,8 +131,8 @@ def _announce_ready(bus: Bus) -> None:
         )
     if client.listeners and not client.config.is_service_named:
         _log.warning(
-            "No service_name is set, so the folder's name is used. Services of one name share their "
-            "listeners' events: set service_name before two services run in folders of one name.",
+            "No service_name is set, so the folder's name is used. Services of one name share "
+            "their events: set one before two services run in folders of one name.",
             service=client.config.service_name,
         )
     _log.info("Ready. Ctrl-C stops.", listeners=len(client.listeners))

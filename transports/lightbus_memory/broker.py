@@ -143,4 +143,3 @@ def broker_named(name: str) -> Broker:
     """Return this process's broker of that name."""
     with _brokers_lock:
         return _brokers.setdefault(name, Broker())
-

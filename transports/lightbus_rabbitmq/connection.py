@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import aio_pika
 import aiormq.abc
+from yarl import URL
 
 from lightbus.exceptions import TransportClosed, TransportError, TransportUnavailable
 from lightbus.log import get_logger
@@ -63,12 +64,11 @@ class Link:
             TransportClosed: The link was closed.
             ConnectionLost: The connection went away meanwhile.
         """
-        connection = await self._connected()
+        underlay = (await self._connected()).transport
+        if underlay is None:
+            raise ConnectionLost("the connection was closed")
         try:
             async with asyncio.timeout(self._settings.operation_timeout):
-                underlay = connection.transport
-                if underlay is None:
-                    raise ConnectionLost("the connection was closed")
                 return await underlay.connection.channel(
                     publisher_confirms=confirms, on_return_raises=False
                 )
@@ -105,7 +105,9 @@ class Link:
         for wait in _waits():
             for url in self._settings.urls:
                 try:
-                    self._connection = await self._connect_to(url.update_query(heartbeat=self._settings.heartbeat))
+                    self._connection = await self._connect_to(
+                        url.update_query(heartbeat=self._settings.heartbeat)
+                    )
                 except ConnectionLost as error:
                     self.last_problem = str(error)
                 except TransportError as error:
@@ -125,10 +127,8 @@ class Link:
             await asyncio.sleep(wait)
         raise AssertionError("the waits never end")
 
-    async def _connect_to(self, url: aio_pika.connection.URL) -> aio_pika.Connection:
-        connection = aio_pika.Connection(
-            url, client_properties={"connection_name": self._name}
-        )
+    async def _connect_to(self, url: URL) -> aio_pika.Connection:
+        connection = aio_pika.Connection(url, client_properties={"connection_name": self._name})
         try:
             await connection.connect(timeout=self._settings.connect_timeout)
         except TimeoutError as error:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import Self
+from collections.abc import Callable, Coroutine
+from typing import Any, Self
 
 import aiormq.abc
 from aiormq.abc import DeliveredMessage
@@ -28,7 +28,11 @@ class RabbitMQStream(DeliveryStream):
     """The deliveries of one subscription, on a channel of its own."""
 
     def __init__(
-        self, link: Link, publisher: Publisher, settings: RabbitMQSettings, subscription: Subscription
+        self,
+        link: Link,
+        publisher: Publisher,
+        settings: RabbitMQSettings,
+        subscription: Subscription,
     ) -> None:
         self.queue = names.listener_queue(subscription)
         self._subscription = subscription
@@ -103,7 +107,9 @@ class RabbitMQStream(DeliveryStream):
             async with asyncio.timeout(self._settings.operation_timeout):
                 await channel.basic_cancel(self._consumer_tag)
         except (Exception, asyncio.CancelledError) as error:
-            if translated(error, "to cancel a consumer") is None and not isinstance(error, TimeoutError):
+            if translated(error, "to cancel a consumer") is None and not isinstance(
+                error, TimeoutError
+            ):
                 raise
 
     async def _keep(self, lost: asyncio.Event) -> None:
@@ -156,8 +162,10 @@ class RabbitMQStream(DeliveryStream):
         self._consumer_tag = str(started.consumer_tag)
         return lost
 
-    def _receiver(self, channel: aiormq.abc.AbstractChannel) -> Callable[[DeliveredMessage], None]:
-        def receive(delivered: DeliveredMessage) -> None:
+    def _receiver(
+        self, channel: aiormq.abc.AbstractChannel
+    ) -> Callable[[DeliveredMessage], Coroutine[Any, Any, None]]:
+        async def receive(delivered: DeliveredMessage) -> None:
             self._received.put_nowait(
                 RabbitMQDelivery(delivered, channel, self._publisher, self._subscription)
             )

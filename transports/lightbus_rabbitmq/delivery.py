@@ -79,9 +79,13 @@ class RabbitMQDelivery(Delivery):
             event_name=self.message.event_name,
             first_failed_at=headers.headers_of(self._delivered).get(headers.FIRST_FAILED_AT),
         )
-        await self._copy_and_ack("", names.dead_letter_queue(self._subscription.service_name), **story)
+        await self._copy_and_ack(
+            "", names.dead_letter_queue(self._subscription.service_name), **story
+        )
 
-    async def _delay(self, after: float, *, attempt: int, first_failed_at: str | None = None) -> None:
+    async def _delay(
+        self, after: float, *, attempt: int, first_failed_at: str | None = None
+    ) -> None:
         if after not in self._subscription.delays:
             raise ValueError(f"{after} s is not one of the delays that the subscription names")
         added: dict[str, Any] = {headers.ATTEMPT: attempt}

@@ -22,7 +22,7 @@ FIRST_FAILED_AT = "lightbus-first-failed-at"
 _VERSION = "lightbus-api-version"
 _PERSISTENT = 2
 
-# Headers travel in one frame of at most 128 KiB (RabbitMQ's frame_max), beside the other properties.
+# All properties travel in one frame, of at most 128 KiB (RabbitMQ's frame_max).
 _LONGEST_TRACEBACK = 48 * 1024
 _LONGEST_TEXT = 4 * 1024
 

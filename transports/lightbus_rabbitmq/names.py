@@ -24,7 +24,9 @@ def listener_queue(subscription: Subscription) -> str:
     Raises:
         InvalidName: The names of service, listener and API are too long together.
     """
-    name = f"lightbus:{subscription.service_name}:{subscription.listener_name}:{subscription.api_name}"
+    name = (
+        f"lightbus:{subscription.service_name}:{subscription.listener_name}:{subscription.api_name}"
+    )
     if len(name.encode()) > _MOST_BYTES:
         raise InvalidName("queue", name, f"RabbitMQ allows for {_MOST_BYTES} bytes")
     return name

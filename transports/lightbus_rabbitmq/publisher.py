@@ -37,7 +37,13 @@ class Publisher:
         self._is_closed = False
 
     async def send_event(
-        self, api_name: str, routing_key: str, body: bytes, properties: Basic.Properties, *, timeout: float
+        self,
+        api_name: str,
+        routing_key: str,
+        body: bytes,
+        properties: Basic.Properties,
+        *,
+        timeout: float,
     ) -> None:
         """Send to the exchange of an API; that no queue wants the event is no error.
 
@@ -106,7 +112,12 @@ class Publisher:
                         channel = await self._open_channel(api_name)
                         was_written = True
                         await self._publish(
-                            channel, exchange, routing_key, body, properties, must_route=api_name is None
+                            channel,
+                            exchange,
+                            routing_key,
+                            body,
+                            properties,
+                            must_route=api_name is None,
                         )
                         return
                     except ConnectionLost:
@@ -140,7 +151,9 @@ class Publisher:
                 mandatory=must_route,
             )
         except DeliveryError as error:
-            raise SendRefused(event_id, "a queue that it belongs in refused it, as a full one does") from error
+            raise SendRefused(
+                event_id, "a queue that it belongs in refused it, as a full one does"
+            ) from error
         except ChannelNotFoundEntity as error:
             # Someone deleted the exchange: it is declared again before the next try.
             self._declared_apis.clear()
@@ -148,7 +161,9 @@ class Publisher:
         except ChannelPreconditionFailed as error:
             # The channel is shared: the event that was too large may be another one.
             if _is_too_large(body, reason(error)):
-                raise SendRefused(event_id, f"its {len(body)} bytes are too many: {reason(error)}") from error
+                raise SendRefused(
+                    event_id, f"its {len(body)} bytes are too many: {reason(error)}"
+                ) from error
             raise ConnectionLost(reason(error)) from error
         except (Exception, asyncio.CancelledError) as error:
             if meaning := translated(error, f"to send to exchange {exchange!r}"):

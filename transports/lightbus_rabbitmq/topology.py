@@ -107,23 +107,28 @@ async def _declare_returns(channel: Channel) -> None:
     await _queue(channel, names.UNROUTED, **_NO_DELIVERY_LIMIT)
     await _bind(channel, names.UNROUTED, names.UNROUTED, "")
     await _topic_exchange(channel, names.DELAY_EXCHANGE)
-    await _topic_exchange(
-        channel, names.RETURN_EXCHANGE, {"alternate-exchange": names.UNROUTED}
-    )
+    await _topic_exchange(channel, names.RETURN_EXCHANGE, {"alternate-exchange": names.UNROUTED})
 
 
 async def _declare_delay(channel: Channel, milliseconds: int) -> None:
     queue = names.delay_queue(milliseconds)
     # No routing key: an event keeps the one that leads it back to its listener.
     await _queue(
-        channel, queue, **_dead_lettering_to(names.RETURN_EXCHANGE), **{"x-message-ttl": milliseconds}
+        channel,
+        queue,
+        **_dead_lettering_to(names.RETURN_EXCHANGE),
+        **{"x-message-ttl": milliseconds},
     )
     await _bind(channel, queue, names.DELAY_EXCHANGE, f"{milliseconds}.#")
 
 
 def _dead_lettering_to(exchange: str, routing_key: str | None = None) -> dict[str, Any]:
     arguments = {"x-dead-letter-exchange": exchange, **_LOSSLESS_DEAD_LETTERING}
-    return arguments if routing_key is None else {**arguments, "x-dead-letter-routing-key": routing_key}
+    return (
+        arguments
+        if routing_key is None
+        else {**arguments, "x-dead-letter-routing-key": routing_key}
+    )
 
 
 async def _topic_exchange(

@@ -19,7 +19,8 @@ from lightbus_rabbitmq.settings import RabbitMQSettings
 
 class RabbitMQTransport(EventTransport):
     """Sends and consumes on connections of their own, for a broker that is short of memory stops
-    reading from those that send."""
+    reading from those that send.
+    """
 
     Settings: ClassVar[type[Any]] = RabbitMQSettings
 
