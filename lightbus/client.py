@@ -142,13 +142,14 @@ class BusClient:
         """
         if self.before_event_sent:
             await self.before_event_sent.run(client=self, event_message=message)
-        timeout = self.config.api(message.api_name).fire_timeout
+        now = asyncio.get_running_loop().time
+        deadline = now() + self.config.api(message.api_name).fire_timeout
         opened = self.open_transport(message.api_name)
-        started = asyncio.get_running_loop().time()
-        transport = await opened.opened(timeout=timeout)
-        await self._declare_own_listeners(message, opened)
-        waited = asyncio.get_running_loop().time() - started
-        await transport.send(message, timeout=max(timeout - waited, 0.001))
+        transport = await opened.opened(timeout=deadline - now())
+        # An event fired after listen() reaches that listener, even before a worker has started.
+        for subscription in self._subscriptions.get((message.api_name, message.event_name), ()):
+            await opened.declare(subscription, timeout=deadline - now())
+        await transport.send(message, timeout=deadline - now())
         if self.after_event_sent:
             await self._run_after_event_sent(message)
 
@@ -163,11 +164,6 @@ class BusClient:
                 api=message.api_name,
                 event_name=message.event_name,
             )
-
-    async def _declare_own_listeners(self, message: EventMessage, opened: OpenTransport) -> None:
-        # An event fired after listen() reaches that listener, even before a worker has started.
-        for subscription in self._subscriptions.get((message.api_name, message.event_name), ()):
-            await opened.declare(subscription)
 
     def listen_for_event(
         self,

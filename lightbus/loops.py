@@ -43,22 +43,31 @@ class OpenTransport:
             TransportError: It can not be opened in `timeout` seconds.
         """
         if not self._is_open:
+            now = asyncio.get_running_loop().time
+            deadline = now() + timeout
             try:
                 async with asyncio.timeout(timeout):
-                    async with self._opening:
-                        if not self._is_open:
-                            await self.transport.open(timeout=timeout)
-                            self._is_open = True
+                    await self._opening.acquire()
             except TimeoutError as error:
                 raise TransportUnavailable(
-                    f"The transport did not open within {timeout:g} s."
+                    f"The transport was not opened by another call within {timeout:g} s."
                 ) from error
+            try:
+                if not self._is_open:
+                    await self.transport.open(timeout=deadline - now())
+                    self._is_open = True
+            finally:
+                self._opening.release()
         return self.transport
 
-    async def declare(self, subscription: Subscription) -> None:
-        """Declare `subscription` through this transport once."""
+    async def declare(self, subscription: Subscription, *, timeout: float) -> None:
+        """Declare `subscription` through this transport once.
+
+        Raises:
+            TransportError: It can not be declared in `timeout` seconds.
+        """
         if subscription not in self.declared:
-            await self.transport.declare(subscription)
+            await self.transport.declare(subscription, timeout=timeout)
             self.declared.add(subscription)
 
 

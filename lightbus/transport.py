@@ -154,16 +154,17 @@ class EventTransport(Protocol):
         """
 
     @abstractmethod
-    async def declare(self, subscription: Subscription) -> None:
+    async def declare(self, subscription: Subscription, *, timeout: float) -> None:
         """Have the broker keep events for `subscription` from now on. Doing so again is harmless.
 
         Raises:
+            TransportUnavailable: The broker was away for `timeout` seconds.
             TopologyMismatch: What the broker holds differs from what this would declare.
         """
 
     @abstractmethod
     async def subscribe(self, subscription: Subscription) -> DeliveryStream:
-        """Declare `subscription` and start to take its deliveries.
+        """Declare `subscription` and start to take its deliveries; wait for a broker that is away.
 
         Raises:
             TopologyMismatch: As `declare` does.

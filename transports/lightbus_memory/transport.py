@@ -44,7 +44,7 @@ class MemoryTransport(EventTransport):
     async def send(self, message: EventMessage, *, timeout: float) -> None:
         self._broker.send(message)
 
-    async def declare(self, subscription: Subscription) -> None:
+    async def declare(self, subscription: Subscription, *, timeout: float) -> None:
         self._broker.declare(subscription)
 
     async def subscribe(self, subscription: Subscription) -> MemoryStream:

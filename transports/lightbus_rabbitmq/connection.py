@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Iterator
 
 import aio_pika
 import aiormq.abc
+from aiormq.exceptions import InvalidFrameError
 from yarl import URL
 
-from lightbus.exceptions import TransportClosed, TransportError, TransportUnavailable
+from lightbus.exceptions import (
+    TransportClosed,
+    TransportError,
+    TransportRefused,
+    TransportUnavailable,
+)
 from lightbus.log import get_logger
 from lightbus_rabbitmq.errors import ConnectionLost, reason, translated
 from lightbus_rabbitmq.settings import RabbitMQSettings, shown
@@ -18,6 +25,7 @@ from lightbus_rabbitmq.settings import RabbitMQSettings, shown
 _log = get_logger(__name__)
 
 _LONGEST_WAIT = 10.0
+_CLOSE_TIMEOUT = 2.0
 
 
 class Link:
@@ -33,6 +41,7 @@ class Link:
         self._places = ", ".join(shown(url) for url in settings.urls)
         self._name = name
         self._connection: aio_pika.Connection | None = None
+        self._holding: asyncio.Task[None] | None = None
         self._connecting: asyncio.Task[aio_pika.Connection] | None = None
         self._was_connected = False
         self._is_closed = False
@@ -85,9 +94,7 @@ class Link:
         if self._connecting is not None:
             self._connecting.cancel()
             await asyncio.wait({self._connecting})
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            await connection.close()
+        await self._disconnect()
 
     async def _connected(self) -> aio_pika.Connection:
         if self._is_closed:
@@ -101,7 +108,7 @@ class Link:
         return await asyncio.shield(self._connecting)
 
     async def _connect(self) -> aio_pika.Connection:
-        await self._discard_lost()
+        await self._disconnect()
         for wait in _waits():
             for url in self._settings.urls:
                 try:
@@ -135,10 +142,17 @@ class Link:
             raise ConnectionLost(
                 f"no answer within {self._settings.connect_timeout:g} s"
             ) from error
+        except InvalidFrameError as error:
+            # What the driver makes of a broker that answers Connection.Open with Connection.Close.
+            raise TransportRefused(
+                f"RabbitMQ refused the connection to {shown(url)}: its virtual host "
+                f"{url.path[1:] or '/'!r} does not exist, or is closed to this user."
+            ) from error
         except Exception as error:
-            if meaning := translated(error, f"the connection to {shown(url.with_query(None))}"):
+            if meaning := translated(error, f"the connection to {shown(url)}"):
                 raise meaning from error
             raise ConnectionLost(reason(error)) from error
+        self._holding = asyncio.create_task(_hold(connection))
         return connection
 
     def _note_connected(self, place: str) -> None:
@@ -146,10 +160,25 @@ class Link:
             _log.info("Connected to RabbitMQ again.", url=place)
         self._was_connected = True
 
-    async def _discard_lost(self) -> None:
-        lost, self._connection = self._connection, None
-        if lost is not None:
-            await lost.close()
+    async def _disconnect(self) -> None:
+        self._connection = None
+        if self._holding is not None:
+            self._holding.cancel()
+            await asyncio.wait({self._holding})
+
+
+async def _hold(connection: aio_pika.Connection) -> None:
+    """Keep `connection` until this task is cancelled, and then close it in good order.
+
+    A loop may end without anyone having closed the bus, as that of `asyncio.run` does; it then
+    cancels its tasks, this one among them.
+    """
+    try:
+        await asyncio.get_running_loop().create_future()
+    finally:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_CLOSE_TIMEOUT):
+                await connection.close()
 
 
 def _waits() -> Iterator[float]:

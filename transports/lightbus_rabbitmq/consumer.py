@@ -62,7 +62,8 @@ class RabbitMQStream(DeliveryStream):
 
     async def __anext__(self) -> RabbitMQDelivery:
         while True:
-            delivery = await self._received.get()
+            # Once ended, what is still held goes back to the broker.
+            delivery = None if self._is_ended else await self._received.get()
             if delivery is None:
                 self._received.put_nowait(None)  # for the next task that waits
                 if self._error is not None:

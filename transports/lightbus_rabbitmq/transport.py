@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from typing import Any, ClassVar
 
-from lightbus.exceptions import TransportUnavailable
 from lightbus.message import EventMessage
 from lightbus.transport import EventTransport, Subscription
 from lightbus_rabbitmq import topology
@@ -15,6 +14,8 @@ from lightbus_rabbitmq.errors import ConnectionLost
 from lightbus_rabbitmq.headers import properties_of
 from lightbus_rabbitmq.publisher import Publisher
 from lightbus_rabbitmq.settings import RabbitMQSettings
+
+_PAUSE = 0.1
 
 
 class RabbitMQTransport(EventTransport):
@@ -43,12 +44,20 @@ class RabbitMQTransport(EventTransport):
             timeout=timeout,
         )
 
-    async def declare(self, subscription: Subscription) -> None:
-        timeout = self._settings.operation_timeout
+    async def declare(self, subscription: Subscription, *, timeout: float) -> None:
+        operation_timeout = self._settings.operation_timeout
         try:
-            await topology.ensure_subscription(self._sending, subscription, timeout=timeout)
-        except ConnectionLost as error:
-            raise TransportUnavailable(f"The listener was not declared: {error}.") from error
+            async with asyncio.timeout(timeout):
+                while True:
+                    try:
+                        await topology.ensure_subscription(
+                            self._sending, subscription, timeout=operation_timeout
+                        )
+                        return
+                    except ConnectionLost:
+                        await asyncio.sleep(_PAUSE)
+        except TimeoutError as error:
+            raise self._sending.unavailable(timeout) from error
 
     async def subscribe(self, subscription: Subscription) -> RabbitMQStream:
         stream = RabbitMQStream(self._consuming, self._publisher, self._settings, subscription)

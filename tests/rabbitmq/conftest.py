@@ -1,0 +1,44 @@
+"""Buses on a real RabbitMQ, each test in a virtual host of its own."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import aiormq
+import pytest
+
+from lightbus import Bus, create
+from rabbitmq_support import AuthApi, Broker, MakeBus
+
+
+@pytest.fixture
+async def make_bus(rabbitmq_url: str) -> AsyncIterator[MakeBus]:
+    """Makes buses of the service "shop"; keyword arguments are settings of every API."""
+    made: list[Bus] = []
+
+    def make(
+        *,
+        service_name: str = "shop",
+        url: str = rabbitmq_url,
+        transport: dict[str, Any] | None = None,
+        **api_settings: Any,
+    ) -> Bus:
+        settings = {"url": url, **(transport or {})}
+        default = {"event_transport": {"rabbitmq": settings}, **api_settings}
+        bus = create({"apis": {"default": default}}, service_name=service_name)
+        bus.client.register_api(AuthApi)
+        made.append(bus)
+        return bus
+
+    yield make
+    for bus in made:
+        await bus.client.close_async()
+
+
+@pytest.fixture
+async def broker(rabbitmq_url: str) -> AsyncIterator[Broker]:
+    """A connection of the test's own."""
+    connection = await aiormq.connect(rabbitmq_url)
+    yield Broker(await connection.channel())
+    await connection.close()

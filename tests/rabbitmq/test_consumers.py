@@ -1,0 +1,135 @@
+"""A listener's consumer is restored, whatever took it away."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from lightbus import Worker
+from lightbus.exceptions import TopologyMismatch
+from rabbitmq_node import RabbitMQNode
+from rabbitmq_support import Broker, MakeBus, Seen
+from tcp_proxy import running_proxy
+
+QUEUE = "lightbus:shop:welcome:auth"
+
+
+async def test_a_deleted_queue_is_made_again_and_consumed(
+    make_bus: MakeBus, broker: Broker
+) -> None:
+    bus = make_bus()
+    seen = Seen[str]()
+    bus.auth.user_created.listen(lambda username: seen.add(username), listener_name="welcome")
+    async with Worker(bus):
+        await broker.channel.queue_delete(QUEUE)
+        await broker.wait_for_consumer(QUEUE)
+
+        await bus.auth.user_created.fire_async(username="ada", email="e")
+
+        assert await seen.wait_for(1) == ["ada"]
+
+
+async def test_a_queue_made_again_with_other_settings_ends_the_worker(
+    make_bus: MakeBus, broker: Broker
+) -> None:
+    bus = make_bus()
+    bus.auth.user_created.listen(lambda username: None, listener_name="welcome")
+    worker = Worker(bus)
+    started = asyncio.Event()
+    running = asyncio.create_task(worker.run(on_started=started.set))
+    await started.wait()
+
+    await broker.channel.queue_delete("lightbus:shop:dead")
+    await broker.channel.queue_declare("lightbus:shop:dead", durable=True)
+    await broker.channel.queue_delete(QUEUE)
+
+    with pytest.raises(TopologyMismatch, match="lightbus:shop:dead"):
+        async with asyncio.timeout(20):
+            await running
+
+
+async def test_a_connection_closed_by_the_broker_is_made_again(
+    make_bus: MakeBus, rabbitmq_node: RabbitMQNode, rabbitmq_vhost: str
+) -> None:
+    bus = make_bus()
+    seen = Seen[str]()
+    bus.auth.user_created.listen(lambda username: seen.add(username), listener_name="welcome")
+    async with Worker(bus):
+        for round_ in range(3):
+            await asyncio.to_thread(rabbitmq_node.close_connections, rabbitmq_vhost)
+            await bus.auth.user_created.fire_async(username=f"u{round_}", email="e")
+            await seen.wait_for(round_ + 1)
+
+    assert sorted(set(seen.items)) == ["u0", "u1", "u2"]
+
+
+async def test_a_link_that_is_cut_in_mid_handling_makes_the_event_come_again(
+    make_bus: MakeBus, rabbitmq_node: RabbitMQNode, rabbitmq_vhost: str
+) -> None:
+    async with running_proxy(rabbitmq_node.amqp_port) as proxy:
+        bus = make_bus(url=f"amqp://127.0.0.1:{proxy.port}/{rabbitmq_vhost}")
+        seen = Seen[str]()
+        release = asyncio.Event()
+
+        async def welcome(username: str) -> None:
+            await seen.add(username)
+            await release.wait()
+
+        bus.auth.user_created.listen(welcome, listener_name="welcome")
+        async with Worker(bus) as worker:
+            await bus.auth.user_created.fire_async(username="ada", email="e")
+            await seen.wait_for(1)
+            proxy.cut()
+            release.set()
+
+            assert await seen.wait_for(2) == ["ada", "ada"]
+            assert worker.failure is None
+
+
+async def test_a_silent_link_is_noticed_by_its_heartbeat(
+    make_bus: MakeBus, rabbitmq_node: RabbitMQNode, rabbitmq_vhost: str
+) -> None:
+    async with running_proxy(rabbitmq_node.amqp_port) as proxy:
+        bus = make_bus(
+            url=f"amqp://127.0.0.1:{proxy.port}/{rabbitmq_vhost}",
+            transport={"heartbeat": 1, "connect_timeout": 1},
+        )
+        seen = Seen[str]()
+        bus.auth.user_created.listen(lambda username: seen.add(username), listener_name="welcome")
+        async with Worker(bus):
+            proxy.silence()
+            firing = asyncio.create_task(
+                bus.auth.user_created.fire_async(username="ada", email="e")
+            )
+            await asyncio.sleep(8)  # three heartbeats and then some: the time itself is the fault
+            proxy.cut()
+            proxy.resume()
+            await firing
+
+            assert "ada" in await seen.wait_for(1)
+
+
+async def test_what_was_not_begun_goes_back_when_the_worker_stops(
+    make_bus: MakeBus, broker: Broker
+) -> None:
+    bus = make_bus()
+    begun, release = asyncio.Event(), asyncio.Event()
+
+    async def welcome(username: str) -> None:
+        begun.set()
+        await release.wait()
+
+    bus.auth.user_created.listen(welcome, listener_name="welcome")
+    for number in range(20):
+        await bus.auth.user_created.fire_async(username=f"u{number}", email="e")
+    worker = Worker(bus)
+    running = asyncio.create_task(worker.run())
+    await begun.wait()
+
+    worker.request_stop()
+    await broker.wait_for_count(QUEUE, 19)
+    release.set()
+    await running
+
+    assert (await broker.get(QUEUE)).body == b'{"username":"u1","email":"e"}'

@@ -1,0 +1,370 @@
+"""What a listener gets from RabbitMQ, and what becomes of what it does with it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+import time
+
+import pytest
+
+from lightbus import EventMessage, OnError, Worker
+from rabbitmq_support import Broker, MakeBus, Seen, headers_of
+
+DEAD = "lightbus:shop:dead"
+QUEUE = "lightbus:shop:welcome:auth"
+
+KEEP_GOING = OnError.ACKNOWLEDGE_AND_LOG
+
+
+async def test_every_listener_of_a_service_gets_every_event(make_bus: MakeBus) -> None:
+    bus = make_bus()
+    welcomed, counted = Seen[str](), Seen[str]()
+
+    async def welcome(username: str) -> None:
+        await welcomed.add(username)
+
+    async def count(username: str) -> None:
+        await counted.add(username)
+
+    bus.auth.user_created.listen(welcome, listener_name="welcome")
+    bus.auth.user_created.listen(count, listener_name="count")
+    async with Worker(bus):
+        for name in ("ada", "bob"):
+            await bus.auth.user_created.fire_async(username=name, email="e")
+
+        assert await welcomed.wait_for(2) == ["ada", "bob"]
+        assert await counted.wait_for(2) == ["ada", "bob"]
+
+
+async def test_two_workers_of_one_service_share_the_events(make_bus: MakeBus) -> None:
+    buses = [make_bus(transport={"prefetch": 1}), make_bus(transport={"prefetch": 1})]
+    seen = Seen[tuple[int, str]]()
+    for number, bus in enumerate(buses):
+
+        async def welcome(username: str, number: int = number) -> None:
+            await seen.add((number, username))
+
+        bus.auth.user_created.listen(welcome, listener_name="welcome")
+    async with Worker(buses[0]), Worker(buses[1]):
+        fired = [f"user-{i}" for i in range(60)]
+        for name in fired:
+            await buses[0].auth.user_created.fire_async(username=name, email="e")
+
+        items = await seen.wait_for(60)
+
+    assert sorted(name for _, name in items) == sorted(fired)
+    assert {number for number, _ in items} == {0, 1}
+
+
+async def test_services_of_different_names_each_get_every_event(make_bus: MakeBus) -> None:
+    shop, billing = make_bus(service_name="shop"), make_bus(service_name="billing")
+    seen = Seen[str]()
+    shop.auth.user_created.listen(lambda username: seen.add("shop"), listener_name="welcome")
+    billing.auth.user_created.listen(lambda username: seen.add("billing"), listener_name="welcome")
+
+    async with Worker(shop), Worker(billing):
+        await shop.auth.user_created.fire_async(username="ada", email="e")
+
+        assert sorted(await seen.wait_for(2)) == ["billing", "shop"]
+
+
+async def test_a_service_that_was_down_gets_all_that_was_fired_meanwhile(
+    make_bus: MakeBus,
+) -> None:
+    shop, auth = make_bus(), make_bus(service_name="auth_service")
+    seen = Seen[str]()
+    shop.auth.user_created.listen(lambda username: seen.add(username), listener_name="welcome")
+    async with Worker(shop):
+        pass
+
+    fired = [f"user-{i}" for i in range(1000)]
+    await asyncio.gather(
+        *(auth.auth.user_created.fire_async(username=name, email="e") for name in fired)
+    )
+
+    async with Worker(shop):
+        assert sorted(await seen.wait_for(1000, timeout=40)) == sorted(fired)
+
+
+async def test_events_come_in_the_order_in_which_they_were_fired(make_bus: MakeBus) -> None:
+    bus = make_bus()
+    seen = Seen[int]()
+    bus.auth.user_created.listen(lambda username: seen.add(username), listener_name="welcome")
+    async with Worker(bus):
+        for number in range(300):
+            await bus.auth.user_created.fire_async(username=number, email="e")
+
+        assert await seen.wait_for(300) == list(range(300))
+
+
+async def test_an_event_fired_after_listen_waits_for_the_first_worker(make_bus: MakeBus) -> None:
+    bus = make_bus()
+    seen = Seen[str]()
+    bus.auth.user_created.listen(lambda username: seen.add(username), listener_name="welcome")
+
+    await bus.auth.user_created.fire_async(username="ada", email="e")
+
+    async with Worker(bus):
+        assert await seen.wait_for(1) == ["ada"]
+
+
+async def test_a_failed_event_comes_again_later_and_others_do_not_wait(make_bus: MakeBus) -> None:
+    bus = make_bus(acknowledgement_timeout=1)
+    seen = Seen[tuple[str, float]]()
+
+    async def welcome(username: str) -> None:
+        await seen.add((username, time.monotonic()))
+        if username == "bad" and len(seen.items) == 1:
+            raise ValueError("once")
+
+    bus.auth.user_created.listen(welcome, listener_name="welcome")
+    for name in ("bad", "good"):
+        await bus.auth.user_created.fire_async(username=name, email="e")
+
+    with pytest.raises(ValueError, match="once"):
+        await Worker(bus).run()
+    async with Worker(bus):
+        items = await seen.wait_for(3)
+
+    assert [name for name, _ in items] == ["bad", "good", "bad"]
+    assert items[2][1] - items[0][1] >= 1
+
+
+async def test_the_attempt_is_counted_over_failures_and_workers(
+    make_bus: MakeBus, broker: Broker
+) -> None:
+    bus = make_bus(acknowledgement_timeout=0.2, max_attempts=3)
+
+    async def welcome(username: str) -> None:
+        raise ValueError("always")
+
+    bus.auth.user_created.listen(welcome, listener_name="welcome")
+    await bus.auth.user_created.fire_async(username="ada", email="e")
+
+    for _ in range(2):
+        with pytest.raises(ValueError, match="always"):
+            await Worker(bus).run()
+    async with Worker(bus) as worker:
+        letter = await broker.wait_for_message(DEAD)
+        assert worker.failure is None
+
+    assert headers_of(letter)["lightbus-attempt"] == 3
+
+
+async def test_a_dead_letter_tells_what_happened(make_bus: MakeBus, broker: Broker) -> None:
+    bus = make_bus()
+
+    async def welcome(username: str) -> None:
+        raise KeyError("no such user")
+
+    bus.auth.user_created.listen(welcome, listener_name="welcome", on_error=KEEP_GOING)
+    async with Worker(bus) as worker:
+        message = await bus.auth.user_created.fire_async(username="ada", email="ada@example.com")
+        letter = await broker.wait_for_message(DEAD)
+        assert worker.failure is None
+
+    headers = headers_of(letter)
+    assert json.loads(letter.body) == {"username": "ada", "email": "ada@example.com"}
+    assert letter.header.properties.message_id == message.id
+    assert letter.header.properties.delivery_mode == 2
+    assert headers["lightbus-error-type"] == "builtins.KeyError"
+    assert headers["lightbus-error-message"] == "'no such user'"
+    assert 'raise KeyError("no such user")' in headers["lightbus-traceback"]
+    assert headers["lightbus-service"] == "shop"
+    assert headers["lightbus-listener"] == "welcome"
+    assert headers["lightbus-api"] == "auth"
+    assert headers["lightbus-event"] == "user_created"
+    assert headers["lightbus-queue"] == QUEUE
+    assert headers["lightbus-attempt"] == 1
+    assert headers["lightbus-first-failed-at"] == headers["lightbus-last-failed-at"]
+    assert {"lightbus-host", "lightbus-pid", "lightbus-process"} <= set(headers)
+    assert await broker.count(QUEUE) == 0
+
+
+async def test_a_huge_traceback_is_cut_to_fit(make_bus: MakeBus, broker: Broker) -> None:
+    bus = make_bus()
+
+    async def welcome(username: str) -> None:
+        raise ValueError("x" * 1_000_000 + "\ud800")
+
+    bus.auth.user_created.listen(welcome, listener_name="welcome", on_error=KEEP_GOING)
+    async with Worker(bus):
+        await bus.auth.user_created.fire_async(username="ada", email="e")
+        letter = await broker.wait_for_message(DEAD)
+
+    assert headers_of(letter)["lightbus-traceback"].startswith("[cut]")
+
+
+async def test_only_the_listener_that_failed_gets_the_event_again(make_bus: MakeBus) -> None:
+    bus = make_bus(acknowledgement_timeout=0.3)
+    failing, fine = Seen[str](), Seen[str]()
+
+    async def fail(username: str) -> None:
+        await failing.add(username)
+        if len(failing.items) == 1:
+            raise ValueError("once")
+
+    bus.auth.user_created.listen(fail, listener_name="failing")
+    bus.auth.user_created.listen(lambda username: fine.add(username), listener_name="fine")
+    await bus.auth.user_created.fire_async(username="ada", email="e")
+
+    with pytest.raises(ValueError, match="once"):
+        await Worker(bus).run()
+    async with Worker(bus):
+        await failing.wait_for(2)
+
+    assert fine.items == ["ada"]
+
+
+async def test_an_async_handler_that_takes_too_long_is_cancelled_and_tried_again(
+    make_bus: MakeBus,
+) -> None:
+    bus = make_bus(acknowledgement_timeout=0.3)
+    seen = Seen[str]()
+    was_cancelled = asyncio.Event()
+
+    async def welcome(username: str) -> None:
+        await seen.add(username)
+        if len(seen.items) == 1:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                was_cancelled.set()
+
+    bus.auth.user_created.listen(welcome, listener_name="welcome")
+    async with Worker(bus) as worker:
+        await bus.auth.user_created.fire_async(username="ada", email="e")
+        await seen.wait_for(2)
+        assert worker.failure is None
+
+    assert was_cancelled.is_set()
+
+
+async def test_a_sync_handler_that_takes_too_long_keeps_its_place_until_it_ends(
+    make_bus: MakeBus,
+) -> None:
+    bus = make_bus(acknowledgement_timeout=1)
+    release = threading.Event()
+    calls: list[str] = []
+    loop, called_again = asyncio.get_running_loop(), asyncio.Event()
+
+    def welcome(username: str) -> None:
+        calls.append(username)
+        if len(calls) == 1:
+            release.wait(1.5)
+        else:
+            loop.call_soon_threadsafe(called_again.set)
+
+    bus.auth.user_created.listen(welcome, listener_name="welcome")
+    async with Worker(bus) as worker:
+        started = time.monotonic()
+        await bus.auth.user_created.fire_async(username="ada", email="e")
+        async with asyncio.timeout(10):
+            await called_again.wait()
+        assert worker.failure is None
+
+    assert calls == ["ada", "ada"]
+    assert time.monotonic() - started >= 1.5
+
+
+async def test_timeouts_are_counted_and_end_in_a_dead_letter(
+    make_bus: MakeBus, broker: Broker
+) -> None:
+    bus = make_bus(acknowledgement_timeout=0.3, max_attempts=2)
+
+    async def welcome(username: str) -> None:
+        await asyncio.Event().wait()
+
+    bus.auth.user_created.listen(welcome, listener_name="welcome")
+    async with Worker(bus) as worker:
+        await bus.auth.user_created.fire_async(username="ada", email="e")
+        letter = await broker.wait_for_message(DEAD)
+        assert worker.failure is None
+
+    headers = headers_of(letter)
+    assert headers["lightbus-error-type"] == "lightbus.exceptions.HandlerTimeout"
+    assert headers["lightbus-attempt"] == 2
+
+
+@pytest.mark.parametrize("body", [b"", b"\xff\xfe", b"[1, 2]", b'"text"', b"{" * 100_000])
+async def test_a_body_that_is_no_json_object_becomes_a_dead_letter(
+    make_bus: MakeBus, broker: Broker, body: bytes
+) -> None:
+    bus = make_bus()
+    seen = Seen[str]()
+    bus.auth.user_created.listen(lambda username: seen.add(username), listener_name="welcome")
+    async with Worker(bus) as worker:
+        await broker.put("lightbus:auth", "user_created", body)
+        letter = await broker.wait_for_message(DEAD)
+        await bus.auth.user_created.fire_async(username="ada", email="e")
+        await seen.wait_for(1)
+        assert worker.failure is None
+
+    assert letter.body == body
+    assert headers_of(letter)["lightbus-error-type"].endswith("UndecodableEvent")
+
+
+async def test_hostile_headers_harm_nothing(make_bus: MakeBus, broker: Broker) -> None:
+    bus = make_bus()
+    seen = Seen[EventMessage]()
+
+    async def welcome(event: EventMessage) -> None:
+        await seen.add(event)
+
+    bus.auth.user_created.listen(welcome, listener_name="welcome")
+    hostile = {
+        "lightbus-attempt": "many",
+        "lightbus-api-version": -7,
+        "cloudEvents:time": "yesterday",
+        "lightbus-first-failed-at": {"a": [1]},
+    }
+    async with Worker(bus):
+        await broker.put("lightbus:auth", "user_created", b"{}", headers=hostile)
+        await broker.put("lightbus:auth", "user_created", b"{}", message_type="other.thing")
+        events = await seen.wait_for(2)
+
+    assert [event.canonical_name for event in events] == ["auth.user_created"] * 2
+    assert events[0].version == 1
+
+
+async def test_a_foreign_sender_needs_no_more_than_a_json_body(
+    make_bus: MakeBus, broker: Broker
+) -> None:
+    bus = make_bus()
+    seen = Seen[EventMessage]()
+
+    async def welcome(event: EventMessage, username: str) -> None:
+        await seen.add(event)
+
+    bus.auth.user_created.listen(welcome, listener_name="welcome")
+    async with Worker(bus):
+        await broker.put("lightbus:auth", "user_created", b'{"username": "ada"}')
+        (event,) = await seen.wait_for(1)
+
+    assert event.kwargs == {"username": "ada"}
+    assert event.id
+
+
+async def test_the_seeds_handler_that_asks_for_too_much_fails_with_a_clear_message(
+    make_bus: MakeBus, rabbitmq_url: str, broker: Broker
+) -> None:
+    auth = make_bus(service_name="auth_service")
+    other = make_bus()
+    other.client._apis.clear()  # the seed's listening service does not know the API
+
+    def handle_deleted(username: str, email: str) -> None:
+        raise AssertionError("never called")
+
+    other.auth.user_deleted.listen(
+        handle_deleted, listener_name="user_deleted", on_error=KEEP_GOING
+    )
+    async with Worker(other):
+        await auth.auth.user_deleted.fire_async(username="ada")
+        letter = await broker.wait_for_message(DEAD)
+
+    assert headers_of(letter)["lightbus-error-message"] == (
+        "handle_deleted() requires 'email', which event auth.user_deleted does not have; "
+        "it has 'username'."
+    )

@@ -1,0 +1,198 @@
+"""Firing at RabbitMQ: what is on the wire, and what is raised when it can not be."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import traceback
+
+import pytest
+
+from lightbus import EventMessage, Worker
+from lightbus.exceptions import (
+    SendOutcomeUnknown,
+    SendRefused,
+    TransportRefused,
+    TransportUnavailable,
+)
+from rabbitmq_node import RabbitMQNode
+from rabbitmq_support import Broker, MakeBus, Seen
+from tcp_proxy import running_proxy
+
+QUEUE = "lightbus:shop:welcome:auth"
+
+
+async def test_the_body_is_plain_json_and_the_rest_are_properties(
+    make_bus: MakeBus, broker: Broker
+) -> None:
+    bus = make_bus()
+    bus.auth.user_created.listen(lambda username: None, listener_name="welcome")
+
+    message = await bus.auth.user_created.fire_async(username="ada", email="ada@example.com")
+    sent = await broker.get(QUEUE)
+
+    properties = sent.header.properties
+    assert json.loads(sent.body) == {"username": "ada", "email": "ada@example.com"}
+    assert properties.message_id == message.id
+    assert properties.message_type == "auth.user_created"
+    assert properties.content_type == "application/json"
+    assert properties.delivery_mode == 2
+    assert properties.app_id == "shop"
+    assert properties.timestamp == message.fired_at.replace(microsecond=0)
+    assert properties.headers == {
+        "x-delivery-count": 0,  # the queue's own note
+        "cloudEvents:specversion": "1.0",
+        "cloudEvents:id": message.id,
+        "cloudEvents:type": "auth.user_created",
+        "cloudEvents:source": "/shop",
+        "cloudEvents:time": message.fired_at.isoformat(),
+        "lightbus-api-version": 1,
+    }
+
+
+async def test_a_message_arrives_as_it_was_fired(make_bus: MakeBus) -> None:
+    bus = make_bus()
+    seen = Seen[EventMessage]()
+
+    async def welcome(event: EventMessage) -> None:
+        await seen.add(event)
+
+    bus.auth.user_created.listen(welcome, listener_name="welcome")
+    async with Worker(bus):
+        fired = await bus.auth.user_created.fire_async(username="Zoë 🚀", email=2**100)
+
+        assert await seen.wait_for(1) == [fired]
+        assert seen.items[0].kwargs == {"username": "Zoë 🚀", "email": 2**100}
+
+
+async def test_a_full_queue_refuses_and_firing_says_so(
+    make_bus: MakeBus, rabbitmq_node: RabbitMQNode, rabbitmq_vhost: str
+) -> None:
+    policy = {"pattern": ".*", "definition": {"max-length": 1}, "apply-to": "queues"}
+    rabbitmq_node.api("PUT", f"policies/{rabbitmq_vhost}/small", policy)
+    bus = make_bus()
+    bus.auth.user_created.listen(lambda username: None, listener_name="welcome")
+
+    outcomes = await asyncio.gather(
+        *(bus.auth.user_created.fire_async(username="ada", email="e") for _ in range(10)),
+        return_exceptions=True,
+    )
+
+    refused = [outcome for outcome in outcomes if isinstance(outcome, SendRefused)]
+    assert refused
+    assert all(error.event_id in str(error) for error in refused)
+
+
+async def test_a_broker_that_is_not_there_is_named_with_the_reason(make_bus: MakeBus) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        url = f"amqp://guest:secret@127.0.0.1:{unused.getsockname()[1]}/"
+        bus = make_bus(url=url, fire_timeout=0.5)
+
+        with pytest.raises(TransportUnavailable) as raised:
+            await bus.auth.user_created.fire_async(username="ada", email="e")
+
+    assert "Connect call failed" in str(raised.value)
+    assert "127.0.0.1" in str(raised.value)
+    assert "secret" not in str(raised.value)
+
+
+async def test_a_wrong_password_is_refused_at_once_and_not_shown(
+    make_bus: MakeBus, rabbitmq_node: RabbitMQNode, rabbitmq_vhost: str
+) -> None:
+    bus = make_bus(url=rabbitmq_node.url(rabbitmq_vhost, password="hunter2"))
+
+    with pytest.raises(TransportRefused) as raised:
+        async with asyncio.timeout(5):
+            await bus.auth.user_created.fire_async(username="ada", email="e")
+
+    assert "ACCESS_REFUSED" in str(raised.value)
+    assert "hunter2" not in "".join(traceback.format_exception(raised.value))
+
+
+async def test_a_virtual_host_that_does_not_exist_is_refused_at_once(
+    make_bus: MakeBus, rabbitmq_node: RabbitMQNode
+) -> None:
+    bus = make_bus(url=rabbitmq_node.url("nowhere"))
+
+    with pytest.raises(TransportRefused, match="nowhere"):
+        async with asyncio.timeout(5):
+            await bus.auth.user_created.fire_async(username="ada", email="e")
+
+
+async def test_a_broker_that_goes_silent_leaves_the_outcome_unknown(
+    make_bus: MakeBus, rabbitmq_node: RabbitMQNode, rabbitmq_vhost: str
+) -> None:
+    async with running_proxy(rabbitmq_node.amqp_port) as proxy:
+        bus = make_bus(url=f"amqp://127.0.0.1:{proxy.port}/{rabbitmq_vhost}", fire_timeout=0.5)
+        await bus.auth.user_created.fire_async(username="ada", email="e")
+        proxy.silence()
+
+        with pytest.raises(SendOutcomeUnknown) as raised:
+            await bus.auth.user_created.fire_async(username="bob", email="e")
+
+        assert raised.value.timeout == pytest.approx(0.5, abs=0.1)
+        proxy.resume()
+        await bus.client.close_async()
+
+
+async def test_an_exchange_that_someone_deleted_is_declared_again(
+    make_bus: MakeBus, broker: Broker
+) -> None:
+    bus = make_bus()
+    await bus.auth.user_created.fire_async(username="ada", email="e")
+    await broker.channel.exchange_delete("lightbus:auth")
+
+    await bus.auth.user_created.fire_async(username="bob", email="e")
+
+    await broker.channel.exchange_declare("lightbus:auth", passive=True)
+
+
+async def test_events_in_flight_when_the_connection_is_cut_are_sent_again(
+    make_bus: MakeBus, rabbitmq_node: RabbitMQNode, rabbitmq_vhost: str
+) -> None:
+    bus = make_bus()
+    seen: set[str] = set()
+    all_seen = asyncio.Event()
+
+    async def welcome(username: str) -> None:
+        seen.add(username)
+        if len(seen) == 500:
+            all_seen.set()
+
+    bus.auth.user_created.listen(welcome, listener_name="welcome")
+    async with Worker(bus):
+        firing = asyncio.gather(
+            *(bus.auth.user_created.fire_async(username=f"u{i}", email="e") for i in range(500))
+        )
+        await asyncio.to_thread(rabbitmq_node.close_connections, rabbitmq_vhost)
+        await firing
+
+        async with asyncio.timeout(30):
+            await all_seen.wait()
+
+
+async def test_closing_waits_for_what_is_under_way(make_bus: MakeBus, broker: Broker) -> None:
+    bus = make_bus()
+    bus.auth.user_created.listen(lambda username: None, listener_name="welcome")
+    await bus.auth.user_created.fire_async(username="first", email="e")
+
+    firing = [
+        asyncio.create_task(bus.auth.user_created.fire_async(username=f"u{i}", email="e"))
+        for i in range(100)
+    ]
+    await asyncio.sleep(0)
+    await bus.client.close_async()
+    await asyncio.gather(*firing)
+
+    assert await broker.count(QUEUE) == 101
+
+
+async def test_ten_concurrent_closes_are_as_good_as_one(make_bus: MakeBus) -> None:
+    bus = make_bus()
+    await bus.auth.user_created.fire_async(username="ada", email="e")
+
+    await asyncio.gather(*(bus.client.close_async() for _ in range(10)))
+
+    await bus.auth.user_created.fire_async(username="ada", email="e")

@@ -1,0 +1,135 @@
+"""Which exchanges and queues exist at RabbitMQ once a listener is there."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+
+from lightbus import Worker
+from lightbus.exceptions import InvalidName, TopologyMismatch
+from rabbitmq_node import RabbitMQNode
+from rabbitmq_support import Broker, MakeBus
+
+QUEUE = "lightbus:shop:welcome:auth"
+LOSSLESS = {"x-dead-letter-strategy": "at-least-once", "x-overflow": "reject-publish"}
+
+
+class Topology:
+    """What the broker says that it holds in a virtual host."""
+
+    def __init__(self, node: RabbitMQNode, vhost: str) -> None:
+        self._node = node
+        self._vhost = quote(vhost, safe="")
+
+    def queues(self) -> dict[str, dict[str, Any]]:
+        found = self._node.api("GET", f"queues/{self._vhost}")
+        assert all(queue["durable"] for queue in found)
+        return {queue["name"]: queue["arguments"] for queue in found}
+
+    def exchanges(self) -> dict[str, tuple[str, dict[str, Any]]]:
+        found = self._node.api("GET", f"exchanges/{self._vhost}")
+        own = [exchange for exchange in found if exchange["name"].startswith("lightbus")]
+        assert all(exchange["durable"] for exchange in own)
+        return {exchange["name"]: (exchange["type"], exchange["arguments"]) for exchange in own}
+
+    def bindings(self) -> set[tuple[str, str, str]]:
+        found = self._node.api("GET", f"bindings/{self._vhost}")
+        return {(b["source"], b["routing_key"], b["destination"]) for b in found if b["source"]}
+
+
+@pytest.fixture
+def topology(rabbitmq_node: RabbitMQNode, rabbitmq_vhost: str) -> Topology:
+    return Topology(rabbitmq_node, rabbitmq_vhost)
+
+
+async def test_a_listener_has_a_quorum_queue_and_all_that_failure_needs(
+    make_bus: MakeBus, topology: Topology
+) -> None:
+    bus = make_bus(acknowledgement_timeout=60)
+    bus.auth.user_created.listen(lambda username: None, listener_name="welcome")
+
+    async with Worker(bus):
+        pass
+
+    assert topology.queues() == {
+        QUEUE: {
+            "x-queue-type": "quorum",
+            "x-dead-letter-exchange": "",
+            "x-dead-letter-routing-key": "lightbus:shop:dead",
+            "x-delivery-limit": 20,
+            **LOSSLESS,
+        },
+        "lightbus:delay:60000": {
+            "x-queue-type": "quorum",
+            "x-message-ttl": 60000,
+            "x-dead-letter-exchange": "lightbus:return",
+            **LOSSLESS,
+        },
+        "lightbus:shop:dead": {"x-queue-type": "quorum", "x-delivery-limit": 1_000_000_000},
+        "lightbus:unrouted": {"x-queue-type": "quorum", "x-delivery-limit": 1_000_000_000},
+    }
+    assert topology.exchanges() == {
+        "lightbus:auth": ("topic", {}),
+        "lightbus:delay": ("topic", {}),
+        "lightbus:return": ("topic", {"alternate-exchange": "lightbus:unrouted"}),
+        "lightbus:unrouted": ("fanout", {}),
+    }
+    assert topology.bindings() == {
+        ("lightbus:auth", "user_created", QUEUE),
+        ("lightbus:return", f"*.{QUEUE}", QUEUE),
+        ("lightbus:delay", "60000.#", "lightbus:delay:60000"),
+        ("lightbus:unrouted", "", "lightbus:unrouted"),
+    }
+
+
+async def test_firing_alone_makes_no_more_than_the_exchange(
+    make_bus: MakeBus, topology: Topology
+) -> None:
+    await make_bus().auth.user_created.fire_async(username="ada", email="e")
+
+    assert topology.exchanges() == {"lightbus:auth": ("topic", {})}
+    assert topology.queues() == {}
+
+
+async def test_a_queue_with_other_settings_stops_the_start_and_shows_the_difference(
+    make_bus: MakeBus, broker: Broker
+) -> None:
+    await broker.channel.queue_declare(
+        QUEUE, durable=True, arguments={"x-queue-type": "quorum", "x-delivery-limit": 3}
+    )
+    bus = make_bus()
+    bus.auth.user_created.listen(lambda username: None, listener_name="welcome")
+
+    with pytest.raises(TopologyMismatch, match=r"x-delivery-limit|x-dead-letter") as raised:
+        await Worker(bus).run()
+
+    assert QUEUE in str(raised.value)
+
+
+async def test_names_that_are_too_long_together_are_refused(make_bus: MakeBus) -> None:
+    bus = make_bus(service_name="s" * 120)
+    bus.auth.user_created.listen(lambda username: None, listener_name="l" * 120)
+
+    with pytest.raises(InvalidName, match="bytes"):
+        await Worker(bus).run()
+
+
+async def test_a_delayed_event_whose_listener_is_gone_is_parked(
+    make_bus: MakeBus, broker: Broker
+) -> None:
+    bus = make_bus(acknowledgement_timeout=1)
+
+    async def fail(username: str) -> None:
+        raise ValueError(username)
+
+    bus.auth.user_created.listen(fail, listener_name="welcome")
+    message = await bus.auth.user_created.fire_async(username="ada", email="e")
+    with pytest.raises(ValueError, match="ada"):
+        await Worker(bus).run()
+    await broker.channel.queue_delete(QUEUE)
+
+    parked = await broker.wait_for_message("lightbus:unrouted")
+
+    assert parked.header.properties.message_id == message.id

@@ -1,0 +1,108 @@
+"""What the tests of the RabbitMQ transport share."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
+from aiormq.abc import AbstractChannel, DeliveredMessage
+from aiormq.exceptions import ChannelNotFoundEntity
+from pamqp.commands import Basic
+
+from lightbus import Api, Bus, Event
+
+T = TypeVar("T")
+
+MakeBus = Callable[..., Bus]
+
+
+class AuthApi(Api):
+    """The seed's example."""
+
+    user_created = Event(parameters=("username", "email"))
+    user_deleted = Event(parameters=("username",))
+
+    class Meta:
+        name = "auth"
+
+
+class Broker:
+    """What tests see, and do, behind the back of the bus."""
+
+    def __init__(self, channel: AbstractChannel) -> None:
+        self.channel = channel
+
+    async def count(self, queue: str) -> int:
+        """Return how many messages are ready in a queue."""
+        declared = await self.channel.queue_declare(queue, passive=True)
+        return int(declared.message_count or 0)
+
+    async def get(self, queue: str) -> DeliveredMessage:
+        """Take one message from a queue."""
+        return await self.channel.basic_get(queue, no_ack=True)
+
+    async def wait_for_count(self, queue: str, count: int) -> None:
+        """Wait until that many messages are ready in a queue."""
+        async with asyncio.timeout(20):
+            while await self.count(queue) != count:  # noqa: ASYNC110 - the broker does not tell
+                await asyncio.sleep(0.05)
+
+    async def wait_for_consumer(self, queue: str) -> None:
+        """Wait until a queue exists and someone consumes from it."""
+        async with asyncio.timeout(20):
+            while not await self._consumers(queue):  # noqa: ASYNC110 - the broker does not tell
+                await asyncio.sleep(0.05)
+
+    async def _consumers(self, queue: str) -> int:
+        # Asking for a queue that does not exist closes the channel.
+        channel = await self.channel.connection.channel()
+        try:
+            declared = await channel.queue_declare(queue, passive=True)
+            await channel.close()
+            return int(declared.consumer_count or 0)
+        except ChannelNotFoundEntity:
+            return 0
+
+    async def wait_for_message(self, queue: str) -> DeliveredMessage:
+        """Take the first message from a queue, once there is one."""
+        arrived: asyncio.Queue[DeliveredMessage] = asyncio.Queue()
+        started = await self.channel.basic_consume(queue, arrived.put, no_ack=True)
+        async with asyncio.timeout(20):
+            message = await arrived.get()
+        await self.channel.basic_cancel(str(started.consumer_tag))
+        return message
+
+    async def put(self, exchange: str, routing_key: str, body: bytes, **properties: Any) -> None:
+        """Send as a foreign program would."""
+        await self.channel.basic_publish(
+            body,
+            exchange=exchange,
+            routing_key=routing_key,
+            properties=Basic.Properties(**properties),
+        )
+
+
+def headers_of(message: DeliveredMessage) -> dict[str, Any]:
+    """Return the headers of a message."""
+    return dict(message.header.properties.headers or {})
+
+
+class Seen(Generic[T]):
+    """What handlers have seen, for a test to await."""
+
+    def __init__(self) -> None:
+        self.items: list[T] = []
+        self._news = asyncio.Condition()
+
+    async def add(self, item: T) -> None:
+        """Note that a handler has seen `item`."""
+        async with self._news:
+            self.items.append(item)
+            self._news.notify_all()
+
+    async def wait_for(self, count: int, *, timeout: float = 20.0) -> list[T]:
+        """Wait until handlers have seen `count` items, and return all of them."""
+        async with asyncio.timeout(timeout), self._news:
+            await self._news.wait_for(lambda: len(self.items) >= count)
+        return self.items

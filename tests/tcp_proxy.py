@@ -1,0 +1,65 @@
+"""A TCP proxy between a client and a broker, with which tests cut the link or make it go silent."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+
+class TcpProxy:
+    """Forwards bytes both ways until it is told otherwise."""
+
+    def __init__(self, port: int) -> None:
+        self.port = 0
+        self._target_port = port
+        self._open = asyncio.Event()
+        self._open.set()
+        self._links: dict[asyncio.Task[None], tuple[asyncio.StreamWriter, ...]] = {}
+
+    def silence(self) -> None:
+        """Forward nothing more, and keep the connections: a half-open link."""
+        self._open.clear()
+
+    def resume(self) -> None:
+        """Forward again, what came meanwhile too."""
+        self._open.set()
+
+    def cut(self) -> None:
+        """Reset every connection."""
+        for writers in list(self._links.values()):
+            for writer in writers:
+                writer.transport.abort()
+
+    async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Link a new connection to the broker."""
+        their_reader, their_writer = await asyncio.open_connection("127.0.0.1", self._target_port)
+        for source, sink in ((reader, their_writer), (their_reader, writer)):
+            task = asyncio.create_task(self._forward(source, sink))
+            self._links[task] = (writer, their_writer)
+            task.add_done_callback(self._links.pop)
+
+    async def _forward(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            while data := await source.read(65536):
+                await self._open.wait()
+                sink.write(data)
+                await sink.drain()
+        sink.close()
+
+
+@contextlib.asynccontextmanager
+async def running_proxy(port: int) -> AsyncIterator[TcpProxy]:
+    """A proxy to a port of 127.0.0.1, for the length of a `with` block."""
+    proxy = TcpProxy(port)
+    server = await asyncio.start_server(proxy.accept, "127.0.0.1", 0)
+    proxy.port = server.sockets[0].getsockname()[1]
+    try:
+        yield proxy
+    finally:
+        server.close()
+        tasks = list(proxy._links)
+        proxy.cut()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
