@@ -285,7 +285,7 @@ class SendOutcomeUnknown(TransportError):
 
     def __init__(self, event_id: str, timeout: float) -> None:
         super().__init__(
-            f"The broker did not confirm event {event_id} within {timeout:g} s: its outcome is "
+            f"The broker did not confirm event {event_id} within {timeout:.3g} s: its outcome is "
             f"unknown, it may or may not have been stored."
         )
         self.event_id = event_id

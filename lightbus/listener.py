@@ -57,5 +57,6 @@ class Listener:
             api_name=self.api_name,
             events=self.events,
             concurrency=self.concurrency,
+            acknowledgement_timeout=self.acknowledgement_timeout,
             delays=frozenset({self.acknowledgement_timeout}),
         )

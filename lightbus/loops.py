@@ -50,7 +50,7 @@ class OpenTransport:
                     await self._opening.acquire()
             except TimeoutError as error:
                 raise TransportUnavailable(
-                    f"The transport was not opened by another call within {timeout:g} s."
+                    f"The transport was not opened by another call within {timeout:.3g} s."
                 ) from error
             try:
                 if not self._is_open:

@@ -30,6 +30,8 @@ class Subscription:
         api_name: The API.
         events: Names of the API's events.
         concurrency: How many deliveries the listener works on at once.
+        acknowledgement_timeout: How long it may work on one, in seconds. What is handed out ahead
+            of it waits for as many of these as there are deliveries before it.
         delays: Every wait that the listener may ask for, in seconds, so that the broker can be
             prepared when all is well.
     """
@@ -38,8 +40,9 @@ class Subscription:
     listener_name: str
     api_name: str
     events: frozenset[str]
-    concurrency: int = 1
-    delays: frozenset[float] = frozenset()
+    concurrency: int
+    acknowledgement_timeout: float
+    delays: frozenset[float]
 
 
 class Delivery(Protocol):
@@ -103,14 +106,20 @@ class DeliveryStream(Protocol):
         """Return the next delivery. Several tasks may wait at once.
 
         Raises:
-            StopAsyncIteration: The stream was closed.
+            StopAsyncIteration: The stream was stopped.
             TransportError: The stream can not go on (`TransportRefused`, `TopologyMismatch`).
         """
 
     @abstractmethod
+    async def stop(self) -> None:
+        """Take no more, and give back what no task has received. What a task has received can
+        still be settled. Stopping again does nothing.
+        """
+
+    @abstractmethod
     async def aclose(self) -> None:
-        """Take no more, and give back what no task has received. What a task has received can still
-        be settled. Closing again does nothing.
+        """Stop, have the broker see every settlement, and give back what is unsettled. Closing
+        again does nothing.
         """
 
 

@@ -160,8 +160,9 @@ class Worker:
         self._stop_requested.set()
         if self._end_notices is not None:
             self._end_notices()
-        await asyncio.gather(*(stream.aclose() for stream in self._streams))
+        await asyncio.gather(*(stream.stop() for stream in self._streams))
         await self._drain()
+        await asyncio.gather(*(stream.aclose() for stream in self._streams))
         self._threads.shut_down()
         if was_serving:
             await self._client.on_stop.run(client=self._client)

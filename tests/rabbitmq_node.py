@@ -31,10 +31,10 @@ HTTP_TIMEOUT = 10.0
 POLL_INTERVAL = 0.05
 LOG_TAIL_LINES = 40
 
-# A quorum queue is known by name in a file (Ra's names.dets) that RabbitMQ saves when it was left
-# alone for 500 ms. Of a queue declared shortly before a crash, the messages survive but are not
-# found: the queue is there, never elects a leader, and answers nothing. Tests wait this long (in
-# seconds) between declaring a queue and killing the node.
+# A quorum queue is known by name in a file (Ra's names.dets) that RabbitMQ saves once it was left
+# alone for 500 ms. Killed before that, the node comes back with a queue that can be declared but
+# never elects a leader and answers nothing, whatever it had confirmed. (Seen on 3.10.8.) Tests wait
+# this long, in seconds, between declaring a queue and killing the node.
 NEW_QUEUES_ARE_SAVED_AFTER = 1.0
 
 # Below the range from which Linux takes the ports of outgoing connections. Inside it, a client that

@@ -150,7 +150,7 @@ def _report(error: Exception, worker: Worker) -> int:
     if isinstance(error, LightbusException):
         _log.critical(f"Stopped: {error}")
         # Once it has served, the set-up was right.
-        return FAILED if worker.has_served else WRONG_USAGE
+        return FAILED if worker.has_served or error is worker.failure else WRONG_USAGE
     _log.critical(
         f"Stopped, for a listener or a hook failed: {type(error).__name__}: {error}",
         # A failed listener's traceback was logged with its event.

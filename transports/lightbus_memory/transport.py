@@ -55,7 +55,6 @@ class MemoryTransport(EventTransport):
     async def close(self) -> None:
         for stream in self._streams:
             await stream.aclose()
-            stream.give_back()
         self._streams.clear()
 
 
@@ -67,7 +66,7 @@ class MemoryStream(DeliveryStream):
         self.broker = broker
         self.queue = queue
         self._unsettled: set[MemoryDelivery] = set()
-        self._is_closed = False
+        self._is_stopped = False
         self._wake = asyncio.Event()
         queue.add_taker(self._wake)
 
@@ -75,7 +74,7 @@ class MemoryStream(DeliveryStream):
         return self
 
     async def __anext__(self) -> MemoryDelivery:
-        while not self._is_closed:
+        while not self._is_stopped:
             self._wake.clear()
             entry = self.queue.take()
             if entry is not None:
@@ -89,14 +88,14 @@ class MemoryStream(DeliveryStream):
                 pass  # a delayed entry's time has come
         raise StopAsyncIteration
 
-    async def aclose(self) -> None:
-        if not self._is_closed:
-            self._is_closed = True
+    async def stop(self) -> None:
+        if not self._is_stopped:
+            self._is_stopped = True
             self.queue.remove_taker(self._wake)
             self._wake.set()
 
-    def give_back(self) -> None:
-        """Take back what is unsettled, as when the worker is gone."""
+    async def aclose(self) -> None:
+        await self.stop()
         for delivery in list(self._unsettled):
             delivery.take_back()
 

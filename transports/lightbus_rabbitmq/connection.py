@@ -62,7 +62,8 @@ class Link:
     def unavailable(self, timeout: float) -> TransportUnavailable:
         """Return the error that says that the broker was away for `timeout` seconds."""
         return TransportUnavailable(
-            f"RabbitMQ at {self._places} was not reached within {timeout:g} s: {self.last_problem}."
+            f"RabbitMQ at {self._places} was not reached within {timeout:.3g} s: "
+            f"{self.last_problem}."
         )
 
     async def channel(self, *, confirms: bool) -> aiormq.abc.AbstractChannel:
@@ -109,7 +110,7 @@ class Link:
 
     async def _connect(self) -> aio_pika.Connection:
         await self._disconnect()
-        for wait in _waits():
+        for wait in growing_waits():
             for url in self._settings.urls:
                 try:
                     self._connection = await self._connect_to(
@@ -181,7 +182,8 @@ async def _hold(connection: aio_pika.Connection) -> None:
                 await connection.close()
 
 
-def _waits() -> Iterator[float]:
+def growing_waits() -> Iterator[float]:
+    """Yield, for ever, how many seconds to wait before each next try."""
     # Jittered, so that a fleet does not come back to a restarted broker in one instant.
     longest = 0.2
     while True:

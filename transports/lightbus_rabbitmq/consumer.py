@@ -13,7 +13,7 @@ from lightbus.exceptions import TransportError
 from lightbus.log import get_logger
 from lightbus.transport import DeliveryStream, Subscription
 from lightbus_rabbitmq import names, topology
-from lightbus_rabbitmq.connection import Link
+from lightbus_rabbitmq.connection import Link, growing_waits
 from lightbus_rabbitmq.delivery import RabbitMQDelivery
 from lightbus_rabbitmq.errors import ConnectionLost, translated
 from lightbus_rabbitmq.publisher import Publisher
@@ -21,7 +21,9 @@ from lightbus_rabbitmq.settings import RabbitMQSettings
 
 _log = get_logger(__name__)
 
-_PAUSE = 0.2
+# Half of RabbitMQ's default consumer_timeout, in seconds: it closes the channel of a consumer that
+# has held a delivery for longer. https://www.rabbitmq.com/docs/consumers#acknowledgement-timeout
+_LONGEST_WAIT = 900
 
 
 class RabbitMQStream(DeliveryStream):
@@ -45,6 +47,7 @@ class RabbitMQStream(DeliveryStream):
         self._received: asyncio.Queue[RabbitMQDelivery | None] = asyncio.Queue()
         self._error: TransportError | None = None
         self._is_ended = False
+        self._is_stopped = False
         self._keeper: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -72,21 +75,22 @@ class RabbitMQStream(DeliveryStream):
             if not delivery.is_lost:
                 return delivery
 
-    async def aclose(self) -> None:
-        if self._is_ended:
+    async def stop(self) -> None:
+        if self._is_stopped:
             return
-        self._end()
+        self._is_stopped = True
+        self._end(self._error)
         await self._stop_keeper()
         await self._cancel_consumer()
         held = [self._received.get_nowait() for _ in range(self._received.qsize())]
         self._received.put_nowait(None)
         for delivery in held:
-            if delivery is not None:
+            if delivery is not None and not delivery.is_lost:
                 await delivery.requeue()
 
-    async def release(self) -> None:
-        """Close the channel: the broker has then seen every settlement, and takes back the rest."""
-        await self.aclose()
+    async def aclose(self) -> None:
+        await self.stop()
+        # The broker answers once it has seen every settlement, and then takes back the rest.
         if self._channel is not None:
             await _close_quietly(self._channel, self._settings.operation_timeout)
 
@@ -126,16 +130,18 @@ class RabbitMQStream(DeliveryStream):
             self._end(error)
 
     async def _consume_again(self) -> asyncio.Event:
-        while True:
+        for wait in growing_waits():
             try:
                 return await self._consume()
             except ConnectionLost as error:
                 _log.warning(
                     "A listener could not start to consume; trying again.",
                     reason=str(error),
+                    next_try_in=round(wait, 1),
                     **self._fields(),
                 )
-                await asyncio.sleep(_PAUSE)
+                await asyncio.sleep(wait)
+        raise AssertionError("the waits never end")
 
     async def _consume(self) -> asyncio.Event:
         """Start to consume and return what is set once the consumer is lost."""
@@ -148,9 +154,7 @@ class RabbitMQStream(DeliveryStream):
         channel.on_consumer_cancel_callbacks.add(lambda _: lost.set())
         try:
             async with asyncio.timeout(self._settings.operation_timeout):
-                await channel.basic_qos(
-                    prefetch_count=max(self._settings.prefetch, self._subscription.concurrency)
-                )
+                await channel.basic_qos(prefetch_count=self._prefetch)
                 started = await channel.basic_consume(self.queue, self._receiver(channel))
         except TimeoutError as error:
             await _close_quietly(channel, self._settings.operation_timeout)
@@ -162,6 +166,13 @@ class RabbitMQStream(DeliveryStream):
         self._channel = channel
         self._consumer_tag = str(started.consumer_tag)
         return lost
+
+    @property
+    def _prefetch(self) -> int:
+        # What waits behind slow handlers must not run into the broker's consumer timeout.
+        one_handler = max(int(_LONGEST_WAIT / self._subscription.acknowledgement_timeout), 1)
+        concurrency = self._subscription.concurrency
+        return max(min(self._settings.prefetch, one_handler * concurrency), concurrency)
 
     def _receiver(
         self, channel: aiormq.abc.AbstractChannel

@@ -67,7 +67,7 @@ class RabbitMQTransport(EventTransport):
 
     async def close(self) -> None:
         streams, self._streams = self._streams, []
-        await asyncio.gather(*(stream.release() for stream in streams))
+        await asyncio.gather(*(stream.aclose() for stream in streams))
         await self._publisher.close()
         await self._consuming.close()
         await self._sending.close()
