@@ -191,7 +191,7 @@ def _read(config: Mapping[str, Any] | str | Path | None) -> tuple[str, Any]:
         return "the config given to create()", dict(chosen)
     file = Path(chosen) if chosen else _default_file()
     if file is None:
-        return "the defaults (there is no lightbus.yaml here)", {}
+        return "no lightbus.yaml in this folder", {}
     data = _parse(file)
     return str(file), _with_variables({} if data is None else data, str(file), "$")
 

@@ -113,9 +113,7 @@ class Link:
         for wait in growing_waits():
             for url in self._settings.urls:
                 try:
-                    self._connection = await self._connect_to(
-                        url.update_query(heartbeat=self._settings.heartbeat)
-                    )
+                    self._connection = await self._connect_to(url)
                 except ConnectionLost as error:
                     self.last_problem = str(error)
                 except TransportError as error:
@@ -136,6 +134,8 @@ class Link:
         raise AssertionError("the waits never end")
 
     async def _connect_to(self, url: URL) -> aio_pika.Connection:
+        if "heartbeat" not in url.query:
+            url = url.update_query(heartbeat=self._settings.heartbeat)
         connection = aio_pika.Connection(url, client_properties={"connection_name": self._name})
         try:
             await connection.connect(timeout=self._settings.connect_timeout)
