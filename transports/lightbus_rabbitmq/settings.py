@@ -52,7 +52,8 @@ class RabbitMQSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
 
 def shown(url: URL) -> str:
     """Return `url` for people: where it leads, without user, password and options."""
-    return str(URL.build(scheme=url.scheme, host=url.host or "", port=url.port, path=url.path))
+    place = URL.build(scheme=url.scheme, host=url.host or "", port=url.port)
+    return str(place.with_path(url.raw_path, encoded=True))
 
 
 def _parsed(url: str) -> URL:

@@ -1,0 +1,184 @@
+"""Runs both services on a RabbitMQ of its own and tells what happens; `scripts/demo` starts it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import NoReturn, Self
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parents[1] / "tests"))
+
+from rabbitmq_node import NodeFailed, RabbitMQNode, running_node  # noqa: E402
+
+# Seconds
+PATIENCE = 20.0
+STEPS = 8
+
+BOLD, GREEN, RED = "1", "32", "31"
+COLOURS = {"auth_service": "36", "other_service": "33"}
+
+
+class DemoFailed(Exception):
+    """An expected thing did not happen."""
+
+
+class Program:
+    """A command of one of the services. Its lines are shown behind the service's name."""
+
+    def __init__(self, service: str, *command: str, amqp_url: str) -> None:
+        self._service = service
+        self._lines: queue.Queue[str] = queue.Queue()
+        show(service, f"$ {' '.join(command)}")
+        self._process = subprocess.Popen(
+            command,
+            cwd=HERE / service,
+            env=environment(amqp_url),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._process.kill()
+        self._process.wait()
+        self._reader.join(PATIENCE)
+
+    def _read(self) -> None:
+        for line in self._process.stdout or ():
+            show(self._service, line.rstrip())
+            self._lines.put(line)
+
+    def expect_line(self, text: str) -> None:
+        """Wait for a line that holds `text`."""
+        deadline = time.monotonic() + PATIENCE
+        with contextlib.suppress(queue.Empty):
+            while text not in self._lines.get(timeout=max(deadline - time.monotonic(), 0)):
+                pass
+            return
+        raise DemoFailed(f"{self._service} did not print {text!r} within {PATIENCE:g} s")
+
+    def expect_success(self) -> None:
+        """Wait for the program to end with 0."""
+        try:
+            code = self._process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            raise DemoFailed(f"{self._service} did not end within {PATIENCE:g} s") from None
+        self._reader.join(PATIENCE)
+        if code != 0:
+            raise DemoFailed(f"{self._service} exited with {code}, not with 0")
+
+    def stop(self) -> None:
+        """Send SIGTERM and wait for the program to end with 0."""
+        show(self._service, "$ kill -TERM ...")
+        self._process.terminate()
+        self.expect_success()
+        show(self._service, "exited with 0")
+
+
+class Demo:
+    """The story, told step by step."""
+
+    def __init__(self) -> None:
+        self._step = 0
+
+    def run(self) -> None:
+        self._say("A private RabbitMQ node starts; a broker of this machine is left alone.")
+        with running_node() as node:
+            print(f"  {node.name}, port {node.amqp_port}", flush=True)
+            self._tell(node)
+
+    def _tell(self, node: RabbitMQNode) -> None:
+        self._say("other_service starts to listen. RabbitMQ keeps a queue for each listener.")
+        with self._listener(node) as worker:
+            worker.expect_line("Ready.")
+
+            self._say("auth_service fires user_created with fire(); a handler prints its user_db.")
+            self._fire(node, "create_users.py", "adam")
+            worker.expect_line("{'adam': 'adam@example.com'}")
+
+            self._say("auth_service fires user_updated with fire_async().")
+            self._fire(node, "update_users.py", "adam")
+            worker.expect_line("{'adam': 'adam@example.org'}")
+
+            self._say("SIGTERM stops other_service: it finishes what it handles and exits with 0.")
+            worker.stop()
+
+        self._say("auth_service fires while nobody listens. RabbitMQ keeps the events.")
+        self._fire(node, "create_users.py", "eve", "mallory")
+
+        self._say("other_service starts again and is given what it missed, in order.")
+        with self._listener(node) as worker:
+            worker.expect_line("{'eve': 'eve@example.com'}")
+            worker.expect_line("{'eve': 'eve@example.com', 'mallory': 'mallory@example.com'}")
+
+            self._say("other_service and RabbitMQ are stopped.")
+            worker.stop()
+
+    def _listener(self, node: RabbitMQNode) -> Program:
+        command = ("lightbus", "run", "--log-format", "console")
+        return Program("other_service", *command, amqp_url=node.url())
+
+    def _fire(self, node: RabbitMQNode, *command: str) -> None:
+        with Program("auth_service", "python", *command, amqp_url=node.url()) as program:
+            program.expect_success()
+
+    def _say(self, text: str) -> None:
+        self._step += 1
+        print(f"\n{painted(f'{self._step}/{STEPS}  {text}', BOLD)}", flush=True)
+
+
+def environment(amqp_url: str) -> dict[str, str]:
+    """What the services find in their environment: also the programs that stand beside Python."""
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith("LIGHTBUS_")}
+    programs = Path(sys.executable).parent
+    path = f"{programs}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+    return {**inherited, "PATH": path, "AMQP_URL": amqp_url, "PYTHONUNBUFFERED": "1"}
+
+
+def show(service: str, line: str) -> None:
+    print(f"  {painted(f'{service:13} |', COLOURS[service])} {line}", flush=True)
+
+
+def painted(text: str, colour: str) -> str:
+    is_wanted = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+    return f"\x1b[{colour}m{text}\x1b[0m" if is_wanted else text
+
+
+def exit_on_signal(number: int, _: object) -> NoReturn:
+    # As an exception, so that every `with` ends what it started.
+    raise SystemExit(128 + number)
+
+
+def main() -> None:
+    signal.signal(signal.SIGTERM, exit_on_signal)
+    signal.signal(signal.SIGINT, exit_on_signal)
+    try:
+        Demo().run()
+    except (DemoFailed, NodeFailed) as error:
+        print(f"\n{painted(f'The demo failed: {error}.', RED)}", file=sys.stderr)
+        sys.exit(1)
+    print(f"\n{painted('Done: every fired event was handled.', GREEN)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,54 @@
+# What the scripts beside this file share. They source it from the root of the project.
+
+say() { printf 'scripts/%s: %s\n' "${0##*/}" "$*" >&2; }
+
+# need PACKAGE REASON: install a package of the distribution, or say that someone must.
+need() {
+    local as_root=()
+    if [[ $EUID -ne 0 ]]; then as_root=(sudo -n); fi
+    if ! command -v apt-get >/dev/null || ! "${as_root[@]}" true 2>/dev/null; then
+        say "$2 Please install it (Debian, Ubuntu: apt-get install $1), then try again."
+        exit 2
+    fi
+    say "$2 Installing $1."
+    "${as_root[@]}" apt-get update -q </dev/null >&2
+    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
+        apt-get install -q -y --no-install-recommends "$1" </dev/null >&2
+}
+
+# RabbitMQ need not run: the scripts start nodes of their own.
+need_rabbitmq() {
+    # Debian's sbin folders are not on everybody's PATH.
+    [[ -n ${RABBITMQ_SERVER:-} || -x /usr/lib/rabbitmq/bin/rabbitmq-server ]] ||
+        command -v rabbitmq-server >/dev/null ||
+        need rabbitmq-server "There is no RabbitMQ server."
+}
+
+# find_python: print the name of a Python, 3.11 or later; nothing where there is none.
+find_python() {
+    local name
+    for name in python3 python3.14 python3.13 python3.12 python3.11; do
+        if "$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+            echo "$name"
+            return
+        fi
+    done
+}
+
+# need_venv FOLDER: a virtual environment, kept from one run to the next.
+need_venv() {
+    if "$1/bin/python" -m pip --version >/dev/null 2>&1; then return; fi
+    if [[ -z $(find_python) ]]; then
+        need python3 "There is no Python 3.11 or later."
+    fi
+    local python
+    python=$(find_python)
+    if [[ -z $python ]]; then
+        say "The distribution's Python is older than 3.11. Please install a later one."
+        exit 2
+    fi
+    # Debian packs what makes virtual environments separately.
+    "$python" -c 'import ensurepip, venv' 2>/dev/null ||
+        need python3-venv "$python can not make virtual environments."
+    "$python" -m venv --clear "$1"
+}
