@@ -1,0 +1,76 @@
+"""Buses on a broker in memory that is the test's own."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+import lightbus
+from core.apis import AuthApi
+from core.support import PATIENCE, MakeBus, Received
+from lightbus import Api, Bus
+from lightbus_memory.broker import Broker, broker_named
+
+ENVIRONMENT = (
+    "LIGHTBUS_CONFIG",
+    "LIGHTBUS_MODULE",
+    "LIGHTBUS_PROCESS_NAME",
+    "LIGHTBUS_SERVICE_NAME",
+)
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No setting from outside reaches a test."""
+    for variable in ENVIRONMENT:
+        monkeypatch.delenv(variable, raising=False)
+
+
+@pytest.fixture
+def broker_name() -> str:
+    """The name of a broker that only this test uses."""
+    return f"test-{secrets.token_hex(4)}"
+
+
+@pytest.fixture
+def broker(broker_name: str) -> Broker:
+    """The broker that only this test uses."""
+    return broker_named(broker_name)
+
+
+@pytest_asyncio.fixture
+async def make_bus(broker_name: str) -> AsyncIterator[MakeBus]:
+    """Makes buses, with `AuthApi` where no APIs are named, and closes them after the test."""
+    made: list[Bus] = []
+
+    def make(
+        *apis: type[Api],
+        service_name: str = "shop",
+        shutdown_timeout: float = PATIENCE,
+        others: dict[str, Any] | None = None,
+        **settings: float,
+    ) -> Bus:
+        default = {"event_transport": {"memory": {"name": broker_name}}, **settings}
+        config = {
+            "shutdown_timeout": shutdown_timeout,
+            "apis": {"default": default, **(others or {})},
+        }
+        bus = lightbus.create(config, service_name=service_name)
+        for api in apis or (AuthApi,):
+            bus.client.register_api(api)
+        made.append(bus)
+        return bus
+
+    yield make
+    for bus in made:
+        await bus.client.close_async()
+
+
+@pytest_asyncio.fixture
+async def received() -> Received:
+    """Gathers what handlers received."""
+    return Received()

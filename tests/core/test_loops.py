@@ -1,0 +1,291 @@
+"""Which connections belong to which event loop, thread and process."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import threading
+import weakref
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from core.apis import AuditApi, AuthApi
+from core.support import PATIENCE, MakeBus, names, take_waiting
+from lightbus import Bus, EventMessage
+from lightbus.exceptions import CannotBlockHere, TransportClosed
+from lightbus.transport import EventTransport
+from lightbus_memory.broker import Broker
+
+
+def ignore(username: str) -> None:
+    """A handler for tests in which none is called."""
+
+
+@pytest.fixture
+def bus(make_bus: MakeBus) -> Bus:
+    """A bus with a listener, for which the broker keeps what is fired."""
+    bus = make_bus(AuthApi, AuditApi)
+    bus.auth.user_deleted.listen(ignore, listener_name="gather")
+    return bus
+
+
+async def transport_of(bus: Bus, api_name: str = "auth") -> EventTransport:
+    return bus.client.open_transport(api_name).transport
+
+
+# Loops
+
+
+def test_a_second_asyncio_run_just_works(bus: Bus, broker: Broker) -> None:
+    for username in ("ann", "bob", "cid"):
+        asyncio.run(bus.auth.user_deleted.fire_async(username=username))
+
+    assert names(take_waiting(broker, bus)) == ["ann", "bob", "cid"]
+
+
+def test_a_bus_that_was_made_inside_a_loop_works_outside_it(
+    make_bus: MakeBus, broker: Broker
+) -> None:
+    async def make() -> Bus:
+        return make_bus()
+
+    bus = asyncio.run(make())
+    bus.auth.user_deleted.listen(ignore, listener_name="gather")
+    bus.auth.user_deleted.fire(username="ann")
+
+    assert names(take_waiting(broker, bus)) == ["ann"]
+
+
+def test_each_loop_has_a_transport_of_its_own(bus: Bus) -> None:
+    one, other = asyncio.run(transport_of(bus)), asyncio.run(transport_of(bus))
+
+    assert one is not other
+
+
+async def test_one_loop_has_one_transport(bus: Bus) -> None:
+    assert await transport_of(bus) is await transport_of(bus)
+
+
+async def test_apis_of_one_configuration_share_a_transport(bus: Bus) -> None:
+    assert await transport_of(bus, "auth") is await transport_of(bus, "audit")
+
+
+async def test_apis_of_different_configurations_do_not(make_bus: MakeBus) -> None:
+    elsewhere = {"event_transport": {"memory": {"name": "elsewhere"}}}
+    bus = make_bus(others={"audit": elsewhere})
+
+    assert await transport_of(bus, "auth") is not await transport_of(bus, "audit")
+
+
+def test_the_transports_of_loops_that_ended_are_let_go(bus: Bus) -> None:
+    ended = weakref.ref(asyncio.run(transport_of(bus)))
+    asyncio.run(transport_of(bus))
+    gc.collect()
+
+    assert ended() is None
+
+
+# Blocking calls
+
+
+async def test_fire_on_a_running_loop_says_to_use_fire_async(bus: Bus, broker: Broker) -> None:
+    with pytest.raises(CannotBlockHere, match=r"fire\(\) would block .* Use `await .*fire_async"):
+        bus.auth.user_deleted.fire(username="ann")
+
+    assert take_waiting(broker, bus) == []
+
+
+async def test_close_on_a_running_loop_says_to_use_close_async(bus: Bus) -> None:
+    with pytest.raises(CannotBlockHere, match=r"close\(\) would block .* Use .*close_async"):
+        bus.client.close()
+
+
+async def test_fire_in_a_thread_beside_a_running_loop_works(bus: Bus, broker: Broker) -> None:
+    await asyncio.to_thread(bus.auth.user_deleted.fire, username="ann")
+
+    assert names(take_waiting(broker, bus)) == ["ann"]
+
+
+def test_many_threads_can_fire_at_once(bus: Bus, broker: Broker) -> None:
+    def fire(number: int) -> EventMessage:
+        return bus.auth.user_deleted.fire(username=str(number))
+
+    with ThreadPoolExecutor(8) as threads:
+        fired = list(threads.map(fire, range(200)))
+
+    entries = take_waiting(broker, bus)
+    assert {entry.message.id for entry in entries} == {message.id for message in fired}
+    assert sorted(names(entries)) == sorted(str(number) for number in range(200))
+
+
+def test_all_threads_share_one_background_thread(bus: Bus) -> None:
+    before = threading.active_count()
+
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(lambda n: bus.auth.user_deleted.fire(username=str(n)), range(20)))
+
+    assert threading.active_count() == before + 1
+    bus.client.close()
+
+
+def test_what_a_hook_raises_in_the_background_is_raised_by_fire(bus: Bus) -> None:
+    @bus.client.before_event_sent()
+    async def refuse() -> None:
+        raise PermissionError("not on Sundays")
+
+    with pytest.raises(PermissionError, match="not on Sundays"):
+        bus.auth.user_deleted.fire(username="ann")
+
+
+# Closing
+
+
+async def test_a_bus_can_be_closed_twice(bus: Bus) -> None:
+    await bus.auth.user_deleted.fire_async(username="ann")
+
+    await bus.client.close_async()
+    await bus.client.close_async()
+
+
+def test_a_bus_can_be_closed_twice_by_a_blocking_call(bus: Bus) -> None:
+    bus.auth.user_deleted.fire(username="ann")
+
+    bus.client.close()
+    bus.client.close()
+
+
+async def test_a_bus_that_was_never_used_can_be_closed(make_bus: MakeBus) -> None:
+    await make_bus().client.close_async()
+
+
+async def test_ten_can_close_a_bus_at_once(bus: Bus) -> None:
+    await bus.auth.user_deleted.fire_async(username="ann")
+
+    async with asyncio.timeout(PATIENCE):
+        await asyncio.gather(*(bus.client.close_async() for _ in range(10)))
+
+
+def test_ten_threads_can_close_a_bus_at_once(bus: Bus) -> None:
+    bus.auth.user_deleted.fire(username="ann")
+
+    with ThreadPoolExecutor(10) as threads:
+        for closing in [threads.submit(bus.client.close) for _ in range(10)]:
+            closing.result(timeout=PATIENCE)
+
+
+async def test_a_closed_bus_opens_again_when_it_is_used(bus: Bus, broker: Broker) -> None:
+    before = await transport_of(bus)
+    await bus.client.close_async()
+
+    await bus.auth.user_deleted.fire_async(username="ann")
+    await asyncio.to_thread(bus.auth.user_deleted.fire, username="bob")
+
+    assert await transport_of(bus) is not before
+    assert names(take_waiting(broker, bus)) == ["ann", "bob"]
+
+
+def test_closing_reaches_the_transports_of_another_thread_and_its_loop(
+    bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bus.auth.user_deleted.fire(username="ann")
+    (background,) = [thread for thread in threading.enumerate() if thread.name == "lightbus"]
+
+    bus.client.close()
+
+    background.join(PATIENCE)
+    assert not background.is_alive()
+
+
+def test_a_call_under_way_when_the_bus_closes_is_told(bus: Bus) -> None:
+    begun = threading.Event()
+
+    @bus.client.before_event_sent()
+    async def never_ends() -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    with ThreadPoolExecutor(1) as threads:
+        firing = threads.submit(bus.auth.user_deleted.fire, username="ann")
+        assert begun.wait(PATIENCE)
+        bus.client.close()
+
+        with pytest.raises(TransportClosed, match="closed while this call was under way"):
+            firing.result(PATIENCE)
+
+
+# Processes
+
+
+def in_a_fork(child: Callable[[], None]) -> tuple[int, str]:
+    """Run `child` in a forked process; return its exit code and what went wrong there."""
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            child()
+            code = 0
+        except BaseException as error:
+            os.write(writing, repr(error).encode())
+        finally:
+            os._exit(code)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as pipe:
+        problem = pipe.read().decode()
+    _, status = os.waitpid(pid, 0)
+    return os.waitstatus_to_exitcode(status), problem
+
+
+# From 3.12 on, Python warns of every fork beside a thread. That one works is what is tested.
+forking = pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning")
+
+
+@forking
+def test_a_forked_child_fires_through_a_transport_of_its_own(bus: Bus, broker: Broker) -> None:
+    bus.auth.user_deleted.fire(username="before the fork")
+
+    def child() -> None:
+        bus.auth.user_deleted.fire(username="child")
+        asyncio.run(bus.auth.user_deleted.fire_async(username="child's loop"))
+        assert names(take_waiting(broker, bus)) == ["before the fork", "child", "child's loop"]
+        bus.client.close()
+
+    assert in_a_fork(child) == (0, "")
+    bus.auth.user_deleted.fire(username="after the fork")
+    assert names(take_waiting(broker, bus)) == ["before the fork", "after the fork"]
+
+
+@forking
+async def test_a_child_forked_beside_a_running_loop_starts_with_no_transport(
+    bus: Bus, broker: Broker
+) -> None:
+    mine = await transport_of(bus)
+    closed: list[str] = []
+    mine.close = lambda: closed.append("closed")  # type: ignore[method-assign,assignment,return-value]
+
+    def child() -> None:
+        bus.client.close()
+        assert asyncio.run(transport_of(bus)) is not mine
+        bus.auth.user_deleted.fire(username="child")
+        bus.client.close()
+        assert closed == [], "the child closed what is its parent's"
+
+    assert in_a_fork(child) == (0, "")
+    del mine.close
+    assert await transport_of(bus) is mine
+    await bus.auth.user_deleted.fire_async(username="parent")
+    assert names(take_waiting(broker, bus)) == ["parent"]
+
+
+@forking
+def test_a_child_has_a_process_name_of_its_own(bus: Bus) -> None:
+    mine = bus.client.config.process_name()
+
+    def child() -> None:
+        assert str(os.getpid()) in bus.client.config.process_name()
+        assert bus.client.config.process_name() != mine
+
+    assert in_a_fork(child) == (0, "")

@@ -1,0 +1,223 @@
+"""The worker: which failures end it, and what becomes of the failed event."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import pytest
+
+from core.support import (
+    PATIENCE,
+    Broken,
+    MakeBus,
+    Received,
+    eventually,
+    names,
+    next_delay,
+    take_waiting,
+)
+from lightbus import OnError, Worker
+from lightbus.exceptions import InvalidConfig, StuckHandler
+from lightbus_memory.broker import Broker
+
+
+def raise_broken(username: str) -> None:
+    raise Broken(username)
+
+
+async def test_a_failing_handler_ends_the_run_with_its_error(make_bus: MakeBus) -> None:
+    bus = make_bus()
+    bus.auth.user_deleted.listen(raise_broken, listener_name="fails")
+    await bus.auth.user_deleted.fire_async(username="ann")
+
+    with pytest.raises(Broken, match="ann"):
+        await Worker(bus).run()
+
+
+async def test_the_failed_event_waits_for_the_acknowledgement_timeout(
+    make_bus: MakeBus, broker: Broker
+) -> None:
+    bus = make_bus(acknowledgement_timeout=60)
+    bus.auth.user_deleted.listen(raise_broken, listener_name="fails")
+    await bus.auth.user_deleted.fire_async(username="ann")
+
+    with pytest.raises(Broken):
+        await Worker(bus).run()
+
+    assert take_waiting(broker, bus) == []
+    assert 50 < (next_delay(broker, bus) or 0) <= 60
+    assert broker.dead_letters("shop") == []
+
+
+async def test_the_next_worker_tries_the_failed_event_again(
+    make_bus: MakeBus, received: Received
+) -> None:
+    bus = make_bus(acknowledgement_timeout=0.2)
+    loop = asyncio.get_running_loop()
+    tries: list[float] = []
+
+    async def fails_once(username: str) -> None:
+        tries.append(loop.time())
+        if len(tries) == 1:
+            raise Broken
+        received.add(username)
+
+    bus.auth.user_deleted.listen(fails_once, listener_name="fails")
+    await bus.auth.user_deleted.fire_async(username="ann")
+
+    with pytest.raises(Broken):
+        await Worker(bus).run()
+    async with Worker(bus):
+        assert await received.next() == "ann"
+
+    assert tries[1] - tries[0] >= 0.2
+
+
+async def test_when_one_handler_fails_the_others_finish(
+    make_bus: MakeBus, broker: Broker, received: Received
+) -> None:
+    bus = make_bus()
+    begun, failed = asyncio.Event(), asyncio.Event()
+
+    async def slow(username: str) -> None:
+        begun.set()
+        await failed.wait()
+        await asyncio.sleep(0.05)
+        received.add("finished")
+
+    async def fails(username: str) -> None:
+        await begun.wait()
+        failed.set()
+        raise Broken
+
+    bus.auth.user_deleted.listen(slow, listener_name="slow")
+    bus.auth.user_deleted.listen(fails, listener_name="fails")
+    await bus.auth.user_deleted.fire_async(username="ann")
+
+    with pytest.raises(Broken):
+        await Worker(bus).run()
+
+    assert await received.next() == "finished"
+    assert take_waiting(broker, bus) == []
+
+
+async def test_a_sync_handler_that_is_stuck_ends_the_run(
+    make_bus: MakeBus, received: Received
+) -> None:
+    bus = make_bus(acknowledgement_timeout=0.1, shutdown_timeout=0.1)
+    go_on = threading.Event()
+    bus.auth.user_deleted.listen(lambda _: go_on.wait(PATIENCE), listener_name="stuck")
+    await bus.auth.user_deleted.fire_async(username="ann")
+    worker = Worker(bus)
+
+    with pytest.raises(StuckHandler, match="'stuck'"):
+        await worker.run()
+
+    assert worker.running_threads == 1
+    go_on.set()
+
+
+async def test_an_async_handler_that_ignores_its_cancellation_ends_the_run(
+    make_bus: MakeBus,
+) -> None:
+    bus = make_bus(acknowledgement_timeout=0.1, shutdown_timeout=0.1)
+
+    async def stubborn(username: str) -> None:
+        for _ in range(3):
+            try:
+                await asyncio.sleep(0.3)
+            except asyncio.CancelledError:
+                continue
+
+    bus.auth.user_deleted.listen(stubborn, listener_name="stubborn")
+    await bus.auth.user_deleted.fire_async(username="ann")
+
+    with pytest.raises(StuckHandler, match="'stubborn'"):
+        await Worker(bus).run()
+
+
+async def test_a_failing_on_start_hook_ends_the_run_before_any_event_is_taken(
+    make_bus: MakeBus, broker: Broker
+) -> None:
+    bus = make_bus()
+    bus.auth.user_deleted.listen(raise_broken, listener_name="not-reached")
+    await bus.auth.user_deleted.fire_async(username="ann")
+
+    @bus.client.on_start()
+    async def fails() -> None:
+        raise ValueError("no database")
+
+    with pytest.raises(ValueError, match="no database"):
+        await Worker(bus).run()
+
+    assert names(take_waiting(broker, bus)) == ["ann"]
+
+
+async def test_a_failing_on_stop_hook_ends_the_run_with_its_error(make_bus: MakeBus) -> None:
+    bus = make_bus()
+    worker = Worker(bus)
+    bus.client.on_start(worker.request_stop)
+
+    @bus.client.on_stop()
+    async def fails() -> None:
+        raise ValueError("no database")
+
+    with pytest.raises(ValueError, match="no database"):
+        await worker.run()
+
+
+async def test_a_late_listener_that_can_not_be_served_ends_the_run(
+    make_bus: MakeBus, received: Received
+) -> None:
+    bus = make_bus(others={"default": {}})
+    running = asyncio.create_task(Worker(bus).run(on_started=lambda: received.add("started")))
+    assert await received.next() == "started"
+
+    bus.elsewhere.happened.listen(received.add_name, listener_name="late")
+
+    with pytest.raises(InvalidConfig, match="no transport is configured"):
+        await running
+
+
+async def test_an_error_behind_a_failing_handler_is_not_hidden_by_a_later_one(
+    make_bus: MakeBus,
+) -> None:
+    bus = make_bus()
+    both = asyncio.Barrier(2)
+
+    async def fails_first(username: str) -> None:
+        await both.wait()
+        raise Broken("first")
+
+    async def fails_later(username: str) -> None:
+        await both.wait()
+        await asyncio.sleep(0.05)
+        raise Broken("later")
+
+    bus.auth.user_deleted.listen(fails_first, listener_name="first")
+    bus.auth.user_deleted.listen(fails_later, listener_name="later")
+    await bus.auth.user_deleted.fire_async(username="ann")
+
+    with pytest.raises(Broken, match="first"):
+        await Worker(bus).run()
+
+
+async def test_on_error_given_to_listen_decides_for_that_listener_alone(
+    make_bus: MakeBus, broker: Broker, received: Received
+) -> None:
+    bus = make_bus()
+    bus.auth.user_deleted.listen(
+        raise_broken, listener_name="lenient", on_error=OnError.ACKNOWLEDGE_AND_LOG
+    )
+    bus.auth.user_created.listen(raise_broken, listener_name="strict", on_error=OnError.SHUTDOWN)
+
+    running = asyncio.create_task(Worker(bus).run(on_started=lambda: received.add("started")))
+    assert await received.next() == "started"
+    await bus.auth.user_deleted.fire_async(username="ann")
+    await eventually(lambda: broker.dead_letters("shop"))
+    assert not running.done()
+    await bus.auth.user_created.fire_async(username="bob", email="")
+
+    with pytest.raises(Broken, match="bob"):
+        await running

@@ -1,0 +1,189 @@
+"""The worker: how it stops when asked to, and what becomes of the events that it had."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import pytest
+
+from core.support import (
+    PATIENCE,
+    MakeBus,
+    Received,
+    names,
+    take_waiting,
+)
+from lightbus import Worker
+from lightbus_memory.broker import Broker
+
+
+async def test_stop_lets_a_running_handler_finish_and_leaves_the_rest(
+    make_bus: MakeBus, broker: Broker, received: Received
+) -> None:
+    bus = make_bus()
+    go_on = asyncio.Event()
+
+    async def handle(username: str) -> None:
+        received.add(f"{username} begun")
+        await go_on.wait()
+        received.add(f"{username} finished")
+
+    bus.auth.user_deleted.listen(handle, listener_name="slow")
+
+    async with Worker(bus) as worker:
+        for username in ("ann", "bob"):
+            await bus.auth.user_deleted.fire_async(username=username)
+        assert await received.next() == "ann begun"
+        stopping = asyncio.create_task(worker.stop())
+        await asyncio.sleep(0)
+        go_on.set()
+        await stopping
+
+    assert await received.next() == "ann finished"
+    assert received.is_empty
+    (left,) = take_waiting(broker, bus)
+    assert (left.message.kwargs, left.attempt) == ({"username": "bob"}, 1)
+
+
+async def test_stop_lets_a_running_sync_handler_finish(
+    make_bus: MakeBus, broker: Broker, received: Received
+) -> None:
+    bus = make_bus()
+    go_on = threading.Event()
+
+    def handle(username: str) -> None:
+        received.add("begun")
+        assert go_on.wait(PATIENCE)
+        received.add("finished")
+
+    bus.auth.user_deleted.listen(handle, listener_name="slow")
+
+    async with Worker(bus) as worker:
+        await bus.auth.user_deleted.fire_async(username="ann")
+        assert await received.next() == "begun"
+        stopping = asyncio.create_task(worker.stop())
+        await asyncio.sleep(0)
+        go_on.set()
+        await stopping
+
+    assert await received.next() == "finished"
+    assert worker.running_threads == 0
+    assert take_waiting(broker, bus) == []
+
+
+async def test_past_the_shutdown_timeout_an_event_is_given_back_untouched(
+    make_bus: MakeBus, broker: Broker, received: Received
+) -> None:
+    bus = make_bus(shutdown_timeout=0.1)
+
+    async def never_ends(username: str) -> None:
+        received.add("begun")
+        try:
+            await asyncio.Event().wait()
+        finally:
+            received.add("cancelled")
+
+    bus.auth.user_deleted.listen(never_ends, listener_name="slow")
+
+    async with Worker(bus):
+        await bus.auth.user_deleted.fire_async(username="ann")
+        assert await received.next() == "begun"
+
+    assert await received.next() == "cancelled"
+    (left,) = take_waiting(broker, bus)
+    assert (left.message.kwargs, left.attempt, left.returns) == ({"username": "ann"}, 1, 0)
+
+
+async def test_past_the_shutdown_timeout_a_sync_handler_is_left_behind_and_counted(
+    make_bus: MakeBus, broker: Broker, received: Received
+) -> None:
+    bus = make_bus(shutdown_timeout=0.1)
+    go_on = threading.Event()
+
+    def never_ends(username: str) -> None:
+        received.add("begun")
+        go_on.wait(PATIENCE)
+
+    bus.auth.user_deleted.listen(never_ends, listener_name="slow")
+
+    async with Worker(bus) as worker:
+        await bus.auth.user_deleted.fire_async(username="ann")
+        assert await received.next() == "begun"
+
+    assert worker.running_threads == 1
+    assert names(take_waiting(broker, bus)) == ["ann"]
+    go_on.set()
+
+
+async def test_run_serves_until_it_is_asked_to_stop(make_bus: MakeBus, received: Received) -> None:
+    bus = make_bus()
+    bus.auth.user_deleted.listen(received.add_name, listener_name="gather")
+    worker = Worker(bus)
+
+    running = asyncio.create_task(worker.run(on_started=lambda: received.add("started")))
+    assert await received.next() == "started"
+    await bus.auth.user_deleted.fire_async(username="ann")
+    assert await received.next() == "ann"
+    worker.request_stop()
+
+    async with asyncio.timeout(PATIENCE):
+        await running
+
+
+async def test_asked_to_stop_twice_it_stops_at_once(
+    make_bus: MakeBus, broker: Broker, received: Received
+) -> None:
+    bus = make_bus(shutdown_timeout=600)
+
+    async def never_ends(username: str) -> None:
+        received.add("begun")
+        await asyncio.Event().wait()
+
+    bus.auth.user_deleted.listen(never_ends, listener_name="slow")
+    worker = Worker(bus)
+
+    running = asyncio.create_task(worker.run())
+    await bus.auth.user_deleted.fire_async(username="ann")
+    assert await received.next() == "begun"
+    worker.request_stop()
+    await asyncio.sleep(0)
+    assert not running.done()
+    worker.request_stop()
+
+    async with asyncio.timeout(PATIENCE):
+        await running
+    assert names(take_waiting(broker, bus)) == ["ann"]
+
+
+async def test_asked_to_stop_while_it_starts_it_stops(make_bus: MakeBus) -> None:
+    bus = make_bus()
+
+    @bus.client.on_start()
+    async def never_ends() -> None:
+        worker.request_stop()
+        await asyncio.Event().wait()
+
+    worker = Worker(bus)
+
+    async with asyncio.timeout(PATIENCE):
+        await worker.run()
+
+
+async def test_a_stopped_worker_can_be_stopped_again(make_bus: MakeBus) -> None:
+    async with Worker(make_bus()) as worker:
+        await worker.stop()
+        await worker.stop()
+
+
+async def test_a_cancelled_run_stops_the_worker(make_bus: MakeBus, received: Received) -> None:
+    bus = make_bus()
+    bus.client.on_stop(lambda: received.add("stopped"))
+    running = asyncio.create_task(Worker(bus).run(on_started=lambda: received.add("started")))
+    assert await received.next() == "started"
+
+    running.cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert await received.next() == "stopped"
