@@ -194,7 +194,7 @@ def get_bus(module_name: str | None = None) -> Bus:
                 f"Name it with --bus or LIGHTBUS_MODULE.",
             ) from error
         raise InvalidBusModule(name, f"needs {error.name!r}, which is not installed.") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise InvalidBusModule(name, f"raised {_told(error)} when imported.") from error
     bus = getattr(module, "bus", None)
     if not isinstance(bus, Bus):
@@ -203,7 +203,7 @@ def get_bus(module_name: str | None = None) -> Bus:
     return bus
 
 
-def _told(error: Exception) -> str:
+def _told(error: BaseException) -> str:
     frame = error.__traceback__
     while frame and frame.tb_next:
         frame = frame.tb_next

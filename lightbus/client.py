@@ -219,7 +219,7 @@ class BusClient:
             raise InvalidEventListener(f"concurrency is {concurrency!r}; give 1 or more.")
         name = self._listener_name(listener, listener_name)
         by_api: defaultdict[str, set[str]] = defaultdict(set)
-        for api_name, event_name in events:
+        for api_name, event_name in _pairs(events, name):
             by_api[checked_name("API", api_name)].add(checked_name("event", event_name))
             self._check_handler(listener, api_name, event_name)
         for api_name in by_api:
@@ -320,6 +320,19 @@ class BusClient:
         choice = self._choice(api_name)
         name = f"{self.config.service_name}/{self.config.process_name()}"
         return choice.transport(choice.settings, client_name=name)
+
+
+def _pairs(events: Iterable[tuple[str, str]], listener_name: str) -> list[tuple[str, str]]:
+    try:
+        pairs = [(api_name, event_name) for api_name, event_name in events]
+    except (TypeError, ValueError) as error:
+        raise InvalidEventListener(
+            f"Listener {listener_name!r} needs its events as pairs of names, such as "
+            f"[('auth', 'user_created')], and was given {events!r}."
+        ) from error
+    if not pairs:
+        raise InvalidEventListener(f"Listener {listener_name!r} was given no event to listen for.")
+    return pairs
 
 
 def _choose_transport(config: Config, api_name: str) -> _TransportChoice | None:

@@ -17,6 +17,7 @@
     │   ├── UnencodableValue
     │   └── UndecodableEvent
     ├── CannotBlockHere
+    ├── WorkerNotReusable
     ├── ConfigError                 a worker or a bus can not be set up from what it was given
     │   ├── InvalidConfig
     │   ├── TransportNotFound
@@ -200,6 +201,13 @@ class CannotBlockHere(LightbusException):
         super().__init__(
             f"{blocking} would block the event loop that runs on this thread. Use {instead}."
         )
+
+
+class WorkerNotReusable(LightbusException):
+    """A worker was started a second time, or after it was stopped."""
+
+    def __init__(self) -> None:
+        super().__init__("A worker runs once. Make another: lightbus.Worker(bus).")
 
 
 class ConfigError(LightbusException):

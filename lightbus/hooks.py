@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar, overload
 
 from lightbus.handler import is_async
+from lightbus.threads import returning
 
 Hook = TypeVar("Hook", bound=Callable[..., Any])
 
@@ -46,7 +48,7 @@ class Hooks:
             if is_async(hook):
                 await hook(**wanted)
             else:
-                result = await asyncio.to_thread(hook, **wanted)
+                result = await asyncio.to_thread(returning, partial(hook, **wanted))
                 if inspect.isawaitable(result):
                     await result
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import concurrent.futures
+import contextlib
 import os
 import threading
 import weakref
@@ -90,11 +91,12 @@ class Loops:
     def _start_afresh(self) -> None:
         self._by_loop: dict[asyncio.AbstractEventLoop, dict[str, OpenTransport]] = {}
         self._background: _BackgroundLoop | None = None
+        self._background_loops: set[asyncio.AbstractEventLoop] = set()
         self._lock = threading.Lock()
 
     def forget_inherited(self) -> None:
         """Start with no connections, in a forked child."""
-        _inherited.append((self._by_loop, self._background, self._lock))
+        _inherited.append((self._by_loop, self._background, self._background_loops, self._lock))
         self._start_afresh()
 
     def transport(self, api_name: str) -> OpenTransport:
@@ -129,21 +131,25 @@ class Loops:
         """
         if _is_loop_running():
             raise CannotBlockHere(blocking, instead)
+        # Within the lock, so that what is begun on the background loop is begun before it stops.
         with self._lock:
             if self._background is None:
-                self._background = _BackgroundLoop()
-            background = self._background
-        return background.call(function(*args))
+                self._background = self._begin_background()
+            under_way = self._background.begin(function(*args))
+        return _result(under_way)
 
     async def close(self) -> None:
         """Close every transport of every loop. The next use opens new ones."""
         with self._lock:
-            by_loop, self._by_loop = self._by_loop, {}
             background, self._background = self._background, None
-        for loop, transports in by_loop.items():
-            await _close_on(loop, list(transports.values()))
+            others = [loop for loop in self._by_loop if loop not in self._background_loops]
+        closing = [self._close_on(loop) for loop in others]
         if background is not None:
-            background.stop()
+            closing.append(background.stop())
+        # A broker that does not answer notices by the closed socket that its client is gone.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_CLOSE_TIMEOUT + 1):
+                await asyncio.gather(*closing)
 
     def close_blocking(self) -> None:
         """Do what `close` does, on a thread without an event loop.
@@ -155,49 +161,91 @@ class Loops:
             raise CannotBlockHere("close()", "`await bus.client.close_async()`")
         asyncio.run(self.close())
 
-
-async def _close_on(loop: asyncio.AbstractEventLoop, transports: list[OpenTransport]) -> None:
-    async def close_all() -> None:
-        async with asyncio.timeout(_CLOSE_TIMEOUT):
-            for opened in transports:
-                await opened.transport.close()
-
-    try:
+    async def _close_on(self, loop: asyncio.AbstractEventLoop) -> None:
         if loop is asyncio.get_running_loop():
-            await close_all()
+            await self._close_this_loop()
         elif loop.is_running():
-            closing = asyncio.run_coroutine_threadsafe(close_all(), loop)
-            await asyncio.wait_for(asyncio.wrap_future(closing), _CLOSE_TIMEOUT + 1)
-    except TimeoutError:
-        # A broker that does not answer notices by the closed socket that its client is gone.
-        pass
+            closing = asyncio.run_coroutine_threadsafe(self._close_this_loop(), loop)
+            await asyncio.wrap_future(closing)
+
+    async def _close_this_loop(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_CLOSE_TIMEOUT):
+                for opened in self._forget(asyncio.get_running_loop()):
+                    await opened.transport.close()
+
+    def _forget(self, loop: asyncio.AbstractEventLoop) -> list[OpenTransport]:
+        with self._lock:
+            return list(self._by_loop.pop(loop, {}).values())
+
+    def _begin_background(self) -> _BackgroundLoop:
+        def ended() -> None:
+            self._forget(loop)
+            self._background_loops.discard(loop)
+
+        loop = asyncio.new_event_loop()
+        self._background_loops.add(loop)
+        return _BackgroundLoop(loop, before_end=self._close_this_loop, on_ended=ended)
 
 
 class _BackgroundLoop:
-    """An event loop in a daemon thread."""
+    """An event loop in a daemon thread.
 
-    def __init__(self) -> None:
-        self._loop = asyncio.new_event_loop()
+    Args:
+        loop: A new loop.
+        before_end: Awaited on the loop when it is stopped.
+        on_ended: Called once the loop is closed.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        before_end: Callable[[], Coroutine[Any, Any, None]],
+        on_ended: Callable[[], None],
+    ) -> None:
+        self._loop = loop
+        self._before_end = before_end
+        self._on_ended = on_ended
         self._stopping = asyncio.Event()
+        self._ended: concurrent.futures.Future[None] = concurrent.futures.Future()
+        # One who gives up waiting for the end must not cancel it for the others.
+        self._ended.set_running_or_notify_cancel()
         threading.Thread(target=self._run, name="lightbus", daemon=True).start()
 
-    def _run(self) -> None:
-        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
-            runner.run(self._stopping.wait())
+    def begin(self, coroutine: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
+        """Run `coroutine` on the loop. What was begun when it stops is cancelled."""
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
 
-    def call(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
-        try:
-            return future.result()
-        except concurrent.futures.CancelledError as error:
-            raise TransportClosed("The bus was closed while this call was under way.") from error
-        except BaseException:
-            # The waiting thread was interrupted, as by Ctrl-C; nobody wants the result any more.
-            future.cancel()
-            raise
-
-    def stop(self) -> None:
+    async def stop(self) -> None:
+        """Have the loop end, and wait for that."""
         self._loop.call_soon_threadsafe(self._stopping.set)
+        await asyncio.wrap_future(self._ended)
+
+    def _run(self) -> None:
+        try:
+            with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
+                runner.run(self._until_stopped())
+        finally:
+            self._on_ended()
+            self._ended.set_result(None)
+
+    async def _until_stopped(self) -> None:
+        await self._stopping.wait()
+        await self._before_end()
+
+
+def _result(under_way: concurrent.futures.Future[T]) -> T:
+    try:
+        return under_way.result()
+    except concurrent.futures.CancelledError as error:
+        raise TransportClosed(
+            "The bus was closed while this call was under way; its outcome is unknown."
+        ) from error
+    except BaseException:
+        # The waiting thread was interrupted, as by Ctrl-C; nobody wants the result any more.
+        under_way.cancel()
+        raise
 
 
 def _is_loop_running() -> bool:

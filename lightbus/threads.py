@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import functools
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 # Each listener bounds how many of its handlers run at once, so the pool need not.
 _MOST_THREADS = 10_000
+
+
+def returning(function: Callable[[], Any]) -> Any:
+    """Return what `function` returns, or raise what it raises, in a form that a future can hold.
+
+    ``StopIteration`` becomes ``RuntimeError``, as it does where a coroutine raises it (PEP 479).
+    """
+    try:
+        return function()
+    except StopIteration as error:
+        raise RuntimeError("the function raised StopIteration") from error
 
 
 class HandlerThreads:
@@ -32,7 +42,7 @@ class HandlerThreads:
         again, it leaves the thread to itself.
         """
         context = contextvars.copy_context()
-        running = self._pool.submit(functools.partial(context.run, function))
+        running = self._pool.submit(context.run, returning, function)
         self._running.add(running)
         running.add_done_callback(self._running.discard)
         ended = asyncio.wrap_future(running)

@@ -9,6 +9,7 @@ from typing import Any, Self
 
 from lightbus.bus import Bus
 from lightbus.dispatch import Dispatcher
+from lightbus.exceptions import WorkerNotReusable
 from lightbus.listener import Listener
 from lightbus.log import get_logger
 from lightbus.threads import HandlerThreads
@@ -21,10 +22,11 @@ _CLEAN_UP_TIMEOUT = 5.0
 
 
 class Worker:
-    """Runs the listeners of `bus` on the running event loop.
+    """Runs the listeners of `bus` on the running event loop, once.
 
-    `run` does the whole; as an async context manager, a worker runs beside other code. Listeners
-    that are added while it runs are served too.
+    `run` does the whole. As an async context manager, a worker runs beside other code; leaving the
+    block stops it, and raises what a listener failed with. Listeners that are added while it runs
+    are served too.
 
     Attributes:
         failure: What made the worker stop; None while all is well.
@@ -38,8 +40,11 @@ class Worker:
         self._threads = HandlerThreads()
         self._stop_requested = asyncio.Event()
         self._stop_now_requested = asyncio.Event()
+        self._is_used = False
+        self._was_asked_to_stop = False
         self._is_serving = False
-        self._is_stopped = False
+        self._watching: asyncio.Task[None] | None = None
+        self._stopping: asyncio.Task[None] | None = None
         self._served: set[Listener] = set()
         self._streams: list[DeliveryStream] = []
         self._tasks: set[asyncio.Task[None]] = set()
@@ -56,6 +61,8 @@ class Worker:
         traceback: TracebackType | None,
     ) -> None:
         await self.stop()
+        if error is None and self.failure is not None:
+            raise self.failure
 
     @property
     def running_threads(self) -> int:
@@ -69,9 +76,11 @@ class Worker:
             on_started: Called once every listener takes events.
 
         Raises:
+            WorkerNotReusable: The worker was started or stopped before.
             Exception: What a hook or a handler raised, or why the broker could not be used.
         """
-        starting = asyncio.create_task(self.start())
+        self._claim()
+        starting = asyncio.create_task(self._start())
         stopping = asyncio.create_task(self._stop_requested.wait())
         try:
             await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -90,16 +99,39 @@ class Worker:
 
     def request_stop(self) -> None:
         """Ask `run` to stop: finish what runs, give back the rest. Asked again, stop at once."""
-        if self._stop_requested.is_set():
+        if self._was_asked_to_stop:
             self._stop_now_requested.set()
+        self._was_asked_to_stop = True
         self._stop_requested.set()
 
     async def start(self) -> None:
         """Call the `on_start` hooks, then serve the listeners; return once they all take events.
 
+        From then on the worker stops by itself when a listener fails. Where it can not start, it is
+        stopped too.
+
         Raises:
+            WorkerNotReusable: The worker was started or stopped before.
             Exception: What a hook raised, or why the broker could not be used.
         """
+        self._claim()
+        try:
+            await self._start()
+        except BaseException:
+            await self.stop()
+            raise
+        self._watching = asyncio.create_task(self._stop_when_requested())
+
+    def _claim(self) -> None:
+        if self._is_used:
+            raise WorkerNotReusable
+        self._is_used = True
+
+    async def _stop_when_requested(self) -> None:
+        await self._stop_requested.wait()
+        self._begin_to_stop()
+
+    async def _start(self) -> None:
         loop = asyncio.get_running_loop()
 
         def serve_soon(listener: Listener) -> None:
@@ -153,11 +185,18 @@ class Worker:
         Raises:
             Exception: What an `on_stop` hook raised.
         """
-        if self._is_stopped:
-            return
-        self._is_stopped = True
-        was_serving, self._is_serving = self._is_serving, False
+        self._is_used = True
         self._stop_requested.set()
+        # A task of its own, so that the cancellation of one who waits does not leave it half done.
+        await asyncio.shield(self._begin_to_stop())
+
+    def _begin_to_stop(self) -> asyncio.Task[None]:
+        if self._stopping is None:
+            self._stopping = asyncio.create_task(self._stop())
+        return self._stopping
+
+    async def _stop(self) -> None:
+        was_serving, self._is_serving = self._is_serving, False
         if self._end_notices is not None:
             self._end_notices()
         await asyncio.gather(*(stream.stop() for stream in self._streams))

@@ -300,6 +300,18 @@ def test_a_refused_pair_of_events_leaves_no_listener_behind(bus: Bus) -> None:
     assert bus.client.listeners == ()
 
 
+def test_listening_for_no_event_at_all_is_refused(bus: Bus) -> None:
+    with pytest.raises(InvalidEventListener, match="'gather' was given no event to listen for"):
+        bus.client.listen_for_events([], ignore, listener_name="gather")
+
+
+def test_events_that_are_no_pairs_of_names_are_refused_with_an_example(bus: Bus) -> None:
+    events: Any = ("auth", "user_deleted")
+
+    with pytest.raises(InvalidEventListener, match=r"pairs of names, such as \[\('auth', "):
+        bus.client.listen_for_events(events, ignore, listener_name="gather")
+
+
 @pytest.mark.parametrize("concurrency", [0, -1, 1.5, "2", None])
 def test_a_concurrency_below_one_is_refused(bus: Bus, concurrency: Any) -> None:
     with pytest.raises(InvalidEventListener, match=r"concurrency is .*; give 1 or more"):
@@ -409,4 +421,14 @@ def test_get_bus_imports_the_bus_module(
 @pytest.mark.parametrize("name", ["not_there_at_all", "not_there.at_all"])
 def test_a_missing_bus_module_says_where_it_was_looked_for(name: str) -> None:
     with pytest.raises(InvalidBusModule, match=f"'{name}' was not found; looked in {Path.cwd()}"):
+        lightbus.get_bus(name)
+
+
+@pytest.mark.parametrize("text", ["raise SystemExit('no database')", "1 / 0", "bus ="])
+def test_a_bus_module_that_can_not_be_imported_says_why_and_where(
+    bus_module: Callable[[str], str], text: str
+) -> None:
+    name = bus_module(text)
+
+    with pytest.raises(InvalidBusModule, match=rf"'{name}' raised \w+: .*{name}\.py"):
         lightbus.get_bus(name)

@@ -103,9 +103,11 @@ async def test_the_log_of_a_failure_says_which_event_listener_and_attempt_and_sh
     bus = make_bus()
     bus.auth.user_deleted.listen(raise_broken, listener_name="fails", on_error=on_error)
 
-    async with Worker(bus):
-        fired = await bus.auth.user_deleted.fire_async(username="ann")
-        await eventually(lambda: caplog.records)
+    worker = Worker(bus)
+    await worker.start()
+    fired = await bus.auth.user_deleted.fire_async(username="ann")
+    await eventually(lambda: caplog.records)
+    await worker.stop()
 
     (record,) = caplog.records
     assert record.levelno == logging.ERROR
@@ -244,6 +246,41 @@ def several(username: str) -> None:
 
 def recurse(username: str) -> None:
     recurse(username)
+
+
+ODD_HANDLERS: list[Callable[..., Any]] = [
+    exit_sync,
+    exit_async,
+    interrupt_sync,
+    interrupt_async,
+    cancel_sync,
+    cancel_async,
+    cancel_itself,
+    stop_iteration_sync,
+    stop_iteration_async,
+    generator_exit_sync,
+    not_printable,
+    several,
+    recurse,
+]
+
+
+@pytest.mark.parametrize("handler", ODD_HANDLERS)
+async def test_whatever_a_handler_raises_harms_no_other_event_and_no_other_listener(
+    make_bus: MakeBus, broker: Broker, received: Received, handler: Callable[..., Any]
+) -> None:
+    bus = make_bus()
+    bus.auth.user_deleted.listen(handler, listener_name="odd", on_error=CARRY_ON)
+    bus.auth.user_deleted.listen(received.add_name, listener_name="gather")
+
+    async with Worker(bus):
+        await bus.auth.user_deleted.fire_async(username="ann")
+        await bus.auth.user_deleted.fire_async(username="bob")
+
+        assert await received.next_ones(2) == ["ann", "bob"]
+        await eventually(lambda: len(broker.dead_letters("shop")) == 2)
+
+    assert names(broker.dead_letters("shop")) == ["ann", "bob"]
 
 
 @pytest.mark.parametrize("handler", [exit_sync, exit_async, cancel_sync, cancel_async])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import os
 import threading
@@ -214,6 +215,32 @@ def test_a_call_under_way_when_the_bus_closes_is_told(bus: Bus) -> None:
 
         with pytest.raises(TransportClosed, match="closed while this call was under way"):
             firing.result(PATIENCE)
+
+
+def test_threads_that_fire_while_the_bus_closes_again_and_again_fire_or_are_told(
+    bus: Bus, broker: Broker
+) -> None:
+    is_over = threading.Event()
+
+    def fire_on() -> list[str]:
+        fired = []
+        while not is_over.is_set():
+            with contextlib.suppress(TransportClosed):
+                fired.append(bus.auth.user_deleted.fire(username="ann").id)
+        return fired
+
+    with ThreadPoolExecutor(4) as threads:
+        firing = [threads.submit(fire_on) for _ in range(4)]
+        try:
+            for _ in range(200):
+                bus.client.close()
+        finally:
+            is_over.set()
+        fired = [event_id for thread in firing for event_id in thread.result(PATIENCE)]
+
+    stored = {entry.message.id for entry in take_waiting(broker, bus)}
+    assert fired
+    assert stored.issuperset(fired)
 
 
 # Processes

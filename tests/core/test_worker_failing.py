@@ -18,7 +18,7 @@ from core.support import (
     take_waiting,
 )
 from lightbus import OnError, Worker
-from lightbus.exceptions import InvalidConfig, StuckHandler
+from lightbus.exceptions import InvalidConfig, StuckHandler, WorkerNotReusable
 from lightbus_memory.broker import Broker
 
 
@@ -221,3 +221,59 @@ async def test_on_error_given_to_listen_decides_for_that_listener_alone(
 
     with pytest.raises(Broken, match="bob"):
         await running
+
+
+async def test_a_worker_that_can_not_serve_its_last_listener_leaves_none_running(
+    make_bus: MakeBus, broker: Broker, broker_name: str
+) -> None:
+    apis = {"auth": {"event_transport": {"memory": {"name": broker_name}}}, "default": {}}
+    bus = make_bus(others=apis)
+    bus.auth.user_deleted.listen(raise_broken, listener_name="not-reached")
+    bus.elsewhere.happened.listen(raise_broken, listener_name="no-transport")
+    worker = Worker(bus)
+
+    with pytest.raises(InvalidConfig):
+        await worker.start()
+    await bus.auth.user_deleted.fire_async(username="ann")
+
+    assert names(take_waiting(broker, bus)) == ["ann"]
+
+
+async def test_a_worker_beside_other_code_stops_when_a_listener_fails(
+    make_bus: MakeBus, received: Received
+) -> None:
+    bus = make_bus()
+    bus.client.on_stop(lambda: received.add("stopped"))
+    bus.auth.user_deleted.listen(raise_broken, listener_name="fails")
+
+    async def other_code() -> None:
+        async with Worker(bus):
+            await bus.auth.user_deleted.fire_async(username="ann")
+            assert await received.next() == "stopped"
+
+    with pytest.raises(Broken, match="ann"):
+        await other_code()
+
+
+async def test_what_the_other_code_raises_is_not_hidden_by_the_listener_that_failed(
+    make_bus: MakeBus,
+) -> None:
+    bus = make_bus()
+    bus.auth.user_deleted.listen(raise_broken, listener_name="fails")
+
+    async def other_code() -> None:
+        async with Worker(bus) as worker:
+            await bus.auth.user_deleted.fire_async(username="ann")
+            await eventually(lambda: worker.failure)
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        await other_code()
+
+
+async def test_a_worker_runs_only_once(make_bus: MakeBus) -> None:
+    async with Worker(make_bus()) as worker:
+        with pytest.raises(WorkerNotReusable, match="Make another"):
+            await worker.start()
+        with pytest.raises(WorkerNotReusable):
+            await worker.run()
