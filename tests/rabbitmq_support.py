@@ -75,11 +75,14 @@ class Broker:
 
     async def put(self, exchange: str, routing_key: str, body: bytes, **properties: Any) -> None:
         """Send as a foreign program would."""
+        await self.put_raw(exchange, routing_key, body, Basic.Properties(**properties))
+
+    async def put_raw(
+        self, exchange: str, routing_key: str, body: bytes, properties: Basic.Properties
+    ) -> None:
+        """Send with properties that are already made."""
         await self.channel.basic_publish(
-            body,
-            exchange=exchange,
-            routing_key=routing_key,
-            properties=Basic.Properties(**properties),
+            body, exchange=exchange, routing_key=routing_key, properties=properties
         )
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from lightbus import Worker
 from lightbus.exceptions import TopologyMismatch
+from lightbus_rabbitmq import RabbitMQTransport
 from rabbitmq_node import RabbitMQNode
 from rabbitmq_support import Broker, MakeBus, Seen
 from tcp_proxy import running_proxy
@@ -133,3 +134,21 @@ async def test_what_was_not_begun_goes_back_when_the_worker_stops(
     await running
 
     assert (await broker.get(QUEUE)).body == b'{"username":"u1","email":"e"}'
+
+
+async def test_a_bus_whose_worker_ran_many_times_holds_on_to_nothing(make_bus: MakeBus) -> None:
+    bus = make_bus()
+    bus.auth.user_created.listen(lambda username: None, listener_name="welcome")
+
+    async def tasks_beside_a_worker() -> int:
+        async with Worker(bus):
+            return len(asyncio.all_tasks())
+
+    at_first = await tasks_beside_a_worker()
+    for _ in range(10):
+        at_last = await tasks_beside_a_worker()
+
+    assert at_last <= at_first
+    transport = bus.client.open_transport("auth").transport
+    assert isinstance(transport, RabbitMQTransport)
+    assert len(transport._streams) == 1

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from lightbus import EventMessage, OnError, Worker
+from lightbus import OnError, Worker
 from rabbitmq_support import Broker, MakeBus, Seen, headers_of
 
 DEAD = "lightbus:shop:dead"
@@ -286,65 +286,6 @@ async def test_timeouts_are_counted_and_end_in_a_dead_letter(
     headers = headers_of(letter)
     assert headers["lightbus-error-type"] == "lightbus.exceptions.HandlerTimeout"
     assert headers["lightbus-attempt"] == 2
-
-
-@pytest.mark.parametrize("body", [b"", b"\xff\xfe", b"[1, 2]", b'"text"', b"{" * 100_000])
-async def test_a_body_that_is_no_json_object_becomes_a_dead_letter(
-    make_bus: MakeBus, broker: Broker, body: bytes
-) -> None:
-    bus = make_bus()
-    seen = Seen[str]()
-    bus.auth.user_created.listen(lambda username: seen.add(username), listener_name="welcome")
-    async with Worker(bus) as worker:
-        await broker.put("lightbus:auth", "user_created", body)
-        letter = await broker.wait_for_message(DEAD)
-        await bus.auth.user_created.fire_async(username="ada", email="e")
-        await seen.wait_for(1)
-        assert worker.failure is None
-
-    assert letter.body == body
-    assert headers_of(letter)["lightbus-error-type"].endswith("UndecodableEvent")
-
-
-async def test_hostile_headers_harm_nothing(make_bus: MakeBus, broker: Broker) -> None:
-    bus = make_bus()
-    seen = Seen[EventMessage]()
-
-    async def welcome(event: EventMessage) -> None:
-        await seen.add(event)
-
-    bus.auth.user_created.listen(welcome, listener_name="welcome")
-    hostile = {
-        "lightbus-attempt": "many",
-        "lightbus-api-version": -7,
-        "cloudEvents:time": "yesterday",
-        "lightbus-first-failed-at": {"a": [1]},
-    }
-    async with Worker(bus):
-        await broker.put("lightbus:auth", "user_created", b"{}", headers=hostile)
-        await broker.put("lightbus:auth", "user_created", b"{}", message_type="other.thing")
-        events = await seen.wait_for(2)
-
-    assert [event.canonical_name for event in events] == ["auth.user_created"] * 2
-    assert events[0].version == 1
-
-
-async def test_a_foreign_sender_needs_no_more_than_a_json_body(
-    make_bus: MakeBus, broker: Broker
-) -> None:
-    bus = make_bus()
-    seen = Seen[EventMessage]()
-
-    async def welcome(event: EventMessage, username: str) -> None:
-        await seen.add(event)
-
-    bus.auth.user_created.listen(welcome, listener_name="welcome")
-    async with Worker(bus):
-        await broker.put("lightbus:auth", "user_created", b'{"username": "ada"}')
-        (event,) = await seen.wait_for(1)
-
-    assert event.kwargs == {"username": "ada"}
-    assert event.id
 
 
 async def test_the_seeds_handler_that_asks_for_too_much_fails_with_a_clear_message(

@@ -49,7 +49,7 @@ class MemoryTransport(EventTransport):
 
     async def subscribe(self, subscription: Subscription) -> MemoryStream:
         stream = MemoryStream(self._broker, self._broker.declare(subscription), subscription)
-        self._streams.append(stream)
+        self._streams = [*(open_ for open_ in self._streams if not open_.is_closed), stream]
         return stream
 
     async def close(self) -> None:
@@ -66,6 +66,7 @@ class MemoryStream(DeliveryStream):
         self.broker = broker
         self.queue = queue
         self._unsettled: set[MemoryDelivery] = set()
+        self.is_closed = False
         self._is_stopped = False
         self._wake = asyncio.Event()
         queue.add_taker(self._wake)
@@ -96,6 +97,7 @@ class MemoryStream(DeliveryStream):
 
     async def aclose(self) -> None:
         await self.stop()
+        self.is_closed = True
         for delivery in list(self._unsettled):
             delivery.take_back()
 

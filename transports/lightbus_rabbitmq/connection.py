@@ -36,7 +36,7 @@ class Link:
     """
 
     def __init__(self, settings: RabbitMQSettings, name: str) -> None:
-        self.last_problem = "it was not tried yet"
+        self.last_problem = "it has not answered"
         self._settings = settings
         self._places = ", ".join(shown(url) for url in settings.urls)
         self._name = name

@@ -43,9 +43,13 @@ class RabbitMQStream(DeliveryStream):
         self._settings = settings
         self._channel: aiormq.abc.AbstractChannel | None = None
         self._consumer_tag = ""
+        self._is_careful = False
+        self._is_lost = False
+        self._changed = asyncio.Event()
         # Never longer than the prefetch, so it needs no bound of its own. None marks the end.
         self._received: asyncio.Queue[RabbitMQDelivery | None] = asyncio.Queue()
         self._error: TransportError | None = None
+        self.is_closed = False
         self._is_ended = False
         self._is_stopped = False
         self._keeper: asyncio.Task[None] | None = None
@@ -57,8 +61,8 @@ class RabbitMQStream(DeliveryStream):
             TopologyMismatch: The broker holds an object with other settings.
             TransportRefused: The broker's permissions do not allow it.
         """
-        lost = await self._consume_again()
-        self._keeper = asyncio.create_task(self._keep(lost))
+        await self._consume_again(self._prefetch)
+        self._keeper = asyncio.create_task(self._keep())
 
     def __aiter__(self) -> Self:
         return self
@@ -81,7 +85,7 @@ class RabbitMQStream(DeliveryStream):
         self._is_stopped = True
         self._end(self._error)
         await self._stop_keeper()
-        await self._cancel_consumer()
+        await self._cancel_consumer(self._consumer_tag)
         held = [self._received.get_nowait() for _ in range(self._received.qsize())]
         self._received.put_nowait(None)
         for delivery in held:
@@ -90,6 +94,7 @@ class RabbitMQStream(DeliveryStream):
 
     async def aclose(self) -> None:
         await self.stop()
+        self.is_closed = True
         # The broker answers once it has seen every settlement, and then takes back the rest.
         if self._channel is not None:
             await _close_quietly(self._channel, self._settings.operation_timeout)
@@ -104,35 +109,54 @@ class RabbitMQStream(DeliveryStream):
             self._keeper.cancel()
             await asyncio.wait({self._keeper})
 
-    async def _cancel_consumer(self) -> None:
+    async def _cancel_consumer(self, tag: str) -> None:
         channel = self._channel
         if channel is None or channel.is_closed:
             return
         try:
             async with asyncio.timeout(self._settings.operation_timeout):
-                await channel.basic_cancel(self._consumer_tag)
+                await channel.basic_cancel(tag)
         except (Exception, asyncio.CancelledError) as error:
             if translated(error, "to cancel a consumer") is None and not isinstance(
                 error, TimeoutError
             ):
                 raise
 
-    async def _keep(self, lost: asyncio.Event) -> None:
+    async def _keep(self) -> None:
         try:
             while True:
-                await lost.wait()
-                _log.warning("A listener lost its consumer; restoring it.", **self._fields())
-                if self._channel is not None:
-                    await _close_quietly(self._channel, self._settings.operation_timeout)
-                lost = await self._consume_again()
-                _log.info("A listener's consumer is restored.", **self._fields())
+                await self._changed.wait()
+                self._changed.clear()
+                if self._is_lost:
+                    await self._restore()
+                elif self._is_careful and self._channel is not None:
+                    await self._take_more(self._channel)
         except TransportError as error:
             self._end(error)
 
-    async def _consume_again(self) -> asyncio.Event:
+    async def _restore(self) -> None:
+        _log.warning("A listener lost its consumer; restoring it.", **self._fields())
+        if self._channel is not None:
+            await _close_quietly(self._channel, self._settings.operation_timeout)
+        # What ended the connection may be the next event, whose properties the driver can not read.
+        # Taken alone, it is the only one that the broker counts as returned.
+        await self._consume_again(1)
+        _log.info("A listener's consumer is restored.", **self._fields())
+
+    async def _take_more(self, channel: aiormq.abc.AbstractChannel) -> None:
+        """Replace a consumer of one event at a time, now that it has received one."""
+        careful = self._consumer_tag
+        try:
+            await self._start_consumer(channel, self._prefetch)
+            await self._cancel_consumer(careful)
+        except ConnectionLost:
+            self._note_lost(channel)
+
+    async def _consume_again(self, prefetch: int) -> None:
         for wait in growing_waits():
             try:
-                return await self._consume()
+                await self._consume(prefetch)
+                return
             except ConnectionLost as error:
                 _log.warning(
                     "A listener could not start to consume; trying again.",
@@ -141,20 +165,29 @@ class RabbitMQStream(DeliveryStream):
                     **self._fields(),
                 )
                 await asyncio.sleep(wait)
-        raise AssertionError("the waits never end")
 
-    async def _consume(self) -> asyncio.Event:
-        """Start to consume and return what is set once the consumer is lost."""
+    async def _consume(self, prefetch: int) -> None:
         await topology.ensure_subscription(
             self._link, self._subscription, timeout=self._settings.operation_timeout
         )
         channel = await self._link.channel(confirms=False)
-        lost = asyncio.Event()
-        channel.closing.add_done_callback(lambda _: lost.set())
-        channel.on_consumer_cancel_callbacks.add(lambda _: lost.set())
+        channel.closing.add_done_callback(lambda _: self._note_lost(channel))
+        channel.on_consumer_cancel_callbacks.add(lambda _: self._note_lost(channel))
+        self._channel = channel
+        self._is_lost = False
+        self._changed.clear()
+        await self._start_consumer(channel, prefetch)
+
+    def _note_lost(self, channel: aiormq.abc.AbstractChannel) -> None:
+        if channel is self._channel:
+            self._is_lost = True
+            self._changed.set()
+
+    async def _start_consumer(self, channel: aiormq.abc.AbstractChannel, prefetch: int) -> None:
+        self._is_careful = prefetch < self._prefetch
         try:
             async with asyncio.timeout(self._settings.operation_timeout):
-                await channel.basic_qos(prefetch_count=self._prefetch)
+                await channel.basic_qos(prefetch_count=prefetch)
                 started = await channel.basic_consume(self.queue, self._receiver(channel))
         except TimeoutError as error:
             await _close_quietly(channel, self._settings.operation_timeout)
@@ -163,9 +196,7 @@ class RabbitMQStream(DeliveryStream):
             if meaning := translated(error, f"to consume from {self.queue!r}"):
                 raise meaning from error
             raise
-        self._channel = channel
         self._consumer_tag = str(started.consumer_tag)
-        return lost
 
     @property
     def _prefetch(self) -> int:
@@ -181,6 +212,8 @@ class RabbitMQStream(DeliveryStream):
             self._received.put_nowait(
                 RabbitMQDelivery(delivered, channel, self._publisher, self._subscription)
             )
+            if self._is_careful:
+                self._changed.set()
 
         return receive
 

@@ -66,7 +66,9 @@ class RabbitMQDelivery(Delivery):
             tag = self._tag
             await self._settle(lambda: self._channel.basic_reject(tag, requeue=True, wait=False))
             return
-        await self._delay(after, attempt=self.attempt + 1, first_failed_at=self._first_failed_at())
+        now = datetime.now(UTC).isoformat()
+        first_failed_at = headers.first_failed_at(self._delivered) or now
+        await self._delay(after, attempt=self.attempt + 1, first_failed_at=first_failed_at)
 
     async def defer(self, *, after: float) -> None:
         await self._delay(after, attempt=self.attempt)
@@ -77,7 +79,8 @@ class RabbitMQDelivery(Delivery):
             queue=self._queue,
             api_name=self.message.api_name,
             event_name=self.message.event_name,
-            first_failed_at=headers.headers_of(self._delivered).get(headers.FIRST_FAILED_AT),
+            first_failed_at=headers.first_failed_at(self._delivered),
+            frame_size=self._frame_size,
         )
         await self._copy_and_ack(
             "", names.dead_letter_queue(self._subscription.service_name), **story
@@ -98,7 +101,9 @@ class RabbitMQDelivery(Delivery):
         # The copy is safe before the original goes: in between, both exist, never neither.
         if self._is_settled or self._is_lost_said():
             return
-        properties = headers.copied(self._delivered, self.message, **added)
+        properties = headers.copied(
+            self._delivered, self.message, frame_size=self._frame_size, **added
+        )
         await self._publisher.send_copy(exchange, routing_key, self.message.body, properties)
         await self.ack()
 
@@ -123,13 +128,13 @@ class RabbitMQDelivery(Delivery):
             **self._fields(),
         )
 
-    def _first_failed_at(self) -> str:
-        earlier = headers.headers_of(self._delivered).get(headers.FIRST_FAILED_AT)
-        return earlier if isinstance(earlier, str) else datetime.now(UTC).isoformat()
-
     @property
     def _queue(self) -> str:
         return names.listener_queue(self._subscription)
+
+    @property
+    def _frame_size(self) -> int:
+        return int(self._channel.connection.connection_tune.frame_max)
 
     @property
     def _tag(self) -> int:

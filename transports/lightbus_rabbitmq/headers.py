@@ -5,6 +5,7 @@ What comes in is hostile until it is read here: any property may be missing or o
 
 from __future__ import annotations
 
+import struct
 import uuid
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -20,11 +21,15 @@ from lightbus.message import EventMessage
 ATTEMPT = "lightbus-attempt"
 FIRST_FAILED_AT = "lightbus-first-failed-at"
 _VERSION = "lightbus-api-version"
+_HEADERS_DROPPED = "lightbus-headers-dropped"
 _PERSISTENT = 2
 
-# All properties travel in one frame, of at most 128 KiB (RabbitMQ's frame_max).
-_LONGEST_TRACEBACK = 48 * 1024
-_LONGEST_TEXT = 4 * 1024
+# An AMQP timestamp has no sign (AMQP 0-9-1, section 4.2.5.4).
+_FIRST_TIME = datetime(1970, 1, 1, tzinfo=UTC)
+
+# All properties travel in one frame. This is what it holds beside them: its own head and end, and
+# the class, the weight and the size of the body (AMQP 0-9-1, sections 4.2.3 and 4.2.6.1).
+_REST_OF_FRAME = 8 + 12
 
 
 def properties_of(message: EventMessage) -> Basic.Properties:
@@ -89,34 +94,52 @@ def headers_of(delivered: DeliveredMessage) -> Mapping[str, Any]:
     return headers if isinstance(headers, Mapping) else {}
 
 
-def copied(delivered: DeliveredMessage, message: EventMessage, **added: Any) -> Basic.Properties:
+def copied(
+    delivered: DeliveredMessage, message: EventMessage, *, frame_size: int, **added: Any
+) -> Basic.Properties:
     """Return the properties for a copy of `delivered`, without what its queues noted on it.
+
+    Headers of its sender that can not be sent again, because they do not fit beside `added` into a
+    frame of `frame_size` bytes, or hold what the driver can read but not write, are dropped.
 
     `message` names the event, which the copy's routing key does not.
     """
     original = delivered.header.properties
-    return Basic.Properties(
+    properties = Basic.Properties(
         content_type=original.content_type,
         content_encoding=original.content_encoding,
         correlation_id=original.correlation_id,
         delivery_mode=_PERSISTENT,
         message_id=message.id,
         message_type=message.canonical_name,
-        timestamp=original.timestamp,
+        timestamp=message.fired_at,
         app_id=original.app_id,
         headers={**_without_notes(headers_of(delivered)), **added},
     )
+    if not _can_be_sent(properties, frame_size):
+        own = properties_of(message).headers or {}
+        properties.headers = {**own, **added, _HEADERS_DROPPED: True}
+    return properties
 
 
 def failure_headers(
-    failure: Failure, *, queue: str, api_name: str, event_name: str, first_failed_at: Any
+    failure: Failure,
+    *,
+    queue: str,
+    api_name: str,
+    event_name: str,
+    first_failed_at: str | None,
+    frame_size: int,
 ) -> dict[str, Any]:
-    """Return the story of `failure` as the headers of a dead letter."""
+    """Return the story of `failure` as the headers of a dead letter.
+
+    Its long parts are cut, so that the story takes less than half of a frame of `frame_size` bytes.
+    """
     failed_at = failure.failed_at.isoformat()
     return {
-        "lightbus-error-type": _cut(failure.error_type, _LONGEST_TEXT),
-        "lightbus-error-message": _cut(failure.error_message, _LONGEST_TEXT),
-        "lightbus-traceback": _cut(failure.traceback, _LONGEST_TRACEBACK),
+        "lightbus-error-type": _cut(failure.error_type, frame_size // 32),
+        "lightbus-error-message": _cut(failure.error_message, frame_size // 32),
+        "lightbus-traceback": _cut(failure.traceback, frame_size // 3),
         "lightbus-service": failure.service_name,
         "lightbus-process": failure.process_name,
         "lightbus-host": failure.hostname,
@@ -126,17 +149,32 @@ def failure_headers(
         "lightbus-event": event_name,
         "lightbus-queue": queue,
         ATTEMPT: failure.attempt,
-        FIRST_FAILED_AT: first_failed_at if isinstance(first_failed_at, str) else failed_at,
+        FIRST_FAILED_AT: first_failed_at or failed_at,
         "lightbus-last-failed-at": failed_at,
     }
 
 
+def first_failed_at(delivered: DeliveredMessage) -> str | None:
+    """Return when an attempt at the event failed first, in ISO 8601; None where none did."""
+    noted = _time(headers_of(delivered).get(FIRST_FAILED_AT))
+    return noted.isoformat() if noted else None
+
+
+def _can_be_sent(properties: Basic.Properties, frame_size: int) -> bool:
+    try:
+        return len(properties.marshal()) + _REST_OF_FRAME <= frame_size
+    except (TypeError, ValueError, struct.error):
+        return False
+
+
 def _without_notes(headers: Mapping[str, Any]) -> dict[str, Any]:
-    # x-death, x-first-death-queue, x-last-death-reason, x-delivery-count, x-acquired-count ...
+    # x-death, x-first-death-queue, x-last-death-reason, x-delivery-count, x-acquired-count ... With
+    # CC, the sender named further queues, and a copy is not for those.
     return {
         name: value
         for name, value in headers.items()
         if not (name.startswith("x-") and ("death" in name or name.endswith("-count")))
+        and name not in ("CC", "BCC")
     }
 
 
@@ -154,12 +192,16 @@ def _whole_number(value: Any, *, default: int) -> int:
 
 def _fired_at(headers: Mapping[str, Any], properties: Basic.Properties) -> datetime:
     # The header is exact; the property knows whole seconds only.
-    exact = headers.get("cloudEvents:time")
-    if isinstance(exact, str):
-        try:
-            return datetime.fromisoformat(exact).astimezone(UTC)
-        except (ValueError, OverflowError):
-            pass
+    if exact := _time(headers.get("cloudEvents:time")):
+        return exact
     if isinstance(properties.timestamp, datetime):
         return properties.timestamp.astimezone(UTC)
     return datetime.now(UTC)
+
+
+def _time(value: Any) -> datetime | None:
+    try:
+        time = datetime.fromisoformat(value).astimezone(UTC)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return time if time >= _FIRST_TIME else None

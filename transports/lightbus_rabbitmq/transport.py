@@ -61,8 +61,12 @@ class RabbitMQTransport(EventTransport):
 
     async def subscribe(self, subscription: Subscription) -> RabbitMQStream:
         stream = RabbitMQStream(self._consuming, self._publisher, self._settings, subscription)
-        await stream.start()
-        self._streams.append(stream)
+        try:
+            await stream.start()
+        except BaseException:
+            await stream.aclose()
+            raise
+        self._streams = [*(open_ for open_ in self._streams if not open_.is_closed), stream]
         return stream
 
     async def close(self) -> None:
