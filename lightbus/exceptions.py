@@ -76,7 +76,7 @@ class InvalidName(ApiError):
     """
 
     def __init__(self, kind: str, name: object, reason: str) -> None:
-        super().__init__(f"{name!r} can not be the name of a {kind}: {reason}.")
+        super().__init__(f"Invalid {kind} name {name!r}: {reason}.")
         self.kind = kind
         self.name = name
 

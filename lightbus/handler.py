@@ -117,7 +117,7 @@ def is_async(handler: Handler) -> bool:
     """Return whether calling `handler` makes a coroutine, as far as can be told before."""
     while isinstance(handler, functools.partial):
         handler = handler.func
-    call = getattr(handler, "__call__", None)  # noqa: B004 - the bound method is wanted itself
+    call = type(handler).__call__
     return inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(call)
 
 

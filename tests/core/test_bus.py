@@ -246,7 +246,7 @@ def test_the_same_listener_name_on_two_apis_is_fine(bus: Bus) -> None:
     ],
 )
 def test_a_name_that_brokers_can_not_use_is_refused(bus: Bus, name: Any, reason: str) -> None:
-    with pytest.raises(InvalidName, match=f"can not be the name of a listener: {reason}"):
+    with pytest.raises(InvalidName, match=f"Invalid listener name .*: {reason}"):
         bus.auth.user_deleted.listen(ignore, listener_name=name)
 
 

@@ -1,0 +1,217 @@
+"""What a handler is called with."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+import lightbus
+from lightbus import EventMessage
+from lightbus.exceptions import InvalidEventListener
+from lightbus.handler import is_async, name_of, plan_call
+
+FIELDS = {"username": "ann", "email": "a@b"}
+MESSAGE = EventMessage.create("auth", "user_created", FIELDS)
+
+Call = tuple[tuple[Any, ...], dict[str, Any]]
+
+
+def called(
+    handler: Callable[..., Any], *, fields: dict[str, Any] = FIELDS, is_known: bool = True
+) -> Any:
+    """Call `handler` as a delivery of these fields would."""
+    plan = plan_call(handler, "auth.user_created", tuple(fields) if is_known else None)
+    args, kwargs = plan.arguments(MESSAGE, dict(fields))
+    return handler(*args, **kwargs)
+
+
+class Methods:
+    """Handlers that are no plain functions."""
+
+    def bound(self, username: str) -> Call:
+        return (username,), {}
+
+    @classmethod
+    def of_class(cls, username: str) -> Call:
+        return (username,), {}
+
+    @staticmethod
+    def static(username: str) -> Call:
+        return (username,), {}
+
+    def __call__(self, username: str) -> Call:
+        return (username,), {}
+
+
+def with_prefix(prefix: str, username: str) -> Call:
+    return (username,), {}
+
+
+def logged(handler: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(handler)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        return handler(*args, **kwargs)
+
+    return wrapper
+
+
+# Fields
+
+
+def test_fields_are_given_by_name_and_the_rest_is_dropped() -> None:
+    assert called(lambda email: email) == "a@b"
+    assert called(lambda: "nothing") == "nothing"
+    assert called(lambda *, username: username) == "ann"
+    assert called(lambda email, username: (email, username)) == ("a@b", "ann")
+
+
+def test_a_handler_may_take_all_fields() -> None:
+    assert called(lambda **fields: fields) == FIELDS
+    assert called(lambda username, **others: (username, others)) == ("ann", {"email": "a@b"})
+
+
+def test_a_handler_may_take_fields_by_position() -> None:
+    def handler(email: str, username: str, /) -> tuple[str, str]:
+        return email, username
+
+    assert called(handler) == ("a@b", "ann")
+
+
+def test_a_default_stands_in_for_a_field_that_the_event_has_not() -> None:
+    assert called(lambda username, age=7: (username, age)) == ("ann", 7)
+
+
+@pytest.mark.parametrize(
+    "handler",
+    [
+        Methods().bound,
+        Methods.of_class,
+        Methods.static,
+        Methods(),
+        functools.partial(with_prefix, "Dr."),
+        functools.partial(with_prefix, prefix="Dr."),
+        logged(Methods().bound),
+    ],
+    ids=["method", "class method", "static", "callable", "partial", "keyword partial", "wrapped"],
+)
+def test_whatever_can_be_called_can_listen(handler: Callable[..., Any]) -> None:
+    assert called(handler) == (("ann",), {})
+
+
+# The message
+
+
+def by_hint(first: EventMessage, email: str) -> tuple[EventMessage, str]:
+    return first, email
+
+
+def by_text(first: lightbus.EventMessage, email: str) -> tuple[EventMessage, str]:
+    return first, email
+
+
+def beside_unknown(first: EventMessage, email: NotDefined) -> Any:  # type: ignore[name-defined]  # noqa: F821
+    return first, email
+
+
+@pytest.mark.parametrize("is_known", [True, False], ids=["API known", "API unknown"])
+@pytest.mark.parametrize(
+    "handler",
+    [
+        lambda event, email: (event, email),
+        lambda event_message, email: (event_message, email),
+        by_hint,
+        by_text,
+        beside_unknown,
+    ],
+    ids=["event", "event_message", "hint", "dotted hint", "beside an unknown hint"],
+)
+def test_a_first_parameter_that_asks_for_the_message_gets_it(
+    handler: Callable[..., Any],
+    is_known: bool,  # noqa: FBT001 - a case of the test
+) -> None:
+    assert called(handler, is_known=is_known) == (MESSAGE, "a@b")
+
+
+def test_a_first_parameter_that_is_no_field_gets_the_message_too() -> None:
+    assert called(lambda message, email: (message, email)) == (MESSAGE, "a@b")
+
+
+def test_a_first_parameter_that_is_no_field_and_has_a_default_keeps_it() -> None:
+    assert called(lambda retries=3: retries) == 3
+
+
+def test_where_the_fields_are_not_known_a_first_parameter_is_a_field() -> None:
+    assert called(lambda username: username, is_known=False) == "ann"
+
+
+# What can not be called
+
+
+def test_a_field_that_the_event_is_known_not_to_have_is_named_at_once() -> None:
+    with pytest.raises(InvalidEventListener) as raised:
+        plan_call(lambda username, phone, fax: None, "auth.user_created", tuple(FIELDS))
+
+    assert "requires 'phone', 'fax', which event auth.user_created does not have" in str(
+        raised.value
+    )
+    assert "it has 'username', 'email'" in str(raised.value)
+
+
+def test_a_field_that_turns_out_to_be_missing_is_named_on_delivery() -> None:
+    plan = plan_call(lambda username, email: None, "auth.user_deleted", None)
+
+    with pytest.raises(InvalidEventListener, match=r"requires 'email'.*it has 'username'"):
+        plan.arguments(MESSAGE, {"username": "ann"})
+
+
+@pytest.mark.parametrize("handler", [None, "handle", 3])
+def test_what_is_not_callable_is_refused(handler: Any) -> None:
+    with pytest.raises(InvalidEventListener, match="it is not callable"):
+        plan_call(handler, "auth.user_created", None)
+
+
+def test_a_callable_without_a_signature_is_refused() -> None:
+    with pytest.raises(InvalidEventListener, match="its signature is not known"):
+        plan_call(dict, "auth.user_created", None)
+
+
+# Names and kinds
+
+
+@pytest.mark.parametrize(
+    ("handler", "name"),
+    [
+        (with_prefix, "with_prefix"),
+        (functools.partial(with_prefix, "Dr."), "with_prefix"),
+        (Methods().bound, "bound"),
+        (Methods(), "Methods"),
+    ],
+    ids=["function", "partial", "method", "callable"],
+)
+def test_a_handler_has_a_name_for_people(handler: Callable[..., Any], name: str) -> None:
+    assert name_of(handler) == name
+
+
+class AsyncCallable:
+    """Async when called."""
+
+    async def __call__(self, username: str) -> None: ...
+
+    async def method(self, username: str) -> None: ...
+
+
+@pytest.mark.parametrize(
+    "handler",
+    [AsyncCallable(), AsyncCallable().method, functools.partial(AsyncCallable().method, "ann")],
+    ids=["callable", "method", "partial"],
+)
+def test_what_makes_a_coroutine_is_async(handler: Callable[..., Any]) -> None:
+    assert is_async(handler)
+
+
+@pytest.mark.parametrize("handler", [with_prefix, Methods(), AsyncCallable])
+def test_what_makes_none_is_not(handler: Callable[..., Any]) -> None:
+    assert not is_async(handler)
