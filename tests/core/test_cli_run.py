@@ -1,0 +1,235 @@
+"""`lightbus run`: what it says and how it exits, in processes of its own, as a user starts it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+TIMEOUT = 20.0
+MEMORY = {"service_name": "shop", "apis": {"default": {"event_transport": {"memory": {}}}}}
+BUS = """
+import lightbus
+from lightbus import Api, Event
+
+bus = lightbus.create()
+
+
+class AuthApi(Api):
+    user_deleted = Event("username")
+
+    class Meta:
+        name = "auth"
+
+
+bus.client.register_api(AuthApi)
+"""
+LISTENER = """
+bus.auth.user_deleted.listen(lambda username: None, listener_name="gather")
+"""
+FIRES_ON_START = """
+@bus.client.on_start()
+def on_start():
+    bus.auth.user_deleted.fire(username="ann")
+"""
+
+Run = Callable[..., subprocess.Popen[str]]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Iterator[Run]:
+    """Starts `lightbus run` in a folder with this bus module and config, and ends it."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(
+        bus: str | None = BUS,
+        *arguments: str,
+        config: dict[str, Any] | None = None,
+        before: str = "",
+        **environment: str,
+    ) -> subprocess.Popen[str]:
+        if bus is not None:
+            (tmp_path / "bus.py").write_text(bus)
+        if not (tmp_path / "lightbus.json").exists():
+            (tmp_path / "lightbus.json").write_text(
+                json.dumps(MEMORY if config is None else config)
+            )
+        code = f"import sys\n{before}\nfrom lightbus.cli import main\nmain()"
+        process = subprocess.Popen(
+            [sys.executable, "-c", code, "run", *arguments],
+            cwd=tmp_path,
+            env={"PATH": os.environ["PATH"], **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate(timeout=TIMEOUT)
+
+
+def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
+    """Wait for the process; return its exit code and what it said on standard error."""
+    _, said = process.communicate(timeout=TIMEOUT)
+    return process.returncode, said
+
+
+def said_until(process: subprocess.Popen[str], event: str) -> list[dict[str, Any]]:
+    """Return the log lines up to the one with this text."""
+    assert process.stderr is not None
+    lines: list[dict[str, Any]] = []
+    for line in process.stderr:
+        lines.append(json.loads(line))
+        if lines[-1]["event"].startswith(event):
+            return lines
+    raise AssertionError(f"never said {event!r}: {lines}")
+
+
+def test_its_first_lines_say_what_it_serves(run: Run) -> None:
+    lines = said_until(run(BUS + LISTENER), "Ready.")
+
+    by_event = {line["event"]: line for line in lines}
+    assert list(by_event) == [
+        next(event for event in by_event if event.startswith("Lightbus 0.")),
+        "Using memory (this process's memory, named 'default').",
+        "Listening.",
+        "Ready. Ctrl-C stops.",
+    ]
+    assert (lines[0]["service"], lines[0]["config"]) == ("shop", "lightbus.json")
+    assert lines[1]["apis"] == "auth"
+    assert (lines[2]["listener"], lines[2]["events"]) == ("gather", "auth.user_deleted")
+    assert lines[2]["on_error"] == "SHUTDOWN"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_asked_to_stop_it_exits_with_0(run: Run, number: signal.Signals) -> None:
+    process = run(BUS + LISTENER)
+    said_until(process, "Ready.")
+    process.send_signal(number)
+
+    assert ended(process)[0] == 0
+
+
+def test_a_listener_that_fails_ends_it_with_1_and_the_traceback_once(run: Run) -> None:
+    fails = """
+def fails(username):
+    raise ValueError("no database")
+
+
+bus.auth.user_deleted.listen(fails, listener_name="gather")
+"""
+    code, said = ended(run(BUS + fails + FIRES_ON_START))
+
+    assert code == 1
+    assert said.count("Traceback") == 1
+    assert "Stopped, for a listener or a hook failed: ValueError: no database" in said
+
+
+@pytest.mark.parametrize("moment", ["on_start", "on_stop"])
+def test_a_hook_that_fails_ends_it_with_1(run: Run, moment: str) -> None:
+    fails = f"""
+@bus.client.{moment}()
+def fails():
+    raise ValueError("no database")
+"""
+    process = run(BUS + fails)
+    if moment == "on_stop":
+        said_until(process, "Ready.")
+        process.send_signal(signal.SIGTERM)
+    code, said = ended(process)
+
+    assert code == 1
+    assert "ValueError: no database" in said
+
+
+WRONG_BUS_MODULES = {
+    "missing": (None, "Bus module 'bus' was not found; looked in "),
+    "without a bus": ("x = 1", "has no attribute 'bus'. Add to it: bus = lightbus.create()"),
+    "with another bus": ("bus = 3", "has a 'bus' that is 3."),
+    "that raises": ("1 / 0", "raised ZeroDivisionError: division by zero ("),
+    "that exits": ("raise SystemExit(0)", "raised SystemExit: 0 ("),
+    "no Python": ("def", "raised SyntaxError: invalid syntax"),
+    "that imports what is missing": ("import not_there", "needs 'not_there', which is not"),
+}
+
+
+@pytest.mark.parametrize(
+    ("bus", "told"), list(WRONG_BUS_MODULES.values()), ids=list(WRONG_BUS_MODULES)
+)
+def test_a_wrong_bus_module_ends_it_with_2_and_one_line(
+    run: Run, bus: str | None, told: str
+) -> None:
+    code, said = ended(run(bus))
+
+    assert code == 2
+    assert told in json.loads(said)["event"]
+
+
+WRONG_CONFIGS: dict[str, tuple[dict[str, Any], str]] = {
+    "an unknown setting": ({"servicename": "x"}, "Did you mean 'service_name'?"),
+    "an unset variable": ({"service_name": "${NOT_SET}"}, "'NOT_SET' is not set"),
+    "no name": ({"service_name": "a:b"}, "Invalid service name 'a:b': it holds ':'."),
+    "an unknown transport": (
+        {"apis": {"default": {"event_transport": {"memry": {}}}}},
+        "Transport 'memry' is not installed. Did you mean 'memory'?",
+    ),
+    "no transport": ({}, "no transport is configured for the API 'auth'"),
+}
+
+
+@pytest.mark.parametrize(("config", "told"), list(WRONG_CONFIGS.values()), ids=list(WRONG_CONFIGS))
+def test_a_wrong_config_ends_it_with_2_and_no_traceback(
+    run: Run, config: dict[str, Any], told: str
+) -> None:
+    code, said = ended(run(BUS + LISTENER, config=config))
+
+    assert code == 2
+    assert told in said
+    assert "Traceback" not in said
+
+
+def test_a_transport_whose_extra_is_missing_says_how_to_install_it(run: Run) -> None:
+    config = {"apis": {"default": {"event_transport": {"rabbitmq": {"url": "amqp://x/"}}}}}
+    code, said = ended(run(BUS, config=config, before="sys.modules['aio_pika'] = None"))
+
+    assert code == 2
+    assert "pip install 'lightbus[rabbitmq]'" in json.loads(said)["event"]
+
+
+def test_an_unknown_option_is_told_with_the_near_one(run: Run) -> None:
+    code, said = ended(run(BUS, "--servce-name", "x"))
+
+    assert code == 2
+    assert "'--service-name'" in said
+    assert "Traceback" not in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment"),
+    [(("--bus", "elsewhere"), {}), ((), {"LIGHTBUS_MODULE": "elsewhere"})],
+    ids=["option", "environment"],
+)
+def test_the_bus_module_can_be_named(
+    run: Run, tmp_path: Path, arguments: tuple[str, ...], environment: dict[str, str]
+) -> None:
+    (tmp_path / "elsewhere.py").write_text(BUS + LISTENER)
+
+    said_until(run(None, *arguments, **environment), "Ready.")
+
+
+def test_the_service_can_be_named_on_the_command_line(run: Run) -> None:
+    lines = said_until(run(BUS, "-s", "bank", "-p", "teller-{pid}"), "Lightbus")
+
+    assert lines[0]["service"] == "bank"
+    assert lines[0]["process"].startswith("teller-")

@@ -1,0 +1,279 @@
+"""The configuration: where it comes from, what it may say, and how a mistake in it is told."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import lightbus
+from lightbus import config as configuration
+from lightbus.config import Config, convert, load
+from lightbus.exceptions import InvalidConfig, InvalidName, LightbusException, TransportNotFound
+from lightbus_rabbitmq.settings import RabbitMQSettings
+
+PASSWORD = "correct-horse"
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder: empty, and called "shop"."""
+    shop = tmp_path / "shop"
+    shop.mkdir()
+    monkeypatch.chdir(shop)
+    for name in ("config_file", "service_name", "process_name"):
+        monkeypatch.setattr(configuration.command_line, name, None)
+    return shop
+
+
+def problem_of(config: dict[str, Any]) -> InvalidConfig:
+    """Return the error that creating a bus from `config` ends with."""
+    with pytest.raises(InvalidConfig) as raised:
+        lightbus.create(config)
+    return raised.value
+
+
+def default_api(**settings: Any) -> dict[str, Any]:
+    return {"apis": {"default": settings}}
+
+
+# Where it comes from
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("lightbus.yaml", "service_name: bank"),
+        ("lightbus.yml", "{service_name: bank}"),
+        ("lightbus.json", '{"service_name": "bank"}'),
+        ("lightbus.toml", 'service_name = "bank"'),
+    ],
+)
+def test_a_file_in_the_current_folder_is_found(folder: Path, name: str, text: str) -> None:
+    (folder / name).write_text(text)
+
+    assert load().service_name == "bank"
+    assert load().source == name
+
+
+def test_without_a_file_there_are_defaults_and_the_folders_name() -> None:
+    config = load()
+
+    assert (config.service_name, config.is_service_named) == ("shop", False)
+    assert config.api("auth").acknowledgement_timeout == 60
+    assert config.api("auth").max_attempts == 20
+    assert config.api("auth").fire_timeout == 30
+    assert config.process_name().endswith(f"-{os.getpid()}")
+
+
+def test_an_empty_file_says_nothing(folder: Path) -> None:
+    (folder / "lightbus.yaml").write_text("# nothing yet\n")
+
+    assert load().service_name == "shop"
+
+
+def test_two_files_in_one_folder_are_an_error(folder: Path) -> None:
+    (folder / "lightbus.yaml").touch()
+    (folder / "lightbus.toml").touch()
+
+    with pytest.raises(InvalidConfig, match=r"lightbus\.yaml and lightbus\.toml both exist"):
+        load()
+
+
+def test_what_is_closer_to_the_command_line_counts(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "lightbus.yaml").write_text("{service_name: from-file, process_name: from-file}")
+    assert load().service_name == "from-file"
+
+    monkeypatch.setenv("LIGHTBUS_SERVICE_NAME", "from-environment")
+    monkeypatch.setenv("LIGHTBUS_PROCESS_NAME", "from-environment")
+    assert load().service_name == "from-environment"
+    assert load().process_name() == "from-environment"
+
+    assert load(service_name="from-argument").service_name == "from-argument"
+    assert load(process_name="from-argument").process_name() == "from-argument"
+
+    monkeypatch.setattr(configuration.command_line, "service_name", "said")
+    monkeypatch.setattr(configuration.command_line, "process_name", "said")
+    assert load(service_name="from-argument").service_name == "said"
+    assert load(process_name="from-argument").process_name() == "said"
+
+
+def test_the_file_can_be_named_in_three_ways(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("default", "environment", "argument", "said"):
+        (folder / f"{name}.json").write_text(json.dumps({"service_name": name}))
+
+    monkeypatch.setenv("LIGHTBUS_CONFIG", "environment.json")
+    assert load().service_name == "environment"
+    assert load("argument.json").service_name == "argument"
+    assert lightbus.create(config_file="argument.json").client.config.service_name == "argument"
+    monkeypatch.setattr(configuration.command_line, "config_file", "said.json")
+    assert load("argument.json").service_name == "said"
+
+
+def test_an_api_takes_from_default_what_it_does_not_say_itself() -> None:
+    apis = {"default": {"max_attempts": 3, "fire_timeout": 1}, "auth": {"max_attempts": 5}}
+    config = load({"apis": apis})
+
+    assert (config.api("auth").max_attempts, config.api("auth").fire_timeout) == (5, 1)
+    assert config.api("other").max_attempts == 3
+
+
+# Variables
+
+
+def test_a_variable_is_filled_in_wherever_text_stands(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOST", "rabbit.example")
+    monkeypatch.setenv("SECONDS", "1.5")
+    (folder / "lightbus.yaml").write_text(
+        "apis: {default: {acknowledgement_timeout: '${SECONDS}',"
+        " event_transport: {rabbitmq: {url: ['amqp://${HOST}/', 'amqp://b.${HOST}/']}}}}"
+    )
+    api = load().api("auth")
+
+    assert api.acknowledgement_timeout == 1.5
+    assert api.event_transport["rabbitmq"] == {
+        "url": ["amqp://rabbit.example/", "amqp://b.rabbit.example/"]
+    }
+
+
+def test_a_variable_that_is_not_set_is_named_with_its_place(folder: Path) -> None:
+    (folder / "lightbus.yaml").write_text(
+        "apis: {default: {event_transport: {rabbitmq: {url: '${NOT_SET_AT_ALL}'}}}}"
+    )
+
+    with pytest.raises(InvalidConfig, match="'NOT_SET_AT_ALL' is not set") as raised:
+        load()
+
+    assert raised.value.source == "lightbus.yaml"
+    assert raised.value.path == "$.apis.default.event_transport.rabbitmq.url"
+
+
+# Mistakes
+
+
+@pytest.mark.parametrize(
+    ("config", "path", "problem"),
+    [
+        ({"servce_name": "x"}, "$", "no setting 'servce_name'. Did you mean 'service_name'?"),
+        ({"service_name": 3}, "$.service_name", "Expected `str | null`, got `int`"),
+        (default_api(max_atempts=3), "$.apis.default", "Did you mean 'max_attempts'?"),
+        (default_api(max_attempts=0), "$.apis.default.max_attempts", ">= 1"),
+        (default_api(fire_timeout="x"), "$.apis.default.fire_timeout", "Expected `float`"),
+        (default_api(fire_timeout=-1), "$.apis.default.fire_timeout", "> 0"),
+        ({"apis": []}, "$.apis", "Expected `object`"),
+        (
+            default_api(event_transport={"memory": {"nam": "x"}}),
+            "$.apis.default.event_transport.memory",
+            "Did you mean 'name'?",
+        ),
+        (
+            default_api(event_transport={"memory": {}, "rabbitmq": {}}),
+            "$.apis.default.event_transport",
+            "several transports (memory, rabbitmq)",
+        ),
+        (
+            default_api(event_transport={"rabbitmq": {"url": "http://x/"}}),
+            "$.apis.default.event_transport.rabbitmq",
+            "not of the form amqp://",
+        ),
+        (
+            default_api(event_transport={"rabbitmq": {}}),
+            "$.apis.default.event_transport.rabbitmq",
+            "missing required field `url`",
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_mistake_is_told_with_its_place(config: dict[str, Any], path: str, problem: str) -> None:
+    error = problem_of(config)
+
+    assert error.path == path
+    assert problem in str(error)
+    assert str(error).startswith(f"{error.source}: {path}: ")
+    assert "\n" not in str(error)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "problem"),
+    [
+        ("bad.yaml", "a: b: c", r"not valid yaml: mapping values are not allowed here \(line 1\)"),
+        ("bad.json", "{", "not valid json"),
+        ("bad.toml", "=", "not valid toml"),
+        ("bad.ini", "", "a config file ends in"),
+        ("bad.yaml", "- a list", "Expected `object`, got `array`"),
+    ],
+)
+def test_a_file_that_can_not_be_read_says_why(
+    folder: Path, name: str, text: str, problem: str
+) -> None:
+    (folder / name).write_text(text)
+
+    with pytest.raises(InvalidConfig, match=f"^{name}: .*{problem}"):
+        load(name)
+
+
+def test_a_file_that_is_not_there_says_so() -> None:
+    with pytest.raises(InvalidConfig, match=r"none\.yaml: can not be read: No such file"):
+        load("none.yaml")
+
+
+def test_a_transport_that_no_package_offers_is_named_with_the_near_one() -> None:
+    with pytest.raises(TransportNotFound, match=r"'rabitmq' is not installed\. Did you mean 'rabb"):
+        lightbus.create(default_api(event_transport={"rabitmq": {}}))
+
+
+@pytest.mark.parametrize("name", ["", "a:b", "{nobody}", "a b"])
+def test_a_service_needs_a_name_that_can_be_used(name: str) -> None:
+    with pytest.raises(InvalidName):
+        load({}, service_name=name or " ")
+
+
+# Secrets
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"amqp://shop:{PASSWORD}@rabbit.example:5672/vhost",
+        f"amqp://shop:{PASSWORD}%40%2F@rabbit.example",
+        f"amqp://rabbit.example/?password={PASSWORD}",
+    ],
+)
+def test_nothing_that_people_see_shows_the_password(url: str) -> None:
+    bus = lightbus.create(default_api(event_transport={"rabbitmq": {"url": url}}))
+    config: Config = bus.client.config
+    settings = convert({"url": url}, RabbitMQSettings, source="test")
+
+    for shown in (bus, bus.client, config, config.api("auth"), config.apis, settings):
+        assert PASSWORD not in repr(shown) + str(shown)
+    assert PASSWORD not in bus.client.transport_described("auth")
+    assert "rabbit.example" in bus.client.transport_described("auth")
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"url": f"amqp//shop:{PASSWORD}@rabbit.example"},
+        {"url": f"amqp://shop:{PASSWORD}@rabbit.example:port/"},
+        {"url": f"amqp://shop:{PASSWORD}@[::1/"},
+        {"url": [f"amqp://shop:{PASSWORD}@rabbit.example", 3]},
+        {"url": f"amqp://shop:{PASSWORD}@rabbit.example", "heartbeat": 0},
+        {"url": f"amqp://shop:{PASSWORD}@rabbit.example", "prefetch": "x"},
+    ],
+    ids=["no scheme", "no port", "no host", "no text", "bad heartbeat", "bad prefetch"],
+)
+def test_no_mistake_makes_an_error_show_the_password(settings: dict[str, Any]) -> None:
+    with pytest.raises(LightbusException) as raised:
+        lightbus.create(default_api(event_transport={"rabbitmq": settings}))
+
+    error: BaseException | None = raised.value
+    while error is not None:
+        assert PASSWORD not in f"{error} {error!r} {vars(error)}"
+        error = error.__cause__ or error.__context__
