@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 import socket
 import traceback
 
 import pytest
+from yarl import URL
 
 from lightbus import EventMessage, Worker
 from lightbus.exceptions import (
@@ -171,6 +173,23 @@ async def test_events_in_flight_when_the_connection_is_cut_are_sent_again(
 
         async with asyncio.timeout(30):
             await all_seen.wait()
+
+
+async def test_no_sender_is_left_waiting_on_a_connection_that_was_cut(
+    make_bus: MakeBus, rabbitmq_node: RabbitMQNode, rabbitmq_vhost: str
+) -> None:
+    async with running_proxy(rabbitmq_node.amqp_port) as proxy:
+        url = str(URL(rabbitmq_node.url(rabbitmq_vhost)).with_port(proxy.port))
+        for _ in range(5):
+            bus = make_bus(url=url)
+            fire = bus.auth.user_created.fire_async
+            firing = [asyncio.create_task(fire(username=f"u{i}", email="e")) for i in range(500)]
+            for _ in range(3):
+                await asyncio.sleep(random.uniform(0, 0.15))  # connecting, declaring, sending
+                proxy.cut()
+
+            async with asyncio.timeout(8):  # much less than the 30 s after which firing gives up
+                await asyncio.gather(*firing)
 
 
 async def test_closing_waits_for_what_is_under_way(make_bus: MakeBus, broker: Broker) -> None:

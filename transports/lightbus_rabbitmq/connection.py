@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
+from typing import Any, TypeVar
 
 import aio_pika
 import aiormq.abc
@@ -21,6 +22,8 @@ from lightbus.exceptions import (
 from lightbus.log import get_logger
 from lightbus_rabbitmq.errors import ConnectionLost, reason, translated
 from lightbus_rabbitmq.settings import RabbitMQSettings, shown
+
+T = TypeVar("T")
 
 _log = get_logger(__name__)
 
@@ -79,8 +82,11 @@ class Link:
             raise ConnectionLost("the connection was closed")
         try:
             async with asyncio.timeout(self._settings.operation_timeout):
-                return await underlay.connection.channel(
-                    publisher_confirms=confirms, on_return_raises=False
+                return await unless_lost(
+                    underlay.connection,
+                    underlay.connection.channel(
+                        publisher_confirms=confirms, on_return_raises=False
+                    ),
                 )
         except TimeoutError as error:
             raise ConnectionLost("RabbitMQ did not open a channel in time") from error
@@ -180,6 +186,37 @@ async def _hold(connection: aio_pika.Connection) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_CLOSE_TIMEOUT):
                 await connection.close()
+
+
+async def unless_lost(connection: aiormq.abc.AbstractConnection, work: Coroutine[Any, Any, T]) -> T:
+    """Return what `work` on `connection` returns.
+
+    The driver can leave one waiting for the answer of a broker that is gone.
+
+    Raises:
+        ConnectionLost: The connection was closed before `work` was done.
+        Exception: What `work` raised.
+    """
+    working = asyncio.create_task(work)
+    try:
+        await asyncio.wait({working, connection.closing}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        if not working.done():
+            working.cancel()
+            _abandoned.add(working)
+            working.add_done_callback(_forget)
+    if not working.done():
+        raise ConnectionLost("the connection was closed")
+    return working.result()
+
+
+_abandoned: set[asyncio.Task[Any]] = set()
+
+
+def _forget(abandoned: asyncio.Task[Any]) -> None:
+    _abandoned.discard(abandoned)
+    if not abandoned.cancelled():
+        abandoned.exception()  # reading it is what keeps it from being reported as unread
 
 
 def growing_waits() -> Iterator[float]:

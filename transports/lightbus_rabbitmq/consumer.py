@@ -13,7 +13,7 @@ from lightbus.exceptions import TransportError
 from lightbus.log import get_logger
 from lightbus.transport import DeliveryStream, Subscription
 from lightbus_rabbitmq import names, topology
-from lightbus_rabbitmq.connection import Link, growing_waits
+from lightbus_rabbitmq.connection import Link, growing_waits, unless_lost
 from lightbus_rabbitmq.delivery import RabbitMQDelivery
 from lightbus_rabbitmq.errors import ConnectionLost, translated
 from lightbus_rabbitmq.publisher import Publisher
@@ -115,11 +115,11 @@ class RabbitMQStream(DeliveryStream):
             return
         try:
             async with asyncio.timeout(self._settings.operation_timeout):
-                await channel.basic_cancel(tag)
+                await unless_lost(channel.connection, channel.basic_cancel(tag))
+        except (TimeoutError, ConnectionLost):
+            pass
         except (Exception, asyncio.CancelledError) as error:
-            if translated(error, "to cancel a consumer") is None and not isinstance(
-                error, TimeoutError
-            ):
+            if translated(error, "to cancel a consumer") is None:
                 raise
 
     async def _keep(self) -> None:
@@ -187,8 +187,10 @@ class RabbitMQStream(DeliveryStream):
         self._is_careful = prefetch < self._prefetch
         try:
             async with asyncio.timeout(self._settings.operation_timeout):
-                await channel.basic_qos(prefetch_count=prefetch)
-                started = await channel.basic_consume(self.queue, self._receiver(channel))
+                await unless_lost(channel.connection, channel.basic_qos(prefetch_count=prefetch))
+                started = await unless_lost(
+                    channel.connection, channel.basic_consume(self.queue, self._receiver(channel))
+                )
         except TimeoutError as error:
             await _close_quietly(channel, self._settings.operation_timeout)
             raise ConnectionLost("RabbitMQ did not start a consumer in time") from error
@@ -228,6 +230,6 @@ class RabbitMQStream(DeliveryStream):
 async def _close_quietly(channel: aiormq.abc.AbstractChannel, timeout: float) -> None:
     try:
         async with asyncio.timeout(timeout):
-            await channel.close()
-    except TimeoutError:
+            await unless_lost(channel.connection, channel.close())
+    except (TimeoutError, ConnectionLost):
         pass  # the broker is away: it takes back what is unsettled when it notices

@@ -33,6 +33,7 @@ class Publisher:
         self._under_way = 0
         self._idle = asyncio.Event()
         self._idle.set()
+        self._waiting: set[asyncio.Timeout] = set()
         self._must_route: dict[str, asyncio.Event] = {}
         self._is_closed = False
 
@@ -143,13 +144,18 @@ class Publisher:
     ) -> None:
         event_id = str(properties.message_id)
         try:
-            confirmation = await channel.basic_publish(
-                body,
-                exchange=exchange,
-                routing_key=routing_key,
-                properties=properties,
-                mandatory=must_route,
-            )
+            # The driver may leave a sender waiting on a channel that was lost.
+            async with asyncio.timeout(None) as until_lost:
+                self._waiting.add(until_lost)
+                confirmation = await channel.basic_publish(
+                    body,
+                    exchange=exchange,
+                    routing_key=routing_key,
+                    properties=properties,
+                    mandatory=must_route,
+                )
+        except TimeoutError as error:
+            raise ConnectionLost("the channel was lost") from error
         except DeliveryError as error:
             raise SendRefused(
                 event_id, "a queue that it belongs in refused it, as a full one does"
@@ -169,6 +175,8 @@ class Publisher:
             if meaning := translated(error, f"to send to exchange {exchange!r}"):
                 raise meaning from error
             raise
+        finally:
+            self._waiting.discard(until_lost)
         if not isinstance(confirmation, Basic.Ack):
             raise SendRefused(event_id, f"no queue is bound for {routing_key!r} at {exchange!r}")
 
@@ -178,10 +186,19 @@ class Publisher:
                 if self._channel is None or self._channel.is_closed:
                     self._declared_apis.clear()
                     self._channel = await self._link.channel(confirms=True)
+                    self._channel.closing.add_done_callback(self._end_waiting)
+                    self._channel.connection.closing.add_done_callback(self._end_waiting)
         if api_name is not None and api_name not in self._declared_apis:
-            await topology.ensure_api(self._link, api_name, timeout=self._operation_timeout)
-            self._declared_apis.add(api_name)
+            async with self._opening:
+                if api_name not in self._declared_apis:
+                    await topology.ensure_api(self._link, api_name, timeout=self._operation_timeout)
+                    self._declared_apis.add(api_name)
         return self._channel
+
+    def _end_waiting(self, _: asyncio.Future[object]) -> None:
+        waiting, self._waiting = self._waiting, set()
+        for until_lost in waiting:
+            until_lost.reschedule(0)
 
 
 def _is_too_large(body: bytes, problem: str) -> bool:

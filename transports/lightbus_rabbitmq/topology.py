@@ -10,7 +10,7 @@ import aiormq.abc
 
 from lightbus.transport import Subscription
 from lightbus_rabbitmq import names
-from lightbus_rabbitmq.connection import Link
+from lightbus_rabbitmq.connection import Link, unless_lost
 from lightbus_rabbitmq.errors import ConnectionLost, translated
 
 Channel = aiormq.abc.AbstractChannel
@@ -69,14 +69,20 @@ async def _declare_with(
     channel = await link.channel(confirms=False)
     try:
         async with asyncio.timeout(timeout):
-            await declare(channel)
-            await channel.close()
+            await unless_lost(channel.connection, _declare_and_close(channel, declare))
     except TimeoutError as error:
         raise ConnectionLost(f"RabbitMQ did not declare {what} within {timeout:g} s") from error
     except (Exception, asyncio.CancelledError) as error:
         if meaning := translated(error, f"to declare {what}"):
             raise meaning from error
         raise
+
+
+async def _declare_and_close(
+    channel: Channel, declare: Callable[[Channel], Awaitable[None]]
+) -> None:
+    await declare(channel)
+    await channel.close()
 
 
 async def _declare_api(channel: Channel, api_name: str) -> None:
