@@ -53,7 +53,9 @@ class Failure:
         return cls(
             error_type=f"{raised_as.__module__}.{raised_as.__qualname__}",
             error_message=_text_of(error),
-            traceback="".join(traceback.format_exception(error)) if error.__traceback__ else "",
+            traceback=_encodable("".join(traceback.format_exception(error)))
+            if error.__traceback__
+            else "",
             failed_at=datetime.now(UTC),
             listener=listener,
             attempt=attempt,
@@ -65,6 +67,11 @@ class Failure:
 def _text_of(error: BaseException) -> str:
     # A user's exception may fail to print itself; its event must still become a dead letter.
     try:
-        return str(error)
+        return _encodable(str(error))
     except Exception as broken:
         return f"<{type(error).__qualname__} whose text raised {type(broken).__qualname__}>"
+
+
+def _encodable(text: str) -> str:
+    # A lone surrogate, as in the name of a file that is no UTF-8, could be stored nowhere.
+    return text.encode("utf-8", "replace").decode()

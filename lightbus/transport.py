@@ -11,6 +11,7 @@ Broker errors leave a transport as a `TransportError`, chained to the driver's o
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import AsyncIterator
 from typing import Any, ClassVar, Protocol
 
 import attrs
@@ -43,6 +44,14 @@ class Subscription:
     concurrency: int
     acknowledgement_timeout: float
     delays: frozenset[float]
+
+
+@attrs.frozen(kw_only=True)
+class DeadLetter:
+    """An event that was given up, and why."""
+
+    message: EventMessage
+    failure: Failure
 
 
 class Delivery(Protocol):
@@ -177,6 +186,14 @@ class EventTransport(Protocol):
 
         Raises:
             TopologyMismatch: As `declare` does.
+        """
+
+    @abstractmethod
+    def dead_letters(self, service_name: str) -> AsyncIterator[DeadLetter]:
+        """Yield the dead letters of a service, oldest first. They stay where they are.
+
+        Raises:
+            TransportError: They can not be read.
         """
 
     @abstractmethod

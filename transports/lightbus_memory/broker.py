@@ -11,9 +11,8 @@ from collections import deque
 
 import attrs
 
-from lightbus.failure import Failure
 from lightbus.message import EventMessage
-from lightbus.transport import Subscription
+from lightbus.transport import DeadLetter, Subscription
 
 QueueName = tuple[str, str, str]
 
@@ -38,14 +37,6 @@ class Entry:
     message: EventMessage
     attempt: int = 1
     returns: int = 0
-
-
-@attrs.frozen
-class DeadLetter:
-    """An event that was given up, and why."""
-
-    message: EventMessage
-    failure: Failure
 
 
 class Queue:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from typing import Any, ClassVar, Self
 
 import msgspec
@@ -10,8 +11,14 @@ import msgspec
 from lightbus.failure import Failure
 from lightbus.log import get_logger
 from lightbus.message import EventMessage
-from lightbus.transport import Delivery, DeliveryStream, EventTransport, Subscription
-from lightbus_memory.broker import Broker, DeadLetter, Entry, Queue, broker_named
+from lightbus.transport import (
+    DeadLetter,
+    Delivery,
+    DeliveryStream,
+    EventTransport,
+    Subscription,
+)
+from lightbus_memory.broker import Broker, Entry, Queue, broker_named
 
 _log = get_logger(__name__)
 
@@ -51,6 +58,10 @@ class MemoryTransport(EventTransport):
         stream = MemoryStream(self._broker, self._broker.declare(subscription), subscription)
         self._streams = [*(open_ for open_ in self._streams if not open_.is_closed), stream]
         return stream
+
+    async def dead_letters(self, service_name: str) -> AsyncIterator[DeadLetter]:
+        for letter in self._broker.dead_letters(service_name):
+            yield letter
 
     async def close(self) -> None:
         for stream in self._streams:
@@ -135,7 +146,7 @@ class MemoryDelivery(Delivery):
 
     async def dead_letter(self, failure: Failure) -> None:
         if self._settle():
-            letter = DeadLetter(self.message, failure)
+            letter = DeadLetter(message=self.message, failure=failure)
             self._stream.broker.bury(self._stream.subscription.service_name, letter)
 
     def take_back(self) -> None:

@@ -17,6 +17,7 @@ from pamqp.commands import Basic
 
 from lightbus.failure import Failure
 from lightbus.message import EventMessage
+from lightbus.transport import DeadLetter
 
 ATTEMPT = "lightbus-attempt"
 FIRST_FAILED_AT = "lightbus-first-failed-at"
@@ -152,6 +153,34 @@ def failure_headers(
         FIRST_FAILED_AT: first_failed_at or failed_at,
         "lightbus-last-failed-at": failed_at,
     }
+
+
+def dead_letter_of(delivered: DeliveredMessage) -> DeadLetter:
+    """Return the dead letter that `failure_headers` told the story of.
+
+    The broker itself also makes dead letters, of what was returned too often; those have no story.
+    """
+    found = headers_of(delivered)
+
+    def text(name: str) -> str:
+        value = found.get(name)
+        return value if isinstance(value, str) else ""
+
+    sent_as = delivered.header.properties.message_type
+    api_name = text("lightbus-api") or (sent_as or "").rpartition(".")[0]
+    failure = Failure(
+        error_type=text("lightbus-error-type") or "rabbitmq.delivery_limit",
+        error_message=text("lightbus-error-message") or "It was returned to its queue too often.",
+        traceback=text("lightbus-traceback"),
+        failed_at=_time(found.get("lightbus-last-failed-at")) or datetime.now(UTC),
+        listener=text("lightbus-listener"),
+        attempt=attempt_of(delivered) - returns_of(delivered),
+        service_name=text("lightbus-service"),
+        process_name=text("lightbus-process"),
+        hostname=text("lightbus-host"),
+        pid=_whole_number(found.get("lightbus-pid"), default=0),
+    )
+    return DeadLetter(message=message_of(delivered, api_name), failure=failure)
 
 
 def first_failed_at(delivered: DeliveredMessage) -> str | None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from typing import Any, ClassVar
 
 from lightbus.message import EventMessage
-from lightbus.transport import EventTransport, Subscription
+from lightbus.transport import DeadLetter, EventTransport, Subscription
 from lightbus_rabbitmq import topology
 from lightbus_rabbitmq.connection import Link
 from lightbus_rabbitmq.consumer import RabbitMQStream
+from lightbus_rabbitmq.dead_letters import dead_letters_of
 from lightbus_rabbitmq.errors import ConnectionLost
 from lightbus_rabbitmq.headers import properties_of
 from lightbus_rabbitmq.publisher import Publisher
@@ -68,6 +70,12 @@ class RabbitMQTransport(EventTransport):
             raise
         self._streams = [*(open_ for open_ in self._streams if not open_.is_closed), stream]
         return stream
+
+    async def dead_letters(self, service_name: str) -> AsyncIterator[DeadLetter]:
+        async for letter in dead_letters_of(
+            self._sending, service_name, timeout=self._settings.operation_timeout
+        ):
+            yield letter
 
     async def close(self) -> None:
         streams, self._streams = self._streams, []

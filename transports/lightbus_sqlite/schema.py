@@ -1,0 +1,137 @@
+"""The tables, and every statement on them.
+
+An event is stored once. A *delivery* is its place in one listener's queue, and there is one for
+each listener that wanted the event when it was sent. A delivery's ``available_at`` is 0 while it
+waits, the end of its lease while a worker has it, and the end of its delay otherwise, in Unix time.
+"""
+
+from __future__ import annotations
+
+# "lbus" in ASCII, so that the file of another program is not written to.
+APPLICATION_ID = 0x6C627573
+VERSION = 1
+
+CREATE = f"""
+CREATE TABLE event (
+    id INTEGER PRIMARY KEY,
+    message_id TEXT NOT NULL,
+    api TEXT NOT NULL,
+    name TEXT NOT NULL,
+    body BLOB NOT NULL,
+    version INTEGER NOT NULL,
+    fired_at TEXT NOT NULL,
+    service TEXT NOT NULL
+) STRICT;
+
+CREATE TABLE listener (
+    id INTEGER PRIMARY KEY,
+    service TEXT NOT NULL,
+    name TEXT NOT NULL,
+    api TEXT NOT NULL,
+    UNIQUE (service, name, api)
+) STRICT;
+
+CREATE TABLE wanted (
+    api TEXT NOT NULL,
+    event_name TEXT NOT NULL,
+    listener INTEGER NOT NULL REFERENCES listener (id),
+    PRIMARY KEY (api, event_name, listener)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE delivery (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    listener INTEGER NOT NULL,
+    event INTEGER NOT NULL,
+    attempt INTEGER NOT NULL DEFAULT 1,
+    returns INTEGER NOT NULL DEFAULT 0,
+    available_at REAL NOT NULL DEFAULT 0,
+    owner TEXT
+) STRICT;
+CREATE INDEX delivery_by_time ON delivery (listener, available_at, id);
+CREATE INDEX delivery_by_event ON delivery (event);
+
+CREATE TRIGGER event_without_deliveries AFTER DELETE ON delivery
+WHEN NOT EXISTS (SELECT 1 FROM delivery WHERE event = OLD.event)
+BEGIN
+    DELETE FROM event WHERE id = OLD.event;
+END;
+
+CREATE TABLE dead_letter (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    service TEXT NOT NULL,
+    message_id TEXT NOT NULL,
+    api TEXT NOT NULL,
+    name TEXT NOT NULL,
+    body BLOB NOT NULL,
+    version INTEGER NOT NULL,
+    fired_at TEXT NOT NULL,
+    fired_by TEXT NOT NULL,
+    failure TEXT NOT NULL
+) STRICT;
+CREATE INDEX dead_letter_by_service ON dead_letter (service, id);
+
+PRAGMA application_id = {APPLICATION_ID};
+PRAGMA user_version = {VERSION};
+"""
+
+ADD_LISTENER = "INSERT OR IGNORE INTO listener (service, name, api) VALUES (?, ?, ?)"
+FIND_LISTENER = "SELECT id FROM listener WHERE service = ? AND name = ? AND api = ?"
+ADD_WANTED = "INSERT OR IGNORE INTO wanted (api, event_name, listener) VALUES (?, ?, ?)"
+
+IS_WANTED = "SELECT 1 FROM wanted WHERE api = ? AND event_name = ? LIMIT 1"
+ADD_EVENT = """
+INSERT INTO event (message_id, api, name, body, version, fired_at, service)
+VALUES (?, ?, ?, ?, ?, ?, ?)
+"""
+ADD_DELIVERIES = """
+INSERT INTO delivery (listener, event)
+SELECT listener, ? FROM wanted WHERE api = ? AND event_name = ?
+"""
+
+IS_AVAILABLE = """
+SELECT EXISTS (SELECT 1 FROM delivery WHERE listener = ? AND available_at <= ?)
+"""
+NEXT_AVAILABLE_AT = "SELECT min(available_at) FROM delivery WHERE listener = ?"
+
+# What a worker had when its lease ended was begun, as far as anyone can tell.
+FREE_WHAT_IS_DUE = """
+UPDATE delivery
+SET available_at = 0,
+    attempt = attempt + (owner IS NOT NULL),
+    returns = returns + (owner IS NOT NULL),
+    owner = NULL
+WHERE listener = ? AND available_at > 0 AND available_at <= ?
+"""
+TAKE = """
+SELECT delivery.id, attempt, returns, message_id, api, name, body, version, fired_at, service
+FROM delivery JOIN event ON event.id = delivery.event
+WHERE listener = ? AND available_at = 0
+ORDER BY delivery.id
+LIMIT ?
+"""
+LEASE = "UPDATE delivery SET available_at = ?, owner = ? WHERE id = ?"
+RENEW = "UPDATE delivery SET available_at = ? WHERE listener = ? AND available_at > 0 AND owner = ?"
+
+# A delivery whose lease ended has another attempt's number, and can not be settled any more.
+_MINE = "WHERE id = ? AND owner = ? AND attempt = ?"
+ACK = f"DELETE FROM delivery {_MINE}"
+REQUEUE = f"UPDATE delivery SET available_at = 0, owner = NULL {_MINE}"
+RETURN = f"""
+UPDATE delivery
+SET available_at = 0, owner = NULL, attempt = attempt + 1, returns = returns + 1 {_MINE}
+"""
+# A new row, for the next try stands behind what was sent meanwhile.
+DELAY = f"""
+INSERT INTO delivery (listener, event, attempt, available_at)
+SELECT listener, event, ?, ? FROM delivery {_MINE}
+"""
+ADD_DEAD_LETTER = f"""
+INSERT INTO dead_letter
+    (service, message_id, api, name, body, version, fired_at, fired_by, failure)
+SELECT ?, message_id, api, name, body, version, fired_at, service, ?
+FROM event WHERE id = (SELECT event FROM delivery {_MINE})
+"""
+DEAD_LETTERS = """
+SELECT id, message_id, api, name, body, version, fired_at, fired_by, failure
+FROM dead_letter WHERE service = ? AND id > ? ORDER BY id LIMIT 100
+"""

@@ -1,0 +1,237 @@
+"""What a listener takes from the file, and what becomes of it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import sqlite3
+import time
+from collections import deque
+from datetime import datetime
+from typing import Any, Self
+
+import msgspec
+
+from lightbus.exceptions import TransportError, TransportUnavailable
+from lightbus.failure import Failure
+from lightbus.log import get_logger
+from lightbus.message import EventMessage
+from lightbus.transport import Delivery, DeliveryStream, Subscription
+from lightbus_sqlite import schema
+from lightbus_sqlite.database import Database
+from lightbus_sqlite.settings import SQLiteSettings
+from lightbus_sqlite.watcher import Watcher
+
+_log = get_logger(__name__)
+
+# How long any write but a sent event may wait for a lock, in seconds.
+OPERATION_TIMEOUT = 30.0
+
+_PAUSE = 1.0
+
+
+class SQLiteStream(DeliveryStream):
+    """Leases deliveries, some ahead of the listener, and renews the leases while it has them."""
+
+    def __init__(
+        self,
+        database: Database,
+        watcher: Watcher,
+        settings: SQLiteSettings,
+        subscription: Subscription,
+        listener: int,
+    ) -> None:
+        self.is_closed = False
+        self.database = database
+        self.subscription = subscription
+        self.owner = secrets.token_hex(8)
+        self._watcher = watcher
+        self._lease = settings.lease
+        self._at_once = max(settings.prefetch, subscription.concurrency)
+        self._listener = listener
+        self._held: deque[SQLiteDelivery] = deque()
+        self._unsettled: set[SQLiteDelivery] = set()
+        self._is_stopped = False
+        self._wake = asyncio.Event()
+        self._taking: asyncio.Task[None] | None = None
+        self._renewing = asyncio.create_task(self._renew())
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> SQLiteDelivery:
+        while not self._is_stopped:
+            if self._held:
+                return self._held.popleft()
+            if self._taking is None or self._taking.done():
+                self._taking = asyncio.create_task(self._take())
+            # Others wait for the same; and what one that gives up had leased must not be forgotten.
+            await asyncio.shield(self._taking)
+        raise StopAsyncIteration
+
+    async def stop(self) -> None:
+        if self._is_stopped:
+            return
+        self._is_stopped = True
+        self._wake.set()
+        if self._taking is not None:
+            await asyncio.wait({self._taking})
+        held, self._held = list(self._held), deque()
+        await self._give_back(held, schema.REQUEUE)
+
+    async def aclose(self) -> None:
+        await self.stop()
+        self.is_closed = True
+        self._renewing.cancel()
+        await asyncio.wait({self._renewing})
+        await self._give_back(list(self._unsettled), schema.RETURN)
+
+    def settled(self, delivery: SQLiteDelivery) -> None:
+        """Forget `delivery`."""
+        self._unsettled.discard(delivery)
+
+    async def _take(self) -> None:
+        while not self._is_stopped and not self._held:
+            try:
+                rows = await self.database.write(self._lease_some, timeout=OPERATION_TIMEOUT)
+            except (TransportUnavailable, TimeoutError) as error:
+                _log.warning("A listener can not take events; trying again.", reason=str(error))
+                await asyncio.sleep(_PAUSE)
+                continue
+            for row in rows:
+                delivery = SQLiteDelivery(self, row)
+                self._unsettled.add(delivery)
+                self._held.append(delivery)
+            if not rows:
+                await self._until_available()
+
+    async def _until_available(self) -> None:
+        self._wake.clear()
+        if not self._is_stopped:
+            self._watcher.wake_when_available(self._listener, self._wake.set)
+            await self._wake.wait()
+
+    def _lease_some(self, connection: sqlite3.Connection) -> list[Any]:
+        now = time.time()
+        connection.execute(schema.FREE_WHAT_IS_DUE, (self._listener, now))
+        rows = connection.execute(schema.TAKE, (self._listener, self._at_once)).fetchall()
+        until = now + self._lease
+        connection.executemany(schema.LEASE, [(until, self.owner, row[0]) for row in rows])
+        return rows
+
+    async def _renew(self) -> None:
+        while True:
+            await asyncio.sleep(self._lease / 3)
+            if self._unsettled:
+                with contextlib.suppress(TransportError, TimeoutError):
+                    await self.database.write(self._extend_leases, timeout=self._lease / 3)
+
+    def _extend_leases(self, connection: sqlite3.Connection) -> None:
+        connection.execute(schema.RENEW, (time.time() + self._lease, self._listener, self.owner))
+
+    async def _give_back(self, deliveries: list[SQLiteDelivery], statement: str) -> None:
+        mine = [delivery.mine for delivery in deliveries]
+        for delivery in deliveries:
+            delivery.is_settled = True
+            self.settled(delivery)
+        if mine:
+            try:
+                await self.database.write(
+                    lambda connection: connection.executemany(statement, mine).rowcount,
+                    timeout=self._lease,
+                )
+            except (TransportError, TimeoutError) as error:
+                _log.warning("Events come back when their lease ends.", reason=str(error))
+
+
+class SQLiteDelivery(Delivery):
+    """One leased row."""
+
+    def __init__(self, stream: SQLiteStream, row: tuple[Any, ...]) -> None:
+        self._id, self.attempt, self.returns, *message = row
+        self.message = message_of(message)
+        self.is_settled = False
+        self._stream = stream
+
+    @property
+    def mine(self) -> tuple[int, str, int]:
+        """What tells this delivery from every other, of the same row too."""
+        return self._id, self._stream.owner, self.attempt
+
+    async def ack(self) -> None:
+        await self._settle_quietly(schema.ACK)
+
+    async def requeue(self) -> None:
+        await self._settle_quietly(schema.REQUEUE)
+
+    async def retry(self, *, after: float) -> None:
+        if after == 0:
+            await self._settle_quietly(schema.RETURN)
+        else:
+            await self._delay(after, attempt=self.attempt + 1)
+
+    async def defer(self, *, after: float) -> None:
+        await self._delay(after, attempt=self.attempt)
+
+    async def dead_letter(self, failure: Failure) -> None:
+        service = self._stream.subscription.service_name
+        story = msgspec.json.encode(failure).decode()
+
+        def bury(connection: sqlite3.Connection) -> int:
+            connection.execute(schema.ADD_DEAD_LETTER, (service, story, *self.mine))
+            return connection.execute(schema.ACK, self.mine).rowcount
+
+        await self._settle(bury)
+
+    async def _delay(self, after: float, *, attempt: int) -> None:
+        if after not in self._stream.subscription.delays:
+            raise ValueError(f"{after} s is not one of the delays that the subscription names")
+
+        def move(connection: sqlite3.Connection) -> int:
+            connection.execute(schema.DELAY, (attempt, time.time() + after, *self.mine))
+            return connection.execute(schema.ACK, self.mine).rowcount
+
+        await self._settle(move)
+
+    async def _settle_quietly(self, statement: str) -> None:
+        try:
+            await self._settle(lambda connection: connection.execute(statement, self.mine).rowcount)
+        except TransportError as error:
+            self.is_settled = True
+            self._stream.settled(self)
+            _log.warning(
+                "What became of an event could not be written; it comes again.",
+                reason=str(error),
+                event_id=self.message.id,
+            )
+
+    async def _settle(self, work: Any) -> None:
+        if self.is_settled:
+            _log.debug("A delivery was settled before.", event_id=self.message.id)
+            return
+        try:
+            settled = await self._stream.database.write(work, timeout=OPERATION_TIMEOUT)
+        except TimeoutError as error:
+            raise TransportUnavailable("The disk of the SQLite file does not answer.") from error
+        self.is_settled = True
+        self._stream.settled(self)
+        if not settled:
+            _log.warning(
+                "The lease on an event had ended before it was settled; the event comes again.",
+                event_id=self.message.id,
+            )
+
+
+def message_of(columns: list[Any]) -> EventMessage:
+    """Return the event that a row holds."""
+    message_id, api, name, body, version, fired_at, service = columns
+    return EventMessage(
+        id=message_id,
+        api_name=api,
+        event_name=name,
+        body=body,
+        version=version,
+        fired_at=datetime.fromisoformat(fired_at),
+        service_name=service,
+    )
