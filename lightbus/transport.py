@@ -10,8 +10,9 @@ Broker errors leave a transport as a `TransportError`, chained to the driver's o
 
 from __future__ import annotations
 
+import enum
 from abc import abstractmethod
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, Mapping
 from typing import Any, ClassVar, Protocol
 
 import attrs
@@ -46,12 +47,40 @@ class Subscription:
     delays: frozenset[float]
 
 
+class Capability(enum.Enum):
+    """What a transport need not be able to do, if it says so and refuses it clearly."""
+
+    SHARED = "processes share the broker, and its events outlive them"
+
+
 @attrs.frozen(kw_only=True)
-class DeadLetter:
+class SubscriptionStats:
+    """How many events of one subscription are where; None is for what the broker can not tell.
+
+    Attributes:
+        waiting: Ready to be taken.
+        delayed: Waiting for their time.
+        taken: Handed to a worker, and not settled.
+    """
+
+    waiting: int
+    delayed: int | None
+    taken: int | None
+
+
+class DeadLetter(Protocol):
     """An event that was given up, and why."""
 
     message: EventMessage
     failure: Failure
+
+    @abstractmethod
+    async def discard(self) -> None:
+        """Remove it, at the latest when the iteration over dead letters that it came from ends.
+
+        Raises:
+            TransportError: It may still be there.
+        """
 
 
 class Delivery(Protocol):
@@ -139,9 +168,12 @@ class EventTransport(Protocol):
     Attributes:
         Settings: What the configuration may say below the transport's name: a `msgspec.Struct`
             or an attrs class or a dataclass. Its `str` tells people where events go, and no secret.
+        lacking: What it can not do, and why, in a sentence. What needs it raises
+            `TransportRefused` with that reason.
     """
 
     Settings: ClassVar[type[Any]]
+    lacking: ClassVar[Mapping[Capability, str]] = {}
 
     @abstractmethod
     def __init__(self, settings: Any, *, client_name: str) -> None:
@@ -189,11 +221,39 @@ class EventTransport(Protocol):
         """
 
     @abstractmethod
-    def dead_letters(self, service_name: str) -> AsyncIterator[DeadLetter]:
-        """Yield the dead letters of a service, oldest first. They stay where they are.
+    async def put(
+        self, subscription: Subscription, message: EventMessage, *, attempt: int, timeout: float
+    ) -> None:
+        """Send an event to one declared subscription alone, as that attempt.
+
+        Raises:
+            TransportError: As `send` does.
+        """
+
+    @abstractmethod
+    async def stats(self, subscription: Subscription) -> SubscriptionStats:
+        """Count the events of a declared subscription.
+
+        Raises:
+            TransportError: The broker did not tell.
+        """
+
+    @abstractmethod
+    def dead_letters(self, service_name: str) -> AsyncGenerator[DeadLetter]:
+        """Yield the dead letters of a service, oldest first. Those that are not discarded stay.
 
         Raises:
             TransportError: They can not be read.
+        """
+
+    @abstractmethod
+    async def bury(
+        self, service_name: str, message: EventMessage, failure: Failure, *, timeout: float
+    ) -> None:
+        """Add a dead letter to those of a service.
+
+        Raises:
+            TransportError: As `send` does.
         """
 
     @abstractmethod

@@ -52,7 +52,7 @@ async def make_bus(broker_name: str) -> AsyncIterator[MakeBus]:
         service_name: str = "shop",
         shutdown_timeout: float = PATIENCE,
         others: dict[str, Any] | None = None,
-        **settings: float,
+        **settings: Any,
     ) -> Bus:
         default = {"event_transport": {"memory": {"name": broker_name}}, **settings}
         config = {

@@ -22,7 +22,7 @@ class MakeBus(Protocol):
         service_name: str = "shop",
         shutdown_timeout: float = PATIENCE,
         others: dict[str, Any] | None = None,
-        **settings: float,
+        **settings: Any,
     ) -> Bus: ...
 
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
+import os
 import threading
 import time
 from collections import deque
 
 import attrs
 
+from lightbus.failure import Failure
 from lightbus.message import EventMessage
-from lightbus.transport import DeadLetter, Subscription
+from lightbus.transport import DeadLetter, Subscription, SubscriptionStats
 
 QueueName = tuple[str, str, str]
 
@@ -47,6 +49,7 @@ class Queue:
         self.lock = threading.Lock()
         self._waiting: list[tuple[int, Entry]] = []
         self._delayed: list[tuple[float, int, Entry]] = []
+        self._taken = 0
         self._takers: deque[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = deque()
 
     def put(self, entry: Entry, *, after: float = 0) -> None:
@@ -65,7 +68,22 @@ class Queue:
             while self._delayed and self._delayed[0][0] <= now:
                 _, position, entry = heapq.heappop(self._delayed)
                 heapq.heappush(self._waiting, (position, entry))
-            return heapq.heappop(self._waiting)[1] if self._waiting else None
+            if not self._waiting:
+                return None
+            self._taken += 1
+            return heapq.heappop(self._waiting)[1]
+
+    def settled(self) -> None:
+        """Say that an entry which was taken was settled."""
+        with self.lock:
+            self._taken -= 1
+
+    def stats(self) -> SubscriptionStats:
+        """Count the entries."""
+        with self.lock:
+            return SubscriptionStats(
+                waiting=len(self._waiting), delayed=len(self._delayed), taken=self._taken
+            )
 
     def next_delay(self) -> float | None:
         """Return how long the first delayed entry has to wait, in seconds; None without one."""
@@ -88,13 +106,27 @@ class Queue:
                 loop.call_soon_threadsafe(wake.set)
 
 
+class MemoryDeadLetter(DeadLetter):
+    """An event that was given up, and why."""
+
+    def __init__(self, broker: Broker, message: EventMessage, failure: Failure) -> None:
+        self.message = message
+        self.failure = failure
+        self._broker = broker
+
+    async def discard(self) -> None:
+        self._broker.discard(self)
+
+
 class Broker:
     """Named queues and dead letters. Every method may be called from any thread."""
 
     def __init__(self) -> None:
+        # A forked child would have a copy of its own, in which nothing meets.
+        self.pid = os.getpid()
         self._lock = threading.Lock()
         self._queues: dict[QueueName, Queue] = {}
-        self._dead: dict[str, list[DeadLetter]] = {}
+        self._dead: dict[str, list[MemoryDeadLetter]] = {}
         self._positions = itertools.count()
 
     def declare(self, subscription: Subscription) -> Queue:
@@ -115,15 +147,23 @@ class Broker:
         """Return the position behind all that were given out."""
         return next(self._positions)
 
-    def bury(self, service_name: str, letter: DeadLetter) -> None:
+    def bury(self, service_name: str, message: EventMessage, failure: Failure) -> None:
         """Keep a dead letter of a service."""
         with self._lock:
-            self._dead.setdefault(service_name, []).append(letter)
+            letters = self._dead.setdefault(service_name, [])
+            letters.append(MemoryDeadLetter(self, message, failure))
 
-    def dead_letters(self, service_name: str) -> list[DeadLetter]:
+    def dead_letters(self, service_name: str) -> list[MemoryDeadLetter]:
         """Return the dead letters of a service, oldest first."""
         with self._lock:
             return list(self._dead.get(service_name, []))
+
+    def discard(self, letter: MemoryDeadLetter) -> None:
+        """Remove a dead letter, if it is there."""
+        with self._lock:
+            for letters in self._dead.values():
+                if letter in letters:
+                    letters.remove(letter)
 
 
 _brokers: dict[str, Broker] = {}

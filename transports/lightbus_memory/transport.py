@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import os
+from collections.abc import AsyncGenerator, Mapping
 from typing import Any, ClassVar, Self
 
 import msgspec
 
+from lightbus.exceptions import TransportRefused
 from lightbus.failure import Failure
 from lightbus.log import get_logger
 from lightbus.message import EventMessage
 from lightbus.transport import (
-    DeadLetter,
+    Capability,
     Delivery,
     DeliveryStream,
     EventTransport,
     Subscription,
+    SubscriptionStats,
 )
-from lightbus_memory.broker import Broker, Entry, Queue, broker_named
+from lightbus_memory.broker import Broker, Entry, MemoryDeadLetter, Queue, broker_named
 
 _log = get_logger(__name__)
 
@@ -40,13 +43,20 @@ class MemoryTransport(EventTransport):
     """Keeps events in the memory of this process: they end with it, and never leave it."""
 
     Settings: ClassVar[type[Any]] = MemorySettings
+    lacking: ClassVar[Mapping[Capability, str]] = {
+        Capability.SHARED: "The memory transport keeps events in the memory of one process."
+    }
 
     def __init__(self, settings: MemorySettings, *, client_name: str) -> None:
         self._broker = broker_named(settings.name)
         self._streams: list[MemoryStream] = []
 
     async def open(self, *, timeout: float) -> None:
-        pass
+        if self._broker.pid != os.getpid():
+            raise TransportRefused(
+                f"{self.lacking[Capability.SHARED]} A process that was forked from it can not "
+                "share them: use the SQLite transport."
+            )
 
     async def send(self, message: EventMessage, *, timeout: float) -> None:
         self._broker.send(message)
@@ -59,9 +69,23 @@ class MemoryTransport(EventTransport):
         self._streams = [*(open_ for open_ in self._streams if not open_.is_closed), stream]
         return stream
 
-    async def dead_letters(self, service_name: str) -> AsyncIterator[DeadLetter]:
+    async def put(
+        self, subscription: Subscription, message: EventMessage, *, attempt: int, timeout: float
+    ) -> None:
+        entry = Entry(self._broker.next_position(), message, attempt=attempt)
+        self._broker.declare(subscription).put(entry)
+
+    async def stats(self, subscription: Subscription) -> SubscriptionStats:
+        return self._broker.declare(subscription).stats()
+
+    async def dead_letters(self, service_name: str) -> AsyncGenerator[MemoryDeadLetter]:
         for letter in self._broker.dead_letters(service_name):
             yield letter
+
+    async def bury(
+        self, service_name: str, message: EventMessage, failure: Failure, *, timeout: float
+    ) -> None:
+        self._broker.bury(service_name, message, failure)
 
     async def close(self) -> None:
         for stream in self._streams:
@@ -115,6 +139,7 @@ class MemoryStream(DeliveryStream):
     def settled(self, delivery: MemoryDelivery) -> None:
         """Forget `delivery`."""
         self._unsettled.discard(delivery)
+        self.queue.settled()
 
 
 class MemoryDelivery(Delivery):
@@ -146,8 +171,8 @@ class MemoryDelivery(Delivery):
 
     async def dead_letter(self, failure: Failure) -> None:
         if self._settle():
-            letter = DeadLetter(message=self.message, failure=failure)
-            self._stream.broker.bury(self._stream.subscription.service_name, letter)
+            service_name = self._stream.subscription.service_name
+            self._stream.broker.bury(service_name, self.message, failure)
 
     def take_back(self) -> None:
         """Return the entry to its old place, counted as an attempt."""

@@ -30,6 +30,9 @@ _log = get_logger(__name__)
 _LONGEST_WAIT = 10.0
 _CLOSE_TIMEOUT = 2.0
 
+# What every broker must take (AMQP 0-9-1, section 4.2.3), for when there is no connection to ask.
+_SMALLEST_FRAME = 4096
+
 
 class Link:
     """One connection, made when it is first needed, and again, for as long as it takes.
@@ -68,6 +71,14 @@ class Link:
             f"RabbitMQ at {self._places} was not reached within {timeout:.3g} s: "
             f"{self.last_problem}."
         )
+
+    @property
+    def frame_size(self) -> int:
+        """The most bytes that a frame may have at this broker."""
+        underlay = self._connection.transport if self._connection else None
+        if underlay is None:
+            return _SMALLEST_FRAME
+        return int(underlay.connection.connection_tune.frame_max)
 
     async def channel(self, *, confirms: bool) -> aiormq.abc.AbstractChannel:
         """Return a new channel, once there is a connection.

@@ -1,13 +1,13 @@
-"""Reads the dead letters of a service, and leaves them where they are."""
+"""Reads the dead letters of a service, and leaves those that are not discarded where they are."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 import aiormq.abc
 from aiormq.abc import DeliveredMessage
-from aiormq.exceptions import ChannelNotFoundEntity
+from aiormq.exceptions import ChannelInvalidStateError, ChannelNotFoundEntity
 from pamqp.commands import Basic
 
 from lightbus.exceptions import TransportUnavailable
@@ -17,9 +17,26 @@ from lightbus_rabbitmq.connection import Link, unless_lost
 from lightbus_rabbitmq.errors import ConnectionLost, translated
 
 
+class RabbitMQDeadLetter(DeadLetter):
+    """A message that is held while a service's dead letters are iterated over."""
+
+    def __init__(self, delivered: DeliveredMessage, channel: aiormq.abc.AbstractChannel) -> None:
+        self.message, self.failure = headers.dead_letter_of(delivered)
+        self._delivered = delivered
+        self._channel = channel
+
+    async def discard(self) -> None:
+        try:
+            await self._channel.basic_ack(int(self._delivered.delivery_tag or 0), wait=False)
+        except ChannelInvalidStateError as error:
+            raise TransportUnavailable(
+                f"Dead letter {self.message.id} was not discarded: the connection was lost."
+            ) from error
+
+
 async def dead_letters_of(
     link: Link, service_name: str, *, timeout: float
-) -> AsyncIterator[DeadLetter]:
+) -> AsyncGenerator[RabbitMQDeadLetter]:
     """Yield the dead letters of a service, oldest first.
 
     Raises:
@@ -31,7 +48,7 @@ async def dead_letters_of(
         channel = await link.channel(confirms=False)
         try:
             while (got := await _get(channel, queue, timeout=timeout)) is not None:
-                yield headers.dead_letter_of(got)
+                yield RabbitMQDeadLetter(got, channel)
         finally:
             # What was not acknowledged goes back to its old place.
             if not channel.is_closed:

@@ -76,9 +76,8 @@ class RabbitMQDelivery(Delivery):
     async def dead_letter(self, failure: Failure) -> None:
         story = headers.failure_headers(
             failure,
+            self.message,
             queue=self._queue,
-            api_name=self.message.api_name,
-            event_name=self.message.event_name,
             first_failed_at=headers.first_failed_at(self._delivered),
             frame_size=self._frame_size,
         )

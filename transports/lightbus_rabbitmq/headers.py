@@ -17,7 +17,6 @@ from pamqp.commands import Basic
 
 from lightbus.failure import Failure
 from lightbus.message import EventMessage
-from lightbus.transport import DeadLetter
 
 ATTEMPT = "lightbus-attempt"
 FIRST_FAILED_AT = "lightbus-first-failed-at"
@@ -33,8 +32,8 @@ _FIRST_TIME = datetime(1970, 1, 1, tzinfo=UTC)
 _REST_OF_FRAME = 8 + 12
 
 
-def properties_of(message: EventMessage) -> Basic.Properties:
-    """Return the properties that an event is sent with.
+def properties_of(message: EventMessage, **added: Any) -> Basic.Properties:
+    """Return the properties that an event is sent with, with `added` headers.
 
     The headers are the attributes of a CloudEvents 1.0 event in the AMQP binding's binary mode.
     """
@@ -52,6 +51,7 @@ def properties_of(message: EventMessage) -> Basic.Properties:
             "cloudEvents:source": f"/{quote(message.service_name)}",
             "cloudEvents:time": message.fired_at.isoformat(),
             _VERSION: message.version,
+            **added,
         },
     )
 
@@ -125,10 +125,9 @@ def copied(
 
 def failure_headers(
     failure: Failure,
+    message: EventMessage,
     *,
     queue: str,
-    api_name: str,
-    event_name: str,
     first_failed_at: str | None,
     frame_size: int,
 ) -> dict[str, Any]:
@@ -146,8 +145,8 @@ def failure_headers(
         "lightbus-host": failure.hostname,
         "lightbus-pid": failure.pid,
         "lightbus-listener": failure.listener,
-        "lightbus-api": api_name,
-        "lightbus-event": event_name,
+        "lightbus-api": message.api_name,
+        "lightbus-event": message.event_name,
         "lightbus-queue": queue,
         ATTEMPT: failure.attempt,
         FIRST_FAILED_AT: first_failed_at or failed_at,
@@ -155,8 +154,8 @@ def failure_headers(
     }
 
 
-def dead_letter_of(delivered: DeliveredMessage) -> DeadLetter:
-    """Return the dead letter that `failure_headers` told the story of.
+def dead_letter_of(delivered: DeliveredMessage) -> tuple[EventMessage, Failure]:
+    """Return the event of a dead letter, and the story that `failure_headers` told.
 
     The broker itself also makes dead letters, of what was returned too often; those have no story.
     """
@@ -180,7 +179,7 @@ def dead_letter_of(delivered: DeliveredMessage) -> DeadLetter:
         hostname=text("lightbus-host"),
         pid=_whole_number(found.get("lightbus-pid"), default=0),
     )
-    return DeadLetter(message=message_of(delivered, api_name), failure=failure)
+    return message_of(delivered, api_name), failure
 
 
 def first_failed_at(delivered: DeliveredMessage) -> str | None:

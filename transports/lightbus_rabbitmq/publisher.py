@@ -63,7 +63,13 @@ class Publisher:
         )
 
     async def send_copy(
-        self, exchange: str, routing_key: str, body: bytes, properties: Basic.Properties
+        self,
+        exchange: str,
+        routing_key: str,
+        body: bytes,
+        properties: Basic.Properties,
+        *,
+        timeout: float | None = None,
     ) -> None:
         """Send a copy that must reach a queue.
 
@@ -76,7 +82,11 @@ class Publisher:
         done = self._must_route[str(properties.message_id)] = asyncio.Event()
         try:
             await self._send(
-                exchange, routing_key, body, properties, timeout=self._operation_timeout
+                exchange,
+                routing_key,
+                body,
+                properties,
+                timeout=self._operation_timeout if timeout is None else timeout,
             )
         finally:
             del self._must_route[str(properties.message_id)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import aiormq.abc
 
@@ -12,6 +12,8 @@ from lightbus.transport import Subscription
 from lightbus_rabbitmq import names
 from lightbus_rabbitmq.connection import Link, unless_lost
 from lightbus_rabbitmq.errors import ConnectionLost, translated
+
+T = TypeVar("T")
 
 Channel = aiormq.abc.AbstractChannel
 
@@ -43,6 +45,33 @@ async def ensure_api(link: Link, api_name: str, *, timeout: float) -> None:
     )
 
 
+async def ensure_dead_letters(link: Link, service_name: str, *, timeout: float) -> None:
+    """Declare the queue that keeps the dead letters of a service.
+
+    The errors are those of `_declare_with`.
+    """
+    queue = names.dead_letter_queue(service_name)
+    await _declare_with(
+        link,
+        lambda channel: _queue(channel, queue, **_NO_DELIVERY_LIMIT),
+        what=f"dead letter queue {queue!r}",
+        timeout=timeout,
+    )
+
+
+async def count(link: Link, queue: str, *, timeout: float) -> int:
+    """Return how many events are ready to be taken from a queue.
+
+    The errors are those of `_declare_with`.
+    """
+
+    async def ask(channel: Channel) -> int:
+        declared = await channel.queue_declare(queue, passive=True)
+        return int(declared.message_count or 0)
+
+    return await _declare_with(link, ask, what=f"queue {queue!r}", timeout=timeout)
+
+
 async def ensure_subscription(link: Link, subscription: Subscription, *, timeout: float) -> None:
     """Declare what a listener needs: its queue, its delays, and its service's dead letters.
 
@@ -57,8 +86,8 @@ async def ensure_subscription(link: Link, subscription: Subscription, *, timeout
 
 
 async def _declare_with(
-    link: Link, declare: Callable[[Channel], Awaitable[None]], *, what: str, timeout: float
-) -> None:
+    link: Link, declare: Callable[[Channel], Awaitable[T]], *, what: str, timeout: float
+) -> T:
     """Run `declare` on a channel of its own, for a declaration that fails closes its channel.
 
     Raises:
@@ -69,7 +98,7 @@ async def _declare_with(
     channel = await link.channel(confirms=False)
     try:
         async with asyncio.timeout(timeout):
-            await unless_lost(channel.connection, _declare_and_close(channel, declare))
+            return await unless_lost(channel.connection, _declare_and_close(channel, declare))
     except TimeoutError as error:
         raise ConnectionLost(f"RabbitMQ did not declare {what} within {timeout:g} s") from error
     except (Exception, asyncio.CancelledError) as error:
@@ -78,11 +107,10 @@ async def _declare_with(
         raise
 
 
-async def _declare_and_close(
-    channel: Channel, declare: Callable[[Channel], Awaitable[None]]
-) -> None:
-    await declare(channel)
+async def _declare_and_close(channel: Channel, declare: Callable[[Channel], Awaitable[T]]) -> T:
+    result = await declare(channel)
     await channel.close()
+    return result
 
 
 async def _declare_api(channel: Channel, api_name: str) -> None:

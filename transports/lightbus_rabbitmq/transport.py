@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from typing import Any, ClassVar
+import contextlib
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from typing import Any, ClassVar, TypeVar
 
+from lightbus.failure import Failure
 from lightbus.message import EventMessage
-from lightbus.transport import DeadLetter, EventTransport, Subscription
-from lightbus_rabbitmq import topology
+from lightbus.transport import EventTransport, Subscription, SubscriptionStats
+from lightbus_rabbitmq import headers, names, topology
 from lightbus_rabbitmq.connection import Link
 from lightbus_rabbitmq.consumer import RabbitMQStream
-from lightbus_rabbitmq.dead_letters import dead_letters_of
+from lightbus_rabbitmq.dead_letters import RabbitMQDeadLetter, dead_letters_of
 from lightbus_rabbitmq.errors import ConnectionLost
-from lightbus_rabbitmq.headers import properties_of
 from lightbus_rabbitmq.publisher import Publisher
 from lightbus_rabbitmq.settings import RabbitMQSettings
+
+T = TypeVar("T")
 
 _PAUSE = 0.1
 
@@ -42,24 +45,17 @@ class RabbitMQTransport(EventTransport):
             message.api_name,
             message.event_name,
             message.body,
-            properties_of(message),
+            headers.properties_of(message),
             timeout=timeout,
         )
 
     async def declare(self, subscription: Subscription, *, timeout: float) -> None:
-        operation_timeout = self._settings.operation_timeout
-        try:
-            async with asyncio.timeout(timeout):
-                while True:
-                    try:
-                        await topology.ensure_subscription(
-                            self._sending, subscription, timeout=operation_timeout
-                        )
-                        return
-                    except ConnectionLost:
-                        await asyncio.sleep(_PAUSE)
-        except TimeoutError as error:
-            raise self._sending.unavailable(timeout) from error
+        await self._until_connected(
+            lambda: topology.ensure_subscription(
+                self._sending, subscription, timeout=self._settings.operation_timeout
+            ),
+            timeout=timeout,
+        )
 
     async def subscribe(self, subscription: Subscription) -> RabbitMQStream:
         stream = RabbitMQStream(self._consuming, self._publisher, self._settings, subscription)
@@ -71,11 +67,53 @@ class RabbitMQTransport(EventTransport):
         self._streams = [*(open_ for open_ in self._streams if not open_.is_closed), stream]
         return stream
 
-    async def dead_letters(self, service_name: str) -> AsyncIterator[DeadLetter]:
-        async for letter in dead_letters_of(
+    async def put(
+        self, subscription: Subscription, message: EventMessage, *, attempt: int, timeout: float
+    ) -> None:
+        await self._publisher.send_copy(
+            "",
+            names.listener_queue(subscription),
+            message.body,
+            headers.properties_of(message, **{headers.ATTEMPT: attempt}),
+            timeout=timeout,
+        )
+
+    async def stats(self, subscription: Subscription) -> SubscriptionStats:
+        operation_timeout = self._settings.operation_timeout
+        queue = names.listener_queue(subscription)
+        waiting = await self._until_connected(
+            lambda: topology.count(self._sending, queue, timeout=operation_timeout),
+            timeout=operation_timeout,
+        )
+        return SubscriptionStats(waiting=waiting, delayed=None, taken=None)
+
+    async def dead_letters(self, service_name: str) -> AsyncGenerator[RabbitMQDeadLetter]:
+        letters = dead_letters_of(
             self._sending, service_name, timeout=self._settings.operation_timeout
-        ):
-            yield letter
+        )
+        async with contextlib.aclosing(letters):
+            async for letter in letters:
+                yield letter
+
+    async def bury(
+        self, service_name: str, message: EventMessage, failure: Failure, *, timeout: float
+    ) -> None:
+        await self._until_connected(
+            lambda: topology.ensure_dead_letters(
+                self._sending, service_name, timeout=self._settings.operation_timeout
+            ),
+            timeout=timeout,
+        )
+        story = headers.failure_headers(
+            failure, message, queue="", first_failed_at=None, frame_size=self._sending.frame_size
+        )
+        await self._publisher.send_copy(
+            "",
+            names.dead_letter_queue(service_name),
+            message.body,
+            headers.properties_of(message, **story),
+            timeout=timeout,
+        )
 
     async def close(self) -> None:
         streams, self._streams = self._streams, []
@@ -83,3 +121,14 @@ class RabbitMQTransport(EventTransport):
         await self._publisher.close()
         await self._consuming.close()
         await self._sending.close()
+
+    async def _until_connected(self, operation: Callable[[], Awaitable[T]], *, timeout: float) -> T:
+        try:
+            async with asyncio.timeout(timeout):
+                while True:
+                    try:
+                        return await operation()
+                    except ConnectionLost:
+                        await asyncio.sleep(_PAUSE)
+        except TimeoutError as error:
+            raise self._sending.unavailable(timeout) from error

@@ -146,15 +146,21 @@ class Database:
                 if is_busy(error):
                     batch = self._without_the_late(batch)
                     continue
-                for operation in batch:
-                    operation.fail(translated(error, self.file))
+                self._fail(batch, translated(error, self.file))
             except Exception as error:
-                for operation in batch:
-                    operation.fail(error)
+                self._fail(batch, error)
             else:
                 for operation, value in zip(batch, results, strict=True):
                     operation.succeed(value)
             return
+
+    def _fail(self, batch: list[_Operation], error: Exception) -> None:
+        if len(batch) == 1:
+            batch[0].fail(error)
+        else:
+            # The fault may be with one of them, such as an event that is too large.
+            for operation in batch:
+                self._commit([operation])
 
     def _run_in_transaction(self, batch: list[_Operation]) -> list[Any]:
         if self._connection is None:

@@ -88,8 +88,14 @@ INSERT INTO delivery (listener, event)
 SELECT listener, ? FROM wanted WHERE api = ? AND event_name = ?
 """
 
-IS_AVAILABLE = """
-SELECT EXISTS (SELECT 1 FROM delivery WHERE listener = ? AND available_at <= ?)
+ADD_DELIVERY = "INSERT INTO delivery (listener, event, attempt) VALUES (?, ?, ?)"
+
+STATS = """
+SELECT
+    coalesce(sum(available_at <= :now), 0),
+    coalesce(sum(available_at > :now AND owner IS NULL), 0),
+    coalesce(sum(available_at > :now AND owner IS NOT NULL), 0)
+FROM delivery WHERE listener = :listener
 """
 NEXT_AVAILABLE_AT = "SELECT min(available_at) FROM delivery WHERE listener = ?"
 
@@ -131,6 +137,12 @@ INSERT INTO dead_letter
 SELECT ?, message_id, api, name, body, version, fired_at, service, ?
 FROM event WHERE id = (SELECT event FROM delivery {_MINE})
 """
+BURY = """
+INSERT INTO dead_letter
+    (service, message_id, api, name, body, version, fired_at, fired_by, failure)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+"""
+DISCARD = "DELETE FROM dead_letter WHERE id = ?"
 DEAD_LETTERS = """
 SELECT id, message_id, api, name, body, version, fired_at, fired_by, failure
 FROM dead_letter WHERE service = ? AND id > ? ORDER BY id LIMIT 100

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncGenerator
 from typing import Any, ClassVar
 
 import msgspec
@@ -12,9 +13,9 @@ import msgspec
 from lightbus.exceptions import SendOutcomeUnknown, TransportUnavailable
 from lightbus.failure import Failure
 from lightbus.message import EventMessage
-from lightbus.transport import DeadLetter, EventTransport, Subscription
+from lightbus.transport import DeadLetter, EventTransport, Subscription, SubscriptionStats
 from lightbus_sqlite import schema
-from lightbus_sqlite.database import Database
+from lightbus_sqlite.database import Database, Work
 from lightbus_sqlite.settings import SQLiteSettings
 from lightbus_sqlite.stream import OPERATION_TIMEOUT, SQLiteStream, message_of
 from lightbus_sqlite.watcher import Watcher
@@ -35,25 +36,15 @@ class SQLiteTransport(EventTransport):
         await self._write(lambda _: None, timeout=timeout)
 
     async def send(self, message: EventMessage, *, timeout: float) -> None:
+        name = (message.api_name, message.event_name)
+
         def add(connection: sqlite3.Connection) -> None:
-            name = (message.api_name, message.event_name)
             if connection.execute(schema.IS_WANTED, name).fetchone() is None:
                 return
-            columns = (
-                message.id,
-                *name,
-                message.body,
-                message.version,
-                message.fired_at.isoformat(),
-                message.service_name,
-            )
-            event = connection.execute(schema.ADD_EVENT, columns).lastrowid
+            event = connection.execute(schema.ADD_EVENT, _columns_of(message)).lastrowid
             connection.execute(schema.ADD_DELIVERIES, (event, *name))
 
-        try:
-            await self._database.write(add, timeout=timeout, must_last=True)
-        except TimeoutError as error:
-            raise SendOutcomeUnknown(message.id, timeout) from error
+        await self._send(add, message, timeout=timeout)
 
     async def declare(self, subscription: Subscription, *, timeout: float) -> None:
         await self._declare(subscription, timeout=timeout)
@@ -66,18 +57,54 @@ class SQLiteTransport(EventTransport):
         self._streams = [*(open_ for open_ in self._streams if not open_.is_closed), stream]
         return stream
 
-    async def dead_letters(self, service_name: str) -> AsyncIterator[DeadLetter]:
+    async def put(
+        self, subscription: Subscription, message: EventMessage, *, attempt: int, timeout: float
+    ) -> None:
+        key = _key_of(subscription)
+
+        def add(connection: sqlite3.Connection) -> None:
+            (listener,) = connection.execute(schema.FIND_LISTENER, key).fetchone()
+            event = connection.execute(schema.ADD_EVENT, _columns_of(message)).lastrowid
+            connection.execute(schema.ADD_DELIVERY, (listener, event, attempt))
+
+        await self._send(add, message, timeout=timeout)
+
+    async def stats(self, subscription: Subscription) -> SubscriptionStats:
+        key = _key_of(subscription)
+
+        def count(connection: sqlite3.Connection) -> Any:
+            (listener,) = connection.execute(schema.FIND_LISTENER, key).fetchone()
+            now = time.time()
+            return connection.execute(schema.STATS, {"now": now, "listener": listener}).fetchone()
+
+        waiting, delayed, taken = await self._write(count, timeout=OPERATION_TIMEOUT)
+        return SubscriptionStats(waiting=waiting, delayed=delayed, taken=taken)
+
+    async def dead_letters(self, service_name: str) -> AsyncGenerator[SQLiteDeadLetter]:
         last = 0
 
         def next_page(connection: sqlite3.Connection) -> list[Any]:
             return connection.execute(schema.DEAD_LETTERS, (service_name, last)).fetchall()
 
         while page := await self._write(next_page, timeout=OPERATION_TIMEOUT):
-            for _, *columns, failure in page:
-                yield DeadLetter(
-                    message=message_of(columns), failure=msgspec.json.decode(failure, type=Failure)
-                )
+            for row in page:
+                yield SQLiteDeadLetter(self, row)
             last = page[-1][0]
+
+    async def bury(
+        self, service_name: str, message: EventMessage, failure: Failure, *, timeout: float
+    ) -> None:
+        row = (service_name, *_columns_of(message), msgspec.json.encode(failure).decode())
+        await self._send(
+            lambda connection: connection.execute(schema.BURY, row), message, timeout=timeout
+        )
+
+    async def discard(self, dead_letter: int) -> None:
+        """Remove the dead letter of that number."""
+        await self._write(
+            lambda connection: connection.execute(schema.DISCARD, (dead_letter,)),
+            timeout=OPERATION_TIMEOUT,
+        )
 
     async def close(self) -> None:
         streams, self._streams = self._streams, []
@@ -87,7 +114,7 @@ class SQLiteTransport(EventTransport):
         await self._database.close()
 
     async def _declare(self, subscription: Subscription, *, timeout: float) -> int:
-        key = (subscription.service_name, subscription.listener_name, subscription.api_name)
+        key = _key_of(subscription)
 
         def add(connection: sqlite3.Connection) -> int:
             connection.execute(schema.ADD_LISTENER, key)
@@ -99,10 +126,45 @@ class SQLiteTransport(EventTransport):
         listener: int = await self._write(add, timeout=timeout)
         return listener
 
-    async def _write(self, work: Any, *, timeout: float) -> Any:
+    async def _send(self, work: Work, message: EventMessage, *, timeout: float) -> None:
+        try:
+            await self._database.write(work, timeout=timeout, must_last=True)
+        except TimeoutError as error:
+            raise SendOutcomeUnknown(message.id, timeout) from error
+
+    async def _write(self, work: Work, *, timeout: float) -> Any:
         try:
             return await self._database.write(work, timeout=timeout)
         except TimeoutError as error:
             raise TransportUnavailable(
                 f"SQLite file {self._settings.file} did not answer within {timeout:.3g} s."
             ) from error
+
+
+class SQLiteDeadLetter(DeadLetter):
+    """One row of the dead letters."""
+
+    def __init__(self, transport: SQLiteTransport, row: tuple[Any, ...]) -> None:
+        self._id, *columns, failure = row
+        self.message = message_of(columns)
+        self.failure = msgspec.json.decode(failure, type=Failure)
+        self._transport = transport
+
+    async def discard(self) -> None:
+        await self._transport.discard(self._id)
+
+
+def _key_of(subscription: Subscription) -> tuple[str, str, str]:
+    return subscription.service_name, subscription.listener_name, subscription.api_name
+
+
+def _columns_of(message: EventMessage) -> tuple[Any, ...]:
+    return (
+        message.id,
+        message.api_name,
+        message.event_name,
+        message.body,
+        message.version,
+        message.fired_at.isoformat(),
+        message.service_name,
+    )
