@@ -15,7 +15,6 @@ from lightbus.config import Config, convert
 from lightbus.exceptions import (
     DuplicateListenerName,
     InvalidApi,
-    InvalidConfig,
     InvalidEventListener,
     UnknownApi,
 )
@@ -306,15 +305,7 @@ class BusClient:
             raise UnknownApi(api_name, self._apis) from None
 
     def _choice(self, api_name: str) -> _TransportChoice:
-        choice = self._choices.get(api_name) or self._choices["default"]
-        if choice is None:
-            raise InvalidConfig(
-                f"no transport is configured for the API {api_name!r}. Give one, for example "
-                f"`event_transport: {{rabbitmq: {{url: ...}}}}`.",
-                source=self.config.source,
-                path="$.apis.default.event_transport",
-            )
-        return choice
+        return self._choices.get(api_name) or self._choices["default"]
 
     def _make_transport(self, api_name: str) -> EventTransport:
         choice = self._choice(api_name)
@@ -335,14 +326,13 @@ def _pairs(events: Iterable[tuple[str, str]], listener_name: str) -> list[tuple[
     return pairs
 
 
-def _choose_transport(config: Config, api_name: str) -> _TransportChoice | None:
-    for name, settings in config.apis[api_name].event_transport.items():
-        transport = find_transport(name)
-        path = f"$.apis.{api_name}.event_transport.{name}"
-        return _TransportChoice(
-            name=name,
-            transport=transport,
-            settings=convert(settings or {}, transport.Settings, source=config.source, path=path),
-            key=f"{name} {msgspec.json.encode(settings or {}, order='sorted').decode()}",
-        )
-    return None
+def _choose_transport(config: Config, api_name: str) -> _TransportChoice:
+    ((name, settings),) = config.apis[api_name].event_transport.items()
+    transport = find_transport(name)
+    path = f"$.apis.{api_name}.event_transport.{name}"
+    return _TransportChoice(
+        name=name,
+        transport=transport,
+        settings=convert(settings or {}, transport.Settings, source=config.source, path=path),
+        key=f"{name} {msgspec.json.encode(settings or {}, order='sorted').decode()}",
+    )

@@ -20,6 +20,9 @@ import yaml
 from lightbus.exceptions import InvalidConfig, did_you_mean
 from lightbus.names import checked_name, filled_in
 
+# Needs nothing to be installed or started.
+DEFAULT_TRANSPORT = "sqlite"
+
 DEFAULT_FILES = ("lightbus.yaml", "lightbus.yml", "lightbus.json", "lightbus.toml")
 _VARIABLE = re.compile(r"\$\{([^}]*)\}")
 
@@ -32,14 +35,17 @@ class ApiConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """What the configuration says of one API.
 
     Attributes:
-        event_transport: One transport's name, with its settings.
+        event_transport: One transport's name, with its settings. Left out, SQLite in a file of the
+            user, in which all services meet that name no other.
         acknowledgement_timeout: How long a handler may take, and the wait before a failed event is
             tried again, in seconds.
         max_attempts: How often an event is tried before it becomes a dead letter.
         fire_timeout: How long firing may wait for the broker, in seconds.
     """
 
-    event_transport: dict[str, dict[str, Any] | None] = {}
+    event_transport: dict[str, dict[str, Any] | None] = msgspec.field(
+        default_factory=lambda: {DEFAULT_TRANSPORT: None}
+    )
     acknowledgement_timeout: Seconds = 60.0
     max_attempts: Count = 20
     fire_timeout: Seconds = 30.0
@@ -171,9 +177,10 @@ def _read_apis(apis: Mapping[str, Mapping[str, Any]], source: str) -> dict[str, 
     for name, own in {"default": inherited, **apis}.items():
         path = f"$.apis.{name}"
         found[name] = convert({**inherited, **own}, ApiConfig, source=source, path=path)
-        if len(found[name].event_transport) > 1:
+        transports = found[name].event_transport
+        if len(transports) != 1:
             raise InvalidConfig(
-                f"names several transports ({', '.join(found[name].event_transport)}); give one.",
+                f"names {', '.join(transports) or 'no transport'}; give one transport.",
                 source=source,
                 path=f"{path}.event_transport",
             )

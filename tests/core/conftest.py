@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,8 +25,9 @@ ENVIRONMENT = (
 
 
 @pytest.fixture(autouse=True)
-def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No setting from outside reaches a test."""
+def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No setting from outside reaches a test, and no event of a test the user's own file."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     for variable in ENVIRONMENT:
         monkeypatch.delenv(variable, raising=False)
 

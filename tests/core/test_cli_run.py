@@ -65,7 +65,7 @@ def run(tmp_path: Path) -> Iterator[Run]:
         process = subprocess.Popen(
             [sys.executable, "-c", code, "run", *arguments],
             cwd=tmp_path,
-            env={"PATH": os.environ["PATH"], **environment},
+            env={"PATH": os.environ["PATH"], "HOME": str(tmp_path), **environment},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -184,7 +184,10 @@ WRONG_CONFIGS: dict[str, tuple[dict[str, Any], str]] = {
         {"apis": {"default": {"event_transport": {"memry": {}}}}},
         "Transport 'memry' is not installed. Did you mean 'memory'?",
     ),
-    "no transport": ({}, "no transport is configured for the API 'auth'"),
+    "no transport": (
+        {"apis": {"default": {"event_transport": {}}}},
+        "names no transport; give one transport.",
+    ),
 }
 
 
@@ -233,3 +236,13 @@ def test_the_service_can_be_named_on_the_command_line(run: Run) -> None:
 
     assert lines[0]["service"] == "bank"
     assert lines[0]["process"].startswith("teller-")
+
+
+def test_with_no_config_it_uses_sqlite_and_names_the_file(run: Run, tmp_path: Path) -> None:
+    process = run(BUS + LISTENER, config={})
+
+    lines = said_until(process, "Ready")
+
+    file = tmp_path / ".local" / "state" / "lightbus" / "events.db"
+    assert f"Using sqlite ({file})." in [line["event"] for line in lines]
+    assert file.is_file()

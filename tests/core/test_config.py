@@ -176,7 +176,12 @@ def test_a_variable_that_is_not_set_is_named_with_its_place(folder: Path) -> Non
         (
             default_api(event_transport={"memory": {}, "rabbitmq": {}}),
             "$.apis.default.event_transport",
-            "several transports (memory, rabbitmq)",
+            "names memory, rabbitmq; give one transport.",
+        ),
+        (
+            default_api(event_transport={}),
+            "$.apis.default.event_transport",
+            "names no transport; give one transport.",
         ),
         (
             default_api(event_transport={"rabbitmq": {"url": "http://x/"}}),
@@ -277,3 +282,10 @@ def test_no_mistake_makes_an_error_show_the_password(settings: dict[str, Any]) -
     while error is not None:
         assert PASSWORD not in f"{error} {error!r} {vars(error)}"
         error = error.__cause__ or error.__context__
+
+
+def test_with_no_config_all_services_of_a_user_meet_in_one_file(tmp_path: Path) -> None:
+    bus = lightbus.create({})
+
+    file = tmp_path / "state" / "lightbus" / "events.db"
+    assert bus.client.transport_described("auth") == f"sqlite ({file})"

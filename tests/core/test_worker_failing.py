@@ -18,8 +18,11 @@ from core.support import (
     take_waiting,
 )
 from lightbus import OnError, Worker
-from lightbus.exceptions import InvalidConfig, StuckHandler, WorkerNotReusable
+from lightbus.exceptions import StuckHandler, TransportRefused, WorkerNotReusable
 from lightbus_memory.broker import Broker
+
+# No folder can be made there.
+UNUSABLE = {"event_transport": {"sqlite": {"path": "/dev/null/events.db"}}}
 
 
 def raise_broken(username: str) -> None:
@@ -170,13 +173,13 @@ async def test_a_failing_on_stop_hook_ends_the_run_with_its_error(make_bus: Make
 async def test_a_late_listener_that_can_not_be_served_ends_the_run(
     make_bus: MakeBus, received: Received
 ) -> None:
-    bus = make_bus(others={"default": {}})
+    bus = make_bus(others={"elsewhere": UNUSABLE})
     running = asyncio.create_task(Worker(bus).run(on_started=lambda: received.add("started")))
     assert await received.next() == "started"
 
     bus.elsewhere.happened.listen(received.add_name, listener_name="late")
 
-    with pytest.raises(InvalidConfig, match="no transport is configured"):
+    with pytest.raises(TransportRefused, match="can not be used"):
         await running
 
 
@@ -224,15 +227,14 @@ async def test_on_error_given_to_listen_decides_for_that_listener_alone(
 
 
 async def test_a_worker_that_can_not_serve_its_last_listener_leaves_none_running(
-    make_bus: MakeBus, broker: Broker, broker_name: str
+    make_bus: MakeBus, broker: Broker
 ) -> None:
-    apis = {"auth": {"event_transport": {"memory": {"name": broker_name}}}, "default": {}}
-    bus = make_bus(others=apis)
+    bus = make_bus(others={"elsewhere": UNUSABLE})
     bus.auth.user_deleted.listen(raise_broken, listener_name="not-reached")
-    bus.elsewhere.happened.listen(raise_broken, listener_name="no-transport")
+    bus.elsewhere.happened.listen(raise_broken, listener_name="unusable")
     worker = Worker(bus)
 
-    with pytest.raises(InvalidConfig):
+    with pytest.raises(TransportRefused):
         await worker.start()
     await bus.auth.user_deleted.fire_async(username="ann")
 
