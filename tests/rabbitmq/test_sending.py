@@ -68,12 +68,14 @@ async def test_a_message_arrives_as_it_was_fired(make_bus: MakeBus) -> None:
         assert seen.items[0].kwargs == {"username": "Zoë 🚀", "email": 2**100}
 
 
-async def test_a_full_queue_refuses_and_firing_says_so(
+SMALL = {"pattern": ".*", "definition": {"max-length": 1}, "apply-to": "queues"}
+
+
+async def test_a_queue_that_stays_full_refuses_and_firing_says_so(
     make_bus: MakeBus, rabbitmq_node: RabbitMQNode, rabbitmq_vhost: str
 ) -> None:
-    policy = {"pattern": ".*", "definition": {"max-length": 1}, "apply-to": "queues"}
-    rabbitmq_node.api("PUT", f"policies/{rabbitmq_vhost}/small", policy)
-    bus = make_bus()
+    rabbitmq_node.api("PUT", f"policies/{rabbitmq_vhost}/small", SMALL)
+    bus = make_bus(fire_timeout=1)
     bus.auth.user_created.listen(lambda username: None, listener_name="welcome")
 
     outcomes = await asyncio.gather(
@@ -84,6 +86,27 @@ async def test_a_full_queue_refuses_and_firing_says_so(
     refused = [outcome for outcome in outcomes if isinstance(outcome, SendRefused)]
     assert refused
     assert all(error.event_id in str(error) for error in refused)
+
+
+async def test_firing_waits_for_room_in_a_full_queue(
+    make_bus: MakeBus, rabbitmq_node: RabbitMQNode, rabbitmq_vhost: str
+) -> None:
+    rabbitmq_node.api("PUT", f"policies/{rabbitmq_vhost}/small", SMALL)
+    bus = make_bus(fire_timeout=20)
+    seen = Seen[str]()
+    bus.auth.user_created.listen(lambda username: seen.add(username), listener_name="welcome")
+    names = [str(number) for number in range(10)]
+
+    firing = asyncio.gather(
+        *(bus.auth.user_created.fire_async(username=name, email="e") for name in names),
+    )
+    # With no worker yet, the queue is full by the time that the first is stored.
+    await asyncio.wait({firing}, timeout=0.5)
+    assert not firing.done()
+
+    async with Worker(bus):
+        await firing
+        assert sorted(await seen.wait_for(10)) == names
 
 
 async def test_a_broker_that_is_not_there_is_named_with_the_reason(make_bus: MakeBus) -> None:

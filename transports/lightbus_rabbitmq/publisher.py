@@ -11,17 +11,22 @@ from pamqp.commands import Basic
 
 from lightbus.exceptions import SendOutcomeUnknown, SendRefused, TransportClosed
 from lightbus_rabbitmq import names, topology
-from lightbus_rabbitmq.connection import Link
+from lightbus_rabbitmq.connection import Link, growing_waits
 from lightbus_rabbitmq.errors import ConnectionLost, reason, translated
 
 _PAUSE = 0.05
 _FLUSH_TIMEOUT = 4.0
 
 
+class _Nacked(Exception):
+    """A queue did not take the event for now: it is full, or it was declared a moment ago."""
+
+
 class Publisher:
     """One channel with confirms, on which many sends are under way at once.
 
-    What was not confirmed when the channel was lost is sent again with the same message id.
+    What was not confirmed when the channel was lost, or was refused by a queue that is full for now,
+    is sent again with the same message id.
     """
 
     def __init__(self, link: Link, *, operation_timeout: float) -> None:
@@ -114,6 +119,8 @@ class Publisher:
         if self._is_closed:
             raise TransportClosed("The connection to RabbitMQ was closed.")
         was_written = False
+        nacked: _Nacked | None = None
+        waits = growing_waits()
         self._under_way += 1
         self._idle.clear()
         try:
@@ -133,9 +140,17 @@ class Publisher:
                         return
                     except ConnectionLost:
                         await asyncio.sleep(_PAUSE)
+                    except _Nacked as error:
+                        was_written, nacked = False, error
+                        await asyncio.sleep(next(waits))
         except TimeoutError as error:
             if was_written:
                 raise SendOutcomeUnknown(str(properties.message_id), timeout) from error
+            if nacked is not None:
+                reason_ = f"a queue that it belongs in refused it for {timeout:.3g} s"
+                raise SendRefused(
+                    str(properties.message_id), f"{reason_}, as a full one does"
+                ) from nacked
             raise self._link.unavailable(timeout) from error
         finally:
             self._under_way -= 1
@@ -167,9 +182,7 @@ class Publisher:
         except TimeoutError as error:
             raise ConnectionLost("the channel was lost") from error
         except DeliveryError as error:
-            raise SendRefused(
-                event_id, "a queue that it belongs in refused it, as a full one does"
-            ) from error
+            raise _Nacked from error
         except ChannelNotFoundEntity as error:
             # Someone deleted the exchange: it is declared again before the next try.
             self._declared_apis.clear()
