@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import attrs
 import msgspec
 
 from lightbus.api import Api
-from lightbus.config import Config, convert
+from lightbus.config import Config, TransportSettings, convert
 from lightbus.exceptions import (
     DuplicateListenerName,
     InvalidApi,
@@ -72,7 +73,10 @@ class BusClient:
         self._listeners: dict[tuple[str, str], Listener] = {}
         self._subscriptions: defaultdict[tuple[str, str], list[Subscription]] = defaultdict(list)
         self._listener_added: list[Callable[[Listener], None]] = []
-        self._choices = {name: _choose_transport(config, name) for name in config.apis}
+        self._choices = {
+            name: _choose_transport(api.event_transport, f"$.apis.{name}", config.source)
+            for name, api in config.apis.items()
+        }
         self._loops = Loops(self._make_transport, lambda api_name: self._choice(api_name).key)
 
     def __repr__(self) -> str:
@@ -286,6 +290,20 @@ class BusClient:
         choice = self._choice(api_name)
         return f"{choice.name} ({choice.settings})"
 
+    @contextlib.contextmanager
+    def using_transport(self, event_transport: TransportSettings) -> Iterator[None]:
+        """Have every API use one transport while the block runs.
+
+        Args:
+            event_transport: A transport's name, with its settings.
+        """
+        before = self._choices
+        self._choices = {"default": _choose_transport(event_transport, "$", "using_transport()")}
+        try:
+            yield
+        finally:
+            self._choices = before
+
     async def close_async(self) -> None:
         """Close every connection of this bus. Its next use opens new ones."""
         await self._loops.close()
@@ -326,13 +344,19 @@ def _pairs(events: Iterable[tuple[str, str]], listener_name: str) -> list[tuple[
     return pairs
 
 
-def _choose_transport(config: Config, api_name: str) -> _TransportChoice:
-    ((name, settings),) = config.apis[api_name].event_transport.items()
+def _choose_transport(
+    event_transport: TransportSettings, path: str, source: str
+) -> _TransportChoice:
+    ((name, settings),) = event_transport.items()
     transport = find_transport(name)
-    path = f"$.apis.{api_name}.event_transport.{name}"
     return _TransportChoice(
         name=name,
         transport=transport,
-        settings=convert(settings or {}, transport.Settings, source=config.source, path=path),
+        settings=convert(
+            settings or {},
+            transport.Settings,
+            source=source,
+            path=f"{path}.event_transport.{name}",
+        ),
         key=f"{name} {msgspec.json.encode(settings or {}, order='sorted').decode()}",
     )

@@ -18,7 +18,7 @@ import msgspec
 import yaml
 
 from lightbus.exceptions import InvalidConfig, did_you_mean
-from lightbus.names import checked_name, filled_in
+from lightbus.names import checked_name, filled_in, usable_name
 
 # Needs nothing to be installed or started.
 DEFAULT_TRANSPORT = "sqlite"
@@ -29,6 +29,9 @@ _VARIABLE = re.compile(r"\$\{([^}]*)\}")
 T = TypeVar("T")
 Seconds = Annotated[float, msgspec.Meta(gt=0)]
 Count = Annotated[int, msgspec.Meta(ge=1)]
+
+# One transport's name, with its settings.
+TransportSettings = Mapping[str, Mapping[str, Any] | None]
 
 
 class ApiConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -188,7 +191,7 @@ def _read_apis(apis: Mapping[str, Mapping[str, Any]], source: str) -> dict[str, 
 
 
 def _folder_name() -> str:
-    return re.sub(r"[\s:*#{}]", "-", Path.cwd().name) or "service"
+    return usable_name(Path.cwd().name) or "service"
 
 
 def _read(config: Mapping[str, Any] | str | Path | None) -> tuple[str, Any]:

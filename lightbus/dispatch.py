@@ -45,6 +45,7 @@ class Dispatcher:
         client: Offers the hooks and the event's fields.
         threads: Where a sync handler runs.
         on_failure: Told of an error that the worker must exit for.
+        on_given_up: Told of an error for which an event becomes a dead letter.
 
     Raises:
         InvalidEventListener: The handler can not be called with one of the events.
@@ -57,11 +58,13 @@ class Dispatcher:
         client: BusClient,
         threads: HandlerThreads,
         on_failure: Callable[[BaseException], None],
+        on_given_up: Callable[[BaseException], None] = lambda _: None,
     ) -> None:
         self._listener = listener
         self._client = client
         self._threads = threads
         self._on_failure = on_failure
+        self._on_given_up = on_given_up
         self._is_async = is_async(listener.handler)
         self._process_name = client.config.process_name()
         self._plans = {name: self._plan(name) for name in listener.events}
@@ -194,6 +197,7 @@ class Dispatcher:
         await self._settle(delivery, functools.partial(delivery.retry, after=after))
 
     async def _give_up(self, delivery: Delivery, error: Exception) -> None:
+        self._on_given_up(error)
         _log.error(
             "An event could not be handled; it is kept as a dead letter.",
             exc_info=error,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, TypeVar, overload
 
@@ -36,6 +37,15 @@ class Hooks:
             return self
         self._hooks.append(hook)
         return hook
+
+    @contextlib.contextmanager
+    def preceded_by(self, hook: Callable[..., Any]) -> Iterator[None]:
+        """Have `hook` called before the others while the block runs."""
+        self._hooks.insert(0, hook)
+        try:
+            yield
+        finally:
+            self._hooks.remove(hook)
 
     async def run(self, **arguments: Any) -> None:
         """Call each hook in the order in which they were added.

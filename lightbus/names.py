@@ -10,10 +10,11 @@ import string
 
 from lightbus.exceptions import InvalidName, did_you_mean
 
-_MOST_BYTES = 120  # an AMQP short string holds 255, and names are joined in pairs
+_LONGEST = 120  # an AMQP short string holds 255, and names are joined in pairs
 
-# Brokers build their own names from these, parted by ":", and match "*" and "#" as wildcards.
-_REFUSED = re.compile(r"[\s:*#\x00-\x1f\x7f]")
+# Transports build longer names from these, parted by ":". What is left is what every broker and
+# driver takes, so that a name which works with one transport works with the next.
+_REFUSED = re.compile(r"[^a-zA-Z0-9_.,@/+-]")
 
 _ADJECTIVES = (
     "amber bold brisk calm clever eager fair gentle happy keen lively merry proud quiet swift warm"
@@ -25,18 +26,27 @@ def checked_name(kind: str, name: object) -> str:
     """Return `name` if it can be the name of a `kind` ("API", "service", "listener").
 
     Raises:
-        InvalidName: It is not a string, is empty, is longer than 120 bytes, or holds white
-            space, ``:``, ``*`` or ``#``.
+        InvalidName: It is not a string, is empty, is longer than 120 characters, or holds another
+            character than the letters a to z and A to Z, digits, and ``-_.,@/+``.
     """
     if not isinstance(name, str):
         raise InvalidName(kind, name, "it is not a string")
     if not name:
         raise InvalidName(kind, name, "it is empty")
-    if len(name.encode("utf-8", "replace")) > _MOST_BYTES:
-        raise InvalidName(kind, name, f"it is longer than {_MOST_BYTES} bytes")
     if found := _REFUSED.search(name):
-        raise InvalidName(kind, name, f"it holds {found.group()!r}")
+        raise InvalidName(
+            kind,
+            name,
+            f"it holds {found.group()!r}; a to z, A to Z, digits and any of -_.,@/+ can be used",
+        )
+    if len(name) > _LONGEST:
+        raise InvalidName(kind, name, f"it is longer than {_LONGEST} characters")
     return name
+
+
+def usable_name(name: str) -> str:
+    """Return `name` with ``-`` for all that a name may not hold."""
+    return _REFUSED.sub("-", name)[:_LONGEST]
 
 
 def filled_in(template: str) -> str:

@@ -108,8 +108,8 @@ class Delivery(Protocol):
 
     @abstractmethod
     async def requeue(self) -> None:
-        """Give the event back untouched, to its old place: not an attempt, as far as the broker can
-        tell.
+        """Give the event back untouched, ahead of what is sent later: not an attempt, as far as the
+        broker can tell.
         """
 
     @abstractmethod
@@ -258,4 +258,6 @@ class EventTransport(Protocol):
 
     @abstractmethod
     async def close(self) -> None:
-        """Let go of the broker and give back what is unsettled. Closing again does nothing."""
+        """Let go of the broker and give back what is unsettled. Closing again does nothing. A call
+        of any other method then raises `TransportClosed`.
+        """

@@ -241,7 +241,7 @@ def test_the_same_listener_name_on_two_apis_is_fine(bus: Bus) -> None:
         ("a:b", "it holds ':'"),
         ("a b", "it holds ' '"),
         ("a*", r"it holds '\*'"),
-        ("a" * 121, "it is longer than 120 bytes"),
+        ("a" * 121, "it is longer than 120 characters"),
         (3, "it is not a string"),
     ],
 )

@@ -179,7 +179,7 @@ def test_a_wrong_bus_module_ends_it_with_2_and_one_line(
 WRONG_CONFIGS: dict[str, tuple[dict[str, Any], str]] = {
     "an unknown setting": ({"servicename": "x"}, "Did you mean 'service_name'?"),
     "an unset variable": ({"service_name": "${NOT_SET}"}, "'NOT_SET' is not set"),
-    "no name": ({"service_name": "a:b"}, "Invalid service name 'a:b': it holds ':'."),
+    "no name": ({"service_name": "a:b"}, "Invalid service name 'a:b': it holds ':'"),
     "an unknown transport": (
         {"apis": {"default": {"event_transport": {"memry": {}}}}},
         "Transport 'memry' is not installed. Did you mean 'memory'?",

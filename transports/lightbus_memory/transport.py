@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Self
 
 import msgspec
 
-from lightbus.exceptions import TransportRefused
+from lightbus.exceptions import TransportClosed, TransportRefused
 from lightbus.failure import Failure
 from lightbus.log import get_logger
 from lightbus.message import EventMessage
@@ -50,6 +50,7 @@ class MemoryTransport(EventTransport):
     def __init__(self, settings: MemorySettings, *, client_name: str) -> None:
         self._broker = broker_named(settings.name)
         self._streams: list[MemoryStream] = []
+        self._is_closed = False
 
     async def open(self, *, timeout: float) -> None:
         if self._broker.pid != os.getpid():
@@ -59,6 +60,8 @@ class MemoryTransport(EventTransport):
             )
 
     async def send(self, message: EventMessage, *, timeout: float) -> None:
+        if self._is_closed:
+            raise TransportClosed("The memory transport was closed.")
         self._broker.send(message)
 
     async def declare(self, subscription: Subscription, *, timeout: float) -> None:
@@ -88,6 +91,7 @@ class MemoryTransport(EventTransport):
         self._broker.bury(service_name, message, failure)
 
     async def close(self) -> None:
+        self._is_closed = True
         for stream in self._streams:
             await stream.aclose()
         self._streams.clear()

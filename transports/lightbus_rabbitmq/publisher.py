@@ -25,8 +25,8 @@ class _Nacked(Exception):
 class Publisher:
     """One channel with confirms, on which many sends are under way at once.
 
-    What was not confirmed when the channel was lost, or was refused by a queue that is full for now,
-    is sent again with the same message id.
+    What was not confirmed when the channel was lost, or was refused by a queue that is full for
+    now, is sent again with the same message id.
     """
 
     def __init__(self, link: Link, *, operation_timeout: float) -> None:

@@ -1,0 +1,40 @@
+"""The suite that every transport passes.
+
+A transport's author runs it with one fixture, in a test file of two statements::
+
+    from lightbus.testing.conformance import *
+
+    @pytest.fixture
+    def event_transport(tmp_path):
+        return {"files": {"path": str(tmp_path)}}
+
+The fixture returns what a configuration file says below ``event_transport``; the transport is found
+by that name. It may be a new broker for each case or the same for all. The suite needs
+``pip install 'lightbus[testing]'``.
+"""
+
+from lightbus.testing.conformance.broker import broker, patience, transport_class
+from lightbus.testing.conformance.consuming import TestConsuming
+from lightbus.testing.conformance.crashing import (
+    TestCrashing,
+    test_what_can_not_be_shared_is_refused_in_a_forked_process,
+)
+from lightbus.testing.conformance.failing import TestFailing
+from lightbus.testing.conformance.lifecycle import TestLifecycle
+from lightbus.testing.conformance.model import TestModel
+from lightbus.testing.conformance.publishing import TestPublishing
+from lightbus.testing.conformance.settling import TestSettling
+
+__all__ = [
+    "TestConsuming",
+    "TestCrashing",
+    "TestFailing",
+    "TestLifecycle",
+    "TestModel",
+    "TestPublishing",
+    "TestSettling",
+    "broker",
+    "patience",
+    "test_what_can_not_be_shared_is_refused_in_a_forked_process",
+    "transport_class",
+]

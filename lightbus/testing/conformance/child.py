@@ -1,0 +1,78 @@
+"""The process that the cases in `crashing` start, and kill.
+
+It reads what to use from its standard input, and prints one line for each thing done.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import sys
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from lightbus.config import convert
+from lightbus.failure import Failure
+from lightbus.message import EventMessage
+from lightbus.registry import find_transport
+from lightbus.testing.conformance.broker import DELAY, text_of
+from lightbus.transport import EventTransport, Subscription
+
+TIMEOUT = 20.0
+
+
+async def send(transport: EventTransport, subscription: Subscription) -> None:
+    """Send numbered events; print each number once its event is stored."""
+    (event_name,) = subscription.events
+    for number in itertools.count():
+        message = EventMessage.create(subscription.api_name, event_name, {"text": str(number)})
+        await transport.send(message, timeout=TIMEOUT)
+        print(number, flush=True)
+
+
+async def take(transport: EventTransport, subscription: Subscription) -> None:
+    """Take one event, print its text, and never settle it."""
+    stream = await transport.subscribe(subscription)
+    print(text_of(await anext(stream)), flush=True)
+    await asyncio.Event().wait()
+
+
+async def work(transport: EventTransport, subscription: Subscription) -> None:
+    """Settle events in every way by turns; print the text of each that is acked, before."""
+    async for delivery in await transport.subscribe(subscription):
+        text = text_of(delivery)
+        match int(text) % 3:
+            case 0:
+                print(text, flush=True)
+                await delivery.ack()
+            case 1:
+                await delivery.retry(after=DELAY)
+            case _:
+                await delivery.dead_letter(
+                    Failure(
+                        error_type="none",
+                        error_message="",
+                        traceback="",
+                        failed_at=datetime.now(UTC),
+                        listener=subscription.listener_name,
+                        attempt=delivery.attempt,
+                        service_name=subscription.service_name,
+                        process_name="child",
+                    )
+                )
+
+
+async def _main(job: str, orders: dict[str, Any]) -> None:
+    ((name, settings),) = orders["event_transport"].items()
+    transport_class = find_transport(name)
+    converted = convert(settings or {}, transport_class.Settings, source="standard input")
+    transport = transport_class(converted, client_name="child")
+    await transport.open(timeout=TIMEOUT)
+    subscription = msgspec.convert(orders["subscription"], Subscription)
+    await {"send": send, "take": take, "work": work}[job](transport, subscription)
+
+
+if __name__ == "__main__":
+    asyncio.run(_main(sys.argv[1], msgspec.json.decode(sys.stdin.readline())))

@@ -1,0 +1,189 @@
+"""A transport and a simple model of one, driven through the same random steps and compared."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+import attrs
+import hypothesis.strategies as st
+from hypothesis import HealthCheck, settings
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from lightbus.config import TransportSettings
+from lightbus.testing.conformance.broker import (
+    DELAY,
+    BrokerUnderTest,
+    text_of,
+    texts_of,
+)
+from lightbus.transport import Delivery, DeliveryStream, EventTransport
+
+T = TypeVar("T")
+
+LISTENERS = ("one", "two")
+
+
+@attrs.define
+class ModelQueue:
+    """What the model knows of one listener.
+
+    Attributes:
+        stream: What it takes events from; None while it is away.
+        is_declared: Whether events are kept for it.
+        waiting: The events that must come, by text, with the smallest attempt that each may be:
+            a broker may count an event that was given back untouched.
+        taken: The deliveries that it has and did not settle, by text.
+    """
+
+    stream: DeliveryStream | None = None
+    is_declared: bool = False
+    waiting: dict[str, int] = attrs.field(factory=dict)
+    taken: dict[str, Delivery] = attrs.field(factory=dict)
+
+    def return_taken(self) -> None:
+        """Note that all that was taken comes again, as the next attempt."""
+        for text, delivery in self.taken.items():
+            self.waiting[text] = delivery.attempt + 1
+        self.taken.clear()
+
+
+class TransportMachine(RuleBasedStateMachine):
+    """Sends, takes, settles, crashes and opens again."""
+
+    def __init__(self, broker: BrokerUnderTest) -> None:
+        super().__init__()
+        self.broker = broker
+        self.runner = asyncio.Runner()
+        self.transport = self.run(broker.open())
+        self.queues = {name: ModelQueue() for name in LISTENERS}
+        self.dead: list[str] = []
+        self.sent = 0
+
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        async def bounded() -> T:
+            async with asyncio.timeout(self.broker.patience * 2):
+                return await coroutine
+
+        return self.runner.run(bounded())
+
+    @rule()
+    def send(self) -> None:
+        text = str(self.sent)
+        self.sent += 1
+        self.run(self.broker.send(self.transport, text))
+        for queue in self.queues.values():
+            if queue.is_declared:
+                queue.waiting[text] = 1
+
+    @rule(name=st.sampled_from(LISTENERS))
+    def subscribe(self, name: str) -> None:
+        queue = self.queues[name]
+        if queue.stream is None:
+            queue.stream = self.run(self.transport.subscribe(self.broker.subscription(name)))
+            queue.is_declared = True
+
+    @rule(name=st.sampled_from(LISTENERS))
+    def take(self, name: str) -> None:
+        queue = self.queues[name]
+        if queue.stream is not None and queue.waiting:
+            self._take(queue)
+
+    def _take(self, queue: ModelQueue) -> Delivery:
+        assert queue.stream is not None
+        delivery = self.run(self.broker.take(queue.stream))
+        text = text_of(delivery)
+        assert text in queue.waiting, f"{text} came, and {list(queue.waiting)} wait"
+        assert delivery.attempt >= queue.waiting.pop(text)
+        queue.taken[text] = delivery
+        return delivery
+
+    @precondition(lambda self: any(queue.taken for queue in self.queues.values()))
+    @rule(data=st.data(), how=st.sampled_from(("ack", "requeue", "retry", "defer", "give up")))
+    def settle(self, data: st.DataObject, how: str) -> None:
+        choices = [
+            (name, text) for name, queue in self.queues.items() for text in sorted(queue.taken)
+        ]
+        name, text = data.draw(st.sampled_from(choices))
+        queue = self.queues[name]
+        delivery = queue.taken.pop(text)
+        match how:
+            case "ack":
+                self.run(delivery.ack())
+            case "requeue":
+                self.run(delivery.requeue())
+                queue.waiting[text] = delivery.attempt
+            case "retry":
+                self.run(delivery.retry(after=data.draw(st.sampled_from((0, DELAY)))))
+                queue.waiting[text] = delivery.attempt + 1
+            case "defer":
+                self.run(delivery.defer(after=DELAY))
+                queue.waiting[text] = delivery.attempt
+            case "give up":
+                self.run(delivery.dead_letter(self.broker.failure()))
+                self.dead.append(text)
+
+    @rule(name=st.sampled_from(LISTENERS))
+    def leave(self, name: str) -> None:
+        queue = self.queues[name]
+        if queue.stream is not None:
+            self.run(queue.stream.aclose())
+            queue.stream = None
+            queue.return_taken()
+
+    @rule()
+    def crash_and_open_again(self) -> None:
+        self.run(self.transport.close())
+        self.transport = self.run(self.broker.open())
+        for queue in self.queues.values():
+            queue.stream = None
+            queue.return_taken()
+
+    def teardown(self) -> None:
+        try:
+            self._compare()
+        finally:
+            self.run(self.broker.__aexit__())
+            self.runner.close()
+
+    def _compare(self) -> None:
+        declared = {name: queue for name, queue in self.queues.items() if queue.is_declared}
+        for name, queue in declared.items():
+            self.subscribe(name)
+            while queue.waiting:
+                self._take(queue)
+        for queue in declared.values():
+            assert queue.stream is not None
+            assert self.run(self.broker.texts_before_end(self.transport, queue.stream)) == []
+        letters = self.run(self.broker.dead_letters(self.transport))
+        assert texts_of(letters) == self.dead
+
+
+class TestModel:
+    def test_it_behaves_as_the_model_does(
+        self,
+        transport_class: type[EventTransport],
+        event_transport: TransportSettings,
+        patience: float,
+    ) -> None:
+        class Machine(TransportMachine):
+            def __init__(self) -> None:
+                super().__init__(
+                    BrokerUnderTest(transport_class, event_transport, patience=patience)
+                )
+
+        run_state_machine_as_test(
+            Machine,
+            settings=settings(
+                max_examples=20,
+                stateful_step_count=25,
+                deadline=None,
+                suppress_health_check=list(HealthCheck),
+            ),
+        )

@@ -1,0 +1,164 @@
+"""What becomes of a delivery that is settled, once, twice, late or never."""
+
+from __future__ import annotations
+
+import pytest
+
+from lightbus.testing.conformance.broker import DELAY, BrokerUnderTest, text_of
+from lightbus.transport import Delivery
+
+SECOND_SETTLEMENTS = ("ack", "requeue", "retry", "retry later", "defer", "dead_letter")
+
+
+async def settle(delivery: Delivery, how: str, broker: BrokerUnderTest) -> None:
+    """Settle `delivery` in one of the ways that there are."""
+    match how:
+        case "ack":
+            await delivery.ack()
+        case "requeue":
+            await delivery.requeue()
+        case "retry":
+            await delivery.retry(after=0)
+        case "retry later":
+            await delivery.retry(after=DELAY)
+        case "defer":
+            await delivery.defer(after=DELAY)
+        case "dead_letter":
+            await delivery.dead_letter(broker.failure())
+
+
+@pytest.mark.asyncio
+class TestSettling:
+    async def test_an_event_that_was_acked_never_comes_again(self, broker: BrokerUnderTest) -> None:
+        transport = await broker.open()
+        stream = await transport.subscribe(broker.subscription())
+        await broker.send(transport, "a", "b")
+        for delivery in await broker.take_ones(stream, 2):
+            await delivery.ack()
+        await transport.close()
+
+        again = await broker.open()
+        stream = await again.subscribe(broker.subscription())
+
+        assert await broker.texts_before_end(again, stream) == []
+
+    @pytest.mark.parametrize("how", SECOND_SETTLEMENTS)
+    async def test_a_second_settlement_does_nothing(
+        self, broker: BrokerUnderTest, how: str
+    ) -> None:
+        transport = await broker.open()
+        stream = await transport.subscribe(broker.subscription())
+        await broker.send(transport, "hello")
+        delivery = await broker.take(stream)
+        await delivery.ack()
+
+        await settle(delivery, how, broker)
+
+        await stream.aclose()
+        again = await transport.subscribe(broker.subscription())
+        assert await broker.texts_before_end(transport, again) == []
+        assert await broker.dead_letters(transport) == []
+        assert (await transport.stats(broker.subscription())).delayed in (0, None)
+
+    async def test_an_ack_does_not_undo_what_was_settled_before(
+        self, broker: BrokerUnderTest
+    ) -> None:
+        transport = await broker.open()
+        stream = await transport.subscribe(broker.subscription())
+        await broker.send(transport, "hello")
+        delivery = await broker.take(stream)
+        await delivery.retry(after=0)
+
+        await delivery.ack()
+
+        assert text_of(await broker.take(stream)) == "hello"
+
+    async def test_deliveries_are_settled_independently_of_their_order(
+        self, broker: BrokerUnderTest
+    ) -> None:
+        transport = await broker.open()
+        stream = await transport.subscribe(broker.subscription(concurrency=3))
+        await broker.send(transport, "a", "b", "c")
+        _, second, _ = await broker.take_ones(stream, 3)
+        await second.ack()
+        await stream.aclose()
+
+        again = await transport.subscribe(broker.subscription())
+
+        assert sorted(await broker.texts_before_end(transport, again)) == ["a", "c"]
+
+    async def test_a_requeued_event_comes_before_those_that_are_sent_later(
+        self, broker: BrokerUnderTest
+    ) -> None:
+        transport = await broker.open()
+        stream = await transport.subscribe(broker.subscription())
+        await broker.send(transport, "a", "b", "c")
+        delivery = await broker.take(stream)
+
+        await delivery.requeue()
+        await broker.send(transport, "d")
+
+        came = []
+        for _ in range(4):
+            delivery = await broker.take(stream)
+            came.append(text_of(delivery))
+            await delivery.ack()
+        assert (sorted(came[:3]), came[3]) == (["a", "b", "c"], "d")
+
+    async def test_an_event_that_was_left_unsettled_comes_again_and_is_counted(
+        self, broker: BrokerUnderTest
+    ) -> None:
+        transport = await broker.open()
+        stream = await transport.subscribe(broker.subscription())
+        await broker.send(transport, "hello")
+        await broker.take(stream)
+        await stream.aclose()
+
+        delivery = await broker.take(await transport.subscribe(broker.subscription()))
+
+        assert (text_of(delivery), delivery.attempt, delivery.returns) == ("hello", 2, 1)
+
+    @pytest.mark.parametrize("how", SECOND_SETTLEMENTS)
+    async def test_a_settlement_after_the_stream_was_closed_is_harmless(
+        self, broker: BrokerUnderTest, how: str
+    ) -> None:
+        transport = await broker.open()
+        stream = await transport.subscribe(broker.subscription())
+        await broker.send(transport, "hello")
+        late = await broker.take(stream)
+        await stream.aclose()
+
+        await settle(late, how, broker)
+
+        again = await transport.subscribe(broker.subscription())
+        assert await broker.texts_before_end(transport, again) == ["hello"]
+
+    async def test_a_late_settlement_does_not_settle_the_next_attempt(
+        self, broker: BrokerUnderTest
+    ) -> None:
+        transport = await broker.open()
+        stream = await transport.subscribe(broker.subscription())
+        await broker.send(transport, "hello")
+        first_try = await broker.take(stream)
+        await first_try.retry(after=0)
+        second_try = await broker.take(stream)
+
+        await first_try.ack()
+        await second_try.retry(after=0)
+
+        assert (await broker.take(stream)).attempt == 3
+
+    async def test_what_was_received_can_be_settled_after_the_stream_stopped(
+        self, broker: BrokerUnderTest
+    ) -> None:
+        transport = await broker.open()
+        stream = await transport.subscribe(broker.subscription())
+        await broker.send(transport, "a", "b")
+        delivery = await broker.take(stream)
+        await stream.stop()
+
+        await delivery.ack()
+        await stream.aclose()
+
+        again = await transport.subscribe(broker.subscription())
+        assert await broker.texts_before_end(transport, again) == ["b"]

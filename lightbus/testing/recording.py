@@ -1,0 +1,149 @@
+"""`recording`: a bus on a broker in memory, for tests of what a program fires and handles."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from lightbus import codec
+from lightbus.bus import Bus
+from lightbus.client import BusClient
+from lightbus.dispatch import Dispatcher
+from lightbus.exceptions import did_you_mean
+from lightbus.listener import Listener
+from lightbus.message import EventMessage
+from lightbus.threads import HandlerThreads
+
+_ABSENT = object()
+
+
+class RecordingBus(Bus):
+    """A bus that records what is fired, and whose handlers run when a test says so.
+
+    Attributes:
+        failures: What handlers raised, in that order.
+    """
+
+    def __init__(self, client: BusClient) -> None:
+        super().__init__(client)
+        self.failures: list[BaseException] = []
+        self._fired: list[EventMessage] = []
+
+    def note_fired(self, event_message: EventMessage) -> None:
+        """Add an event to those that were fired."""
+        self._fired.append(event_message)
+
+    def fired_events(self, name: str | None = None) -> list[EventMessage]:
+        """Return the events that were fired, in that order.
+
+        Args:
+            name: Of those of one event only, for example ``"auth.user_created"``.
+        """
+        return [message for message in self._fired if name in (None, message.canonical_name)]
+
+    def assert_fired(self, name: str, /, **fields: Any) -> EventMessage:
+        """Return the first event of that name which was fired with at least these fields.
+
+        Raises:
+            AssertionError: There is none; it shows what was fired.
+        """
+        wanted = codec.decode(codec.encode(fields))
+        for message in self.fired_events(name):
+            if all(message.kwargs.get(key, _ABSENT) == value for key, value in wanted.items()):
+                return message
+        raise AssertionError(
+            f"{_shown(name, wanted)} was not fired."
+            f"{did_you_mean(name, {m.canonical_name for m in self._fired} - {name})} "
+            f"{self._all_shown()}"
+        )
+
+    def assert_not_fired(self, name: str, /, **fields: Any) -> None:
+        """Pass where no event of that name was fired with at least these fields.
+
+        Raises:
+            AssertionError: One was; it shows what was fired.
+        """
+        try:
+            found = self.assert_fired(name, **fields)
+        except AssertionError:
+            return
+        raise AssertionError(f"{_shown(name, found.kwargs)} was fired. {self._all_shown()}")
+
+    async def drain(self) -> None:
+        """Run the handlers of every event that waits, and of what they fire, until none waits.
+
+        An event whose handler failed is tried again, or kept as a dead letter, as in a worker; what
+        has to wait for its next try is left waiting.
+
+        Raises:
+            Exception: What a handler raised, once none waits; several come as an `ExceptionGroup`.
+        """
+        known = len(self.failures)
+        threads = HandlerThreads()
+        try:
+            is_done = False
+            while not is_done:
+                is_done = True
+                for listener in self.client.listeners:
+                    if await self._drain_one(listener, threads):
+                        is_done = False
+        finally:
+            threads.shut_down()
+        new = self.failures[known:]
+        if len(new) == 1:
+            raise new[0]
+        if new:
+            raise BaseExceptionGroup("handlers failed", new)
+
+    async def _drain_one(self, listener: Listener, threads: HandlerThreads) -> bool:
+        """Run what waits for one listener; return whether there was anything."""
+        config = self.client.config
+        opened = self.client.open_transport(listener.api_name)
+        transport = await opened.opened(timeout=config.api(listener.api_name).fire_timeout)
+        subscription = listener.subscription(config.service_name)
+        waiting = (await transport.stats(subscription)).waiting
+        if waiting == 0:
+            return False
+        dispatcher = Dispatcher(
+            listener,
+            client=self.client,
+            threads=threads,
+            on_failure=self.failures.append,
+            on_given_up=self.failures.append,
+        )
+        stream = await transport.subscribe(subscription)
+        try:
+            for _ in range(waiting):
+                await dispatcher.dispatch(await anext(stream))
+        finally:
+            await stream.aclose()
+        return True
+
+    def _all_shown(self) -> str:
+        if not self._fired:
+            return "Nothing was fired."
+        return "Fired:" + "".join(
+            f"\n  {_shown(message.canonical_name, message.kwargs)}" for message in self._fired
+        )
+
+
+def _shown(name: str, fields: Mapping[str, Any]) -> str:
+    return f"{name}({', '.join(f'{key}={value!r}' for key, value in fields.items())})"
+
+
+@contextlib.contextmanager
+def recording(bus: Bus) -> Iterator[RecordingBus]:
+    """Have `bus` use a broker in memory while the block runs, whatever its configuration says.
+
+    Its APIs, listeners and hooks stay, and so does what programs imported: what is fired on `bus`
+    is recorded by the bus that this gives, and reaches no other.
+    """
+    recorder = RecordingBus(bus.client)
+    broker_name = f"recording-{secrets.token_hex(8)}"
+    with (
+        bus.client.using_transport({"memory": {"name": broker_name}}),
+        bus.client.after_event_sent.preceded_by(recorder.note_fired),
+    ):
+        yield recorder

@@ -1,0 +1,186 @@
+"""Variants of the memory transport, each broken in one way that users would suffer from."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping
+
+import attrs
+
+from lightbus.failure import Failure
+from lightbus.message import EventMessage
+from lightbus.transport import EventTransport, Subscription
+from lightbus_memory.broker import MemoryDeadLetter
+from lightbus_memory.transport import MemoryDelivery, MemoryStream, MemoryTransport
+
+# Transports
+
+
+class DeliversToOneListenerOnly(MemoryTransport):
+    """Listeners share the events that each of them should get."""
+
+    async def subscribe(self, subscription: Subscription) -> MemoryStream:
+        return await super().subscribe(attrs.evolve(subscription, listener_name="all"))
+
+
+class ReturnsFromSendEarly(MemoryTransport):
+    """A send returns, and what it sends goes out along with the next one."""
+
+    late: EventMessage | None = None
+
+    async def send(self, message: EventMessage, *, timeout: float) -> None:
+        if self.late is not None:
+            await super().send(self.late, timeout=timeout)
+        self.late = message
+
+
+class DiscardsWhatIsRead(MemoryTransport):
+    """To look at a dead letter removes it."""
+
+    async def dead_letters(self, service_name: str) -> AsyncGenerator[MemoryDeadLetter]:
+        async for letter in super().dead_letters(service_name):
+            yield letter
+            await letter.discard()
+
+
+class SendsWhenClosed(MemoryTransport):
+    """A closed transport still sends."""
+
+    async def close(self) -> None:
+        await super().close()
+        self._is_closed = False
+
+
+# Streams
+
+
+class HoldsEverythingAhead(MemoryStream):
+    """A stream takes all that there is, and gives it out one by one."""
+
+    async def __anext__(self) -> MemoryDelivery:
+        ahead: list[MemoryDelivery] = self.__dict__.setdefault("ahead", [])
+        if not ahead:
+            ahead.append(await super().__anext__())
+            while entry := self.queue.take():
+                ahead.append(MemoryDelivery(self, entry))
+        return ahead.pop(0)
+
+
+class ReversesOrder(MemoryStream):
+    """What was sent last comes first."""
+
+    async def __anext__(self) -> MemoryDelivery:
+        taken = [await super().__anext__()]
+        while entry := self.queue.take():
+            taken.append(MemoryDelivery(self, entry))
+        for delivery in taken[:-1]:
+            await delivery.requeue()
+        self._unsettled.add(taken[-1])
+        return taken[-1]
+
+
+class LeavesUnsettledEventsBehind(MemoryStream):
+    """What is unsettled when a stream is closed does not come again."""
+
+    async def aclose(self) -> None:
+        await self.stop()
+
+
+# Deliveries
+
+
+class AcksTwice(MemoryDelivery):
+    """An ack acks the event behind it, too."""
+
+    async def ack(self) -> None:
+        await super().ack()
+        if self._stream.queue.take() is not None:
+            self._stream.queue.settled()
+
+
+class DropsOnRequeue(MemoryDelivery):
+    """An event that is given back is gone."""
+
+    async def requeue(self) -> None:
+        await self.ack()
+
+
+class SettlesAgain(MemoryDelivery):
+    """What was settled can be settled once more."""
+
+    async def requeue(self) -> None:
+        self._is_settled = False
+        await super().requeue()
+
+
+class ForgetsTheAttempt(MemoryDelivery):
+    """Every try is the first."""
+
+    async def retry(self, *, after: float) -> None:
+        self._entry.attempt = self.attempt = 0
+        await super().retry(after=after)
+
+
+class RetriesAtOnce(MemoryDelivery):
+    """A delay is not waited for."""
+
+    async def retry(self, *, after: float) -> None:
+        await super().retry(after=0)
+
+
+class LosesDeadLetters(MemoryDelivery):
+    """What is given up is not kept."""
+
+    async def dead_letter(self, failure: Failure) -> None:
+        await self.ack()
+
+
+class ForgetsTheStory(MemoryDelivery):
+    """What is given up is kept, and why is not."""
+
+    async def dead_letter(self, failure: Failure) -> None:
+        await super().dead_letter(attrs.evolve(failure, error_message="failed", traceback=""))
+
+
+def with_stream(stream_class: type[MemoryStream]) -> type[MemoryTransport]:
+    """Return a memory transport with such streams."""
+
+    class Mutant(MemoryTransport):
+        async def subscribe(self, subscription: Subscription) -> MemoryStream:
+            stream = await super().subscribe(subscription)
+            stream.__class__ = stream_class
+            return stream
+
+    return Mutant
+
+
+def with_delivery(delivery_class: type[MemoryDelivery]) -> type[MemoryTransport]:
+    """Return a memory transport with such deliveries."""
+
+    class Stream(MemoryStream):
+        async def __anext__(self) -> MemoryDelivery:
+            delivery = await super().__anext__()
+            delivery.__class__ = delivery_class
+            return delivery
+
+    return with_stream(Stream)
+
+
+_STREAMS = (HoldsEverythingAhead, LeavesUnsettledEventsBehind, ReversesOrder)
+_DELIVERIES = (
+    AcksTwice,
+    DropsOnRequeue,
+    ForgetsTheAttempt,
+    ForgetsTheStory,
+    LosesDeadLetters,
+    RetriesAtOnce,
+    SettlesAgain,
+)
+
+MUTANTS: Mapping[str, type[EventTransport]] = {
+    "DeliversToOneListenerOnly": DeliversToOneListenerOnly,
+    "DiscardsWhatIsRead": DiscardsWhatIsRead,
+    "ReturnsFromSendEarly": ReturnsFromSendEarly,
+    "SendsWhenClosed": SendsWhenClosed,
+    **{stream.__name__: with_stream(stream) for stream in _STREAMS},
+    **{delivery.__name__: with_delivery(delivery) for delivery in _DELIVERIES},
+}

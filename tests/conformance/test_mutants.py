@@ -1,0 +1,76 @@
+"""The suite catches transports that are broken, each by the case that is meant to."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from conformance.mutants import MUTANTS
+
+TESTS = Path(__file__).parent.parent
+
+SUITE = """
+import secrets
+
+import pytest
+
+from conformance.mutants import MUTANTS
+from lightbus.testing.conformance import *
+
+
+@pytest.fixture
+def event_transport():
+    return {{"memory": {{"name": secrets.token_hex(4)}}}}
+
+
+@pytest.fixture
+def transport_class():
+    return MUTANTS[{mutant!r}]
+
+
+@pytest.fixture
+def patience():
+    return 0.5
+"""
+
+CAUGHT_BY = {
+    "AcksTwice": "test_one_consumer_gets_events_in_the_order_they_were_sent",
+    "DeliversToOneListenerOnly": "test_every_listener_of_every_service_gets_its_own_copy",
+    "DiscardsWhatIsRead": "test_reading_dead_letters_leaves_those_that_are_not_discarded",
+    "DropsOnRequeue": "test_a_requeued_event_comes_before_those_that_are_sent_later",
+    "ForgetsTheAttempt": "test_a_retry_at_once_comes_back_as_the_next_attempt",
+    "ForgetsTheStory": "test_a_dead_letter_keeps_the_event_and_its_story",
+    "HoldsEverythingAhead": "test_a_listener_holds_few_events_ahead",
+    "LeavesUnsettledEventsBehind": "test_an_event_that_was_left_unsettled_comes_again",
+    "LosesDeadLetters": "test_a_dead_letter_keeps_the_event_and_its_story",
+    "RetriesAtOnce": "test_a_retry_comes_back_after_its_delay_and_others_do_not_wait",
+    "ReturnsFromSendEarly": "test_a_send_that_returned_has_stored_the_event",
+    "ReversesOrder": "test_one_consumer_gets_events_in_the_order_they_were_sent",
+    "SendsWhenClosed": "test_a_closed_transport_sends_nothing_and_says_so",
+    "SettlesAgain": "test_a_second_settlement_does_nothing and requeue",
+}
+
+
+@pytest.mark.parametrize("mutant", sorted(MUTANTS))
+def test_the_suite_catches(tmp_path: Path, mutant: str) -> None:
+    suite = tmp_path / "test_mutant.py"
+    suite.write_text(SUITE.format(mutant=mutant))
+
+    ended = subprocess.run(
+        [sys.executable, "-m", "pytest", suite, "-k", CAUGHT_BY[mutant], "-q", "--no-header"],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(TESTS)},
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
+
+    assert ended.returncode == pytest.ExitCode.TESTS_FAILED, ended.stdout + ended.stderr
+    result = ended.stdout.splitlines()[-1]
+    assert "failed" in result
+    assert "error" not in result
+    assert "passed" not in result
