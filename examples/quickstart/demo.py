@@ -1,15 +1,23 @@
-"""Runs both services on a RabbitMQ of its own and tells what happens; `scripts/demo` starts it."""
+"""Runs both services and tells what happens; `scripts/demo` starts it.
+
+Without arguments, events go through the embedded default, a file. With ``--config FILE`` they go
+where that configuration says; where it asks for ``${AMQP_URL}`` and there is none, a RabbitMQ is
+started for the purpose.
+"""
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import os
 import queue
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import NoReturn, Self
@@ -17,11 +25,11 @@ from typing import NoReturn, Self
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[1] / "tests"))
 
-from rabbitmq_node import NodeFailed, RabbitMQNode, running_node  # noqa: E402
+from rabbitmq_node import NodeFailed, running_node  # noqa: E402
 
 # Seconds
 PATIENCE = 20.0
-STEPS = 8
+STEPS = 7
 
 BOLD, GREEN, RED = "1", "32", "31"
 COLOURS = {"auth_service": "36", "other_service": "33"}
@@ -34,14 +42,14 @@ class DemoFailed(Exception):
 class Program:
     """A command of one of the services. Its lines are shown behind the service's name."""
 
-    def __init__(self, service: str, *command: str, amqp_url: str) -> None:
+    def __init__(self, service: str, *command: str, environment: dict[str, str]) -> None:
         self._service = service
         self._lines: queue.Queue[str] = queue.Queue()
         show(service, f"$ {' '.join(command)}")
         self._process = subprocess.Popen(
             command,
             cwd=HERE / service,
-            env=environment(amqp_url),
+            env=environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -96,50 +104,49 @@ class Program:
 
 
 class Demo:
-    """The story, told step by step."""
+    """The story, told step by step.
 
-    def __init__(self) -> None:
+    Args:
+        environment: What the services find in theirs.
+    """
+
+    def __init__(self, environment: dict[str, str]) -> None:
+        self._environment = environment
         self._step = 0
 
     def run(self) -> None:
-        self._say("A private RabbitMQ node starts; a broker of this machine is left alone.")
-        with running_node() as node:
-            print(f"  {node.name}, port {node.amqp_port}", flush=True)
-            self._tell(node)
-
-    def _tell(self, node: RabbitMQNode) -> None:
-        self._say("other_service starts to listen. RabbitMQ keeps a queue for each listener.")
-        with self._listener(node) as worker:
+        self._say("other_service starts to listen. A queue is kept for each of its listeners.")
+        with self._listener() as worker:
             worker.expect_line("Ready.")
 
             self._say("auth_service fires user_created with fire(); a handler prints its user_db.")
-            self._fire(node, "create_users.py", "adam")
+            self._fire("create_users.py", "adam")
             worker.expect_line("{'adam': 'adam@example.com'}")
 
             self._say("auth_service fires user_updated with fire_async().")
-            self._fire(node, "update_users.py", "adam")
+            self._fire("update_users.py", "adam")
             worker.expect_line("{'adam': 'adam@example.org'}")
 
             self._say("SIGTERM stops other_service: it finishes what it handles and exits with 0.")
             worker.stop()
 
-        self._say("auth_service fires while nobody listens. RabbitMQ keeps the events.")
-        self._fire(node, "create_users.py", "eve", "mallory")
+        self._say("auth_service fires while nobody listens. The events are kept.")
+        self._fire("create_users.py", "eve", "mallory")
 
         self._say("other_service starts again and is given what it missed, in order.")
-        with self._listener(node) as worker:
+        with self._listener() as worker:
             worker.expect_line("{'eve': 'eve@example.com'}")
             worker.expect_line("{'eve': 'eve@example.com', 'mallory': 'mallory@example.com'}")
 
-            self._say("other_service and RabbitMQ are stopped.")
+            self._say("other_service is stopped.")
             worker.stop()
 
-    def _listener(self, node: RabbitMQNode) -> Program:
+    def _listener(self) -> Program:
         command = ("lightbus", "run", "--log-format", "console")
-        return Program("other_service", *command, amqp_url=node.url())
+        return Program("other_service", *command, environment=self._environment)
 
-    def _fire(self, node: RabbitMQNode, *command: str) -> None:
-        with Program("auth_service", "python", *command, amqp_url=node.url()) as program:
+    def _fire(self, *command: str) -> None:
+        with Program("auth_service", "python", *command, environment=self._environment) as program:
             program.expect_success()
 
     def _say(self, text: str) -> None:
@@ -147,12 +154,26 @@ class Demo:
         print(f"\n{painted(f'{self._step}/{STEPS}  {text}', BOLD)}", flush=True)
 
 
-def environment(amqp_url: str) -> dict[str, str]:
+@contextlib.contextmanager
+def environment(config: Path | None) -> Iterator[dict[str, str]]:
     """What the services find in their environment: also the programs that stand beside Python."""
     inherited = {k: v for k, v in os.environ.items() if not k.startswith("LIGHTBUS_")}
     programs = Path(sys.executable).parent
     path = f"{programs}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
-    return {**inherited, "PATH": path, "AMQP_URL": amqp_url, "PYTHONUNBUFFERED": "1"}
+    common = {**inherited, "PATH": path, "PYTHONUNBUFFERED": "1"}
+    if config is None:
+        # A home of the demo's own, so that the default file of the user is left alone.
+        with tempfile.TemporaryDirectory(prefix="lightbus-demo-") as home:
+            yield {**common, "HOME": home, "XDG_STATE_HOME": home}
+        return
+    configured = {**common, "LIGHTBUS_CONFIG": str(config)}
+    if "AMQP_URL" in common or "${AMQP_URL}" not in config.read_text():
+        yield configured
+        return
+    print("A private RabbitMQ node starts; a broker of this machine is left alone.", flush=True)
+    with running_node() as node:
+        print(f"  {node.name}, port {node.amqp_port}", flush=True)
+        yield {**configured, "AMQP_URL": node.url()}
 
 
 def show(service: str, line: str) -> None:
@@ -172,8 +193,19 @@ def exit_on_signal(number: int, _: object) -> NoReturn:
 def main() -> None:
     signal.signal(signal.SIGTERM, exit_on_signal)
     signal.signal(signal.SIGINT, exit_on_signal)
+    parser = argparse.ArgumentParser(description="Show the main job of Lightbus end to end.")
+    parser.add_argument(
+        "--config",
+        metavar="FILE",
+        type=lambda name: Path(name).resolve(),
+        nargs="?",
+        const=HERE / "rabbitmq.yaml",
+        help="where events go  [without FILE: RabbitMQ; without --config: a file]",
+    )
+    config = parser.parse_args().config
     try:
-        Demo().run()
+        with environment(config) as found:
+            Demo(found).run()
     except (DemoFailed, NodeFailed) as error:
         print(f"\n{painted(f'The demo failed: {error}.', RED)}", file=sys.stderr)
         sys.exit(1)

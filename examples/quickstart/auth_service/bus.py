@@ -1,7 +1,7 @@
 import lightbus
 from lightbus import Api, Event
 
-bus = lightbus.create()
+bus = lightbus.create(service_name="auth")
 
 
 class AuthApi(Api):

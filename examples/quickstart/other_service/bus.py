@@ -1,6 +1,6 @@
 import lightbus
 
-bus = lightbus.create()
+bus = lightbus.create(service_name="other")
 user_db = {}
 
 
