@@ -204,7 +204,7 @@ def patience() -> float:
     return 20.0
 
 
-@pytest_asyncio.fixture
+@pytest_asyncio.fixture(loop_scope="function")
 async def broker(
     transport_class: type[EventTransport],
     event_transport: TransportSettings,

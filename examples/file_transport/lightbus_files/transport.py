@@ -1,0 +1,277 @@
+"""`FileTransport`: the transport contract over a folder."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator, Callable
+from pathlib import Path
+from typing import Any, ClassVar, Self, TypeVar
+
+import msgspec
+
+from lightbus.exceptions import TransportClosed, TransportRefused
+from lightbus.failure import Failure
+from lightbus.message import EventMessage
+from lightbus.transport import (
+    DeadLetter,
+    Delivery,
+    DeliveryStream,
+    EventTransport,
+    Subscription,
+    SubscriptionStats,
+)
+from lightbus_files import folder
+from lightbus_files.folder import Name, Queue, Worker
+
+T = TypeVar("T")
+
+# How often a folder is looked into, in seconds.
+PERIOD = 0.02
+
+
+class FileSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the configuration may say below ``files:``.
+
+    Attributes:
+        path: The folder that all processes share, on one machine.
+    """
+
+    path: str
+
+    def __str__(self) -> str:
+        return self.path
+
+
+class DeadLetterFile(msgspec.Struct, frozen=True):
+    """What the file of a dead letter holds."""
+
+    message: EventMessage
+    failure: Failure
+
+
+class FileTransport(EventTransport):
+    """Keeps events in files."""
+
+    Settings: ClassVar[type[Any]] = FileSettings
+
+    def __init__(self, settings: FileSettings, *, client_name: str) -> None:
+        self._root = Path(settings.path).absolute()
+        self._streams: list[FileStream] = []
+        self._is_closed = False
+
+    async def open(self, *, timeout: float) -> None:
+        await self.run(lambda: folder.prepare(self._root))
+
+    async def send(self, message: EventMessage, *, timeout: float) -> None:
+        # Its place in the order is that of the call, not of the thread that writes it.
+        name, content = Name.new(), msgspec.json.encode(message)
+
+        def write() -> None:
+            for queue in folder.queues_that_want(self._root, message.api_name, message.event_name):
+                queue.put(content, name)
+
+        await self.run(write)
+
+    async def declare(self, subscription: Subscription, *, timeout: float) -> None:
+        await self.run(lambda: self._queue(subscription).declare(subscription.events))
+
+    async def subscribe(self, subscription: Subscription) -> FileStream:
+        await self.declare(subscription, timeout=0)
+        worker = await self.run(lambda: Worker(self._root))
+        stream = FileStream(self, self._root, self._queue(subscription), subscription, worker)
+        self._streams.append(stream)
+        return stream
+
+    async def put(
+        self, subscription: Subscription, message: EventMessage, *, attempt: int, timeout: float
+    ) -> None:
+        name, content = Name.new(attempt=attempt), msgspec.json.encode(message)
+        await self.run(lambda: self._queue(subscription).put(content, name))
+
+    async def stats(self, subscription: Subscription) -> SubscriptionStats:
+        queue = self._queue(subscription)
+        return SubscriptionStats(
+            waiting=await self.run(lambda: queue.count("waiting")),
+            delayed=await self.run(lambda: queue.count("delayed")),
+            taken=await self.run(lambda: queue.count("taken")),
+        )
+
+    async def dead_letters(self, service_name: str) -> AsyncGenerator[FileDeadLetter]:
+        letters = await self.run(lambda: folder.dead_letter_folder(self._root, service_name))
+        for file in await self.run(lambda: sorted(letters.iterdir())):
+            yield FileDeadLetter(self, file, await self.run(file.read_bytes))
+
+    async def bury(
+        self, service_name: str, message: EventMessage, failure: Failure, *, timeout: float
+    ) -> None:
+        name, content = Name.new(), msgspec.json.encode(DeadLetterFile(message, failure))
+
+        def write() -> None:
+            letters = folder.dead_letter_folder(self._root, service_name)
+            folder.write(self._root, content, letters / str(name))
+
+        await self.run(write)
+
+    async def close(self) -> None:
+        streams, self._streams = self._streams, []
+        for stream in streams:
+            await stream.aclose()
+        self._is_closed = True
+
+    async def run(self, work: Callable[[], T]) -> T:
+        """Do `work`, which uses files, in a thread, wholly even where the caller is cancelled.
+
+        Raises:
+            TransportRefused: The operating system did not let it.
+        """
+        if self._is_closed:
+            raise TransportClosed(f"Folder {self._root} was closed.")
+        try:
+            return await asyncio.shield(asyncio.to_thread(work))
+        except OSError as error:
+            raise TransportRefused(
+                f"Folder {self._root} can not be used: {error.strerror}."
+            ) from error
+
+    def _queue(self, subscription: Subscription) -> Queue:
+        return Queue.named(
+            self._root,
+            subscription.api_name,
+            subscription.service_name,
+            subscription.listener_name,
+        )
+
+
+class FileStream(DeliveryStream):
+    """Looks into the folder of a queue again and again."""
+
+    def __init__(
+        self,
+        transport: FileTransport,
+        root: Path,
+        queue: Queue,
+        subscription: Subscription,
+        worker: Worker,
+    ) -> None:
+        self.transport = transport
+        self.queue = queue
+        self.subscription = subscription
+        self.worker = worker
+        self.unsettled: set[FileDelivery] = set()
+        self._held: deque[FileDelivery] = deque()
+        self._taking = asyncio.Lock()
+        self._is_stopped = asyncio.Event()
+        self._is_closed = False
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> FileDelivery:
+        while not self._is_stopped.is_set():
+            async with self._taking:
+                if not self._held and not self._is_stopped.is_set():
+                    # It adds to those that are held, for the caller may give up meanwhile.
+                    await self.transport.run(self._take)
+            if self._held:
+                return self._held.popleft()
+            try:
+                async with asyncio.timeout(PERIOD):
+                    await self._is_stopped.wait()
+            except TimeoutError:
+                pass  # it is time to look again
+        raise StopAsyncIteration
+
+    def _take(self) -> None:
+        self.queue.free_what_the_dead_have()
+        if taken := self.queue.take(self.worker.name):
+            delivery = FileDelivery(self, *taken)
+            self.unsettled.add(delivery)
+            self._held.append(delivery)
+
+    async def stop(self) -> None:
+        self._is_stopped.set()
+        async with self._taking:
+            while self._held:
+                await self._held.popleft().requeue()
+
+    async def aclose(self) -> None:
+        await self.stop()
+        async with self._taking:
+            if self._is_closed:
+                return
+            self._is_closed = True
+            for delivery in list(self.unsettled):
+                await delivery.retry(after=0)
+            await self.transport.run(self.worker.end)
+
+
+class FileDelivery(Delivery):
+    """A file in the folder of those that were taken."""
+
+    def __init__(self, stream: FileStream, name: Name, content: bytes) -> None:
+        self.message = msgspec.json.decode(content, type=EventMessage)
+        self.attempt = name.attempt
+        self.returns = name.returns
+        self._stream = stream
+        self._name = name
+
+    async def ack(self) -> None:
+        await self._settle(lambda: self._queue.remove(self._name, self._worker))
+
+    async def requeue(self) -> None:
+        await self._settle(
+            lambda: self._queue.give_back(self._name, self._worker, is_attempt=False)
+        )
+
+    async def retry(self, *, after: float) -> None:
+        if after == 0:
+            await self._settle(
+                lambda: self._queue.give_back(self._name, self._worker, is_attempt=True)
+            )
+        else:
+            await self._delay(after, attempt=self.attempt + 1)
+
+    async def defer(self, *, after: float) -> None:
+        await self._delay(after, attempt=self.attempt)
+
+    async def dead_letter(self, failure: Failure) -> None:
+        if self in self._stream.unsettled:
+            # First the copy: in between both exist, never neither.
+            service_name = self._stream.subscription.service_name
+            await self._stream.transport.bury(service_name, self.message, failure, timeout=0)
+            await self.ack()
+
+    async def _delay(self, after: float, *, attempt: int) -> None:
+        if after not in self._stream.subscription.delays:
+            raise ValueError(f"{after} s is not one of the delays that the subscription names")
+        await self._settle(
+            lambda: self._queue.delay(self._name, self._worker, seconds=after, attempt=attempt)
+        )
+
+    async def _settle(self, settle: Callable[[], object]) -> None:
+        if self in self._stream.unsettled:
+            await self._stream.transport.run(settle)
+            self._stream.unsettled.discard(self)
+
+    @property
+    def _queue(self) -> Queue:
+        return self._stream.queue
+
+    @property
+    def _worker(self) -> str:
+        return self._stream.worker.name
+
+
+class FileDeadLetter(DeadLetter):
+    """A file in the folder of a service's dead letters."""
+
+    def __init__(self, transport: FileTransport, file: Path, content: bytes) -> None:
+        letter = msgspec.json.decode(content, type=DeadLetterFile)
+        self.message = letter.message
+        self.failure = letter.failure
+        self._transport = transport
+        self._file = file
+
+    async def discard(self) -> None:
+        await self._transport.run(lambda: self._file.unlink(missing_ok=True))
