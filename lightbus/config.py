@@ -130,20 +130,49 @@ def load(
     """
     source, data = _read(config)
     document = convert(data, _Document, source=source)
-    named = (
-        command_line.service_name
+    return _checked(
+        source,
+        document,
+        service_name=command_line.service_name
         or service_name
         or os.environ.get("LIGHTBUS_SERVICE_NAME")
-        or document.service_name
-    )
-    loaded = Config(
-        source=source,
-        service_name=checked_name("service", filled_in(named or _folder_name())),
-        is_service_named=named is not None,
-        process_name_template=command_line.process_name
+        or document.service_name,
+        process_name=command_line.process_name
         or process_name
         or os.environ.get("LIGHTBUS_PROCESS_NAME")
         or document.process_name,
+    )
+
+
+def load_file(file: str | Path, *, service_name: str) -> Config:
+    """Return the configuration in a file, whatever the command line and the environment say.
+
+    Args:
+        file: A YAML, JSON or TOML file.
+        service_name: The service's name, where the file gives none.
+
+    Raises:
+        InvalidConfig: With the file and the path in it.
+        InvalidName: The service's or the process's name can not be one.
+    """
+    source, data = _read_file(Path(file))
+    document = convert(data, _Document, source=source)
+    return _checked(
+        source,
+        document,
+        service_name=document.service_name or service_name,
+        process_name=document.process_name,
+    )
+
+
+def _checked(
+    source: str, document: _Document, *, service_name: str | None, process_name: str
+) -> Config:
+    loaded = Config(
+        source=source,
+        service_name=checked_name("service", filled_in(service_name or _folder_name())),
+        is_service_named=service_name is not None,
+        process_name_template=process_name,
         bus_module=document.bus,
         shutdown_timeout=document.shutdown_timeout,
         apis=_read_apis(document.apis, source),
@@ -202,6 +231,10 @@ def _read(config: Mapping[str, Any] | str | Path | None) -> tuple[str, Any]:
     file = Path(chosen) if chosen else _default_file()
     if file is None:
         return "no lightbus.yaml in this folder", {}
+    return _read_file(file)
+
+
+def _read_file(file: Path) -> tuple[str, Any]:
     data = _parse(file)
     return str(file), _with_variables({} if data is None else data, str(file), "$")
 

@@ -6,6 +6,7 @@ from importlib.metadata import version
 
 import click
 
+from lightbus.cli.move import move
 from lightbus.cli.run import run
 
 
@@ -15,4 +16,5 @@ def main() -> None:
     """Lightbus: an event bus for Python services."""
 
 
+main.add_command(move)
 main.add_command(run)

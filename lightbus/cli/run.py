@@ -8,42 +8,23 @@ import os
 import signal
 import sys
 from importlib.metadata import version
-from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
 
-from lightbus import config
-from lightbus.bus import Bus, get_bus
+from lightbus.bus import Bus
+from lightbus.cli.loading import ASKED_TO_STOP, FAILED, WRONG_USAGE, bus_options, load_bus
 from lightbus.cli.output import FORMATS, LEVELS, set_up_logging
 from lightbus.client import BusClient
 from lightbus.exceptions import LightbusException
 from lightbus.log import get_logger
 from lightbus.worker import Worker
 
-ASKED_TO_STOP = 0
-FAILED = 1
-WRONG_USAGE = 2
-
 _log = get_logger("lightbus")
 
 
 @click.command()
-@click.option(
-    "-b",
-    "--bus",
-    "module",
-    metavar="MODULE",
-    help="The bus module.  [default: $LIGHTBUS_MODULE, `bus` in the config file, or bus]",
-)
-@click.option("-s", "--service-name", help="Whose listeners these are.")
-@click.option("-p", "--process-name", help="Names this process at the broker.")
-@click.option(
-    "--config",
-    "config_file",
-    metavar="FILE",
-    help="YAML, JSON or TOML.  [default: $LIGHTBUS_CONFIG or ./lightbus.yaml]",
-)
+@bus_options
 @click.option("--log-level", type=click.Choice(LEVELS), default="info", show_default=True)
 @click.option(
     "--log-format",
@@ -52,14 +33,7 @@ _log = get_logger("lightbus")
     show_default=True,
     help="auto is console on a terminal, and JSON lines otherwise.",
 )
-def run(  # noqa: PLR0917 - click gives them by name
-    module: str | None,
-    service_name: str | None,
-    process_name: str | None,
-    config_file: str | None,
-    log_level: str,
-    log_format: str,
-) -> None:
+def run(*, log_level: str, log_format: str, **options: Any) -> None:
     """Serve the listeners of a bus until told to stop.
 
     Ctrl-C, or SIGTERM, lets running handlers finish and gives the other events back; a second one
@@ -69,14 +43,8 @@ def run(  # noqa: PLR0917 - click gives them by name
     configuration or the bus module is wrong.
     """
     set_up_logging(log_format, log_level)
-    config.command_line.config_file = config_file
-    config.command_line.service_name = service_name
-    config.command_line.process_name = process_name
-    # `python -m` finds modules of the current folder; a console script has to be told.
-    sys.path.insert(0, str(Path.cwd()))
     try:
-        module = module or os.environ.get("LIGHTBUS_MODULE") or config.load().bus_module
-        bus = get_bus(module)
+        bus = load_bus(**options)
     except LightbusException as error:
         _log.critical(str(error))
         _end_process(WRONG_USAGE)

@@ -1,0 +1,65 @@
+"""What the commands share that work on a bus: its options, and how it is found."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from lightbus import config
+from lightbus.bus import Bus, get_bus
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+ASKED_TO_STOP = 0
+FAILED = 1
+WRONG_USAGE = 2
+
+_OPTIONS = (
+    click.option(
+        "-b",
+        "--bus",
+        "module",
+        metavar="MODULE",
+        help="The bus module.  [default: $LIGHTBUS_MODULE, `bus` in the config file, or bus]",
+    ),
+    click.option("-s", "--service-name", help="Whose listeners these are."),
+    click.option("-p", "--process-name", help="Names this process at the broker."),
+    click.option(
+        "--config",
+        "config_file",
+        metavar="FILE",
+        help="YAML, JSON or TOML.  [default: $LIGHTBUS_CONFIG or ./lightbus.yaml]",
+    ),
+)
+
+
+def bus_options(command: Command) -> Command:
+    """Give a command the options that `load_bus` takes."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def load_bus(
+    *,
+    module: str | None,
+    service_name: str | None,
+    process_name: str | None,
+    config_file: str | None,
+) -> Bus:
+    """Return the bus that the command line and the environment lead to.
+
+    Raises:
+        ConfigError: There is none, or its configuration is wrong.
+    """
+    config.command_line.config_file = config_file
+    config.command_line.service_name = service_name
+    config.command_line.process_name = process_name
+    # `python -m` finds modules of the current folder; a console script has to be told.
+    sys.path.insert(0, str(Path.cwd()))
+    return get_bus(module or os.environ.get("LIGHTBUS_MODULE") or config.load().bus_module)

@@ -1,0 +1,131 @@
+"""``lightbus move``: takes the events of a service from one broker to another."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from lightbus import config
+from lightbus.cli.loading import ASKED_TO_STOP, FAILED, WRONG_USAGE, bus_options, load_bus
+from lightbus.cli.output import set_up_logging
+from lightbus.client import BusClient
+from lightbus.exceptions import ConfigError, LightbusException
+from lightbus.move import Move, QueueMove
+
+# How often the progress is drawn, in seconds.
+_PERIOD = 0.1
+
+
+@click.command()
+@click.option(
+    "--to",
+    "target_file",
+    metavar="FILE",
+    required=True,
+    help="The configuration, YAML, JSON or TOML, that leads to where the events are to go.",
+)
+@bus_options
+def move(*, target_file: str, **options: Any) -> None:
+    """Move the events of a service to another broker.
+
+    Takes what waits, is delayed, or is dead for the listeners of the bus from where its
+    configuration leads, and puts it, for the same listeners, where FILE leads.
+
+    Before: have all that fires use the new configuration, and stop the service's workers.
+
+    It can be stopped or killed at any point and started again: nothing is lost, and what was on its
+    way may then come twice. Exits with 0 when nothing is left, 1 when it was stopped or a broker
+    failed, and 2 when the usage, a configuration or the bus module is wrong.
+    """
+    set_up_logging("console", "warning")
+    console = Console(stderr=True)
+    try:
+        source = load_bus(**options).client
+        service_name = source.config.service_name
+        target = BusClient(config.load_file(target_file, service_name=service_name))
+        code = asyncio.run(_move(source, target, console))
+    except LightbusException as error:
+        console.print(f"[red]Error:[/] {error}", highlight=False, soft_wrap=True)
+        code = WRONG_USAGE if isinstance(error, ConfigError) else FAILED
+    sys.exit(code)
+
+
+async def _move(source: BusClient, target: BusClient, console: Console) -> int:
+    moving = Move(source, target)
+    running = asyncio.create_task(moving.run())
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, running.cancel)
+    try:
+        with _progress(moving, console) as draw:
+            while not running.done():
+                await asyncio.wait({running}, timeout=_PERIOD)
+                draw()
+        was_stopped = running.cancelled()
+        if not was_stopped:
+            running.result()
+    finally:
+        await source.close_async()
+        await target.close_async()
+    moved = sum(queue.moved for queue in moving.queues)
+    told = f"{moved:,} events and {moving.dead_letters:,} dead letters were moved"
+    if was_stopped:
+        console.print(
+            f"Stopped: {told}. Run it again to move the rest.", highlight=False, soft_wrap=True
+        )
+        return FAILED
+    console.print(
+        f"Done: {told}. None is left for the listeners of service {source.config.service_name!r}.",
+        highlight=False,
+        soft_wrap=True,
+    )
+    return ASKED_TO_STOP
+
+
+@contextlib.contextmanager
+def _progress(moving: Move, console: Console) -> Iterator[Any]:
+    """Give a function that draws how far the move is."""
+    progress = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.fields[told]}"),
+        TimeElapsedColumn(),
+        console=console,
+    )
+    tasks: dict[QueueMove, TaskID] = {}
+
+    def draw() -> None:
+        for queue in moving.queues:
+            if queue not in tasks:
+                name = f"{queue.listener.api_name} {queue.listener.name}"
+                tasks[queue] = progress.add_task(name, told="")
+            # Without a total, the bar only shows that something goes on.
+            total = queue.moved + queue.left if queue.left else None
+            progress.update(
+                tasks[queue],
+                completed=1 if queue.is_done else queue.moved,
+                total=1 if queue.is_done else total,
+                told=_told(queue),
+            )
+
+    with progress:
+        yield draw
+        draw()
+
+
+def _told(queue: QueueMove) -> str:
+    if queue.is_done:
+        left = "none left"
+    elif queue.left:
+        left = f"{queue.left:,} left"
+    else:
+        left = "waiting for delayed events"
+    return f"{queue.moved:,} moved, {left}"

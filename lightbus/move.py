@@ -1,0 +1,201 @@
+"""`Move`: takes the events of a service from one broker to another, and loses none.
+
+An event is stored at the new broker before the old one forgets it. Killed at any point, a move can
+be started again: what was on its way may then exist twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Coroutine, Iterable
+from typing import Any
+
+import attrs
+
+from lightbus.client import BusClient
+from lightbus.exceptions import InvalidConfig, TransportRefused
+from lightbus.listener import Listener
+from lightbus.transport import Capability, DeliveryStream, EventTransport, Subscription
+
+# How many events of one queue are on their way at once.
+_AT_ONCE = 64
+
+# How often the queues are counted, in seconds.
+_PERIOD = 0.25
+
+# How much longer than its delay an event may take to come back, in seconds.
+_MARGIN = 1.0
+
+
+@attrs.define(eq=False)
+class QueueMove:
+    """How far the move of one listener's events is.
+
+    Attributes:
+        listener: Whose events these are.
+        moved: How many have arrived.
+        left: How many are known to be left, as counted a moment ago.
+        is_done: Whether none is left.
+    """
+
+    listener: Listener
+    moved: int = 0
+    left: int = 0
+    is_done: bool = False
+
+
+class Move:
+    """Moves what waits, is delayed, or is dead for the listeners of `source`.
+
+    Args:
+        source: The client of the service's bus.
+        target: A client whose configuration leads to where the events are to go.
+
+    Attributes:
+        queues: How far each queue is; empty before `run` has begun.
+        dead_letters: How many dead letters have arrived.
+    """
+
+    def __init__(self, source: BusClient, target: BusClient) -> None:
+        self.queues: list[QueueMove] = []
+        self.dead_letters = 0
+        self._source = source
+        self._target = target
+
+    async def run(self) -> None:
+        """Call the `on_start` hooks, which may add listeners, and move until nothing is left.
+
+        Workers of the service that still run share its events with the move. Where a broker can not
+        tell how many events are delayed, they are waited for as long as their delay can be.
+
+        Raises:
+            InvalidConfig: There is nothing that the two configurations keep in different places.
+            TransportRefused: A transport keeps its events where no other process finds them.
+            TransportError: A broker failed; run again to move the rest.
+        """
+        await self._source.on_start.run(client=self._source)
+        try:
+            self.queues = [
+                QueueMove(listener)
+                for listener in self._source.listeners
+                if self._is_elsewhere(listener.api_name)
+            ]
+            if not self.queues:
+                raise InvalidConfig(
+                    "leads no listener of this service to another place than "
+                    f"{self._source.config.source} does, so there is nothing to move.",
+                    source=self._target.config.source,
+                )
+            # All of them first, so that nothing is moved where something is in the way.
+            for queue in self.queues:
+                await self._prepare(queue.listener)
+            await _together(self._move_queue(queue) for queue in self.queues)
+            await self._move_dead_letters()
+        finally:
+            await self._source.on_stop.run(client=self._source)
+
+    def _is_elsewhere(self, api_name: str) -> bool:
+        source, target = self._source, self._target
+        return source.transport_described(api_name) != target.transport_described(api_name)
+
+    async def _prepare(self, listener: Listener) -> None:
+        for client in (self._source, self._target):
+            transport = await _opened(client, listener.api_name)
+            if reason := transport.lacking.get(Capability.SHARED):
+                raise TransportRefused(f"{reason} Events can not be moved from or to it.")
+            timeout = client.config.api(listener.api_name).fire_timeout
+            await transport.declare(_subscription(client, listener), timeout=timeout)
+
+    async def _move_queue(self, queue: QueueMove) -> None:
+        transport = await _opened(self._source, queue.listener.api_name)
+        subscription = _subscription(self._source, queue.listener)
+        stream = await transport.subscribe(attrs.evolve(subscription, concurrency=_AT_ONCE))
+
+        async def stop_when_empty() -> None:
+            await self._until_empty(queue, transport, subscription)
+            await stream.stop()
+
+        try:
+            carriers = [self._carry(stream, queue) for _ in range(_AT_ONCE)]
+            await _together([stop_when_empty(), *carriers])
+        finally:
+            await stream.aclose()
+        queue.is_done = True
+
+    async def _carry(self, stream: DeliveryStream, queue: QueueMove) -> None:
+        client, listener = self._target, queue.listener
+        transport = await _opened(client, listener.api_name)
+        subscription = _subscription(client, listener)
+        timeout = client.config.api(listener.api_name).fire_timeout
+        async for delivery in stream:
+            try:
+                await transport.put(
+                    subscription, delivery.message, attempt=delivery.attempt, timeout=timeout
+                )
+            except BaseException:
+                await delivery.requeue()
+                raise
+            await delivery.ack()
+            queue.moved += 1
+
+    async def _until_empty(
+        self, queue: QueueMove, transport: EventTransport, subscription: Subscription
+    ) -> None:
+        now = asyncio.get_running_loop().time
+        delays_end_at = now() + max(subscription.delays, default=0) + _MARGIN
+        moved_before = -1
+        while True:
+            stats = await transport.stats(subscription)
+            queue.left = stats.waiting + (stats.delayed or 0) + (stats.taken or 0)
+            is_told = stats.delayed is not None and stats.taken is not None
+            is_quiet = queue.left == 0 and queue.moved == moved_before
+            if is_quiet and (is_told or now() >= delays_end_at):
+                return
+            moved_before = queue.moved
+            await asyncio.sleep(_PERIOD)
+
+    async def _move_dead_letters(self) -> None:
+        by_place = {
+            self._source.transport_described(queue.listener.api_name): queue.listener.api_name
+            for queue in self.queues
+        }
+        for api_name in by_place.values():
+            transport = await _opened(self._source, api_name)
+            letters = transport.dead_letters(self._source.config.service_name)
+            async with contextlib.aclosing(letters):
+                async for letter in letters:
+                    name = letter.message.api_name
+                    if not self._is_elsewhere(name):
+                        continue
+                    target = await _opened(self._target, name)
+                    await target.bury(
+                        self._target.config.service_name,
+                        letter.message,
+                        letter.failure,
+                        timeout=self._target.config.api(name).fire_timeout,
+                    )
+                    await letter.discard()
+                    self.dead_letters += 1
+
+
+async def _opened(client: BusClient, api_name: str) -> EventTransport:
+    timeout = client.config.api(api_name).fire_timeout
+    return await client.open_transport(api_name).opened(timeout=timeout)
+
+
+def _subscription(client: BusClient, listener: Listener) -> Subscription:
+    """Return what `listener` would want under the configuration of `client`."""
+    api = client.config.api(listener.api_name)
+    configured = attrs.evolve(listener, acknowledgement_timeout=api.acknowledgement_timeout)
+    return configured.subscription(client.config.service_name)
+
+
+async def _together(work: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """Do all of `work` at once; where one part fails, cancel the others and raise its error."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            for part in work:
+                group.create_task(part)
+    except BaseExceptionGroup as failed:
+        raise failed.exceptions[0] from None

@@ -1,0 +1,246 @@
+"""`lightbus move`: from one SQLite file to another, in processes of their own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import lightbus
+from core.apis import AuthApi
+from lightbus import Bus, OnError, Worker
+from lightbus.transport import EventTransport, Subscription
+
+TIMEOUT = 30.0
+SERVICE = "shop"
+BUS = """
+import lightbus
+bus = lightbus.create()
+
+@bus.client.on_start()
+def on_start():
+    bus.auth.user_created.listen(lambda username: None, listener_name="welcome")
+    bus.auth.user_deleted.listen(lambda username: None, listener_name="clean-up")
+"""
+
+MoveEvents = Callable[..., subprocess.Popen[str]]
+
+
+def config(file: Path, **api: Any) -> dict[str, Any]:
+    """Return a configuration that leads to an SQLite file."""
+    default = {"event_transport": {"sqlite": {"path": str(file), "lease": 1}}, **api}
+    return {"service_name": SERVICE, "apis": {"default": default}}
+
+
+@pytest.fixture
+def move(tmp_path: Path) -> Iterator[MoveEvents]:
+    """Starts `lightbus move` from one configuration to another, and ends it."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(
+        source: dict[str, Any] | None = None, target: dict[str, Any] | None = None
+    ) -> subprocess.Popen[str]:
+        (tmp_path / "bus.py").write_text(BUS)
+        (tmp_path / "old.json").write_text(json.dumps(source or config(tmp_path / "old.db")))
+        (tmp_path / "new.json").write_text(json.dumps(target or config(tmp_path / "new.db")))
+        process = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "lightbus.cli", "move"),
+                *("--config", "old.json", "--to", "new.json"),
+            ],
+            cwd=tmp_path,
+            env={"PATH": os.environ["PATH"], "HOME": str(tmp_path)},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate(timeout=TIMEOUT)
+
+
+def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
+    """Wait for the process; return its exit code and what it said."""
+    _, said = process.communicate(timeout=TIMEOUT)
+    return process.returncode, said
+
+
+@contextlib.asynccontextmanager
+async def bus_on(file: Path) -> AsyncIterator[Bus]:
+    """Give a bus of the service on an SQLite file."""
+    bus = lightbus.create(config(file, acknowledgement_timeout=3))
+    bus.client.register_api(AuthApi)
+    yield bus
+    await bus.client.close_async()
+
+
+def listen(
+    bus: Bus, handler: Callable[..., object], *, on_error: OnError = OnError.SHUTDOWN
+) -> None:
+    """Listen as the service does."""
+    bus.auth.user_created.listen(handler, listener_name="welcome", on_error=on_error)
+    bus.auth.user_deleted.listen(lambda username: None, listener_name="clean-up")
+
+
+async def fire(file: Path, *names: str) -> None:
+    """Fire an event for each name, for the listeners of the service."""
+    async with bus_on(file) as bus:
+        listen(bus, lambda username: None)
+        for name in names:
+            await bus.auth.user_created.fire_async(username=name, email="e")
+
+
+async def transport_and_queue(bus: Bus) -> tuple[EventTransport, Subscription]:
+    """Return the transport of a bus and the first of its subscriptions."""
+    transport = await bus.client.open_transport("auth").opened(timeout=TIMEOUT)
+    return transport, bus.client.listeners[0].subscription(SERVICE)
+
+
+async def waiting_in(file: Path) -> list[tuple[str, int]]:
+    """Return the name and the attempt of each event that waits, in order."""
+    async with bus_on(file) as bus:
+        listen(bus, lambda username: None)
+        transport, subscription = await transport_and_queue(bus)
+        stream = await transport.subscribe(subscription)
+        count = (await transport.stats(subscription)).waiting
+        deliveries = [await anext(stream) for _ in range(count)]
+        return [(delivery.message.kwargs["username"], delivery.attempt) for delivery in deliveries]
+
+
+async def dead_in(file: Path) -> list[tuple[str, str]]:
+    """Return the name and the error of each dead letter."""
+    async with bus_on(file) as bus:
+        transport = await bus.client.open_transport("auth").opened(timeout=TIMEOUT)
+        return [
+            (letter.message.kwargs["username"], letter.failure.error_message)
+            async for letter in transport.dead_letters(SERVICE)
+        ]
+
+
+async def test_what_waits_moves_in_its_order(move: MoveEvents, tmp_path: Path) -> None:
+    names = [str(number) for number in range(500)]
+    await fire(tmp_path / "old.db", *names)
+
+    code, said = ended(move())
+
+    assert (code, "500 events and 0 dead letters were moved" in said) == (0, True), said
+    assert await waiting_in(tmp_path / "new.db") == [(name, 1) for name in names]
+    assert await waiting_in(tmp_path / "old.db") == []
+
+
+async def test_what_is_delayed_and_what_is_dead_moves_too(move: MoveEvents, tmp_path: Path) -> None:
+    def fail(username: str) -> None:
+        raise LookupError(f"no {username}")
+
+    async def fail_with(username: str, on_error: OnError) -> None:
+        async with bus_on(tmp_path / "old.db") as bus:
+            listen(bus, fail, on_error=on_error)
+            await bus.auth.user_created.fire_async(username=username, email="e")
+            transport, subscription = await transport_and_queue(bus)
+            with contextlib.suppress(LookupError):
+                async with Worker(bus), asyncio.timeout(TIMEOUT):
+                    # Nothing tells of it.
+                    while (await transport.stats(subscription)).waiting:  # noqa: ASYNC110
+                        await asyncio.sleep(0.01)
+
+    await fail_with("given up", OnError.ACKNOWLEDGE_AND_LOG)
+    await fail_with("delayed", OnError.SHUTDOWN)
+
+    code, said = ended(move())
+
+    assert (code, "1 events and 1 dead letters were moved" in said) == (0, True), said
+    assert await waiting_in(tmp_path / "new.db") == [("delayed", 2)]
+    assert await dead_in(tmp_path / "new.db") == [("given up", "no given up")]
+    assert await dead_in(tmp_path / "old.db") == []
+
+
+async def test_a_move_that_is_killed_again_and_again_loses_nothing(
+    move: MoveEvents, tmp_path: Path
+) -> None:
+    names = {str(number) for number in range(3000)}
+    await fire(tmp_path / "old.db", *names)
+
+    kills = 0
+    while (process := move()).poll() is None:
+        await asyncio.sleep(random.uniform(0.3, 0.5))
+        if process.poll() is not None or kills == 6:
+            break
+        process.kill()
+        process.wait(TIMEOUT)
+        kills += 1
+    code, said = ended(process)
+
+    assert code == 0, said
+    moved = [name for name, _ in await waiting_in(tmp_path / "new.db")]
+    assert set(moved) == names
+    # What was on its way when a move was killed comes twice: that are few.
+    assert 0 <= len(moved) - len(names) <= kills * 64
+    assert kills > 0
+
+
+async def test_a_move_that_is_told_to_stop_gives_back_the_rest(
+    move: MoveEvents, tmp_path: Path
+) -> None:
+    await fire(tmp_path / "old.db", "ann")
+    # With one event in the hands of another worker, there is something to wait for.
+    async with bus_on(tmp_path / "old.db") as bus:
+        listen(bus, lambda username: None)
+        transport, subscription = await transport_and_queue(bus)
+        stream = await transport.subscribe(subscription)
+        await anext(stream)
+        process = move()
+        await asyncio.sleep(1)
+        assert process.poll() is None
+        process.send_signal(signal.SIGTERM)
+        code, said = await asyncio.to_thread(ended, process)
+
+    assert (code, "Run it again" in said) == (1, True), said
+    code, said = ended(move())
+    assert (code, "1 events" in said) == (0, True), said
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "outcome"),
+    [
+        ({"memory": {}}, None, (1, "memory of one process. Events can not be moved")),
+        (None, {"memory": {}}, (1, "memory of one process. Events can not be moved")),
+        (None, {"sqlite": {"path": "old.db"}}, (2, "there is nothing to move")),
+        (None, {"sqlte": {}}, (2, "Did you mean 'sqlite'?")),
+        (None, {"sqlite": {"path": "/dev/null/x.db"}}, (1, "can not be used")),
+    ],
+    ids=["from memory", "to memory", "to where it is", "to what is unknown", "to what is unusable"],
+)
+async def test_what_can_not_be_moved_is_told(
+    move: MoveEvents,
+    tmp_path: Path,
+    source: dict[str, Any] | None,
+    target: dict[str, Any] | None,
+    outcome: tuple[int, str],
+) -> None:
+    code, told = outcome
+    await fire(tmp_path / "old.db", "ann")
+    source_config = config(tmp_path / "old.db")
+    if source:
+        source_config["apis"]["default"]["event_transport"] = source
+    target_config = config(tmp_path / "new.db")
+    if target:
+        target_config["apis"]["default"]["event_transport"] = target
+
+    ended_with, said = ended(move(source_config, target_config))
+
+    assert (ended_with, told in said) == (code, True), said
+    assert "Traceback" not in said
+    assert await waiting_in(tmp_path / "old.db") == [("ann", 1)]
