@@ -19,7 +19,7 @@ import attrs
 
 from lightbus.exceptions import TransportClosed, TransportRefused, TransportUnavailable
 from lightbus_sqlite import schema
-from lightbus_sqlite.errors import is_busy, translated
+from lightbus_sqlite.errors import is_busy, is_full, translated
 
 Work = Callable[[sqlite3.Connection], Any]
 
@@ -73,6 +73,7 @@ class Database:
         # Held around every use of the connection, and by a thread that forks.
         self.lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
+        self._identity: tuple[int, int] | None = None
         self._is_closed = False
         self._operations: queue.SimpleQueue[_Operation | None] = queue.SimpleQueue()
         self._ended: concurrent.futures.Future[None] | None = None
@@ -138,6 +139,7 @@ class Database:
                 break
 
     def _commit(self, batch: list[_Operation]) -> None:
+        has_made_room = False
         while batch:
             try:
                 with self.lock:
@@ -145,14 +147,26 @@ class Database:
             except (sqlite3.Error, OSError, TransportRefused) as error:
                 if is_busy(error):
                     batch = self._without_the_late(batch)
-                    continue
-                self._fail(batch, translated(error, self.file))
+                elif is_full(error) and not has_made_room:
+                    self._make_room()
+                    has_made_room = True
+                else:
+                    self._fail(batch, translated(error, self.file))
+                    return
             except Exception as error:
                 self._fail(batch, error)
+                return
             else:
                 for operation, value in zip(batch, results, strict=True):
                     operation.succeed(value)
-            return
+                return
+
+    def _make_room(self) -> None:
+        # What is in the log can be written over once it is in the database, too: so on a full disk
+        # events can still be settled, which makes room for others.
+        with contextlib.suppress(sqlite3.Error), self.lock:
+            if self._connection is not None:
+                self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def _fail(self, batch: list[_Operation], error: Exception) -> None:
         if len(batch) == 1:
@@ -163,9 +177,7 @@ class Database:
                 self._commit([operation])
 
     def _run_in_transaction(self, batch: list[_Operation]) -> list[Any]:
-        if self._connection is None:
-            self._connection = connect(self.file)
-        connection = self._connection
+        connection = self._connected()
         level = "FULL" if any(operation.must_last for operation in batch) else "NORMAL"
         connection.execute(f"PRAGMA synchronous = {level}")
         connection.execute("BEGIN IMMEDIATE")
@@ -177,6 +189,17 @@ class Database:
                 connection.execute("ROLLBACK")
             raise
         return results
+
+    def _connected(self) -> sqlite3.Connection:
+        if self._connection is None:
+            self._connection = connect(self.file)
+            self._identity = _identity_of(self.file)
+        elif _identity_of(self.file) != self._identity:
+            raise TransportRefused(
+                f"SQLite file {self.file} was deleted or replaced while it was in use, and the "
+                "events in it are gone from here. Restart all that uses it."
+            )
+        return self._connection
 
     def _without_the_late(self, batch: list[_Operation]) -> list[_Operation]:
         now = time.monotonic()
@@ -209,6 +232,14 @@ def connect(file: Path) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def _identity_of(file: Path) -> tuple[int, int] | None:
+    try:
+        found = file.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _prepare(connection: sqlite3.Connection, file: Path) -> None:

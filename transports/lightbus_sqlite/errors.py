@@ -30,9 +30,15 @@ def is_full(error: Exception) -> bool:
 
 
 def translated(error: Exception, file: Path) -> TransportError:
-    """Return what `error`, raised by SQLite or by the file system, means."""
+    """Return what `error`, raised by SQLite or by the file system, means, chained to it."""
     if isinstance(error, TransportError):
         return error
+    meaning = _meaning(error, file)
+    meaning.__cause__ = error
+    return meaning
+
+
+def _meaning(error: Exception, file: Path) -> TransportError:
     if is_full(error):
         return TransportUnavailable(f"The disk of SQLite file {file} is full.")
     if unusable := _UNUSABLE.get(_code(error)):

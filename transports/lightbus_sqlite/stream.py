@@ -160,14 +160,14 @@ class SQLiteDelivery(Delivery):
         return self._id, self._stream.owner, self.attempt
 
     async def ack(self) -> None:
-        await self._settle_quietly(schema.ACK)
+        await self._settle_until_written(schema.ACK)
 
     async def requeue(self) -> None:
-        await self._settle_quietly(schema.REQUEUE)
+        await self._settle_until_written(schema.REQUEUE)
 
     async def retry(self, *, after: float) -> None:
         if after == 0:
-            await self._settle_quietly(schema.RETURN)
+            await self._settle_until_written(schema.RETURN)
         else:
             await self._delay(after, attempt=self.attempt + 1)
 
@@ -194,17 +194,30 @@ class SQLiteDelivery(Delivery):
 
         await self._settle(move)
 
-    async def _settle_quietly(self, statement: str) -> None:
-        try:
-            await self._settle(lambda connection: connection.execute(statement, self.mine).rowcount)
-        except TransportError as error:
-            self.is_settled = True
-            self._stream.settled(self)
-            _log.warning(
-                "What became of an event could not be written; it comes again.",
-                reason=str(error),
-                event_id=self.message.id,
-            )
+    async def _settle_until_written(self, statement: str) -> None:
+        """Settle, and keep the listener from going on until what became of the event is stored."""
+
+        def settle(connection: sqlite3.Connection) -> int:
+            return connection.execute(statement, self.mine).rowcount
+
+        while not self._stream.is_closed:
+            try:
+                await self._settle(settle)
+                return
+            except TransportUnavailable as error:
+                _log.warning(
+                    "A listener is paused: what became of its event can not be written.",
+                    reason=str(error),
+                    event_id=self.message.id,
+                )
+            except TransportError as error:
+                _log.warning(
+                    "What became of an event is lost; it comes again.",
+                    reason=str(error),
+                    event_id=self.message.id,
+                )
+                return
+            await asyncio.sleep(_PAUSE)
 
     async def _settle(self, work: Any) -> None:
         if self.is_settled:

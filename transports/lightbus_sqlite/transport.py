@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import msgspec
 
-from lightbus.exceptions import SendOutcomeUnknown, TransportUnavailable
+from lightbus.exceptions import SendOutcomeUnknown, SendRefused, TransportUnavailable
 from lightbus.failure import Failure
 from lightbus.message import EventMessage
 from lightbus.transport import DeadLetter, EventTransport, Subscription, SubscriptionStats
@@ -19,6 +19,9 @@ from lightbus_sqlite.database import Database, Work
 from lightbus_sqlite.settings import SQLiteSettings
 from lightbus_sqlite.stream import OPERATION_TIMEOUT, SQLiteStream, message_of
 from lightbus_sqlite.watcher import Watcher
+
+# A row holds 1,000,000,000 bytes (https://www.sqlite.org/limits.html); the rest is for the names.
+_MOST_BYTES = 999_000_000
 
 
 class SQLiteTransport(EventTransport):
@@ -110,7 +113,7 @@ class SQLiteTransport(EventTransport):
         streams, self._streams = self._streams, []
         await asyncio.gather(*(stream.aclose() for stream in streams))
         if self._watcher is not None:
-            self._watcher.close()
+            await self._watcher.close()
         await self._database.close()
 
     async def _declare(self, subscription: Subscription, *, timeout: float) -> int:
@@ -127,6 +130,10 @@ class SQLiteTransport(EventTransport):
         return listener
 
     async def _send(self, work: Work, message: EventMessage, *, timeout: float) -> None:
+        if len(message.body) > _MOST_BYTES:
+            raise SendRefused(
+                message.id, f"its {len(message.body):,} bytes are more than SQLite can hold"
+            )
         try:
             await self._database.write(work, timeout=timeout, must_last=True)
         except TimeoutError as error:

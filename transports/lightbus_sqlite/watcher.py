@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import contextlib
 import math
 import sqlite3
@@ -44,7 +45,7 @@ class Watcher:
         self._waiting: set[_Waiting] = set()
         self._changed = threading.Condition()
         self._is_closed = False
-        self._thread: threading.Thread | None = None
+        self._ended: concurrent.futures.Future[None] | None = None
         close_before_fork(self)
 
     def wake_when_available(self, listener: int, wake: Callable[[], None]) -> None:
@@ -53,15 +54,20 @@ class Watcher:
             self._waiting.add(_Waiting(listener, wake))
             self._next_look = 0.0
             self._changed.notify()
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="lightbus-watch", daemon=True)
-            self._thread.start()
+        if self._ended is None:
+            self._ended = concurrent.futures.Future()
+            self._ended.set_running_or_notify_cancel()
+            threading.Thread(
+                target=self._run, args=(self._ended,), name="lightbus-watch", daemon=True
+            ).start()
 
-    def close(self) -> None:
-        """End the thread. Closing again does nothing."""
+    async def close(self) -> None:
+        """End the thread and close the file. Closing again does nothing."""
         with self._changed:
             self._is_closed = True
             self._changed.notify()
+        if self._ended is not None:
+            await asyncio.wrap_future(self._ended)
 
     def disconnect(self) -> None:
         """Close the connection; the next look opens another."""
@@ -69,7 +75,15 @@ class Watcher:
         if connection is not None:
             connection.close()
 
-    def _run(self) -> None:
+    def _run(self, ended: concurrent.futures.Future[None]) -> None:
+        try:
+            self._watch_until_closed()
+        finally:
+            with self.lock:
+                self.disconnect()
+            ended.set_result(None)
+
+    def _watch_until_closed(self) -> None:
         while self._is_watching():
             try:
                 while not self._has_news():
@@ -80,8 +94,6 @@ class Watcher:
                 # Those who wait meet the same error, and tell of it.
                 self._wake(set(self._waiting))
                 time.sleep(_PERIOD)
-        with self.lock:
-            self.disconnect()
 
     def _is_watching(self) -> bool:
         with self._changed:

@@ -1,0 +1,477 @@
+"""Files that are locked, full, damaged, someone else's, or in places where they can not be."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import shutil
+import sqlite3
+import stat
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+
+from lightbus.exceptions import (
+    SendRefused,
+    TransportClosed,
+    TransportRefused,
+    TransportUnavailable,
+)
+from lightbus_sqlite import transport as sqlite_transport
+from lightbus_sqlite.settings import SQLiteSettings
+from sqlite.support import (
+    PATIENCE,
+    SUBSCRIPTION,
+    made_transport,
+    message,
+    name_of,
+    open_transport,
+)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "events.db"
+
+
+@contextlib.contextmanager
+def locked(file: Path) -> Iterator[None]:
+    """Hold the file as a process does that writes."""
+    other = sqlite3.connect(file, isolation_level=None)
+    other.execute("BEGIN EXCLUSIVE")
+    try:
+        yield
+    finally:
+        other.close()
+
+
+async def waiting_in(file: Path) -> int:
+    """Return how many events wait in the file, as another process would see it."""
+    transport = await open_transport(file)
+    try:
+        return (await transport.stats(SUBSCRIPTION)).waiting
+    finally:
+        await transport.close()
+
+
+# Locked
+
+
+async def test_a_file_that_stays_locked_takes_no_event_and_says_so(file: Path) -> None:
+    transport = await open_transport(file)
+
+    with (
+        locked(file),
+        pytest.raises(TransportUnavailable, match=r"locked by another process for 0\.3 s; nothing"),
+    ):
+        await transport.send(message("ann"), timeout=0.3)
+
+    await transport.send(message("bob"), timeout=PATIENCE)
+    await transport.close()
+    assert await waiting_in(file) == 1
+
+
+async def test_a_file_that_is_locked_for_a_while_is_waited_for(file: Path) -> None:
+    transport = await open_transport(file)
+    with locked(file):
+        sending = asyncio.create_task(transport.send(message("ann"), timeout=PATIENCE))
+        await asyncio.wait({sending}, timeout=0.5)
+        assert not sending.done()
+
+    await sending
+    await transport.close()
+    assert await waiting_in(file) == 1
+
+
+async def test_a_sender_that_gives_up_on_a_locked_file_keeps_no_other_from_waiting(
+    file: Path,
+) -> None:
+    transport = await open_transport(file)
+    with locked(file):
+        patient = asyncio.create_task(transport.send(message("patient"), timeout=PATIENCE))
+        with pytest.raises(TransportUnavailable):
+            await transport.send(message("impatient"), timeout=0.2)
+
+    await patient
+    await transport.close()
+    assert await waiting_in(file) == 1
+
+
+async def test_a_listener_goes_on_when_the_lock_is_gone(file: Path) -> None:
+    transport = await open_transport(file)
+    await transport.send(message("ann"), timeout=PATIENCE)
+    with locked(file):
+        stream_soon = asyncio.create_task(transport.subscribe(SUBSCRIPTION))
+        await asyncio.wait({stream_soon}, timeout=0.4)
+
+    stream = await stream_soon
+    async with asyncio.timeout(PATIENCE):
+        delivery = await anext(stream)
+    with locked(file):
+        acking = asyncio.create_task(delivery.ack())
+        await asyncio.wait({acking}, timeout=0.4)
+        assert not acking.done()
+    await acking
+    await transport.close()
+    assert await waiting_in(file) == 0
+
+
+# Not an event file
+
+
+async def refused_for(file: Path) -> str:
+    """Return what opening and using the file is refused with."""
+    transport = made_transport(file)
+    with pytest.raises(TransportRefused) as raised:
+        await transport.open(timeout=PATIENCE)
+    assert str(file) in str(raised.value)
+    await transport.close()
+    return str(raised.value)
+
+
+async def test_a_file_that_is_no_database_is_left_alone(file: Path) -> None:
+    file.write_bytes(b"my diary" * 1000)
+
+    assert "it is not an SQLite database" in await refused_for(file)
+    assert file.read_bytes() == b"my diary" * 1000
+
+
+async def test_the_database_of_another_program_is_left_alone(file: Path) -> None:
+    with contextlib.closing(sqlite3.connect(file)) as other:
+        other.execute("CREATE TABLE diary (entry TEXT)")
+    before = file.read_bytes()
+
+    assert "belongs to another program" in await refused_for(file)
+    assert file.read_bytes() == before
+
+
+async def test_a_file_of_a_later_version_is_left_alone(file: Path) -> None:
+    await (await open_transport(file)).close()
+    with contextlib.closing(sqlite3.connect(file)) as later:
+        later.execute("PRAGMA user_version = 99")
+
+    assert "made by a later version of Lightbus" in await refused_for(file)
+
+
+async def test_a_damaged_file_is_told_and_takes_no_event(file: Path) -> None:
+    transport = await open_transport(file)
+    for number in range(200):
+        await transport.send(message(str(number)), timeout=PATIENCE)
+    await transport.close()
+    with file.open("r+b") as damaged:
+        damaged.seek(4096)
+        damaged.write(b"\xff" * (file.stat().st_size - 4096))
+
+    damaged_transport = made_transport(file)
+    with pytest.raises(TransportRefused, match="it is damaged"):
+        await damaged_transport.declare(SUBSCRIPTION, timeout=PATIENCE)
+    await damaged_transport.close()
+
+
+@pytest.mark.parametrize("place", ["/dev/null/events.db", "/proc/events.db", "/"])
+async def test_a_place_where_no_file_can_be_is_refused(place: str) -> None:
+    assert "can not be used" in await refused_for(Path(place))
+
+
+async def test_an_error_is_chained_to_that_of_sqlite(file: Path) -> None:
+    file.write_bytes(b"my diary" * 1000)
+    transport = made_transport(file)
+
+    with pytest.raises(TransportRefused) as raised:
+        await transport.open(timeout=PATIENCE)
+
+    assert isinstance(raised.value.__cause__, sqlite3.DatabaseError)
+    await transport.close()
+
+
+# Disks
+
+
+def in_a_small_file_system(folder: Path, script: str) -> dict[str, Any]:
+    """Run `script`, which prints JSON, where `folder` is a disk of 8 MiB."""
+    if sys.platform != "linux" or shutil.which("unshare") is None:
+        pytest.skip("only Linux's unshare can make a small disk for a test")
+    folder.mkdir()
+    mount = f"mount -t tmpfs -o size=8m none '{folder}'"
+    ended = subprocess.run(
+        ["unshare", "-rm",  # noqa: S607 - wherever it is
+          "sh", "-c", f'{mount} && exec "$@"', "sh", sys.executable, "-c",
+         textwrap.dedent(script), str(folder)],
+        cwd=Path(__file__).parent.parent,
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    found: dict[str, Any] = json.loads(ended.stdout)
+    return found
+
+
+def test_a_full_disk_takes_no_event_that_it_does_not_store(tmp_path: Path) -> None:
+    told = in_a_small_file_system(
+        tmp_path / "disk",
+        """
+        import asyncio, json, pathlib, sys
+        from sqlite.support import *
+        from lightbus.exceptions import TransportError
+
+        folder = pathlib.Path(sys.argv[1])
+
+        async def main():
+            (folder / "ballast").write_bytes(b"x" * 4_000_000)
+            transport = await open_transport(folder / "events.db")
+            stored, problem = 0, None
+            while problem is None:
+                try:
+                    await transport.send(message("x" * 20_000), timeout=5)
+                    stored += 1
+                except TransportError as error:
+                    problem = error
+            await transport.close()
+            # Room is made.
+            (folder / "ballast").unlink()
+            transport = await open_transport(folder / "events.db")
+            waiting = (await transport.stats(SUBSCRIPTION)).waiting
+            await transport.send(message("more"), timeout=5)
+            stream = await transport.subscribe(SUBSCRIPTION)
+            for _ in range(waiting + 1):
+                delivery = await anext(stream)
+                await delivery.ack()
+            await transport.close()
+            print(json.dumps({
+                "stored": stored, "waiting": waiting, "last": name_of(delivery),
+                "error": type(problem).__name__, "told": str(problem),
+            }))
+
+        asyncio.run(main())
+        """,
+    )
+
+    assert told["stored"] > 10
+    assert told["waiting"] == told["stored"]
+    assert told["last"] == "more"
+    assert told["error"] == "TransportUnavailable"
+    assert told["told"].endswith("is full.")
+
+
+def test_a_disk_that_is_full_while_events_are_handled_loses_none(tmp_path: Path) -> None:
+    told = in_a_small_file_system(
+        tmp_path / "disk",
+        """
+        import asyncio, json, pathlib, sys
+        from sqlite.support import *
+        from lightbus.exceptions import TransportError
+
+        folder = pathlib.Path(sys.argv[1])
+        ballast = folder / "ballast"
+
+        async def main():
+            transport = await open_transport(folder / "events.db", lease=0.5)
+            for number in range(20):
+                await transport.send(message(str(number)), timeout=5)
+            stream = await transport.subscribe(SUBSCRIPTION)
+            await (await anext(stream)).ack()
+            with ballast.open("wb", buffering=0) as file:
+                try:
+                    while True:
+                        file.write(b"x" * 4096)
+                except OSError:
+                    pass
+            handled = []
+            async def handle():
+                async for delivery in stream:
+                    await delivery.ack()
+                    handled.append(name_of(delivery))
+            handling = asyncio.create_task(handle())
+            await asyncio.wait({handling}, timeout=1)
+            ballast.unlink()
+            async with asyncio.timeout(30):
+                while len(set(handled)) < 19:
+                    await asyncio.sleep(0.05)
+            await asyncio.sleep(1)
+            handling.cancel()
+            await asyncio.wait({handling})
+            left = (await transport.stats(SUBSCRIPTION)).waiting
+            await transport.close()
+            print(json.dumps({"handled": sorted(map(int, set(handled))), "left": left}))
+
+        asyncio.run(main())
+        """,
+    )
+
+    assert told == {"handled": list(range(1, 20)), "left": 0}
+
+
+def test_a_read_only_disk_is_told(tmp_path: Path) -> None:
+    told = in_a_small_file_system(
+        tmp_path / "disk",
+        """
+        import asyncio, json, pathlib, subprocess, sys
+        from sqlite.support import *
+        from lightbus.exceptions import TransportError
+
+        folder = pathlib.Path(sys.argv[1])
+
+        async def problem_with(work):
+            try:
+                await work
+            except TransportError as error:
+                return [type(error).__name__, str(error)]
+
+        async def main():
+            transport = await open_transport(folder / "events.db")
+            await transport.close()
+            subprocess.run(["mount", "-o", "remount,ro", folder], check=True)
+            again = made_transport(folder / "events.db")
+            other = made_transport(folder / "other.db")
+            told = {
+                "there": await problem_with(again.send(message("ann"), timeout=5)),
+                "not there": await problem_with(other.open(timeout=5)),
+            }
+            await again.close()
+            await other.close()
+            print(json.dumps(told))
+
+        asyncio.run(main())
+        """,
+    )
+
+    for error, text in told.values():
+        assert error == "TransportRefused"
+        assert "can not be written to" in text or "can not be opened" in text
+
+
+# Room
+
+
+async def test_what_every_listener_has_handled_takes_no_room(file: Path) -> None:
+    transport = await open_transport(file)
+    stream = await transport.subscribe(SUBSCRIPTION)
+    sizes = []
+    for _ in range(4):
+        await asyncio.gather(
+            *(transport.send(message("x" * 1000), timeout=PATIENCE) for _ in range(300))
+        )
+        for _ in range(300):
+            await (await anext(stream)).ack()
+        sizes.append(sum(part.stat().st_size for part in file.parent.iterdir()))
+    await transport.close()
+
+    with contextlib.closing(sqlite3.connect(file)) as database:
+        (events,) = database.execute("SELECT count(*) FROM event").fetchone()
+    assert events == 0
+    assert sizes[-1] <= sizes[0] * 1.5
+
+
+async def test_an_event_stays_until_the_last_listener_has_handled_it(file: Path) -> None:
+    transport = await open_transport(file)
+    other = attrs.evolve(SUBSCRIPTION, listener_name="other")
+    await transport.declare(other, timeout=PATIENCE)
+    await transport.send(message("ann"), timeout=PATIENCE)
+    await (await anext(await transport.subscribe(SUBSCRIPTION))).ack()
+
+    delivery = await anext(await transport.subscribe(other))
+
+    assert name_of(delivery) == "ann"
+    await transport.close()
+
+
+async def test_an_event_that_is_larger_than_a_row_is_refused(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite_transport, "_MOST_BYTES", 100)
+    transport = await open_transport(file)
+
+    with pytest.raises(SendRefused, match="more than SQLite can hold"):
+        await transport.send(message("x" * 100), timeout=PATIENCE)
+    await transport.close()
+
+
+# Opening and closing
+
+
+async def test_the_folder_of_the_file_is_made_for_its_user_alone(tmp_path: Path) -> None:
+    file = tmp_path / "a" / "b" / "events.db"
+
+    await (await open_transport(file)).close()
+
+    assert stat.S_IMODE(file.parent.stat().st_mode) == 0o700
+
+
+def test_a_path_may_begin_with_the_home_of_the_user(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+    assert SQLiteSettings(path="~/events.db").file == tmp_path / "events.db"
+
+
+async def test_making_a_transport_touches_nothing(file: Path) -> None:
+    await made_transport(file).close()
+
+    assert not file.exists()
+
+
+async def test_a_closed_transport_leaves_no_file_beside_the_database(file: Path) -> None:
+    transport = await open_transport(file)
+    stream = await transport.subscribe(SUBSCRIPTION)
+    waiting = asyncio.create_task(anext(stream, None))
+    await asyncio.sleep(0.1)
+    await transport.close()
+    await waiting
+
+    with pytest.raises(TransportClosed):
+        await transport.send(message("ann"), timeout=PATIENCE)
+    assert [part.name for part in file.parent.iterdir()] == [file.name]
+
+
+async def test_many_processes_may_make_the_file_at_once(file: Path) -> None:
+    script = (
+        "import asyncio, sys, pathlib; from sqlite.support import open_transport, message\n"
+        "async def main():\n"
+        "    transport = await open_transport(pathlib.Path(sys.argv[1]))\n"
+        "    await transport.send(message('x'), timeout=20)\n"
+        "    await transport.close()\n"
+        "asyncio.run(main())"
+    )
+    processes = [
+        await asyncio.create_subprocess_exec(
+            sys.executable, "-c", script, str(file), cwd=Path(__file__).parent.parent
+        )
+        for _ in range(6)
+    ]
+
+    assert [await process.wait() for process in processes] == [0] * 6
+    assert await waiting_in(file) == 6
+
+
+async def test_a_file_that_was_deleted_takes_no_event_and_says_so(file: Path) -> None:
+    transport = await open_transport(file)
+    stream = await transport.subscribe(SUBSCRIPTION)
+    for part in [*file.parent.iterdir()]:
+        part.unlink()
+
+    with pytest.raises(TransportRefused, match="was deleted or replaced"):
+        await transport.send(message("ann"), timeout=PATIENCE)
+    with pytest.raises(TransportRefused, match="was deleted or replaced"):
+        await anext(stream)
+    await transport.close()
+
+
+async def test_a_file_that_was_replaced_takes_no_event_and_says_so(file: Path) -> None:
+    transport = await open_transport(file)
+    other = file.with_name("other.db")
+    await (await open_transport(other)).close()
+    other.rename(file)
+
+    with pytest.raises(TransportRefused, match="was deleted or replaced"):
+        await transport.send(message("ann"), timeout=PATIENCE)
+    await transport.close()
