@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from rabbitmq_node import NEW_QUEUES_ARE_SAVED_AFTER, RabbitMQNode
-from rabbitmq_service import AUTH_API, Service
 from rabbitmq_support import Broker, headers_of
+from service import AUTH_API, Service
 
 # As it stands in the user's description.
 SEED_LISTENER = """

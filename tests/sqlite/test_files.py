@@ -453,6 +453,13 @@ async def test_many_processes_may_make_the_file_at_once(file: Path) -> None:
     assert await waiting_in(file) == 6
 
 
+async def test_many_transports_may_make_the_file_at_once(tmp_path: Path) -> None:
+    for number in range(60):
+        transports = [made_transport(tmp_path / f"{number}.db") for _ in range(8)]
+        await asyncio.gather(*(one.open(timeout=PATIENCE) for one in transports))
+        await asyncio.gather(*(one.close() for one in transports))
+
+
 async def test_a_file_that_was_deleted_takes_no_event_and_says_so(file: Path) -> None:
     transport = await open_transport(file)
     stream = await transport.subscribe(SUBSCRIPTION)

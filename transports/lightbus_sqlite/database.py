@@ -255,8 +255,12 @@ def _prepare(connection: sqlite3.Connection, file: Path) -> None:
 
 
 def _is_ours(connection: sqlite3.Connection, file: Path) -> bool:
-    (application_id,) = connection.execute("PRAGMA application_id").fetchone()
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    """Return whether the file has our tables; False where it has none at all.
+
+    Raises:
+        TransportRefused: It has others.
+    """
+    application_id, version, tables = connection.execute(schema.IDENTIFY).fetchone()
     if application_id == schema.APPLICATION_ID:
         if version > schema.VERSION:
             raise TransportRefused(
@@ -264,7 +268,6 @@ def _is_ours(connection: sqlite3.Connection, file: Path) -> bool:
                 f"{version}, this one knows {schema.VERSION}). Upgrade Lightbus, or name another."
             )
         return True
-    (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
     if application_id != 0 or tables != 0:
         raise TransportRefused(f"SQLite file {file} belongs to another program. Name another file.")
     return False

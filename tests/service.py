@@ -38,15 +38,20 @@ class Service:
     """One ``lightbus run``; what it prints is read as it comes."""
 
     def __init__(
-        self, folder: Path, bus_module: str, *, url: str, name: str = "", **api_settings: Any
+        self,
+        folder: Path,
+        bus_module: str,
+        *,
+        url: str = "",
+        name: str = "",
+        apis: dict[str, Any] | None = None,
+        **api_settings: Any,
     ) -> None:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "bus.py").write_text(textwrap.dedent(bus_module))
-        config = {
-            "service_name": name or folder.name,
-            "apis": {"default": {"event_transport": {"rabbitmq": {"url": url}}, **api_settings}},
-        }
+        default = {"event_transport": {"rabbitmq": {"url": url}}, **api_settings}
+        config = {"service_name": name or folder.name, "apis": apis or {"default": default}}
         (folder / "lightbus.json").write_text(json.dumps(config))
         self.output: list[str] = []
         self.log: list[dict[str, Any]] = []
