@@ -18,7 +18,7 @@ from lightbus_sqlite import schema
 from lightbus_sqlite.database import close_before_fork, connect
 
 # How often the file is looked at while a listener waits, in seconds. A look is one system call.
-_PERIOD = 0.025
+_PERIOD = 0.015
 
 
 @attrs.frozen(eq=False)
