@@ -152,7 +152,11 @@ class BusClient:
         # An event fired after listen() reaches that listener, even before a worker has started.
         for subscription in self._subscriptions.get((message.api_name, message.event_name), ()):
             await opened.declare(subscription, timeout=deadline - now())
-        await transport.send(message, timeout=deadline - now())
+        await transport.send(
+            message,
+            timeout=deadline - now(),
+            require_listeners=self.config.api(message.api_name).require_listeners,
+        )
         if self.after_event_sent:
             await self._run_after_event_sent(message)
 

@@ -44,6 +44,7 @@ class ApiConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
             tried again, in seconds.
         max_attempts: How often an event is tried before it becomes a dead letter.
         fire_timeout: How long firing may wait for the broker, in seconds.
+        require_listeners: Whether firing an event that no listener wants is an error.
     """
 
     event_transport: dict[str, dict[str, Any] | None] = msgspec.field(
@@ -52,6 +53,7 @@ class ApiConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     acknowledgement_timeout: Seconds = 60.0
     max_attempts: Count = 20
     fire_timeout: Seconds = 30.0
+    require_listeners: bool = False
 
     def __repr__(self) -> str:
         # The settings of a transport may hold a password.

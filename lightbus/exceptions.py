@@ -270,7 +270,7 @@ class TopologyMismatch(TransportError):
 
 
 class SendRefused(TransportError):
-    """The broker did not take an event; it is not stored.
+    """The broker did not take an event, or no listener wants one that must be wanted.
 
     Attributes:
         event_id: The event's id.

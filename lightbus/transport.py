@@ -190,7 +190,9 @@ class EventTransport(Protocol):
         """
 
     @abstractmethod
-    async def send(self, message: EventMessage, *, timeout: float) -> None:
+    async def send(
+        self, message: EventMessage, *, timeout: float, require_listeners: bool = False
+    ) -> None:
         """Return once the broker has taken responsibility: the event survives a crash of this
         process and of the broker, and reaches every subscription declared before.
 
@@ -200,7 +202,8 @@ class EventTransport(Protocol):
         Raises:
             TransportUnavailable: The broker was away for `timeout` seconds; the event was not sent.
             SendOutcomeUnknown: It was sent, and not confirmed within `timeout` seconds.
-            SendRefused: The broker did not take it.
+            SendRefused: The broker did not take it; or no subscription wants it, where
+                `require_listeners` says that one must.
         """
 
     @abstractmethod

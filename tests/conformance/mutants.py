@@ -27,7 +27,9 @@ class ReturnsFromSendEarly(MemoryTransport):
 
     late: EventMessage | None = None
 
-    async def send(self, message: EventMessage, *, timeout: float) -> None:
+    async def send(
+        self, message: EventMessage, *, timeout: float, require_listeners: bool = False
+    ) -> None:
         if self.late is not None:
             await super().send(self.late, timeout=timeout)
         self.late = message

@@ -26,6 +26,7 @@ from lightbus.exceptions import (
     InvalidParameters,
     LightbusException,
     NotCallable,
+    SendRefused,
     UnencodableValue,
     UnknownApi,
 )
@@ -432,3 +433,14 @@ def test_a_bus_module_that_can_not_be_imported_says_why_and_where(
 
     with pytest.raises(InvalidBusModule, match=rf"'{name}' raised \w+: .*{name}\.py"):
         lightbus.get_bus(name)
+
+
+async def test_an_event_that_nobody_listens_for_is_refused_where_the_configuration_says_so(
+    make_bus: MakeBus,
+) -> None:
+    bus = make_bus(require_listeners=True)
+
+    with pytest.raises(SendRefused, match="no listener wants it"):
+        await bus.auth.user_deleted.fire_async(username="ann")
+    bus.auth.user_deleted.listen(lambda username: None, listener_name="gather")
+    await bus.auth.user_deleted.fire_async(username="ann")

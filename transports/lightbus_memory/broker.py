@@ -136,12 +136,19 @@ class Broker:
             queue.events |= subscription.events
             return queue
 
-    def send(self, message: EventMessage) -> None:
-        """Put `message` into the queue of every subscription that wants it."""
+    def send(self, message: EventMessage) -> bool:
+        """Put `message` into the queue of every subscription that wants it; return whether any
+        does.
+        """
         with self._lock:
-            for (_, _, api_name), queue in self._queues.items():
-                if api_name == message.api_name and message.event_name in queue.events:
-                    queue.put(Entry(next(self._positions), message))
+            wanting = [
+                queue
+                for (_, _, api_name), queue in self._queues.items()
+                if api_name == message.api_name and message.event_name in queue.events
+            ]
+            for queue in wanting:
+                queue.put(Entry(next(self._positions), message))
+            return bool(wanting)
 
     def next_position(self) -> int:
         """Return the position behind all that were given out."""

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Self
 
 import msgspec
 
-from lightbus.exceptions import TransportClosed, TransportRefused
+from lightbus.exceptions import SendRefused, TransportClosed, TransportRefused
 from lightbus.failure import Failure
 from lightbus.log import get_logger
 from lightbus.message import EventMessage
@@ -59,10 +59,13 @@ class MemoryTransport(EventTransport):
                 "share them: use the SQLite transport."
             )
 
-    async def send(self, message: EventMessage, *, timeout: float) -> None:
+    async def send(
+        self, message: EventMessage, *, timeout: float, require_listeners: bool = False
+    ) -> None:
         if self._is_closed:
             raise TransportClosed("The memory transport was closed.")
-        self._broker.send(message)
+        if not self._broker.send(message) and require_listeners:
+            raise SendRefused(message.id, "no listener wants it")
 
     async def declare(self, subscription: Subscription, *, timeout: float) -> None:
         self._broker.declare(subscription)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
+from collections.abc import AsyncIterator
 
 import aiormq.abc
 from aiormq.exceptions import ChannelNotFoundEntity, ChannelPreconditionFailed, DeliveryError
@@ -50,22 +52,26 @@ class Publisher:
         properties: Basic.Properties,
         *,
         timeout: float,
+        must_route: bool,
     ) -> None:
-        """Send to the exchange of an API; that no queue wants the event is no error.
+        """Send to the exchange of an API.
 
         Raises:
             TransportUnavailable: There was no connection for `timeout` seconds; it was not sent.
             SendOutcomeUnknown: It was sent, and not confirmed within `timeout` seconds.
-            SendRefused: The broker did not take it.
+            SendRefused: The broker did not take it; or no queue wants it, with `must_route`.
         """
-        await self._send(
-            names.api_exchange(api_name),
-            routing_key,
-            body,
-            properties,
-            api_name=api_name,
-            timeout=timeout,
-        )
+        exchange = names.api_exchange(api_name)
+        async with self._alone(properties) if must_route else contextlib.nullcontext():
+            await self._send(
+                exchange,
+                routing_key,
+                body,
+                properties,
+                api_name=api_name,
+                timeout=timeout,
+                must_route=must_route,
+            )
 
     async def send_copy(
         self,
@@ -79,22 +85,29 @@ class Publisher:
         """Send a copy that must reach a queue.
 
         Raises:
-            TransportError: As `send_event` does; `SendRefused` where no queue took it, too.
+            TransportError: As `send_event` does.
         """
-        # The driver tells returned messages apart by their id, so one of an id goes at a time.
-        while waiting := self._must_route.get(str(properties.message_id)):
-            await waiting.wait()
-        done = self._must_route[str(properties.message_id)] = asyncio.Event()
-        try:
+        async with self._alone(properties):
             await self._send(
                 exchange,
                 routing_key,
                 body,
                 properties,
                 timeout=self._operation_timeout if timeout is None else timeout,
+                must_route=True,
             )
+
+    @contextlib.asynccontextmanager
+    async def _alone(self, properties: Basic.Properties) -> AsyncIterator[None]:
+        # The driver tells returned messages apart by their id, so one of an id goes at a time.
+        event_id = str(properties.message_id)
+        while waiting := self._must_route.get(event_id):
+            await waiting.wait()
+        done = self._must_route[event_id] = asyncio.Event()
+        try:
+            yield
         finally:
-            del self._must_route[str(properties.message_id)]
+            del self._must_route[event_id]
             done.set()
 
     async def close(self) -> None:
@@ -114,6 +127,7 @@ class Publisher:
         properties: Basic.Properties,
         *,
         timeout: float,
+        must_route: bool,
         api_name: str | None = None,
     ) -> None:
         if self._is_closed:
@@ -135,7 +149,7 @@ class Publisher:
                             routing_key,
                             body,
                             properties,
-                            must_route=api_name is None,
+                            must_route=must_route,
                         )
                         return
                     except ConnectionLost:

@@ -38,16 +38,21 @@ class SQLiteTransport(EventTransport):
     async def open(self, *, timeout: float) -> None:
         await self._write(lambda _: None, timeout=timeout)
 
-    async def send(self, message: EventMessage, *, timeout: float) -> None:
+    async def send(
+        self, message: EventMessage, *, timeout: float, require_listeners: bool = False
+    ) -> None:
         name = (message.api_name, message.event_name)
 
-        def add(connection: sqlite3.Connection) -> None:
+        def add(connection: sqlite3.Connection) -> bool:
             if connection.execute(schema.IS_WANTED, name).fetchone() is None:
-                return
+                return False
             event = connection.execute(schema.ADD_EVENT, _columns_of(message)).lastrowid
             connection.execute(schema.ADD_DELIVERIES, (event, *name))
+            return True
 
-        await self._send(add, message, timeout=timeout)
+        is_wanted = await self._send(add, message, timeout=timeout)
+        if require_listeners and not is_wanted:
+            raise SendRefused(message.id, "no listener wants it")
 
     async def declare(self, subscription: Subscription, *, timeout: float) -> None:
         await self._declare(subscription, timeout=timeout)
@@ -129,13 +134,13 @@ class SQLiteTransport(EventTransport):
         listener: int = await self._write(add, timeout=timeout)
         return listener
 
-    async def _send(self, work: Work, message: EventMessage, *, timeout: float) -> None:
+    async def _send(self, work: Work, message: EventMessage, *, timeout: float) -> Any:
         if len(message.body) > _MOST_BYTES:
             raise SendRefused(
                 message.id, f"its {len(message.body):,} bytes are more than SQLite can hold"
             )
         try:
-            await self._database.write(work, timeout=timeout, must_last=True)
+            return await self._database.write(work, timeout=timeout, must_last=True)
         except TimeoutError as error:
             raise SendOutcomeUnknown(message.id, timeout) from error
 

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Self, TypeVar
 
 import msgspec
 
-from lightbus.exceptions import TransportClosed, TransportRefused
+from lightbus.exceptions import SendRefused, TransportClosed, TransportRefused
 from lightbus.failure import Failure
 from lightbus.message import EventMessage
 from lightbus.transport import (
@@ -63,15 +63,20 @@ class FileTransport(EventTransport):
     async def open(self, *, timeout: float) -> None:
         await self.run(lambda: folder.prepare(self._root))
 
-    async def send(self, message: EventMessage, *, timeout: float) -> None:
+    async def send(
+        self, message: EventMessage, *, timeout: float, require_listeners: bool = False
+    ) -> None:
         # Its place in the order is that of the call, not of the thread that writes it.
         name, content = Name.new(), msgspec.json.encode(message)
 
-        def write() -> None:
-            for queue in folder.queues_that_want(self._root, message.api_name, message.event_name):
+        def write() -> bool:
+            queues = [*folder.queues_that_want(self._root, message.api_name, message.event_name)]
+            for queue in queues:
                 queue.put(content, name)
+            return bool(queues)
 
-        await self.run(write)
+        if not await self.run(write) and require_listeners:
+            raise SendRefused(message.id, "no listener wants it")
 
     async def declare(self, subscription: Subscription, *, timeout: float) -> None:
         await self.run(lambda: self._queue(subscription).declare(subscription.events))

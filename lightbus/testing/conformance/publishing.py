@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta, timezone
 import attrs
 import pytest
 
-from lightbus.exceptions import TransportError
+from lightbus.exceptions import SendRefused, TransportError
 from lightbus.testing.conformance.broker import BrokerUnderTest, text_of, texts_of
 
 # RabbitMQ 4 takes events of up to 16 MiB.
@@ -42,6 +42,21 @@ class TestPublishing:
         stream = await transport.subscribe(broker.subscription())
 
         assert await broker.texts_before_end(transport, stream) == []
+
+    async def test_an_event_that_nobody_wants_is_refused_where_listeners_are_required(
+        self, broker: BrokerUnderTest
+    ) -> None:
+        transport = await broker.open()
+        unwanted, wanted = broker.message("unwanted", event_name="ended"), broker.message("wanted")
+
+        with pytest.raises(SendRefused):
+            await transport.send(wanted, timeout=broker.patience, require_listeners=True)
+        stream = await transport.subscribe(broker.subscription())
+        with pytest.raises(SendRefused):
+            await transport.send(unwanted, timeout=broker.patience, require_listeners=True)
+        await transport.send(wanted, timeout=broker.patience, require_listeners=True)
+
+        assert await broker.texts_before_end(transport, stream) == ["wanted"]
 
     async def test_what_was_sent_does_not_end_with_the_sender(
         self, broker: BrokerUnderTest
