@@ -171,8 +171,8 @@ class Loops:
     async def _close_this_loop(self) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_CLOSE_TIMEOUT):
-                for opened in self._forget(asyncio.get_running_loop()):
-                    await opened.transport.close()
+                opened = self._forget(asyncio.get_running_loop())
+                await asyncio.gather(*(one.transport.close() for one in opened))
 
     def _forget(self, loop: asyncio.AbstractEventLoop) -> list[OpenTransport]:
         with self._lock:

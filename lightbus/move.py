@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 
 import attrs
@@ -16,7 +16,7 @@ import attrs
 from lightbus.client import BusClient
 from lightbus.exceptions import InvalidConfig, TransportRefused
 from lightbus.listener import Listener
-from lightbus.transport import Capability, DeliveryStream, EventTransport, Subscription
+from lightbus.transport import Capability, Delivery, DeliveryStream, EventTransport, Subscription
 
 # How many events of one queue are on their way at once.
 _AT_ONCE = 64
@@ -27,6 +27,12 @@ _PERIOD = 0.25
 # How much longer than its delay an event may take to come back, in seconds.
 _MARGIN = 1.0
 
+# For giving back an event that was not moved, in seconds.
+_GIVE_BACK_TIMEOUT = 1.0
+
+# An event may come twice. One that comes more often goes round in a circle.
+_MOST_TIMES_SEEN = 3
+
 
 @attrs.define(eq=False)
 class QueueMove:
@@ -35,14 +41,22 @@ class QueueMove:
     Attributes:
         listener: Whose events these are.
         moved: How many have arrived.
+        in_hand: How many are on their way.
         left: How many are known to be left, as counted a moment ago.
         is_done: Whether none is left.
+        has_begun: Set once the first has arrived.
+        first_id: The id of the first.
+        times_seen: How often that one came.
     """
 
     listener: Listener
     moved: int = 0
+    in_hand: int = 0
     left: int = 0
     is_done: bool = False
+    has_begun: asyncio.Event = attrs.field(factory=asyncio.Event)
+    first_id: str = ""
+    times_seen: int = 0
 
 
 class Move:
@@ -110,18 +124,17 @@ class Move:
     async def _move_queue(self, queue: QueueMove) -> None:
         transport = await _opened(self._source, queue.listener.api_name)
         subscription = _subscription(self._source, queue.listener)
-        stream = await transport.subscribe(attrs.evolve(subscription, concurrency=_AT_ONCE))
-
-        async def stop_when_empty() -> None:
-            await self._until_empty(queue, transport, subscription)
-            await stream.stop()
-
-        try:
-            carriers = [self._carry(stream, queue) for _ in range(_AT_ONCE)]
-            await _together([stop_when_empty(), *carriers])
-        finally:
-            await stream.aclose()
-        queue.is_done = True
+        delays_end_at = asyncio.get_running_loop().time() + max(subscription.delays) + _MARGIN
+        while not queue.is_done:
+            stream = await transport.subscribe(attrs.evolve(subscription, concurrency=_AT_ONCE))
+            try:
+                carriers = [self._carry(stream, queue) for _ in range(_AT_ONCE)]
+                counting = self._count(queue, transport, subscription, delays_end_at)
+                await _together([_then(counting, stream.stop), *carriers])
+            finally:
+                await stream.aclose()
+            # What the stream held ahead and gave back is counted only now.
+            queue.is_done = (await transport.stats(subscription)).waiting == 0
 
     async def _carry(self, stream: DeliveryStream, queue: QueueMove) -> None:
         client, listener = self._target, queue.listener
@@ -129,27 +142,49 @@ class Move:
         subscription = _subscription(client, listener)
         timeout = client.config.api(listener.api_name).fire_timeout
         async for delivery in stream:
+            queue.in_hand += 1
             try:
+                # A queue may refuse what comes in the first moments of its life, and take it later.
+                # So that the order is kept, the others wait until it has taken the first.
+                if queue.in_hand > 1:
+                    await queue.has_begun.wait()
+                self._check_circle(queue, delivery.message.id)
                 await transport.put(
                     subscription, delivery.message, attempt=delivery.attempt, timeout=timeout
                 )
             except BaseException:
-                await delivery.requeue()
+                await _give_back(delivery)
                 raise
+            queue.has_begun.set()
             await delivery.ack()
+            queue.in_hand -= 1
             queue.moved += 1
 
-    async def _until_empty(
-        self, queue: QueueMove, transport: EventTransport, subscription: Subscription
+    def _check_circle(self, queue: QueueMove, event_id: str) -> None:
+        queue.first_id = queue.first_id or event_id
+        queue.times_seen += event_id == queue.first_id
+        if queue.times_seen > _MOST_TIMES_SEEN:
+            raise InvalidConfig(
+                f"leads to the same place as {self._source.config.source}: what is moved there "
+                f"comes back.",
+                source=self._target.config.source,
+            )
+
+    async def _count(
+        self,
+        queue: QueueMove,
+        transport: EventTransport,
+        subscription: Subscription,
+        delays_end_at: float,
     ) -> None:
+        """Return when nothing is left, as far as can be told while there is a stream."""
         now = asyncio.get_running_loop().time
-        delays_end_at = now() + max(subscription.delays, default=0) + _MARGIN
         moved_before = -1
         while True:
             stats = await transport.stats(subscription)
             queue.left = stats.waiting + (stats.delayed or 0) + (stats.taken or 0)
             is_told = stats.delayed is not None and stats.taken is not None
-            is_quiet = queue.left == 0 and queue.moved == moved_before
+            is_quiet = queue.left == queue.in_hand == 0 and queue.moved == moved_before
             if is_quiet and (is_told or now() >= delays_end_at):
                 return
             moved_before = queue.moved
@@ -160,13 +195,13 @@ class Move:
             self._source.transport_described(queue.listener.api_name): queue.listener.api_name
             for queue in self.queues
         }
-        for api_name in by_place.values():
+        for place, api_name in by_place.items():
             transport = await _opened(self._source, api_name)
             letters = transport.dead_letters(self._source.config.service_name)
             async with contextlib.aclosing(letters):
                 async for letter in letters:
                     name = letter.message.api_name
-                    if not self._is_elsewhere(name):
+                    if self._target.transport_described(name) == place:
                         continue
                     target = await _opened(self._target, name)
                     await target.bury(
@@ -189,6 +224,20 @@ def _subscription(client: BusClient, listener: Listener) -> Subscription:
     api = client.config.api(listener.api_name)
     configured = attrs.evolve(listener, acknowledgement_timeout=api.acknowledgement_timeout)
     return configured.subscription(client.config.service_name)
+
+
+async def _give_back(delivery: Delivery) -> None:
+    # Where this can not be done soon, closing the stream does it, and counts an attempt.
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_GIVE_BACK_TIMEOUT):
+            await delivery.requeue()
+
+
+async def _then(
+    first: Coroutine[Any, Any, None], then: Callable[[], Coroutine[Any, Any, None]]
+) -> None:
+    await first
+    await then()
 
 
 async def _together(work: Iterable[Coroutine[Any, Any, None]]) -> None:

@@ -12,6 +12,7 @@ from lightbus.dispatch import Dispatcher
 from lightbus.exceptions import WorkerNotReusable
 from lightbus.listener import Listener
 from lightbus.log import get_logger
+from lightbus.once import Once
 from lightbus.threads import HandlerThreads
 from lightbus.transport import DeliveryStream
 
@@ -44,7 +45,7 @@ class Worker:
         self._was_asked_to_stop = False
         self._is_serving = False
         self._watching: asyncio.Task[None] | None = None
-        self._stopping: asyncio.Task[None] | None = None
+        self._stopping = Once(self._stop)
         self._served: set[Listener] = set()
         self._streams: list[DeliveryStream] = []
         self._tasks: set[asyncio.Task[None]] = set()
@@ -129,7 +130,7 @@ class Worker:
 
     async def _stop_when_requested(self) -> None:
         await self._stop_requested.wait()
-        self._begin_to_stop()
+        self._stopping.begin()
 
     async def _start(self) -> None:
         loop = asyncio.get_running_loop()
@@ -187,13 +188,7 @@ class Worker:
         """
         self._is_used = True
         self._stop_requested.set()
-        # A task of its own, so that the cancellation of one who waits does not leave it half done.
-        await asyncio.shield(self._begin_to_stop())
-
-    def _begin_to_stop(self) -> asyncio.Task[None]:
-        if self._stopping is None:
-            self._stopping = asyncio.create_task(self._stop())
-        return self._stopping
+        await self._stopping()
 
     async def _stop(self) -> None:
         was_serving, self._is_serving = self._is_serving, False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import secrets
 from collections.abc import Iterator, Mapping
@@ -30,6 +31,7 @@ class RecordingBus(Bus):
         super().__init__(client)
         self.failures: list[BaseException] = []
         self._fired: list[EventMessage] = []
+        self._draining = asyncio.Lock()
 
     def note_fired(self, event_message: EventMessage) -> None:
         """Add an event to those that were fired."""
@@ -80,6 +82,10 @@ class RecordingBus(Bus):
         Raises:
             Exception: What a handler raised, once none waits; several come as an `ExceptionGroup`.
         """
+        async with self._draining:
+            await self._drain()
+
+    async def _drain(self) -> None:
         known = len(self.failures)
         threads = HandlerThreads()
         try:

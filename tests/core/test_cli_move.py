@@ -8,6 +8,7 @@ import json
 import os
 import random
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -18,7 +19,10 @@ import pytest
 
 import lightbus
 from core.apis import AuthApi
-from lightbus import Bus, OnError, Worker
+from lightbus import Bus, EventMessage, OnError, Worker
+from lightbus.client import BusClient
+from lightbus.failure import Failure
+from lightbus.move import Move
 from lightbus.transport import EventTransport, Subscription
 
 TIMEOUT = 30.0
@@ -243,4 +247,59 @@ async def test_what_can_not_be_moved_is_told(
 
     assert (ended_with, told in said) == (code, True), said
     assert "Traceback" not in said
+    assert await waiting_in(tmp_path / "old.db") == [("ann", 1)]
+
+
+async def test_dead_letters_do_not_go_round_in_a_circle(tmp_path: Path) -> None:
+    def client(**files: str) -> BusClient:
+        apis = {
+            name: {"event_transport": {"sqlite": {"path": str(tmp_path / file)}}}
+            for name, file in files.items()
+        }
+        return lightbus.create({"service_name": SERVICE, "apis": apis}).client
+
+    source, target = client(a="one.db", b="two.db"), client(a="three.db", b="one.db")
+    for api_name in "ba":
+        source.listen_for_event(api_name, "x", lambda: None, listener_name="l")
+    transport = await source.open_transport("b").opened(timeout=TIMEOUT)
+    failure = Failure.of(
+        LookupError(), listener="l", attempt=1, service_name=SERVICE, process_name="p"
+    )
+    message = EventMessage.create("b", "x", {})
+    await transport.bury(SERVICE, message, failure, timeout=TIMEOUT)
+    move = Move(source, target)
+
+    async with asyncio.timeout(TIMEOUT):
+        await move.run()
+
+    assert move.dead_letters == 1
+    await source.close_async()
+    await target.close_async()
+
+
+async def test_a_move_can_be_stopped_while_a_broker_does_not_answer(tmp_path: Path) -> None:
+    await fire(tmp_path / "old.db", "ann")
+    source = lightbus.create(config(tmp_path / "old.db"))
+    listen(source, lambda username: None)
+    target = lightbus.create(config(tmp_path / "new.db"))
+    move = Move(source.client, target.client)
+    for bus in (source, target):
+        transport, subscription = (
+            await bus.client.open_transport("auth").opened(timeout=TIMEOUT),
+            source.client.listeners[0].subscription(SERVICE),
+        )
+        await transport.declare(subscription, timeout=TIMEOUT)
+    lock = sqlite3.connect(tmp_path / "new.db", isolation_level=None)
+    lock.execute("BEGIN IMMEDIATE")
+    moving = asyncio.create_task(move.run())
+    await asyncio.sleep(0.5)
+
+    moving.cancel()
+    async with asyncio.timeout(5):
+        await asyncio.wait({moving})
+    lock.close()
+
+    assert moving.cancelled()
+    await source.client.close_async()
+    await target.client.close_async()
     assert await waiting_in(tmp_path / "old.db") == [("ann", 1)]

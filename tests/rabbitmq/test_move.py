@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import sys
@@ -27,7 +28,7 @@ def config(transport: dict[str, Any]) -> dict[str, Any]:
     return {"service_name": "shop", "apis": {"default": default}}
 
 
-def move(folder: Path, source: dict[str, Any], target: dict[str, Any]) -> str:
+def move(folder: Path, source: dict[str, Any], target: dict[str, Any], *, code: int = 0) -> str:
     """Run `lightbus move`, and return what it said."""
     (folder / "bus.py").write_text(BUS)
     (folder / "old.json").write_text(json.dumps(source))
@@ -41,7 +42,7 @@ def move(folder: Path, source: dict[str, Any], target: dict[str, Any]) -> str:
         timeout=TIMEOUT,
         check=False,
     )
-    assert ended.returncode == 0, ended.stderr
+    assert ended.returncode == code, ended.stderr
     return ended.stderr
 
 
@@ -80,6 +81,22 @@ async def test_what_waits_moves_to_rabbitmq_and_back_in_its_order(
     async with Worker(bus):
         assert await seen.wait_for(200) == names
     await bus.client.close_async()
+
+
+async def test_a_move_to_the_same_broker_by_another_name_ends(
+    tmp_path: Path, rabbitmq_url: str, broker: Broker
+) -> None:
+    here = config({"rabbitmq": {"url": rabbitmq_url}})
+    there = config({"rabbitmq": {"url": rabbitmq_url.replace("127.0.0.1", "localhost")}})
+    await fire(here, "ada", "bob")
+
+    said = move(tmp_path, here, there, code=2)
+
+    assert "leads to the same place" in said
+    # What was on its way comes twice, and nothing is lost.
+    async with asyncio.timeout(TIMEOUT):
+        while await broker.count(QUEUE) < 2:  # noqa: ASYNC110 - the broker does not tell
+            await asyncio.sleep(0.05)
 
 
 async def test_delayed_events_and_dead_letters_move_with_their_story(

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import shutil
 import sqlite3
 import stat
 import subprocess
 import sys
 import textwrap
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ from lightbus.exceptions import (
     TransportRefused,
     TransportUnavailable,
 )
+from lightbus_sqlite import stream as sqlite_stream
 from lightbus_sqlite import transport as sqlite_transport
 from lightbus_sqlite.settings import SQLiteSettings
 from sqlite.support import (
@@ -34,6 +37,17 @@ from sqlite.support import (
     name_of,
     open_transport,
 )
+
+# From 3.12 on, Python warns of every fork beside a thread. That one works is what is tested.
+forking = pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning")
+
+
+def fork() -> None:
+    """Make a child that ends at once."""
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0)
+    os.waitpid(pid, 0)
 
 
 @pytest.fixture
@@ -88,6 +102,21 @@ async def test_a_file_that_is_locked_for_a_while_is_waited_for(file: Path) -> No
     await sending
     await transport.close()
     assert await waiting_in(file) == 1
+
+
+async def test_a_sender_behind_a_waiting_listener_is_told_in_time(file: Path) -> None:
+    transport = await open_transport(file)
+    stream = await transport.subscribe(SUBSCRIPTION)
+    with locked(file):
+        waiting = asyncio.create_task(anext(stream, None))
+        await asyncio.sleep(0.05)
+        with pytest.raises(TransportUnavailable, match="nothing was written"):
+            async with asyncio.timeout(1.5):
+                await transport.send(message("ann"), timeout=0.5)
+
+    await transport.close()
+    assert await waiting is None
+    assert await waiting_in(file) == 0
 
 
 async def test_a_sender_that_gives_up_on_a_locked_file_keeps_no_other_from_waiting(
@@ -475,10 +504,167 @@ async def test_a_file_that_was_deleted_takes_no_event_and_says_so(file: Path) ->
 
 async def test_a_file_that_was_replaced_takes_no_event_and_says_so(file: Path) -> None:
     transport = await open_transport(file)
-    other = file.with_name("other.db")
-    await (await open_transport(other)).close()
-    other.rename(file)
+    await replace(file)
 
     with pytest.raises(TransportRefused, match="was deleted or replaced"):
         await transport.send(message("ann"), timeout=PATIENCE)
+    await transport.close()
+
+
+async def test_a_listener_that_waits_is_told_that_the_file_was_replaced(file: Path) -> None:
+    transport = await open_transport(file)
+    stream = await transport.subscribe(SUBSCRIPTION)
+    waiting = asyncio.create_task(anext(stream))
+    await asyncio.sleep(0.1)
+
+    await replace(file)
+
+    with pytest.raises(TransportRefused, match="was deleted or replaced"):
+        async with asyncio.timeout(PATIENCE):
+            await waiting
+    await transport.close()
+
+
+@forking
+async def test_a_file_that_was_replaced_is_noticed_after_a_fork_too(file: Path) -> None:
+    transport = await open_transport(file)
+    await replace(file)
+    fork()
+
+    with pytest.raises(TransportRefused, match="was deleted or replaced"):
+        await transport.send(message("ann"), timeout=PATIENCE)
+    await transport.close()
+
+
+async def replace(file: Path) -> None:
+    """Put another file of events in the place of `file`."""
+    for part in [*file.parent.iterdir()]:
+        part.unlink()
+    await (await open_transport(file)).close()
+
+
+# Processes
+
+
+@forking
+async def test_a_fork_closes_what_is_open_and_both_go_on(file: Path) -> None:
+    transport = await open_transport(file)
+    stream = await transport.subscribe(SUBSCRIPTION)
+    for number in range(20):
+        waiting = asyncio.create_task(anext(stream))
+        fork()
+        await transport.send(message(str(number)), timeout=PATIENCE)
+        async with asyncio.timeout(PATIENCE):
+            assert name_of(await waiting) == str(number)
+        await waiting.result().ack()
+    await transport.close()
+
+
+@forking
+async def test_a_listener_is_told_of_what_its_watcher_meets_after_a_fork(file: Path) -> None:
+    transport = await open_transport(file)
+    stream = await transport.subscribe(SUBSCRIPTION)
+    waiting = asyncio.create_task(anext(stream))
+    await asyncio.sleep(0.1)
+    with contextlib.closing(sqlite3.connect(file)) as later:
+        later.execute("PRAGMA user_version = 99")
+
+    fork()
+
+    with pytest.raises(TransportRefused, match="made by a later version of Lightbus"):
+        async with asyncio.timeout(PATIENCE):
+            await waiting
+    await transport.close()
+
+
+# Cancellation
+
+
+async def test_a_stop_that_was_cancelled_gives_back_what_nobody_received(file: Path) -> None:
+    transport = await open_transport(file)
+    await transport.send(message("a"), timeout=PATIENCE)
+    await transport.send(message("b"), timeout=PATIENCE)
+    stream = await transport.subscribe(SUBSCRIPTION)
+    await (await anext(stream)).ack()
+    stopping = asyncio.create_task(stream.stop())
+    await asyncio.sleep(0)
+    stopping.cancel()
+    await asyncio.wait({stopping})
+
+    await stream.stop()
+
+    assert (await transport.stats(SUBSCRIPTION)).waiting == 1
+    delivery = await anext(await transport.subscribe(SUBSCRIPTION))
+    assert (name_of(delivery), delivery.attempt) == ("b", 1)
+    await transport.close()
+
+
+async def test_a_close_that_was_cancelled_can_be_waited_for_again(file: Path) -> None:
+    transport = await open_transport(file)
+    stream = await transport.subscribe(SUBSCRIPTION)
+    waiting = asyncio.create_task(anext(stream, None))
+    await asyncio.sleep(0.1)
+    with locked(file):
+        closing = asyncio.create_task(transport.close())
+        await asyncio.sleep(0)
+        closing.cancel()
+        await asyncio.wait({closing})
+
+    async with asyncio.timeout(PATIENCE):
+        await transport.close()
+        assert await waiting is None
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+    async with asyncio.timeout(PATIENCE):
+        # A thread that has said its last word is still there for a moment.
+        while any("lightbus" in thread.name for thread in threading.enumerate()):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
+async def test_closing_does_not_wait_for_long_for_a_locked_file(file: Path) -> None:
+    transport = await open_transport(file)
+    stream = await transport.subscribe(SUBSCRIPTION)
+    await transport.send(message("ann"), timeout=PATIENCE)
+    await anext(stream)
+    with locked(file):
+        waiting = asyncio.create_task(anext(stream, None))
+        await asyncio.sleep(0.3)
+        async with asyncio.timeout(6):
+            await transport.close()
+        assert await waiting is None
+
+
+async def test_a_stream_that_comes_when_the_transport_is_closed_is_refused(file: Path) -> None:
+    transport = await open_transport(file)
+    subscribing = asyncio.create_task(transport.subscribe(SUBSCRIPTION))
+    await asyncio.sleep(0)
+
+    await transport.close()
+
+    with pytest.raises(TransportClosed):
+        await subscribing
+
+
+async def test_what_a_write_leased_that_was_given_up_is_nobodys(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    transport = await open_transport(file, lease=0.5)
+    stream = await transport.subscribe(attrs.evolve(SUBSCRIPTION, concurrency=2))
+    for number in range(30):
+        await transport.send(message(str(number)), timeout=PATIENCE)
+    held = await anext(stream)  # so that leases are renewed
+    monkeypatch.setattr(sqlite_stream, "OPERATION_TIMEOUT", 0.3)
+    monkeypatch.setattr(sqlite_stream, "_PAUSE", 0.1)
+    received = 1
+    with locked(file):
+        # What is given up meanwhile must not be done when the lock is gone.
+        patient = asyncio.create_task(transport.send(message("30"), timeout=PATIENCE))
+        await asyncio.sleep(1)
+    await patient
+
+    async with asyncio.timeout(PATIENCE):
+        while received < 31:
+            await (await anext(stream)).ack()
+            received += 1
+    await held.ack()
+    assert (await transport.stats(SUBSCRIPTION)).taken == 0
     await transport.close()

@@ -152,6 +152,18 @@ def test_a_test_without_an_event_loop_can_drain(bus: RecordingBus) -> None:
     assert handled == ["ann"]
 
 
+async def test_two_may_drain_at_once(bus: RecordingBus) -> None:
+    handled: list[str] = []
+    bus.auth.user_deleted.listen(adding_to(handled), listener_name="gather")
+    for username in ("ann", "bob"):
+        await bus.auth.user_deleted.fire_async(username=username)
+
+    async with asyncio.timeout(5):
+        await asyncio.gather(bus.drain(), bus.drain())
+
+    assert handled == ["ann", "bob"]
+
+
 async def test_draining_with_nothing_to_do_does_nothing(bus: RecordingBus) -> None:
     await bus.drain()
     bus.auth.user_deleted.listen(print, listener_name="gather")

@@ -53,6 +53,7 @@ class MemoryTransport(EventTransport):
         self._is_closed = False
 
     async def open(self, *, timeout: float) -> None:
+        self._check_open()
         if self._broker.pid != os.getpid():
             raise TransportRefused(
                 f"{self.lacking[Capability.SHARED]} A process that was forked from it can not "
@@ -62,15 +63,16 @@ class MemoryTransport(EventTransport):
     async def send(
         self, message: EventMessage, *, timeout: float, require_listeners: bool = False
     ) -> None:
-        if self._is_closed:
-            raise TransportClosed("The memory transport was closed.")
+        self._check_open()
         if not self._broker.send(message) and require_listeners:
             raise SendRefused(message.id, "no listener wants it")
 
     async def declare(self, subscription: Subscription, *, timeout: float) -> None:
+        self._check_open()
         self._broker.declare(subscription)
 
     async def subscribe(self, subscription: Subscription) -> MemoryStream:
+        self._check_open()
         stream = MemoryStream(self._broker, self._broker.declare(subscription), subscription)
         self._streams = [*(open_ for open_ in self._streams if not open_.is_closed), stream]
         return stream
@@ -78,19 +80,23 @@ class MemoryTransport(EventTransport):
     async def put(
         self, subscription: Subscription, message: EventMessage, *, attempt: int, timeout: float
     ) -> None:
+        self._check_open()
         entry = Entry(self._broker.next_position(), message, attempt=attempt)
         self._broker.declare(subscription).put(entry)
 
     async def stats(self, subscription: Subscription) -> SubscriptionStats:
+        self._check_open()
         return self._broker.declare(subscription).stats()
 
     async def dead_letters(self, service_name: str) -> AsyncGenerator[MemoryDeadLetter]:
+        self._check_open()
         for letter in self._broker.dead_letters(service_name):
             yield letter
 
     async def bury(
         self, service_name: str, message: EventMessage, failure: Failure, *, timeout: float
     ) -> None:
+        self._check_open()
         self._broker.bury(service_name, message, failure)
 
     async def close(self) -> None:
@@ -98,6 +104,10 @@ class MemoryTransport(EventTransport):
         for stream in self._streams:
             await stream.aclose()
         self._streams.clear()
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise TransportClosed("The memory transport was closed.")
 
 
 class MemoryStream(DeliveryStream):

@@ -11,6 +11,7 @@ from aiormq.abc import DeliveredMessage
 
 from lightbus.exceptions import TransportError
 from lightbus.log import get_logger
+from lightbus.once import Once
 from lightbus.transport import DeliveryStream, Subscription
 from lightbus_rabbitmq import names, topology
 from lightbus_rabbitmq.connection import Link, growing_waits, unless_lost
@@ -51,7 +52,8 @@ class RabbitMQStream(DeliveryStream):
         self._error: TransportError | None = None
         self.is_closed = False
         self._is_ended = False
-        self._is_stopped = False
+        self._stopping = Once(self._stop)
+        self._closing = Once(self._close)
         self._keeper: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -80,9 +82,12 @@ class RabbitMQStream(DeliveryStream):
                 return delivery
 
     async def stop(self) -> None:
-        if self._is_stopped:
-            return
-        self._is_stopped = True
+        await self._stopping()
+
+    async def aclose(self) -> None:
+        await self._closing()
+
+    async def _stop(self) -> None:
         self._end(self._error)
         await self._stop_keeper()
         await self._cancel_consumer(self._consumer_tag)
@@ -92,7 +97,7 @@ class RabbitMQStream(DeliveryStream):
             if delivery is not None and not delivery.is_lost:
                 await delivery.requeue()
 
-    async def aclose(self) -> None:
+    async def _close(self) -> None:
         await self.stop()
         self.is_closed = True
         # The broker answers once it has seen every settlement, and then takes back the rest.

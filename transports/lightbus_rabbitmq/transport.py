@@ -7,8 +7,10 @@ import contextlib
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any, ClassVar, TypeVar
 
+from lightbus.exceptions import TransportClosed
 from lightbus.failure import Failure
 from lightbus.message import EventMessage
+from lightbus.once import Once
 from lightbus.transport import EventTransport, Subscription, SubscriptionStats
 from lightbus_rabbitmq import headers, names, topology
 from lightbus_rabbitmq.connection import Link
@@ -36,6 +38,7 @@ class RabbitMQTransport(EventTransport):
         self._consuming = Link(settings, f"{client_name} consuming")
         self._publisher = Publisher(self._sending, operation_timeout=settings.operation_timeout)
         self._streams: list[RabbitMQStream] = []
+        self._closing = Once(self._close)
 
     async def open(self, *, timeout: float) -> None:
         await self._sending.open(timeout=timeout)
@@ -67,6 +70,9 @@ class RabbitMQTransport(EventTransport):
         except BaseException:
             await stream.aclose()
             raise
+        if self._closing.has_begun:
+            await stream.aclose()
+            raise TransportClosed("The connection to RabbitMQ was closed.")
         self._streams = [*(open_ for open_ in self._streams if not open_.is_closed), stream]
         return stream
 
@@ -119,8 +125,10 @@ class RabbitMQTransport(EventTransport):
         )
 
     async def close(self) -> None:
-        streams, self._streams = self._streams, []
-        await asyncio.gather(*(stream.aclose() for stream in streams))
+        await self._closing()
+
+    async def _close(self) -> None:
+        await asyncio.gather(*(stream.aclose() for stream in self._streams))
         await self._publisher.close()
         await self._consuming.close()
         await self._sending.close()

@@ -12,6 +12,8 @@ APPLICATION_ID = 0x6C627573
 VERSION = 1
 
 CREATE = f"""
+CREATE TABLE file (id TEXT NOT NULL) STRICT;
+
 CREATE TABLE event (
     id INTEGER PRIMARY KEY,
     message_id TEXT NOT NULL,
@@ -80,6 +82,9 @@ SELECT application_id, user_version, (SELECT count(*) FROM sqlite_master)
 FROM pragma_application_id, pragma_user_version
 """
 
+SET_FILE_ID = "INSERT INTO file (id) VALUES (?)"
+FILE_ID = "SELECT id FROM file"
+
 ADD_LISTENER = "INSERT OR IGNORE INTO listener (service, name, api) VALUES (?, ?, ?)"
 FIND_LISTENER = "SELECT id FROM listener WHERE service = ? AND name = ? AND api = ?"
 ADD_WANTED = "INSERT OR IGNORE INTO wanted (api, event_name, listener) VALUES (?, ?, ?)"
@@ -122,11 +127,10 @@ ORDER BY delivery.id
 LIMIT ?
 """
 LEASE = "UPDATE delivery SET available_at = ?, owner = ? WHERE id = ?"
-RENEW = "UPDATE delivery SET available_at = ? WHERE listener = ? AND available_at > 0 AND owner = ?"
-
 # A delivery whose lease ended has another attempt's number, and can not be settled any more.
 _MINE = "WHERE id = ? AND owner = ? AND attempt = ?"
 ACK = f"DELETE FROM delivery {_MINE}"
+RENEW = f"UPDATE delivery SET available_at = ? {_MINE}"
 REQUEUE = f"UPDATE delivery SET available_at = 0, owner = NULL {_MINE}"
 RETURN = f"""
 UPDATE delivery

@@ -35,5 +35,5 @@ class SQLiteSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
     @property
     def file(self) -> Path:
-        """The absolute path of the file."""
-        return Path(self.path).expanduser().absolute() if self.path else default_path()
+        """The absolute path of the file, with no symbolic link in it."""
+        return Path(self.path).expanduser().resolve() if self.path else default_path()

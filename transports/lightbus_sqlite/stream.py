@@ -17,9 +17,10 @@ from lightbus.exceptions import TransportError, TransportUnavailable
 from lightbus.failure import Failure
 from lightbus.log import get_logger
 from lightbus.message import EventMessage
+from lightbus.once import Once
 from lightbus.transport import Delivery, DeliveryStream, Subscription
 from lightbus_sqlite import schema
-from lightbus_sqlite.database import Database
+from lightbus_sqlite.database import Database, Work
 from lightbus_sqlite.settings import SQLiteSettings
 from lightbus_sqlite.watcher import Watcher
 
@@ -29,6 +30,9 @@ _log = get_logger(__name__)
 OPERATION_TIMEOUT = 30.0
 
 _PAUSE = 1.0
+
+# How long a stop may wait for a file that is locked, in seconds, each time that it has to write.
+_STOP_TIMEOUT = 1.5
 
 
 class SQLiteStream(DeliveryStream):
@@ -46,13 +50,14 @@ class SQLiteStream(DeliveryStream):
         self.database = database
         self.subscription = subscription
         self.owner = secrets.token_hex(8)
+        self._stopping = Once(self._stop)
+        self._closing = Once(self._close)
         self._watcher = watcher
         self._lease = settings.lease
         self._at_once = max(settings.prefetch, subscription.concurrency)
         self._listener = listener
         self._held: deque[SQLiteDelivery] = deque()
         self._unsettled: set[SQLiteDelivery] = set()
-        self._is_stopped = False
         self._wake = asyncio.Event()
         self._taking: asyncio.Task[None] | None = None
         self._renewing = asyncio.create_task(self._renew())
@@ -61,38 +66,48 @@ class SQLiteStream(DeliveryStream):
         return self
 
     async def __anext__(self) -> SQLiteDelivery:
-        while not self._is_stopped:
+        while not self._stopping.has_begun:
             if self._held:
                 return self._held.popleft()
             if self._taking is None or self._taking.done():
                 self._taking = asyncio.create_task(self._take())
             # Others wait for the same; and what one that gives up had leased must not be forgotten.
-            await asyncio.shield(self._taking)
+            taking = self._taking
+            await asyncio.wait({taking})
+            if not taking.cancelled():
+                taking.result()
         raise StopAsyncIteration
 
     async def stop(self) -> None:
-        if self._is_stopped:
-            return
-        self._is_stopped = True
+        await self._stopping()
+
+    async def aclose(self) -> None:
+        await self._closing()
+
+    def settled(self, delivery: SQLiteDelivery) -> None:
+        """Forget `delivery`."""
+        self._unsettled.discard(delivery)
+
+    async def _stop(self) -> None:
         self._wake.set()
         if self._taking is not None:
+            await asyncio.wait({self._taking}, timeout=_STOP_TIMEOUT)
+            self._taking.cancel()
             await asyncio.wait({self._taking})
+            if not self._taking.cancelled():
+                self._taking.exception()  # whoever asked for events was told
         held, self._held = list(self._held), deque()
         await self._give_back(held, schema.REQUEUE)
 
-    async def aclose(self) -> None:
+    async def _close(self) -> None:
         await self.stop()
         self.is_closed = True
         self._renewing.cancel()
         await asyncio.wait({self._renewing})
         await self._give_back(list(self._unsettled), schema.RETURN)
 
-    def settled(self, delivery: SQLiteDelivery) -> None:
-        """Forget `delivery`."""
-        self._unsettled.discard(delivery)
-
     async def _take(self) -> None:
-        while not self._is_stopped and not self._held:
+        while not self._stopping.has_begun and not self._held:
             try:
                 rows = await self.database.write(self._lease_some, timeout=OPERATION_TIMEOUT)
             except (TransportUnavailable, TimeoutError) as error:
@@ -108,9 +123,9 @@ class SQLiteStream(DeliveryStream):
 
     async def _until_available(self) -> None:
         self._wake.clear()
-        if not self._is_stopped:
-            self._watcher.wake_when_available(self._listener, self._wake.set)
-            await self._wake.wait()
+        if not self._stopping.has_begun:
+            with self._watcher.watching(self._listener, self._wake.set):
+                await self._wake.wait()
 
     def _lease_some(self, connection: sqlite3.Connection) -> list[Any]:
         now = time.time()
@@ -123,12 +138,11 @@ class SQLiteStream(DeliveryStream):
     async def _renew(self) -> None:
         while True:
             await asyncio.sleep(self._lease / 3)
-            if self._unsettled:
+            # One by one: what a write leased that was given up meanwhile is nobody's, and ends.
+            mine = [delivery.mine for delivery in self._unsettled]
+            if mine:
                 with contextlib.suppress(TransportError, TimeoutError):
-                    await self.database.write(self._extend_leases, timeout=self._lease / 3)
-
-    def _extend_leases(self, connection: sqlite3.Connection) -> None:
-        connection.execute(schema.RENEW, (time.time() + self._lease, self._listener, self.owner))
+                    await self.database.write(_extending(mine, self._lease), timeout=self._lease)
 
     async def _give_back(self, deliveries: list[SQLiteDelivery], statement: str) -> None:
         mine = [delivery.mine for delivery in deliveries]
@@ -139,10 +153,18 @@ class SQLiteStream(DeliveryStream):
             try:
                 await self.database.write(
                     lambda connection: connection.executemany(statement, mine).rowcount,
-                    timeout=self._lease,
+                    timeout=_STOP_TIMEOUT,
                 )
             except (TransportError, TimeoutError) as error:
                 _log.warning("Events come back when their lease ends.", reason=str(error))
+
+
+def _extending(mine: list[tuple[int, str, int]], lease: float) -> Work:
+    def extend(connection: sqlite3.Connection) -> None:
+        until = time.time() + lease
+        connection.executemany(schema.RENEW, [(until, *one) for one in mine])
+
+    return extend
 
 
 class SQLiteDelivery(Delivery):
@@ -219,7 +241,7 @@ class SQLiteDelivery(Delivery):
                 return
             await asyncio.sleep(_PAUSE)
 
-    async def _settle(self, work: Any) -> None:
+    async def _settle(self, work: Work) -> None:
         if self.is_settled:
             _log.debug("A delivery was settled before.", event_id=self.message.id)
             return

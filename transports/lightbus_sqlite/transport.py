@@ -10,11 +10,19 @@ from typing import Any, ClassVar
 
 import msgspec
 
-from lightbus.exceptions import SendOutcomeUnknown, SendRefused, TransportUnavailable
+from lightbus.exceptions import (
+    SendOutcomeUnknown,
+    SendRefused,
+    TransportClosed,
+    TransportRefused,
+    TransportUnavailable,
+)
 from lightbus.failure import Failure
 from lightbus.message import EventMessage
+from lightbus.once import Once
 from lightbus.transport import DeadLetter, EventTransport, Subscription, SubscriptionStats
 from lightbus_sqlite import schema
+from lightbus_sqlite.connection import File
 from lightbus_sqlite.database import Database, Work
 from lightbus_sqlite.settings import SQLiteSettings
 from lightbus_sqlite.stream import OPERATION_TIMEOUT, SQLiteStream, message_of
@@ -31,7 +39,9 @@ class SQLiteTransport(EventTransport):
 
     def __init__(self, settings: SQLiteSettings, *, client_name: str) -> None:
         self._settings = settings
-        self._database = Database(settings.file)
+        self._file = File(settings.file)
+        self._database = Database(self._file)
+        self._closing = Once(self._close)
         self._watcher: Watcher | None = None
         self._streams: list[SQLiteStream] = []
 
@@ -59,8 +69,10 @@ class SQLiteTransport(EventTransport):
 
     async def subscribe(self, subscription: Subscription) -> SQLiteStream:
         listener = await self._declare(subscription, timeout=OPERATION_TIMEOUT)
+        if self._closing.has_begun:
+            raise TransportClosed(f"SQLite file {self._settings.file} was closed.")
         if self._watcher is None:
-            self._watcher = Watcher(self._settings.file, asyncio.get_running_loop())
+            self._watcher = Watcher(self._file, asyncio.get_running_loop())
         stream = SQLiteStream(self._database, self._watcher, self._settings, subscription, listener)
         self._streams = [*(open_ for open_ in self._streams if not open_.is_closed), stream]
         return stream
@@ -68,22 +80,17 @@ class SQLiteTransport(EventTransport):
     async def put(
         self, subscription: Subscription, message: EventMessage, *, attempt: int, timeout: float
     ) -> None:
-        key = _key_of(subscription)
-
         def add(connection: sqlite3.Connection) -> None:
-            (listener,) = connection.execute(schema.FIND_LISTENER, key).fetchone()
+            listener = _listener(connection, subscription)
             event = connection.execute(schema.ADD_EVENT, _columns_of(message)).lastrowid
             connection.execute(schema.ADD_DELIVERY, (listener, event, attempt))
 
         await self._send(add, message, timeout=timeout)
 
     async def stats(self, subscription: Subscription) -> SubscriptionStats:
-        key = _key_of(subscription)
-
         def count(connection: sqlite3.Connection) -> Any:
-            (listener,) = connection.execute(schema.FIND_LISTENER, key).fetchone()
-            now = time.time()
-            return connection.execute(schema.STATS, {"now": now, "listener": listener}).fetchone()
+            which = {"now": time.time(), "listener": _listener(connection, subscription)}
+            return connection.execute(schema.STATS, which).fetchone()
 
         waiting, delayed, taken = await self._write(count, timeout=OPERATION_TIMEOUT)
         return SubscriptionStats(waiting=waiting, delayed=delayed, taken=taken)
@@ -115,8 +122,10 @@ class SQLiteTransport(EventTransport):
         )
 
     async def close(self) -> None:
-        streams, self._streams = self._streams, []
-        await asyncio.gather(*(stream.aclose() for stream in streams))
+        await self._closing()
+
+    async def _close(self) -> None:
+        await asyncio.gather(*(stream.aclose() for stream in self._streams))
         if self._watcher is not None:
             await self._watcher.close()
         await self._database.close()
@@ -143,6 +152,8 @@ class SQLiteTransport(EventTransport):
             return await self._database.write(work, timeout=timeout, must_last=True)
         except TimeoutError as error:
             raise SendOutcomeUnknown(message.id, timeout) from error
+        except (OverflowError, UnicodeError) as error:
+            raise SendRefused(message.id, f"SQLite can not hold a field of it: {error}") from error
 
     async def _write(self, work: Work, *, timeout: float) -> Any:
         try:
@@ -168,6 +179,16 @@ class SQLiteDeadLetter(DeadLetter):
 
 def _key_of(subscription: Subscription) -> tuple[str, str, str]:
     return subscription.service_name, subscription.listener_name, subscription.api_name
+
+
+def _listener(connection: sqlite3.Connection, subscription: Subscription) -> int:
+    found = connection.execute(schema.FIND_LISTENER, _key_of(subscription)).fetchone()
+    if found is None:
+        raise TransportRefused(
+            f"Listener {subscription.listener_name!r} of service {subscription.service_name!r} has "
+            "no queue in the SQLite file: declare it first."
+        )
+    return int(found[0])
 
 
 def _columns_of(message: EventMessage) -> tuple[Any, ...]:

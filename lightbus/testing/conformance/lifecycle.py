@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from lightbus.exceptions import TransportError
+from lightbus.exceptions import TransportClosed, TransportError
 from lightbus.testing.conformance.broker import BrokerUnderTest, text_of, texts_of
 
 
@@ -36,10 +36,30 @@ class TestLifecycle:
         await broker.send(transport, "before")
         await transport.close()
 
-        with pytest.raises(TransportError):
+        with pytest.raises(TransportClosed):
             await broker.send(transport, "after")
 
         assert await broker.texts_before_end(other, stream) == ["before"]
+
+    async def test_every_method_of_a_closed_transport_says_that_it_is_closed(
+        self, broker: BrokerUnderTest
+    ) -> None:
+        transport = await broker.open()
+        subscription, message = broker.subscription(), broker.message()
+        await transport.declare(subscription, timeout=broker.patience)
+        await transport.close()
+
+        for call in (
+            transport.declare(subscription, timeout=broker.patience),
+            transport.subscribe(subscription),
+            transport.put(subscription, message, attempt=1, timeout=broker.patience),
+            transport.stats(subscription),
+            broker.dead_letters(transport),
+            transport.bury("shop", message, broker.failure(), timeout=broker.patience),
+        ):
+            with pytest.raises(TransportClosed):
+                async with asyncio.timeout(broker.patience):
+                    await call
 
     async def test_closing_lets_what_is_being_sent_arrive(self, broker: BrokerUnderTest) -> None:
         transport, other = await broker.open(), await broker.open()
