@@ -242,6 +242,7 @@ class BusClient:
                     events=frozenset(event_names),
                     on_error=on_error,
                     acknowledgement_timeout=api_config.acknowledgement_timeout,
+                    retry=api_config.retry,
                     max_attempts=api_config.max_attempts,
                     concurrency=concurrency,
                 )

@@ -19,6 +19,7 @@ import yaml
 
 from lightbus.exceptions import InvalidConfig, did_you_mean
 from lightbus.names import checked_name, filled_in, usable_name
+from lightbus.retry import Retry
 
 # Needs nothing to be installed or started.
 DEFAULT_TRANSPORT = "sqlite"
@@ -43,6 +44,7 @@ class ApiConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         acknowledgement_timeout: How long a handler may take, and the wait before a failed event is
             tried again, in seconds.
         max_attempts: How often an event is tried before it becomes a dead letter.
+        retry: The waits of listeners with `OnError.RETRY`.
         fire_timeout: How long firing may wait for the broker, in seconds.
         require_listeners: Whether firing an event that no listener wants is an error.
     """
@@ -52,6 +54,7 @@ class ApiConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     )
     acknowledgement_timeout: Seconds = 60.0
     max_attempts: Count = 20
+    retry: Retry = Retry()
     fire_timeout: Seconds = 30.0
     require_listeners: bool = False
 
@@ -196,13 +199,16 @@ def convert(data: Any, wanted: type[T], *, source: str, path: str = "$") -> T:
         problem, _, place = str(error).partition(" - at `$")
         if unknown := re.search(r"unknown field `(.*)`", problem):
             key = unknown.group(1)
-            problem = f"there is no setting {key!r}.{did_you_mean(key, _keys(wanted))}"
+            problem = f"there is no setting {key!r}.{did_you_mean(key, _keys(wanted, place))}"
         full_path = path + place.rstrip("`")
         raise InvalidConfig(problem, source=source, path=full_path) from error
 
 
-def _keys(wanted: type) -> list[str]:
-    return [field.encode_name for field in msgspec.structs.fields(wanted)]
+def _keys(wanted: Any, place: str) -> list[str]:
+    """Return the keys that can stand in a `wanted`, at `place` in it (such as ``.retry``)."""
+    fields = {field.encode_name: field.type for field in msgspec.structs.fields(wanted)}
+    key, _, rest = place.rstrip("`").lstrip(".").partition(".")
+    return _keys(fields[key], rest) if key in fields else list(fields)
 
 
 def _read_apis(apis: Mapping[str, Mapping[str, Any]], source: str) -> dict[str, ApiConfig]:

@@ -45,7 +45,7 @@ class Dispatcher:
         client: Offers the hooks and the event's fields.
         threads: Where a sync handler runs.
         on_failure: Told of an error that the worker must exit for.
-        on_given_up: Told of an error for which an event becomes a dead letter.
+        on_error: Told of every error that an event failed with.
 
     Raises:
         InvalidEventListener: The handler can not be called with one of the events.
@@ -58,13 +58,13 @@ class Dispatcher:
         client: BusClient,
         threads: HandlerThreads,
         on_failure: Callable[[BaseException], None],
-        on_given_up: Callable[[BaseException], None] = lambda _: None,
+        on_error: Callable[[BaseException], None] = lambda _: None,
     ) -> None:
         self._listener = listener
         self._client = client
         self._threads = threads
         self._on_failure = on_failure
-        self._on_given_up = on_given_up
+        self._on_error = on_error
         self._is_async = is_async(listener.handler)
         self._process_name = client.config.process_name()
         self._plans = {name: self._plan(name) for name in listener.events}
@@ -87,6 +87,7 @@ class Dispatcher:
         try:
             if delivery.attempt > self._listener.max_attempts:
                 error = AttemptsExhausted(self._listener.name, self._listener.max_attempts)
+                self._on_error(error)
                 await self._give_up(delivery, error)
             elif delivery.returns >= _SUSPICIOUS_RETURNS:
                 await self._defer(delivery)
@@ -110,6 +111,7 @@ class Dispatcher:
         try:
             call = self._call_for(delivery.message)
         except (UndecodableEvent, NotListenedFor) as error:
+            self._on_error(error)
             await self._give_up(delivery, error)
             return
         except Exception as error:
@@ -166,6 +168,7 @@ class Dispatcher:
     async def _timed_out(self, delivery: Delivery, task: asyncio.Task[None]) -> None:
         timeout = self._listener.acknowledgement_timeout
         error = HandlerTimeout(self._listener.name, timeout)
+        self._on_error(error)
         task.cancel()
         if delivery.attempt >= self._listener.max_attempts:
             await self._give_up(delivery, error)
@@ -181,9 +184,13 @@ class Dispatcher:
             await asyncio.wait({task})
 
     async def _failed(self, delivery: Delivery, error: Exception) -> None:
+        self._on_error(error)
         is_last = delivery.attempt >= self._listener.max_attempts
         if is_last or self._listener.on_error is OnError.ACKNOWLEDGE_AND_LOG:
             await self._give_up(delivery, error)
+            return
+        if self._listener.on_error is OnError.RETRY:
+            await self._retry(delivery, error)
             return
         after = self._listener.acknowledgement_timeout
         _log.error(
@@ -196,8 +203,17 @@ class Dispatcher:
         self._on_failure(error)
         await self._settle(delivery, functools.partial(delivery.retry, after=after))
 
+    async def _retry(self, delivery: Delivery, error: Exception) -> None:
+        after = self._listener.retry.after(delivery.attempt)
+        _log.error(
+            "A listener failed; the event is tried again later.",
+            after=after,
+            exc_info=error,
+            **self._fields(delivery),
+        )
+        await self._settle(delivery, functools.partial(delivery.retry, after=after))
+
     async def _give_up(self, delivery: Delivery, error: Exception) -> None:
-        self._on_given_up(error)
         _log.error(
             "An event could not be handled; it is kept as a dead letter.",
             exc_info=error,

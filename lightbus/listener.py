@@ -7,6 +7,7 @@ import enum
 import attrs
 
 from lightbus.handler import Handler
+from lightbus.retry import Retry
 from lightbus.transport import Subscription
 
 
@@ -18,10 +19,14 @@ class OnError(enum.Enum):
             once its other handlers are done.
         ACKNOWLEDGE_AND_LOG: The error is logged, a copy of the event is kept as a dead letter, and
             the worker goes on.
+        RETRY: The error is logged, the event is tried again after a wait that grows from one
+            attempt to the next, and the worker goes on. After `max_attempts` the event becomes a
+            dead letter.
     """
 
     SHUTDOWN = "shutdown"
     ACKNOWLEDGE_AND_LOG = "acknowledge_and_log"
+    RETRY = "retry"
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -36,6 +41,7 @@ class Listener:
         on_error: What a failure means.
         acknowledgement_timeout: How long the handler may take, and the wait before a failed
             event is tried again, in seconds.
+        retry: The waits before each next try, with `OnError.RETRY`.
         max_attempts: How often an event is tried before it becomes a dead letter.
         concurrency: How many events are handled at once; more than one gives up their order.
     """
@@ -46,6 +52,7 @@ class Listener:
     events: frozenset[str]
     on_error: OnError
     acknowledgement_timeout: float
+    retry: Retry
     max_attempts: int
     concurrency: int
 
@@ -58,5 +65,11 @@ class Listener:
             events=self.events,
             concurrency=self.concurrency,
             acknowledgement_timeout=self.acknowledgement_timeout,
-            delays=frozenset({self.acknowledgement_timeout}),
+            delays=self._delays,
         )
+
+    @property
+    def _delays(self) -> frozenset[float]:
+        # An event whose workers were lost waits for the timeout, whatever `on_error` is.
+        delays = frozenset({self.acknowledgement_timeout})
+        return delays | self.retry.delays if self.on_error is OnError.RETRY else delays

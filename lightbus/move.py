@@ -222,7 +222,9 @@ async def _opened(client: BusClient, api_name: str) -> EventTransport:
 def _subscription(client: BusClient, listener: Listener) -> Subscription:
     """Return what `listener` would want under the configuration of `client`."""
     api = client.config.api(listener.api_name)
-    configured = attrs.evolve(listener, acknowledgement_timeout=api.acknowledgement_timeout)
+    configured = attrs.evolve(
+        listener, acknowledgement_timeout=api.acknowledgement_timeout, retry=api.retry
+    )
     return configured.subscription(client.config.service_name)
 
 

@@ -116,8 +116,8 @@ class RecordingBus(Bus):
             listener,
             client=self.client,
             threads=threads,
-            on_failure=self.failures.append,
-            on_given_up=self.failures.append,
+            on_failure=lambda _: None,
+            on_error=self.failures.append,
         )
         stream = await transport.subscribe(subscription)
         try:

@@ -309,3 +309,32 @@ async def test_the_seeds_handler_that_asks_for_too_much_fails_with_a_clear_messa
         "handle_deleted() requires 'email', which event auth.user_deleted does not have; "
         "it has 'username'."
     )
+
+
+async def test_a_listener_that_retries_tries_again_after_growing_waits_that_the_broker_keeps(
+    make_bus: MakeBus, broker: Broker
+) -> None:
+    retry = {"first": 0.2, "factor": 3, "longest": 0.6}
+    bus = make_bus(retry=retry, max_attempts=4)
+    seen = Seen[float]()
+
+    async def fail(username: str) -> None:
+        await seen.add(time.monotonic())
+        raise LookupError(username)
+
+    bus.auth.user_created.listen(fail, listener_name="welcome", on_error=OnError.RETRY)
+    await bus.auth.user_created.fire_async(username="ada", email="e")
+    async with Worker(bus):
+        first, *_ = await seen.wait_for(1)
+    # With no worker left, the event waits at the broker, and comes back to its queue.
+    await broker.wait_for_count(QUEUE, 1)
+
+    async with Worker(bus) as worker:
+        at = await seen.wait_for(4)
+        dead = await broker.wait_for_message(DEAD)
+        assert worker.failure is None
+
+    assert at[0] == first
+    assert at[2] - at[1] >= 0.45
+    assert at[3] - at[2] >= 0.45
+    assert headers_of(dead)["lightbus-attempt"] == 4
