@@ -600,6 +600,7 @@ async def test_a_stop_that_was_cancelled_gives_back_what_nobody_received(file: P
 
 
 async def test_a_close_that_was_cancelled_can_be_waited_for_again(file: Path) -> None:
+    before = set(threading.enumerate())
     transport = await open_transport(file)
     stream = await transport.subscribe(SUBSCRIPTION)
     waiting = asyncio.create_task(anext(stream, None))
@@ -616,7 +617,7 @@ async def test_a_close_that_was_cancelled_can_be_waited_for_again(file: Path) ->
     assert asyncio.all_tasks() == {asyncio.current_task()}
     async with asyncio.timeout(PATIENCE):
         # A thread that has said its last word is still there for a moment.
-        while any("lightbus" in thread.name for thread in threading.enumerate()):  # noqa: ASYNC110
+        while set(threading.enumerate()) - before:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 
 
