@@ -225,6 +225,7 @@ class Dispatcher:
             attempt=delivery.attempt,
             service_name=self._client.config.service_name,
             process_name=self._process_name,
+            first_failed_at=delivery.first_failed_at,
         )
         await self._settle(delivery, functools.partial(delivery.dead_letter, failure))
 

@@ -19,6 +19,7 @@ class Failure:
         error_message: What the exception says.
         traceback: The formatted traceback; empty where nothing was raised.
         failed_at: When, in UTC.
+        first_failed_at: When an attempt at the event failed first, in UTC, as far as it is known.
         listener: The listener that gave it up.
         attempt: The attempt that failed, counted from 1.
         service_name: The listener's service.
@@ -31,6 +32,7 @@ class Failure:
     error_message: str
     traceback: str = attrs.field(repr=False)
     failed_at: datetime
+    first_failed_at: datetime
     listener: str
     attempt: int
     service_name: str
@@ -47,16 +49,18 @@ class Failure:
         attempt: int,
         service_name: str,
         process_name: str,
+        first_failed_at: datetime | None = None,
     ) -> Failure:
         """Return the story of `error`."""
-        raised_as = type(error)
+        raised_as, now = type(error), datetime.now(UTC)
         return cls(
             error_type=f"{raised_as.__module__}.{raised_as.__qualname__}",
             error_message=_text_of(error),
             traceback=_encodable("".join(traceback.format_exception(error)))
             if error.__traceback__
             else "",
-            failed_at=datetime.now(UTC),
+            failed_at=now,
+            first_failed_at=first_failed_at or now,
             listener=listener,
             attempt=attempt,
             service_name=service_name,

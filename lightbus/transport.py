@@ -13,6 +13,7 @@ from __future__ import annotations
 import enum
 from abc import abstractmethod
 from collections.abc import AsyncGenerator, Mapping
+from datetime import datetime
 from typing import Any, ClassVar, Protocol
 
 import attrs
@@ -96,11 +97,14 @@ class Delivery(Protocol):
         attempt: 1 on the first try. Counts across restarts and workers.
         returns: How often the broker took the event back without a word from the worker that had
             it (killed, connection lost) or by `retry(after=0)`, since it last was put in the queue.
+        first_failed_at: When it was first given to `retry` with a delay, in UTC; None where it was
+            not.
     """
 
     message: EventMessage
     attempt: int
     returns: int
+    first_failed_at: datetime | None
 
     @abstractmethod
     async def ack(self) -> None:
@@ -108,8 +112,8 @@ class Delivery(Protocol):
 
     @abstractmethod
     async def requeue(self) -> None:
-        """Give the event back untouched, ahead of what is sent later: not an attempt, as far as the
-        broker can tell.
+        """Give the event back untouched, near its old place: not an attempt, as far as the broker
+        can tell.
         """
 
     @abstractmethod

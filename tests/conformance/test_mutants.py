@@ -40,7 +40,7 @@ CAUGHT_BY = {
     "AcksTwice": "test_one_consumer_gets_events_in_the_order_they_were_sent",
     "DeliversToOneListenerOnly": "test_every_listener_of_every_service_gets_its_own_copy",
     "DiscardsWhatIsRead": "test_reading_dead_letters_leaves_those_that_are_not_discarded",
-    "DropsOnRequeue": "test_a_requeued_event_comes_before_those_that_are_sent_later",
+    "DropsOnRequeue": "test_a_requeued_event_comes_again_as_it_was",
     "ForgetsTheAttempt": "test_a_retry_at_once_comes_back_as_the_next_attempt",
     "ForgetsTheStory": "test_a_dead_letter_keeps_the_event_and_its_story",
     "HoldsEverythingAhead": "test_a_listener_holds_few_events_ahead",

@@ -10,6 +10,7 @@ import os
 import threading
 import time
 from collections import deque
+from datetime import datetime
 
 import attrs
 
@@ -34,12 +35,14 @@ class Entry:
         message: The event.
         attempt: The attempt that its next delivery is.
         returns: How often it came back unsettled.
+        first_failed_at: When it was first to be tried again.
     """
 
     position: int
     message: EventMessage
     attempt: int = 1
     returns: int = 0
+    first_failed_at: datetime | None = None
 
 
 class Queue:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncGenerator, Mapping
+from datetime import UTC, datetime
 from typing import Any, ClassVar, Self
 
 import msgspec
@@ -166,6 +167,7 @@ class MemoryDelivery(Delivery):
         self.message = entry.message
         self.attempt = entry.attempt
         self.returns = entry.returns
+        self.first_failed_at = entry.first_failed_at
         self._stream = stream
         self._entry = entry
         self._is_settled = False
@@ -181,10 +183,11 @@ class MemoryDelivery(Delivery):
         if after == 0:
             self.take_back()
         else:
-            self._put_behind(attempt=self.attempt + 1, after=after)
+            failed_at = self.first_failed_at or datetime.now(UTC)
+            self._put_behind(attempt=self.attempt + 1, after=after, first_failed_at=failed_at)
 
     async def defer(self, *, after: float) -> None:
-        self._put_behind(attempt=self.attempt, after=after)
+        self._put_behind(attempt=self.attempt, after=after, first_failed_at=self.first_failed_at)
 
     async def dead_letter(self, failure: Failure) -> None:
         if self._settle():
@@ -198,12 +201,13 @@ class MemoryDelivery(Delivery):
             self._entry.returns += 1
             self._stream.queue.put(self._entry)
 
-    def _put_behind(self, *, attempt: int, after: float) -> None:
+    def _put_behind(self, *, attempt: int, after: float, first_failed_at: datetime | None) -> None:
         if after not in self._stream.subscription.delays:
             raise ValueError(f"{after} s is not one of the delays that the subscription names")
         if self._settle():
             position = self._stream.broker.next_position()
-            self._stream.queue.put(Entry(position, self.message, attempt=attempt), after=after)
+            entry = Entry(position, self.message, attempt=attempt, first_failed_at=first_failed_at)
+            self._stream.queue.put(entry, after=after)
 
     def _settle(self) -> bool:
         if self._is_settled:

@@ -34,6 +34,7 @@ class RabbitMQDelivery(Delivery):
         self.message = headers.message_of(delivered, subscription.api_name)
         self.attempt = headers.attempt_of(delivered)
         self.returns = headers.returns_of(delivered)
+        self.first_failed_at = headers.first_failed_at(delivered)
         self._delivered = delivered
         self._channel = channel
         self._publisher = publisher
@@ -66,8 +67,7 @@ class RabbitMQDelivery(Delivery):
             tag = self._tag
             await self._settle(lambda: self._channel.basic_reject(tag, requeue=True, wait=False))
             return
-        now = datetime.now(UTC).isoformat()
-        first_failed_at = headers.first_failed_at(self._delivered) or now
+        first_failed_at = self.first_failed_at or datetime.now(UTC)
         await self._delay(after, attempt=self.attempt + 1, first_failed_at=first_failed_at)
 
     async def defer(self, *, after: float) -> None:
@@ -78,7 +78,6 @@ class RabbitMQDelivery(Delivery):
             failure,
             self.message,
             queue=self._queue,
-            first_failed_at=headers.first_failed_at(self._delivered),
             frame_size=self._frame_size,
         )
         await self._copy_and_ack(
@@ -86,13 +85,13 @@ class RabbitMQDelivery(Delivery):
         )
 
     async def _delay(
-        self, after: float, *, attempt: int, first_failed_at: str | None = None
+        self, after: float, *, attempt: int, first_failed_at: datetime | None = None
     ) -> None:
         if after not in self._subscription.delays:
             raise ValueError(f"{after} s is not one of the delays that the subscription names")
         added: dict[str, Any] = {headers.ATTEMPT: attempt}
         if first_failed_at is not None:
-            added[headers.FIRST_FAILED_AT] = first_failed_at
+            added[headers.FIRST_FAILED_AT] = first_failed_at.isoformat()
         routing_key = f"{names.in_milliseconds(after)}.{self._queue}"
         await self._copy_and_ack(names.DELAY_EXCHANGE, routing_key, **added)
 

@@ -128,14 +128,12 @@ def failure_headers(
     message: EventMessage,
     *,
     queue: str,
-    first_failed_at: str | None,
     frame_size: int,
 ) -> dict[str, Any]:
     """Return the story of `failure` as the headers of a dead letter.
 
     Its long parts are cut, so that the story takes less than half of a frame of `frame_size` bytes.
     """
-    failed_at = failure.failed_at.isoformat()
     return {
         "lightbus-error-type": _cut(failure.error_type, frame_size // 32),
         "lightbus-error-message": _cut(failure.error_message, frame_size // 32),
@@ -149,8 +147,8 @@ def failure_headers(
         "lightbus-event": message.event_name,
         "lightbus-queue": queue,
         ATTEMPT: failure.attempt,
-        FIRST_FAILED_AT: first_failed_at or failed_at,
-        "lightbus-last-failed-at": failed_at,
+        FIRST_FAILED_AT: failure.first_failed_at.isoformat(),
+        "lightbus-last-failed-at": failure.failed_at.isoformat(),
     }
 
 
@@ -167,11 +165,13 @@ def dead_letter_of(delivered: DeliveredMessage) -> tuple[EventMessage, Failure]:
 
     sent_as = delivered.header.properties.message_type
     api_name = text("lightbus-api") or (sent_as or "").rpartition(".")[0]
+    failed_at = _time(found.get("lightbus-last-failed-at")) or datetime.now(UTC)
     failure = Failure(
         error_type=text("lightbus-error-type") or "rabbitmq.delivery_limit",
         error_message=text("lightbus-error-message") or "It was returned to its queue too often.",
         traceback=text("lightbus-traceback"),
-        failed_at=_time(found.get("lightbus-last-failed-at")) or datetime.now(UTC),
+        failed_at=failed_at,
+        first_failed_at=_time(found.get(FIRST_FAILED_AT)) or failed_at,
         listener=text("lightbus-listener"),
         attempt=attempt_of(delivered) - returns_of(delivered),
         service_name=text("lightbus-service"),
@@ -182,10 +182,9 @@ def dead_letter_of(delivered: DeliveredMessage) -> tuple[EventMessage, Failure]:
     return message_of(delivered, api_name), failure
 
 
-def first_failed_at(delivered: DeliveredMessage) -> str | None:
-    """Return when an attempt at the event failed first, in ISO 8601; None where none did."""
-    noted = _time(headers_of(delivered).get(FIRST_FAILED_AT))
-    return noted.isoformat() if noted else None
+def first_failed_at(delivered: DeliveredMessage) -> datetime | None:
+    """Return when an attempt at the event failed first; None where none did."""
+    return _time(headers_of(delivered).get(FIRST_FAILED_AT))
 
 
 def _can_be_sent(properties: Basic.Properties, frame_size: int) -> bool:

@@ -114,7 +114,7 @@ class RabbitMQTransport(EventTransport):
             timeout=timeout,
         )
         story = headers.failure_headers(
-            failure, message, queue="", first_failed_at=None, frame_size=self._sending.frame_size
+            failure, message, queue="", frame_size=self._sending.frame_size
         )
         await self._publisher.send_copy(
             "",

@@ -47,7 +47,8 @@ CREATE TABLE delivery (
     attempt INTEGER NOT NULL DEFAULT 1,
     returns INTEGER NOT NULL DEFAULT 0,
     available_at REAL NOT NULL DEFAULT 0,
-    owner TEXT
+    owner TEXT,
+    first_failed_at TEXT
 ) STRICT;
 CREATE INDEX delivery_by_time ON delivery (listener, available_at, id);
 CREATE INDEX delivery_by_event ON delivery (event);
@@ -120,7 +121,9 @@ SET available_at = 0,
 WHERE listener = ? AND available_at > 0 AND available_at <= ?
 """
 TAKE = """
-SELECT delivery.id, attempt, returns, message_id, api, name, body, version, fired_at, service
+SELECT
+    delivery.id, attempt, returns, first_failed_at,
+    message_id, api, name, body, version, fired_at, service
 FROM delivery JOIN event ON event.id = delivery.event
 WHERE listener = ? AND available_at = 0
 ORDER BY delivery.id
@@ -138,8 +141,8 @@ SET available_at = 0, owner = NULL, attempt = attempt + 1, returns = returns + 1
 """
 # A new row, for the next try stands behind what was sent meanwhile.
 DELAY = f"""
-INSERT INTO delivery (listener, event, attempt, available_at)
-SELECT listener, event, ?, ? FROM delivery {_MINE}
+INSERT INTO delivery (listener, event, attempt, available_at, first_failed_at)
+SELECT listener, event, ?, ?, coalesce(first_failed_at, ?) FROM delivery {_MINE}
 """
 ADD_DEAD_LETTER = f"""
 INSERT INTO dead_letter

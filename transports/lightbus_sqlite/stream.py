@@ -8,7 +8,7 @@ import secrets
 import sqlite3
 import time
 from collections import deque
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Self
 
 import msgspec
@@ -171,7 +171,8 @@ class SQLiteDelivery(Delivery):
     """One leased row."""
 
     def __init__(self, stream: SQLiteStream, row: tuple[Any, ...]) -> None:
-        self._id, self.attempt, self.returns, *message = row
+        self._id, self.attempt, self.returns, first_failed_at, *message = row
+        self.first_failed_at = datetime.fromisoformat(first_failed_at) if first_failed_at else None
         self.message = message_of(message)
         self.is_settled = False
         self._stream = stream
@@ -191,7 +192,7 @@ class SQLiteDelivery(Delivery):
         if after == 0:
             await self._settle_until_written(schema.RETURN)
         else:
-            await self._delay(after, attempt=self.attempt + 1)
+            await self._delay(after, attempt=self.attempt + 1, failed_at=datetime.now(UTC))
 
     async def defer(self, *, after: float) -> None:
         await self._delay(after, attempt=self.attempt)
@@ -206,12 +207,15 @@ class SQLiteDelivery(Delivery):
 
         await self._settle(bury)
 
-    async def _delay(self, after: float, *, attempt: int) -> None:
+    async def _delay(
+        self, after: float, *, attempt: int, failed_at: datetime | None = None
+    ) -> None:
         if after not in self._stream.subscription.delays:
             raise ValueError(f"{after} s is not one of the delays that the subscription names")
 
         def move(connection: sqlite3.Connection) -> int:
-            connection.execute(schema.DELAY, (attempt, time.time() + after, *self.mine))
+            at = failed_at.isoformat() if failed_at else None
+            connection.execute(schema.DELAY, (attempt, time.time() + after, at, *self.mine))
             return connection.execute(schema.ACK, self.mine).rowcount
 
         await self._settle(move)

@@ -11,8 +11,8 @@
     workers/        a file for each worker, locked for as long as it lives
     temporary/      where files are written before they are moved to where they belong
 
-An event's file is named ``{nanoseconds},{attempt},{returns},{unique}``: all that changes about an
-event is in its name, so every step is one rename, which happens wholly or not at all.
+An event's file is named ``{nanoseconds},{attempt},{returns},{first failed at},{unique}``: all that
+changes about an event is in its name, so every step is one rename, which happens wholly or not at all.
 """
 
 from __future__ import annotations
@@ -37,21 +37,23 @@ class Name:
     position: int
     attempt: int
     returns: int
+    first_failed_at: int  # in microseconds since 1970; 0 where no attempt failed
     unique: str
 
     @classmethod
     def new(cls, *, attempt: int = 1) -> Self:
         """Return the name of an event that is stored now."""
-        return cls(_next_position(), attempt, 0, uuid.uuid4().hex)
+        return cls(_next_position(), attempt, 0, 0, uuid.uuid4().hex)
 
     @classmethod
     def read(cls, text: str) -> Self:
         """Return what `text`, the name of a file, says."""
-        position, attempt, returns, unique = text.split(",")[:4]
-        return cls(int(position), int(attempt), int(returns), unique)
+        position, attempt, returns, first_failed_at, unique = text.split(",")[:5]
+        return cls(int(position), int(attempt), int(returns), int(first_failed_at), unique)
 
     def __str__(self) -> str:
-        return f"{self.position:020},{self.attempt},{self.returns},{self.unique}"
+        numbers = f"{self.position:020},{self.attempt},{self.returns},{self.first_failed_at}"
+        return f"{numbers},{self.unique}"
 
 
 class Queue:
@@ -109,15 +111,16 @@ class Queue:
             back = attrs.evolve(name, attempt=name.attempt + 1, returns=name.returns + 1)
         return self._move(name, worker, "waiting", back)
 
-    def delay(self, name: Name, worker: str, *, seconds: float, attempt: int) -> bool:
-        """Have an event wait for its time; return whether `worker` still had it."""
+    def delay(self, name: Name, worker: str, *, seconds: float, is_failure: bool) -> bool:
+        """Have an event wait for its time, which is its next attempt if it has failed; return
+        whether `worker` still had it.
+        """
         ready_at = time.time_ns() + int(seconds * 1e9)
-        return self._move(
-            name,
-            worker,
-            "delayed",
-            attrs.evolve(name, position=ready_at, attempt=attempt, returns=0),
-        )
+        later = attrs.evolve(name, position=ready_at, returns=0)
+        if is_failure:
+            failed_at = name.first_failed_at or time.time_ns() // 1000
+            later = attrs.evolve(later, attempt=name.attempt + 1, first_failed_at=failed_at)
+        return self._move(name, worker, "delayed", later)
 
     def count(self, folder: str) -> int:
         """Return how many events are "waiting", "delayed" or "taken"."""

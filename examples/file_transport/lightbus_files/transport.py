@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ClassVar, Self, TypeVar
 
@@ -218,6 +219,9 @@ class FileDelivery(Delivery):
         self.message = msgspec.json.decode(content, type=EventMessage)
         self.attempt = name.attempt
         self.returns = name.returns
+        self.first_failed_at = None
+        if name.first_failed_at:
+            self.first_failed_at = datetime.fromtimestamp(name.first_failed_at / 1e6, UTC)
         self._stream = stream
         self._name = name
 
@@ -235,10 +239,10 @@ class FileDelivery(Delivery):
                 lambda: self._queue.give_back(self._name, self._worker, is_attempt=True)
             )
         else:
-            await self._delay(after, attempt=self.attempt + 1)
+            await self._delay(after, is_failure=True)
 
     async def defer(self, *, after: float) -> None:
-        await self._delay(after, attempt=self.attempt)
+        await self._delay(after, is_failure=False)
 
     async def dead_letter(self, failure: Failure) -> None:
         if self in self._stream.unsettled:
@@ -247,11 +251,13 @@ class FileDelivery(Delivery):
             await self._stream.transport.bury(service_name, self.message, failure, timeout=0)
             await self.ack()
 
-    async def _delay(self, after: float, *, attempt: int) -> None:
+    async def _delay(self, after: float, *, is_failure: bool) -> None:
         if after not in self._stream.subscription.delays:
             raise ValueError(f"{after} s is not one of the delays that the subscription names")
         await self._settle(
-            lambda: self._queue.delay(self._name, self._worker, seconds=after, attempt=attempt)
+            lambda: self._queue.delay(
+                self._name, self._worker, seconds=after, is_failure=is_failure
+            )
         )
 
     async def _settle(self, settle: Callable[[], object]) -> None:

@@ -173,6 +173,7 @@ class BrokerUnderTest:
             "error_message": message,
             "traceback": "Traceback (most recent call last): ...",
             "failed_at": datetime.now(UTC),
+            "first_failed_at": datetime.now(UTC),
             "listener": "listener",
             "attempt": 1,
             "service_name": self.service_name,

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import sys
-from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -50,18 +49,14 @@ async def work(transport: EventTransport, subscription: Subscription) -> None:
             case 1:
                 await delivery.retry(after=DELAY)
             case _:
-                await delivery.dead_letter(
-                    Failure(
-                        error_type="none",
-                        error_message="",
-                        traceback="",
-                        failed_at=datetime.now(UTC),
-                        listener=subscription.listener_name,
-                        attempt=delivery.attempt,
-                        service_name=subscription.service_name,
-                        process_name="child",
-                    )
+                failure = Failure.of(
+                    LookupError(),
+                    listener=subscription.listener_name,
+                    attempt=delivery.attempt,
+                    service_name=subscription.service_name,
+                    process_name="child",
                 )
+                await delivery.dead_letter(failure)
 
 
 async def _main(job: str, orders: dict[str, Any]) -> None:

@@ -72,6 +72,27 @@ class TestFailing:
             await delivery.retry(after=after)
             await transport.close()
 
+    async def test_when_an_event_failed_first_is_known_at_every_later_attempt(
+        self, broker: BrokerUnderTest
+    ) -> None:
+        transport = await broker.open()
+        stream = await transport.subscribe(broker.subscription())
+        await broker.send(transport, "hello")
+        first = await broker.take(stream)
+        assert first.first_failed_at is None
+        before = datetime.now(UTC)
+        await first.retry(after=DELAY)
+        after = datetime.now(UTC)
+
+        second = await broker.take(stream)
+        assert second.first_failed_at is not None
+        assert before <= second.first_failed_at <= after
+        await second.defer(after=DELAY)
+        third = await broker.take(stream)
+        await third.retry(after=DELAY)
+
+        assert (await broker.take(stream)).first_failed_at == second.first_failed_at
+
     async def test_a_deferred_event_comes_back_as_the_same_attempt(
         self, broker: BrokerUnderTest
     ) -> None:
