@@ -6,6 +6,7 @@ from importlib.metadata import version
 
 import click
 
+from lightbus.cli.dead_letters import dead_letters
 from lightbus.cli.move import move
 from lightbus.cli.run import run
 
@@ -16,5 +17,6 @@ def main() -> None:
     """Lightbus: an event bus for Python services."""
 
 
+main.add_command(dead_letters)
 main.add_command(move)
 main.add_command(run)

@@ -24,6 +24,9 @@ _VERSION = "lightbus-api-version"
 _HEADERS_DROPPED = "lightbus-headers-dropped"
 _PERSISTENT = 2
 
+# Of the name of a listener's queue
+_PARTS = 4
+
 # An AMQP timestamp has no sign (AMQP 0-9-1, section 4.2.5.4).
 _FIRST_TIME = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -158,28 +161,42 @@ def dead_letter_of(delivered: DeliveredMessage) -> tuple[EventMessage, Failure]:
     The broker itself also makes dead letters, of what was returned too often; those have no story.
     """
     found = headers_of(delivered)
+    queue, died_at = _last_death(found)
+    parts = queue.split(":")
+    _, service_name, listener, api_name = parts if len(parts) == _PARTS else [""] * _PARTS
 
-    def text(name: str) -> str:
+    def text(name: str, default: str = "") -> str:
         value = found.get(name)
-        return value if isinstance(value, str) else ""
+        return value if isinstance(value, str) and value else default
 
-    sent_as = delivered.header.properties.message_type
-    api_name = text("lightbus-api") or (sent_as or "").rpartition(".")[0]
-    failed_at = _time(found.get("lightbus-last-failed-at")) or datetime.now(UTC)
+    failed_at = _time(found.get("lightbus-last-failed-at")) or died_at or datetime.now(UTC)
     failure = Failure(
-        error_type=text("lightbus-error-type") or "rabbitmq.delivery_limit",
-        error_message=text("lightbus-error-message") or "It was returned to its queue too often.",
+        error_type=text("lightbus-error-type", "rabbitmq.delivery_limit"),
+        error_message=text("lightbus-error-message", "It was returned to its queue too often."),
         traceback=text("lightbus-traceback"),
         failed_at=failed_at,
         first_failed_at=_time(found.get(FIRST_FAILED_AT)) or failed_at,
-        listener=text("lightbus-listener"),
+        listener=text("lightbus-listener", listener),
         attempt=attempt_of(delivered) - returns_of(delivered),
-        service_name=text("lightbus-service"),
+        service_name=text("lightbus-service", service_name),
         process_name=text("lightbus-process"),
         hostname=text("lightbus-host"),
         pid=_whole_number(found.get("lightbus-pid"), default=0),
     )
-    return message_of(delivered, api_name), failure
+    return message_of(delivered, text("lightbus-api", api_name)), failure
+
+
+def _last_death(headers: Mapping[str, Any]) -> tuple[str, datetime | None]:
+    """Return the queue that the broker itself took the event from, and when."""
+    deaths = headers.get("x-death")
+    last = deaths[0] if isinstance(deaths, list) and deaths else None
+    if not isinstance(last, Mapping):
+        return "", None
+    queue, time = last.get("queue"), last.get("time")
+    return (
+        queue if isinstance(queue, str) else "",
+        time.astimezone(UTC) if isinstance(time, datetime) else None,
+    )
 
 
 def first_failed_at(delivered: DeliveredMessage) -> datetime | None:

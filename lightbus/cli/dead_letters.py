@@ -1,0 +1,360 @@
+"""``lightbus dead-letters``: what a service gave up, to look at, to send again, or to forget."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import json
+import sys
+from collections import Counter
+from collections.abc import Awaitable, Callable, Coroutine
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+import attrs
+import click
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import Progress
+from rich.table import Table
+
+from lightbus import codec
+from lightbus.cli.loading import ASKED_TO_STOP, FAILED, WRONG_USAGE, bus_options, load_bus
+from lightbus.cli.output import set_up_logging
+from lightbus.client import BusClient
+from lightbus.dead_letters import DeadLetters, Filter
+from lightbus.exceptions import ConfigError, LightbusException, TransportError, UndecodableEvent
+from lightbus.transport import DeadLetter
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+_LONGEST_ERROR = 60
+
+_out = Console()
+_err = Console(stderr=True)
+
+
+@click.group()
+def dead_letters() -> None:
+    """Look at the events that a service gave up, send them again, or forget them."""
+
+
+def _time(_: click.Context, __: click.Parameter, value: str | None) -> datetime | None:
+    if value is None:
+        return None
+    try:
+        return datetime.fromisoformat(value).astimezone(UTC)
+    except ValueError:
+        raise click.BadParameter(
+            f"{value!r} is not an ISO 8601 time, such as 2026-01-31T12:00 (local) or "
+            "2026-01-31T12:00Z."
+        ) from None
+
+
+_FILTERS = (
+    click.option("--listener", help="Given up by this listener."),
+    click.option("--event", help="Of this event; * stands for anything: 'auth.*'."),
+    click.option("--error", help="With this exception type, such as KeyError."),
+    click.option("--since", callback=_time, metavar="TIME", help="Given up at this time or later."),
+    click.option("--until", callback=_time, metavar="TIME", help="Given up before this time."),
+)
+
+
+def _filter_options(command: Command) -> Command:
+    for option in reversed(_FILTERS):
+        command = option(command)
+    return bus_options(command)
+
+
+def _filter(options: dict[str, Any], ids: tuple[str, ...] = ()) -> Filter:
+    """Return what the filters among `options` say, and take them out."""
+    names = ("listener", "event", "error", "since", "until")
+    return Filter(ids=frozenset(ids), **{name: options.pop(name) for name in names})
+
+
+@dead_letters.command("list")
+@click.option(
+    "--group-by",
+    type=click.Choice(["error", "event", "listener"]),
+    help="Count them, rather than showing each.",
+)
+@click.option("--format", "form", type=click.Choice(["table", "json"]), default="table")
+@_filter_options
+def list_(*, group_by: str | None, form: str, **options: Any) -> None:
+    """Show the dead letters of the service, oldest first."""
+    wanted = _filter(options)
+
+    async def work(client: BusClient) -> int:
+        letters = await _all(client, wanted)
+        if group_by is not None:
+            _show_groups(letters, group_by, form)
+        elif form == "json":
+            click.echo(json.dumps([_summary(letter) for letter in letters], indent=2))
+        else:
+            _show_table(letters)
+        return ASKED_TO_STOP
+
+    _run(options, work)
+
+
+@dead_letters.command()
+@click.argument("ids", nargs=-1, required=True, metavar="ID...")
+@bus_options
+def show(*, ids: tuple[str, ...], **options: Any) -> None:
+    """Show everything that is known about dead letters: parameters, error, traceback, times."""
+
+    async def work(client: BusClient) -> int:
+        letters = await _all(client, Filter(ids=frozenset(ids)))
+        for letter in letters:
+            _show_whole(letter)
+        missing = set(ids) - {letter.message.id for letter in letters}
+        for event_id in sorted(missing):
+            _err.print(f"[red]There is no dead letter {escape(event_id)}.[/]", highlight=False)
+        return FAILED if missing else ASKED_TO_STOP
+
+    _run(options, work)
+
+
+@dead_letters.command()
+@click.argument("ids", nargs=-1, metavar="[ID...]")
+@click.option("--all", "is_all", is_flag=True, help="All of them.")
+@click.option("--edit", is_flag=True, help="Correct the parameters of each in an editor first.")
+@_filter_options
+def replay(*, ids: tuple[str, ...], is_all: bool, edit: bool, **options: Any) -> None:
+    """Send dead letters back to the listener that gave them up, and to no other.
+
+    Those that are given by id, or that pass the filters, or all. Can be interrupted and started
+    again: what was on its way then may come twice.
+    """
+    wanted = _meant(options, ids, is_all=is_all)
+
+    async def work(client: BusClient) -> int:
+        dead = DeadLetters(client)
+
+        async def send_again(letter: DeadLetter) -> bool:
+            message = letter.message
+            if edit:
+                body = await asyncio.to_thread(_edited, letter)
+                if body is None:
+                    return False
+                message = attrs.evolve(message, body=body)
+            await dead.replay(letter, message=message)
+            return True
+
+        return await _for_each(client, wanted, send_again, "replayed", is_drawn=not edit)
+
+    _run(options, work)
+
+
+@dead_letters.command()
+@click.argument("ids", nargs=-1, metavar="[ID...]")
+@click.option("--all", "is_all", is_flag=True, help="All of them.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@_filter_options
+def discard(*, ids: tuple[str, ...], is_all: bool, yes: bool, **options: Any) -> None:
+    """Forget dead letters for ever: those given by id, or that pass the filters, or all."""
+    wanted = _meant(options, ids, is_all=is_all)
+
+    async def work(client: BusClient) -> int:
+        count = len(await _all(client, wanted))
+        if not yes and count:
+            click.confirm(f"Forget {count:,} dead letters for ever?", abort=True, err=True)
+
+        async def forget(letter: DeadLetter) -> bool:
+            await letter.discard()
+            return True
+
+        return await _for_each(client, wanted, forget, "discarded", is_drawn=True)
+
+    _run(options, work)
+
+
+@dead_letters.command()
+@click.option("-o", "--output", type=click.File("w"), default="-", help="A file.  [default: -]")
+@_filter_options
+def export(*, output: Any, **options: Any) -> None:
+    """Write dead letters with all that is known about them, one JSON object a line."""
+    wanted = _filter(options)
+
+    async def work(client: BusClient) -> int:
+        letters = DeadLetters(client).matching(wanted)
+        async with contextlib.aclosing(letters):
+            async for letter in letters:
+                output.write(json.dumps(_whole(letter)) + "\n")
+        return ASKED_TO_STOP
+
+    _run(options, work)
+
+
+def _meant(options: dict[str, Any], ids: tuple[str, ...], *, is_all: bool) -> Filter:
+    wanted = _filter(options, ids)
+    if wanted.is_empty and not is_all:
+        raise click.UsageError("Say which: give ids, filters, or --all.")
+    # What is given up from now on is not meant: an event that fails again would come round again.
+    now = datetime.now(UTC)
+    return attrs.evolve(wanted, until=min(wanted.until or now, now))
+
+
+def _run(options: dict[str, Any], work: Callable[[BusClient], Coroutine[Any, Any, int]]) -> None:
+    set_up_logging("console", "warning")
+
+    async def with_client() -> int:
+        client = load_bus(**options).client
+        try:
+            return await work(client)
+        finally:
+            await client.close_async()
+
+    try:
+        code = asyncio.run(with_client())
+    except LightbusException as error:
+        _err.print(f"[red]Error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+        code = WRONG_USAGE if isinstance(error, ConfigError) else FAILED
+    except KeyboardInterrupt:
+        _err.print("Stopped. The others are left as they are.")
+        code = FAILED
+    sys.exit(code)
+
+
+async def _all(client: BusClient, wanted: Filter) -> list[DeadLetter]:
+    letters = DeadLetters(client).matching(wanted)
+    async with contextlib.aclosing(letters):
+        return [letter async for letter in letters]
+
+
+async def _for_each(
+    client: BusClient,
+    wanted: Filter,
+    work: Callable[[DeadLetter], Awaitable[bool]],
+    done: str,
+    *,
+    is_drawn: bool,
+) -> int:
+    """Do `work`, which says whether it did anything, with each; tell how many were `done`."""
+    total = len(await _all(client, wanted))
+    count = failed = 0
+    letters = DeadLetters(client).matching(wanted)
+    with Progress(console=_err, disable=not is_drawn) as progress:
+        task = progress.add_task(done.capitalize(), total=total)
+        async with contextlib.aclosing(letters):
+            async for letter in letters:
+                try:
+                    count += await work(letter)
+                except TransportError as error:
+                    failed += 1
+                    _err.print(f"[red]{escape(letter.message.id)}:[/] {escape(str(error))}")
+                progress.advance(task)
+    _err.print(f"{count:,} of {total:,} were {done}.", highlight=False)
+    return FAILED if failed else ASKED_TO_STOP
+
+
+def _edited(letter: DeadLetter) -> bytes | None:
+    """Return the body that someone made of the letter's; None to leave the letter alone."""
+    try:
+        text = json.dumps(letter.message.kwargs, indent=2, ensure_ascii=False)
+    except UndecodableEvent:
+        text = letter.message.body.decode("utf-8", "replace")
+    while True:
+        changed = click.edit(text, extension=".json")
+        if changed is None:
+            return None
+        try:
+            return codec.encode(codec.decode(changed.encode()))
+        except UndecodableEvent as error:
+            if not click.confirm(f"{error} Edit again?", default=True, err=True):
+                return None
+            text = changed
+
+
+def _summary(letter: DeadLetter) -> dict[str, Any]:
+    message, failure = letter.message, letter.failure
+    return {
+        "id": message.id,
+        "event": message.canonical_name,
+        "listener": failure.listener,
+        "attempt": failure.attempt,
+        "error_type": failure.error_type,
+        "error_message": failure.error_message,
+        "first_failed_at": failure.first_failed_at.isoformat(),
+        "failed_at": failure.failed_at.isoformat(),
+    }
+
+
+def _whole(letter: DeadLetter) -> dict[str, Any]:
+    message, failure = letter.message, letter.failure
+    try:
+        body: dict[str, Any] = {"parameters": message.kwargs}
+    except UndecodableEvent:
+        body = {"body_base64": base64.b64encode(message.body).decode()}
+    return {
+        **_summary(letter),
+        "version": message.version,
+        "fired_at": message.fired_at.isoformat(),
+        "fired_by": message.service_name,
+        "service": failure.service_name,
+        "process": failure.process_name,
+        "host": failure.hostname,
+        "pid": failure.pid,
+        "traceback": failure.traceback,
+        **body,
+    }
+
+
+def _show_table(letters: list[DeadLetter]) -> None:
+    if not letters:
+        _out.print("There are no dead letters.")
+        return
+    table = Table("given up", "listener", "event", "attempts", "error", "id", box=None)
+    for letter in letters:
+        failure = letter.failure
+        error = f"{failure.error_type.rpartition('.')[2]}: {failure.error_message}"
+        table.add_row(
+            _local(failure.failed_at),
+            escape(failure.listener),
+            escape(letter.message.canonical_name),
+            str(failure.attempt),
+            escape(_cut(error)),
+            escape(letter.message.id),
+        )
+    _out.print(table)
+
+
+def _show_groups(letters: list[DeadLetter], group_by: str, form: str) -> None:
+    def group_of(letter: DeadLetter) -> str:
+        summary = _summary(letter)
+        return str(summary["error_type" if group_by == "error" else group_by])
+
+    groups = Counter(map(group_of, letters)).most_common()
+    if form == "json":
+        click.echo(json.dumps([{group_by: name, "count": count} for name, count in groups]))
+        return
+    table = Table("count", group_by, "first", "last", box=None)
+    for name, count in groups:
+        times = [letter.failure.failed_at for letter in letters if group_of(letter) == name]
+        table.add_row(f"{count:,}", escape(name), _local(min(times)), _local(max(times)))
+    _out.print(table)
+
+
+def _show_whole(letter: DeadLetter) -> None:
+    whole = _whole(letter)
+    traceback = whole.pop("traceback")
+    parameters = whole.pop("parameters", None)
+    table = Table(box=None, show_header=False)
+    for name, value in whole.items():
+        table.add_row(f"[bold]{name.replace('_', ' ')}[/]", escape(str(value)))
+    _out.print(table)
+    if parameters is not None:
+        _out.print("\n[bold]parameters[/]")
+        _out.print_json(json.dumps(parameters))
+    if traceback:
+        _out.print(f"\n{escape(traceback)}", highlight=False, soft_wrap=True)
+
+
+def _local(time: datetime) -> str:
+    return f"{time.astimezone():%Y-%m-%d %H:%M:%S}"
+
+
+def _cut(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= _LONGEST_ERROR else f"{line[: _LONGEST_ERROR - 3]}..."

@@ -1,0 +1,113 @@
+"""`DeadLetters`: the events that a service gave up, to look at, to send again, or to forget."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncGenerator
+from datetime import datetime
+from fnmatch import fnmatchcase
+
+import attrs
+
+from lightbus.client import BusClient
+from lightbus.message import EventMessage
+from lightbus.transport import DeadLetter, EventTransport, Subscription
+
+
+@attrs.frozen(kw_only=True)
+class Filter:
+    """Which dead letters are meant; what is None, or empty, leaves none out.
+
+    Attributes:
+        ids: Events of these ids.
+        listener: Given up by this listener.
+        event: Of this event, such as ``"auth.user_created"``; ``*`` stands for anything.
+        error: With an exception of this type, with or without its module; ``*`` likewise.
+        since: Given up at this time or later.
+        until: Given up before this time.
+    """
+
+    ids: frozenset[str] = frozenset()
+    listener: str | None = None
+    event: str | None = None
+    error: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether every dead letter is meant."""
+        return self == Filter()
+
+    def matches(self, letter: DeadLetter) -> bool:
+        """Return whether `letter` is meant."""
+        message, failure = letter.message, letter.failure
+        error_names = (failure.error_type, failure.error_type.rpartition(".")[2])
+        return (
+            (not self.ids or message.id in self.ids)
+            and self.listener in (None, failure.listener)
+            and (self.event is None or fnmatchcase(message.canonical_name, self.event))
+            and (self.error is None or any(fnmatchcase(name, self.error) for name in error_names))
+            and (self.since is None or failure.failed_at >= self.since)
+            and (self.until is None or failure.failed_at < self.until)
+        )
+
+
+class DeadLetters:
+    """The dead letters of the service of `client`, in every place where its APIs keep theirs."""
+
+    def __init__(self, client: BusClient) -> None:
+        self._client = client
+
+    async def matching(self, wanted: Filter) -> AsyncGenerator[DeadLetter]:
+        """Yield those that are meant, oldest first within each place; close it after use.
+
+        Raises:
+            TransportError: They can not be read.
+        """
+        service_name = self._client.config.service_name
+        for api_name in self._one_api_of_each_place():
+            transport = await self._transport(api_name)
+            letters = transport.dead_letters(service_name)
+            async with contextlib.aclosing(letters):
+                async for letter in letters:
+                    if wanted.matches(letter):
+                        yield letter
+
+    async def replay(self, letter: DeadLetter, *, message: EventMessage | None = None) -> None:
+        """Send the event to the listener that gave it up, as a first attempt, and forget the dead
+        letter. Where this is interrupted in between, the event exists twice.
+
+        Args:
+            letter: One that `matching` yields just now.
+            message: What to send in its place, for parameters that were wrong.
+
+        Raises:
+            TransportError: The event was not sent, for example because the listener's queue is
+                gone; the dead letter is still there.
+        """
+        message = message or letter.message
+        subscription = Subscription(
+            service_name=letter.failure.service_name or self._client.config.service_name,
+            listener_name=letter.failure.listener,
+            api_name=message.api_name,
+            events=frozenset({message.event_name}),
+            concurrency=1,
+            acknowledgement_timeout=1,
+            delays=frozenset(),
+        )
+        transport = await self._transport(message.api_name)
+        timeout = self._client.config.api(message.api_name).fire_timeout
+        await transport.put(subscription, message, attempt=1, timeout=timeout)
+        await letter.discard()
+
+    def _one_api_of_each_place(self) -> list[str]:
+        client = self._client
+        named = {name for name in client.config.apis if name != "default"}
+        known = {*client.apis, *(listener.api_name for listener in client.listeners), *named}
+        by_place = {client.transport_described(name): name for name in sorted(known)}
+        return list(by_place.values()) or ["default"]
+
+    async def _transport(self, api_name: str) -> EventTransport:
+        timeout = self._client.config.api(api_name).fire_timeout
+        return await self._client.open_transport(api_name).opened(timeout=timeout)

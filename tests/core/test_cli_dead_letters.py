@@ -1,0 +1,381 @@
+"""`lightbus dead-letters`, on an SQLite file, in processes of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import lightbus
+from core.apis import AuthApi
+from lightbus import Bus, EventMessage
+from lightbus.failure import Failure
+from lightbus.transport import EventTransport, Subscription
+
+TIMEOUT = 30.0
+BUS = "import lightbus\nbus = lightbus.create()\n"
+EDITOR = """
+import pathlib, sys
+file = pathlib.Path(sys.argv[1])
+file.write_text(file.read_text().replace({old!r}, {new!r}))
+"""
+
+Command = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+async def bus(tmp_path: Path) -> AsyncIterator[Bus]:
+    """A bus of the service, with two listeners whose queues exist."""
+    sqlite = {"path": str(tmp_path / "events.db")}
+    config = {"service_name": "shop", "apis": {"default": {"event_transport": {"sqlite": sqlite}}}}
+    (tmp_path / "lightbus.json").write_text(json.dumps(config))
+    (tmp_path / "bus.py").write_text(BUS)
+    bus = lightbus.create(config)
+    bus.client.register_api(AuthApi)
+    for name in ("welcome", "count"):
+        bus.auth.user_created.listen(lambda username: None, listener_name=name)
+        transport = await transport_of(bus)
+        await transport.declare(subscription_of(bus, name), timeout=TIMEOUT)
+    yield bus
+    await bus.client.close_async()
+
+
+@pytest.fixture
+def dead_letters(bus: Bus, tmp_path: Path) -> Command:
+    """Runs `lightbus dead-letters ...`; returns the exit code and both outputs."""
+
+    def run(*arguments: str, given: str = "", **environment: str) -> tuple[int, str, str]:
+        ended = subprocess.run(
+            [sys.executable, "-m", "lightbus.cli", "dead-letters", *arguments],
+            cwd=tmp_path,
+            env={
+                "PATH": os.environ["PATH"],
+                "HOME": str(tmp_path),
+                "COLUMNS": "200",
+                **environment,
+            },
+            input=given,
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT,
+            check=False,
+        )
+        assert "Traceback" not in ended.stderr
+        return ended.returncode, ended.stdout, ended.stderr
+
+    return run
+
+
+async def transport_of(bus: Bus) -> EventTransport:
+    return await bus.client.open_transport("auth").opened(timeout=TIMEOUT)
+
+
+def subscription_of(bus: Bus, listener_name: str) -> Subscription:
+    (listener,) = [one for one in bus.client.listeners if one.name == listener_name]
+    return listener.subscription("shop")
+
+
+async def bury(
+    bus: Bus,
+    username: str = "ann",
+    *,
+    listener: str = "welcome",
+    error: Exception | None = None,
+    event_name: str = "user_created",
+    minutes_ago: float = 1,
+    body: bytes | None = None,
+) -> EventMessage:
+    """Add a dead letter."""
+    message = EventMessage.create("auth", event_name, {"username": username, "email": "e"})
+    if body is not None:
+        message = EventMessage(api_name="auth", event_name=event_name, body=body)
+    failed_at = datetime.now(UTC) - timedelta(minutes=minutes_ago)
+    error = error or LookupError(f"no {username}")
+    failure = Failure(
+        error_type=f"builtins.{type(error).__name__}",
+        error_message=str(error),
+        traceback=f"Traceback of {username} [not markup]",
+        failed_at=failed_at,
+        first_failed_at=failed_at - timedelta(hours=1),
+        listener=listener,
+        attempt=3,
+        service_name="shop",
+        process_name="worker-1",
+    )
+    await (await transport_of(bus)).bury("shop", message, failure, timeout=TIMEOUT)
+    return message
+
+
+async def left(bus: Bus) -> list[str]:
+    """Return the ids of the dead letters."""
+    transport = await transport_of(bus)
+    return [letter.message.id async for letter in transport.dead_letters("shop")]
+
+
+async def waiting_for(bus: Bus, listener_name: str) -> list[tuple[Any, int]]:
+    """Return the parameters and the attempt of each event that waits for a listener."""
+    transport, subscription = await transport_of(bus), subscription_of(bus, listener_name)
+    count = (await transport.stats(subscription)).waiting
+    stream = await transport.subscribe(subscription)
+    taken = [await anext(stream) for _ in range(count)]
+    return [(delivery.message.kwargs, delivery.attempt) for delivery in taken]
+
+
+# Looking
+
+
+async def test_the_list_shows_who_gave_up_what_when_and_why(
+    bus: Bus, dead_letters: Command
+) -> None:
+    message = await bury(bus, error=KeyError("user\n [bold]name"))
+
+    code, shown, _ = dead_letters("list")
+
+    assert code == 0
+    header, line = (line for line in shown.splitlines() if line.strip())
+    assert header.split() == ["given", "up", "listener", "event", "attempts", "error", "id"]
+    for part in ("welcome", "auth.user_created", "3", "KeyError:", "[bold]name", message.id):
+        assert part in line
+
+
+def test_an_empty_list_says_so(dead_letters: Command) -> None:
+    assert dead_letters("list")[:2] == (0, "There are no dead letters.\n")
+    assert dead_letters("list", "--format", "json")[:2] == (0, "[]\n")
+
+
+async def test_the_list_can_be_read_by_programs(bus: Bus, dead_letters: Command) -> None:
+    message = await bury(bus)
+
+    code, shown, _ = dead_letters("list", "--format", "json")
+
+    (letter,) = json.loads(shown)
+    assert code == 0
+    assert letter.pop("first_failed_at") < letter.pop("failed_at")
+    assert letter == {
+        "id": message.id,
+        "event": "auth.user_created",
+        "listener": "welcome",
+        "attempt": 3,
+        "error_type": "builtins.LookupError",
+        "error_message": "no ann",
+    }
+
+
+@pytest.mark.parametrize(
+    ("filters", "found"),
+    [
+        (["--listener", "count"], ["b"]),
+        (["--event", "auth.user_deleted"], ["c"]),
+        (["--event", "auth.*_created"], ["a", "b", "d"]),
+        (["--error", "KeyError"], ["d"]),
+        (["--error", "builtins.KeyError"], ["d"]),
+        (["--error", "*Error"], ["a", "b", "c", "d"]),
+        (["--since", "{30 minutes ago}"], ["a", "b", "c"]),
+        (["--until", "{30 minutes ago}"], ["d"]),
+        (["--listener", "welcome", "--error", "LookupError"], ["a", "c"]),
+        (["--listener", "nobody"], []),
+    ],
+)
+async def test_the_list_can_be_narrowed(
+    bus: Bus, dead_letters: Command, filters: list[str], found: list[str]
+) -> None:
+    await bury(bus, "a")
+    await bury(bus, "b", listener="count")
+    await bury(bus, "c", event_name="user_deleted")
+    await bury(bus, "d", error=KeyError("d"), minutes_ago=60)
+    then = (datetime.now(UTC) - timedelta(minutes=30)).isoformat()
+    arguments = [part.replace("{30 minutes ago}", then) for part in filters]
+
+    _, shown, _ = dead_letters("export", *arguments)
+
+    assert [json.loads(line)["parameters"]["username"] for line in shown.splitlines()] == found
+
+
+async def test_the_list_can_be_grouped(bus: Bus, dead_letters: Command) -> None:
+    for number in range(3):
+        await bury(bus, str(number))
+    await bury(bus, error=KeyError("x"), listener="count")
+
+    code, shown, _ = dead_letters("list", "--group-by", "error")
+    _, as_json, _ = dead_letters("list", "--group-by", "listener", "--format", "json")
+
+    assert code == 0
+    lines = [line.split() for line in shown.splitlines() if line.strip()]
+    assert [line[:2] for line in lines] == [
+        ["count", "error"],
+        ["3", "builtins.LookupError"],
+        ["1", "builtins.KeyError"],
+    ]
+    assert json.loads(as_json) == [
+        {"listener": "welcome", "count": 3},
+        {"listener": "count", "count": 1},
+    ]
+
+
+async def test_one_is_shown_with_all_that_is_known_about_it(
+    bus: Bus, dead_letters: Command
+) -> None:
+    message = await bury(bus)
+
+    code, shown, _ = dead_letters("show", message.id)
+
+    assert code == 0
+    for part in ('"username": "ann"', "Traceback of ann [not markup]", "worker-1", "no ann"):
+        assert part in shown
+
+
+async def test_bytes_that_are_no_json_are_shown_too(bus: Bus, dead_letters: Command) -> None:
+    message = await bury(bus, body=b"\xff\xfe")
+
+    assert "//4=" in dead_letters("show", message.id)[1]
+    assert json.loads(dead_letters("export")[1])["body_base64"] == "//4="
+
+
+def test_one_that_is_not_there_is_told(dead_letters: Command) -> None:
+    code, _, told = dead_letters("show", "no-such-id")
+
+    assert (code, "There is no dead letter no-such-id." in told) == (1, True)
+
+
+async def test_an_export_holds_everything(bus: Bus, dead_letters: Command, tmp_path: Path) -> None:
+    message = await bury(bus)
+
+    assert dead_letters("export", "-o", "letters.jsonl")[0] == 0
+
+    letter = json.loads((tmp_path / "letters.jsonl").read_text())
+    assert letter["parameters"] == {"username": "ann", "email": "e"}
+    assert letter["traceback"] == "Traceback of ann [not markup]"
+    assert (letter["id"], letter["process"], letter["service"]) == (message.id, "worker-1", "shop")
+
+
+# Sending again
+
+
+async def test_one_is_sent_to_the_listener_that_gave_it_up_and_to_no_other(
+    bus: Bus, dead_letters: Command
+) -> None:
+    message = await bury(bus)
+    other = await bury(bus, "bob")
+
+    code, _, told = dead_letters("replay", message.id)
+
+    assert (code, "1 of 1 were replayed." in told) == (0, True)
+    assert await waiting_for(bus, "welcome") == [({"username": "ann", "email": "e"}, 1)]
+    assert await waiting_for(bus, "count") == []
+    assert await left(bus) == [other.id]
+
+
+async def test_those_that_pass_a_filter_are_sent_in_their_order(
+    bus: Bus, dead_letters: Command
+) -> None:
+    for number in range(150):
+        await bury(bus, str(number))
+    kept = await bury(bus, error=KeyError("x"))
+
+    code, _, told = dead_letters("replay", "--error", "LookupError")
+
+    assert (code, "150 of 150" in told) == (0, True)
+    names = [kwargs["username"] for kwargs, _ in await waiting_for(bus, "welcome")]
+    assert names == [str(number) for number in range(150)]
+    assert await left(bus) == [kept.id]
+
+
+async def test_all_are_sent_where_all_are_meant(bus: Bus, dead_letters: Command) -> None:
+    await bury(bus)
+    await bury(bus, listener="count")
+
+    assert dead_letters("replay")[0] == 2
+    assert len(await left(bus)) == 2
+    assert dead_letters("replay", "--all")[0] == 0
+    assert await left(bus) == []
+
+
+async def test_one_whose_listener_is_gone_stays_and_the_others_are_sent(
+    bus: Bus, dead_letters: Command
+) -> None:
+    gone = await bury(bus, listener="gone")
+    await bury(bus)
+
+    code, _, told = dead_letters("replay", "--all")
+
+    assert code == 1
+    assert "Listener 'gone' of service 'shop' has no queue" in " ".join(told.split())
+    assert "1 of 2 were replayed." in told
+    assert await left(bus) == [gone.id]
+
+
+async def test_its_parameters_can_be_corrected_first(
+    bus: Bus, dead_letters: Command, tmp_path: Path
+) -> None:
+    message = await bury(bus)
+    (tmp_path / "editor.py").write_text(EDITOR.format(old='"ann"', new='"Ann"'))
+
+    code, _, _ = dead_letters(
+        "replay", "--edit", message.id, EDITOR=f"{sys.executable} {tmp_path / 'editor.py'}"
+    )
+
+    assert code == 0
+    assert await waiting_for(bus, "welcome") == [({"username": "Ann", "email": "e"}, 1)]
+    assert await left(bus) == []
+
+
+async def test_one_whose_correction_is_no_json_stays(
+    bus: Bus, dead_letters: Command, tmp_path: Path
+) -> None:
+    message = await bury(bus)
+    (tmp_path / "editor.py").write_text(EDITOR.format(old="{", new=""))
+
+    _, _, told = dead_letters(
+        "replay",
+        "--edit",
+        message.id,
+        given="n\n",
+        EDITOR=f"{sys.executable} {tmp_path / 'editor.py'}",
+    )
+
+    assert "0 of 1 were replayed." in told
+    assert await left(bus) == [message.id]
+
+
+# Forgetting
+
+
+async def test_one_is_forgotten_when_that_is_confirmed(bus: Bus, dead_letters: Command) -> None:
+    message = await bury(bus)
+    other = await bury(bus)
+
+    refused, _, asked = dead_letters("discard", message.id, given="n\n")
+    assert (refused, "Forget 1 dead letters for ever?" in asked) == (1, True)
+    assert len(await left(bus)) == 2
+
+    assert dead_letters("discard", message.id, given="y\n")[0] == 0
+    assert await left(bus) == [other.id]
+    assert dead_letters("discard", "--all", "--yes")[0] == 0
+    assert await left(bus) == []
+
+
+# Mistakes
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["list", "--since", "yesterday"], "is not an ISO 8601 time"),
+        (["discard"], "Say which: give ids, filters, or --all."),
+        (["list", "-b", "no_such_module"], "was not found"),
+        (["list", "--config", "no-such.yaml"], "can not be read"),
+    ],
+)
+def test_a_mistake_is_told_in_a_line(
+    dead_letters: Command, arguments: list[str], told: str
+) -> None:
+    code, _, said = dead_letters(*arguments)
+
+    assert (code, told in said) == (2, True), said
