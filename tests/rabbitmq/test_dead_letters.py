@@ -1,0 +1,127 @@
+"""`lightbus dead-letters` on RabbitMQ, also for what the broker itself gave up."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lightbus import OnError, Worker
+from rabbitmq_support import Broker, MakeBus, Seen
+
+QUEUE = "lightbus:shop:welcome:auth"
+OTHER_QUEUE = "lightbus:shop:count:auth"
+DEAD = "lightbus:shop:dead"
+BUS = "import lightbus\nbus = lightbus.create(service_name='shop')\n"
+
+
+@pytest.fixture
+def folder(tmp_path: Path, rabbitmq_url: str) -> Path:
+    """The folder of the service."""
+    default = {"event_transport": {"rabbitmq": {"url": rabbitmq_url}}}
+    (tmp_path / "lightbus.json").write_text(json.dumps({"apis": {"default": default}}))
+    (tmp_path / "bus.py").write_text(BUS)
+    return tmp_path
+
+
+def dead_letters(folder: Path, *arguments: str) -> str:
+    """Run `lightbus dead-letters ...`; return what it printed."""
+    ended = subprocess.run(
+        [sys.executable, "-m", "lightbus.cli", "dead-letters", *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=40,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout
+
+
+async def test_what_listeners_gave_up_is_listed_and_replayed_to_them_alone(
+    make_bus: MakeBus, broker: Broker, folder: Path
+) -> None:
+    bus = make_bus()
+    seen = Seen[str]()
+
+    async def fail(username: str) -> None:
+        await seen.add(username)
+        raise LookupError(username)
+
+    async def count(username: str) -> None:
+        pass
+
+    bus.auth.user_created.listen(
+        fail, listener_name="welcome", on_error=OnError.ACKNOWLEDGE_AND_LOG
+    )
+    bus.auth.user_created.listen(count, listener_name="count")
+    names = [f"user-{number}" for number in range(20)]
+    async with Worker(bus):
+        for name in names:
+            await bus.auth.user_created.fire_async(username=name, email="e")
+        await seen.wait_for(20)
+        await broker.wait_for_count(DEAD, 20)
+
+    listed = json.loads(dead_letters(folder, "list", "--format", "json"))
+    assert [letter["error_message"] for letter in listed] == names
+    assert {letter["listener"] for letter in listed} == {"welcome"}
+    # To look at them leaves them where they are.
+    await broker.wait_for_count(DEAD, 20)
+
+    dead_letters(folder, "replay", listed[3]["id"])
+    await broker.wait_for_count(DEAD, 19)
+    await broker.wait_for_count(QUEUE, 1)
+    dead_letters(folder, "replay", "--error", "LookupError")
+    await broker.wait_for_count(DEAD, 0)
+    await broker.wait_for_count(QUEUE, 20)
+    assert await broker.count(OTHER_QUEUE) == 0
+
+
+async def test_an_event_that_fails_again_while_it_is_replayed_does_not_come_round_for_ever(
+    make_bus: MakeBus, broker: Broker, folder: Path
+) -> None:
+    bus = make_bus()
+    seen = Seen[str]()
+
+    async def fail(username: str) -> None:
+        await seen.add(username)
+        raise LookupError(username)
+
+    bus.auth.user_created.listen(
+        fail, listener_name="welcome", on_error=OnError.ACKNOWLEDGE_AND_LOG
+    )
+    async with Worker(bus):
+        for number in range(10):
+            await bus.auth.user_created.fire_async(username=str(number), email="e")
+        await broker.wait_for_count(DEAD, 10)
+
+        await asyncio.to_thread(dead_letters, folder, "replay", "--all")
+
+        await broker.wait_for_count(DEAD, 10)
+        assert len(seen.items) == 20
+
+
+async def test_what_the_broker_itself_gave_up_knows_its_listener_and_can_be_replayed(
+    make_bus: MakeBus, broker: Broker, folder: Path
+) -> None:
+    bus = make_bus()
+    bus.auth.user_created.listen(lambda username: None, listener_name="welcome")
+    fired = await bus.auth.user_created.fire_async(username="ada", email="e")
+    # Returned without a word more often than the queue allows.
+    for _ in range(21):
+        got = await broker.channel.basic_get(QUEUE)
+        await broker.channel.basic_reject(int(got.delivery_tag or 0), requeue=True)
+    await broker.wait_for_count(DEAD, 1)
+
+    (letter,) = json.loads(dead_letters(folder, "list", "--format", "json"))
+    assert letter["id"] == fired.id
+    assert (letter["listener"], letter["event"]) == ("welcome", "auth.user_created")
+    assert letter["error_message"] == "It was returned to its queue too often."
+    dead_letters(folder, "replay", "--all")
+
+    again = await broker.wait_for_message(QUEUE)
+    assert again.header.properties.message_id == fired.id
