@@ -13,13 +13,16 @@ from lightbus.client import BusClient
 from lightbus.message import EventMessage
 from lightbus.transport import DeadLetter, EventTransport, Subscription
 
+# How many characters of an id tell it from others, as far as people are concerned.
+SHORT_ID = 8
+
 
 @attrs.frozen(kw_only=True)
 class Filter:
     """Which dead letters are meant; what is None, or empty, leaves none out.
 
     Attributes:
-        ids: Events of these ids.
+        ids: Events of these ids, or whose ids begin with one of them, of 8 characters or more.
         listener: Given up by this listener.
         event: Of this event, such as ``"auth.user_created"``; ``*`` stands for anything.
         error: With an exception of this type, with or without its module; ``*`` likewise.
@@ -44,13 +47,17 @@ class Filter:
         message, failure = letter.message, letter.failure
         error_names = (failure.error_type, failure.error_type.rpartition(".")[2])
         return (
-            (not self.ids or message.id in self.ids)
+            (not self.ids or any(_is_meant(message.id, given) for given in self.ids))
             and self.listener in (None, failure.listener)
             and (self.event is None or fnmatchcase(message.canonical_name, self.event))
             and (self.error is None or any(fnmatchcase(name, self.error) for name in error_names))
             and (self.since is None or failure.failed_at >= self.since)
             and (self.until is None or failure.failed_at < self.until)
         )
+
+
+def _is_meant(event_id: str, given: str) -> bool:
+    return event_id == given or (len(given) >= SHORT_ID and event_id.startswith(given))
 
 
 class DeadLetters:

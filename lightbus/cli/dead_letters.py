@@ -23,13 +23,11 @@ from lightbus import codec
 from lightbus.cli.loading import ASKED_TO_STOP, FAILED, WRONG_USAGE, bus_options, load_bus
 from lightbus.cli.output import set_up_logging
 from lightbus.client import BusClient
-from lightbus.dead_letters import DeadLetters, Filter
+from lightbus.dead_letters import SHORT_ID, DeadLetters, Filter
 from lightbus.exceptions import ConfigError, LightbusException, TransportError, UndecodableEvent
 from lightbus.transport import DeadLetter
 
 Command = TypeVar("Command", bound=Callable[..., Any])
-
-_LONGEST_ERROR = 60
 
 _out = Console()
 _err = Console(stderr=True)
@@ -108,8 +106,9 @@ def show(*, ids: tuple[str, ...], **options: Any) -> None:
         letters = await _all(client, Filter(ids=frozenset(ids)))
         for letter in letters:
             _show_whole(letter)
-        missing = set(ids) - {letter.message.id for letter in letters}
-        for event_id in sorted(missing):
+        found = [letter.message.id for letter in letters]
+        missing = [given for given in ids if not any(one.startswith(given) for one in found)]
+        for event_id in missing:
             _err.print(f"[red]There is no dead letter {escape(event_id)}.[/]", highlight=False)
         return FAILED if missing else ASKED_TO_STOP
 
@@ -305,17 +304,20 @@ def _show_table(letters: list[DeadLetter]) -> None:
     if not letters:
         _out.print("There are no dead letters.")
         return
-    table = Table("given up", "listener", "event", "attempts", "error", "id", box=None)
+    table = Table("id", "given up", "listener", "event", "attempts", box=None)
+    for column in table.columns:
+        column.no_wrap = True
+    table.add_column("error", no_wrap=True, overflow="ellipsis")
     for letter in letters:
         failure = letter.failure
         error = f"{failure.error_type.rpartition('.')[2]}: {failure.error_message}"
         table.add_row(
+            escape(letter.message.id[:SHORT_ID]),
             _local(failure.failed_at),
             escape(failure.listener),
             escape(letter.message.canonical_name),
             str(failure.attempt),
-            escape(_cut(error)),
-            escape(letter.message.id),
+            escape(" ".join(error.split())),
         )
     _out.print(table)
 
@@ -353,8 +355,3 @@ def _show_whole(letter: DeadLetter) -> None:
 
 def _local(time: datetime) -> str:
     return f"{time.astimezone():%Y-%m-%d %H:%M:%S}"
-
-
-def _cut(text: str) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= _LONGEST_ERROR else f"{line[: _LONGEST_ERROR - 3]}..."
