@@ -304,10 +304,10 @@ def _show_table(letters: list[DeadLetter]) -> None:
     if not letters:
         _out.print("There are no dead letters.")
         return
-    table = Table("id", "given up", "listener", "event", "attempts", box=None)
+    table = Table("id", "given up", "listener", "event", "attempts", box=None, expand=True)
     for column in table.columns:
         column.no_wrap = True
-    table.add_column("error", no_wrap=True, overflow="ellipsis")
+    table.add_column("error", no_wrap=True, ratio=1)  # what room the others leave
     for letter in letters:
         failure = letter.failure
         error = f"{failure.error_type.rpartition('.')[2]}: {failure.error_message}"
