@@ -21,7 +21,8 @@
     ├── ConfigError                 a worker or a bus can not be set up from what it was given
     │   ├── InvalidConfig
     │   ├── TransportNotFound
-    │   └── InvalidBusModule
+    │   ├── InvalidBusModule
+    │   └── HealthPortUnusable
     ├── TransportError              the broker, or the way to it
     │   ├── TransportUnavailable    not reached: nothing was sent
     │   ├── TransportRefused        reached, and it said no
@@ -251,6 +252,20 @@ class InvalidBusModule(ConfigError):
     def __init__(self, module_name: str, problem: str) -> None:
         super().__init__(f"Bus module {module_name!r} {problem}")
         self.module_name = module_name
+
+
+class HealthPortUnusable(ConfigError):
+    """The port on which health is told is taken, or may not be used.
+
+    Attributes:
+        host: The address.
+        port: The port.
+    """
+
+    def __init__(self, host: str, port: int, reason: str) -> None:
+        super().__init__(f"Health port {port} on {host} can not be used: {reason}.")
+        self.host = host
+        self.port = port
 
 
 class TransportError(LightbusException):

@@ -264,6 +264,12 @@ class EventTransport(Protocol):
         """
 
     @abstractmethod
+    async def problems(self, *, timeout: float) -> list[str]:
+        """Say what keeps the transport from sending, or one of its streams from taking, just now: a
+        sentence each, and none where all is well. No answer in `timeout` seconds is a problem.
+        """
+
+    @abstractmethod
     async def close(self) -> None:
         """Let go of the broker and give back what is unsettled. Closing again does nothing. A call
         of any other method then raises `TransportClosed`.

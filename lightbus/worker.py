@@ -14,7 +14,7 @@ from lightbus.listener import Listener
 from lightbus.log import get_logger
 from lightbus.once import Once
 from lightbus.threads import HandlerThreads
-from lightbus.transport import DeliveryStream
+from lightbus.transport import DeliveryStream, EventTransport
 
 _log = get_logger(__name__)
 
@@ -47,6 +47,7 @@ class Worker:
         self._watching: asyncio.Task[None] | None = None
         self._stopping = Once(self._stop)
         self._served: set[Listener] = set()
+        self._subscribed: dict[Listener, EventTransport] = {}
         self._streams: list[DeliveryStream] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._end_notices: Callable[[], None] | None = None
@@ -69,6 +70,24 @@ class Worker:
     def running_threads(self) -> int:
         """How many sync handlers run; after `stop`, how many could not be ended."""
         return self._threads.running
+
+    async def problems(self, *, timeout: float = 2.0) -> list[str]:
+        """Say what keeps this worker's listeners from taking events, or its process from sending
+        them, just now: a sentence each, and none where all is well.
+
+        Args:
+            timeout: How long one broker may take to answer, in seconds.
+        """
+        if not self._is_serving:
+            return ["The worker does not serve: it is starting, or stopping."]
+        found = [
+            f"Listener {listener.name!r} on {listener.api_name} is not started yet."
+            for listener in self._client.listeners
+            if listener not in self._subscribed
+        ]
+        for transport in set(self._subscribed.values()):
+            found += await transport.problems(timeout=timeout)
+        return found
 
     async def run(self, *, on_started: Callable[[], None] = lambda: None) -> None:
         """Start, serve until `request_stop` or a failure, and stop.
@@ -160,6 +179,7 @@ class Worker:
         opened = self._client.open_transport(listener.api_name)
         transport = await opened.opened(timeout=config.api(listener.api_name).fire_timeout)
         stream = await transport.subscribe(listener.subscription(config.service_name))
+        self._subscribed[listener] = transport
         self._streams.append(stream)
         for _ in range(listener.concurrency):
             self._own(dispatcher.run(stream))

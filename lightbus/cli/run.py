@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 import click
 
 from lightbus.bus import Bus
+from lightbus.cli.health import Health
 from lightbus.cli.loading import ASKED_TO_STOP, FAILED, WRONG_USAGE, bus_options, load_bus
 from lightbus.cli.output import FORMATS, LEVELS, set_up_logging
 from lightbus.client import BusClient
@@ -33,7 +34,20 @@ _log = get_logger("lightbus")
     show_default=True,
     help="auto is console on a terminal, and JSON lines otherwise.",
 )
-def run(*, log_level: str, log_format: str, **options: Any) -> None:
+@click.option(
+    "--health-port",
+    type=int,
+    help="Answer GET /live and GET /ready on this port; 0 is any free one.",
+)
+@click.option("--health-host", default="127.0.0.1", show_default=True, help="... of this address.")
+def run(
+    *,
+    log_level: str,
+    log_format: str,
+    health_port: int | None,
+    health_host: str,
+    **options: Any,
+) -> None:
     """Serve the listeners of a bus until told to stop.
 
     Ctrl-C, or SIGTERM, lets running handlers finish and gives the other events back; a second one
@@ -49,21 +63,27 @@ def run(*, log_level: str, log_format: str, **options: Any) -> None:
         _log.critical(str(error))
         _end_process(WRONG_USAGE)
     worker = Worker(bus)
-    code = asyncio.run(_serve(bus, worker))
+    code = asyncio.run(_serve(bus, worker, health_host, health_port))
     _end_process(code, at_once=worker.running_threads > 0)
 
 
-async def _serve(bus: Bus, worker: Worker) -> int:
+async def _serve(bus: Bus, worker: Worker, health_host: str, health_port: int | None) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, _on_signal, worker, number)
     _announce_bus(bus)
+    health = None
     try:
+        if health_port is not None:
+            health = Health(worker, host=health_host, port=health_port)
+            _log.info(f"Health is told at {health.address}/live and {health.address}/ready.")
         await worker.run(on_started=lambda: _announce_ready(bus))
     except Exception as error:
         return _report(error, worker)
     finally:
         await bus.client.close_async()
+        if health is not None:
+            await asyncio.to_thread(health.close)
     _log.info("Stopped.")
     return ASKED_TO_STOP
 

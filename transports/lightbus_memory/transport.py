@@ -100,6 +100,9 @@ class MemoryTransport(EventTransport):
         self._check_open()
         self._broker.bury(service_name, message, failure)
 
+    async def problems(self, *, timeout: float) -> list[str]:
+        return ["The memory transport was closed."] if self._is_closed else []
+
     async def close(self) -> None:
         self._is_closed = True
         for stream in self._streams:

@@ -72,6 +72,27 @@ class Link:
             f"{self.last_problem}."
         )
 
+    async def problem(self, *, timeout: float) -> str | None:
+        """Return why nothing can be sent, in a sentence; None where it can. Connects if need be."""
+        try:
+            async with asyncio.timeout(timeout):
+                underlay = (await self._connected()).transport
+        except TimeoutError:
+            return str(self.unavailable(timeout))
+        except TransportError as error:
+            return str(error)
+        if underlay is None:
+            return str(self.unavailable(timeout))
+        try:
+            async with asyncio.timeout(timeout):
+                await underlay.connection.ready()
+        except TimeoutError:
+            return (
+                f"RabbitMQ at {self._places} takes no events for now: it is short of memory or of "
+                "disk space."
+            )
+        return None
+
     @property
     def frame_size(self) -> int:
         """The most bytes that a frame may have at this broker."""

@@ -81,6 +81,17 @@ class RabbitMQStream(DeliveryStream):
             if not delivery.is_lost:
                 return delivery
 
+    @property
+    def problem(self) -> str | None:
+        """Why no events are taken, in a sentence; None where they are."""
+        if self._stopping.has_begun:
+            return None
+        if self._error is not None:
+            return f"Listener queue {self.queue!r} is not consumed from: {self._error}"
+        if self._is_lost or self._channel is None or self._channel.is_closed:
+            return f"Listener queue {self.queue!r} has lost its consumer, which is being restored."
+        return None
+
     async def stop(self) -> None:
         await self._stopping()
 

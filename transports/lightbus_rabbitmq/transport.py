@@ -124,6 +124,11 @@ class RabbitMQTransport(EventTransport):
             timeout=timeout,
         )
 
+    async def problems(self, *, timeout: float) -> list[str]:
+        found = [await self._sending.problem(timeout=timeout)]
+        found += [stream.problem for stream in self._streams]
+        return [problem for problem in found if problem is not None]
+
     async def close(self) -> None:
         await self._closing()
 

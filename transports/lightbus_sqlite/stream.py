@@ -13,7 +13,7 @@ from typing import Any, Self
 
 import msgspec
 
-from lightbus.exceptions import TransportError, TransportUnavailable
+from lightbus.exceptions import TransportError, TransportRefused, TransportUnavailable
 from lightbus.failure import Failure
 from lightbus.log import get_logger
 from lightbus.message import EventMessage
@@ -59,6 +59,7 @@ class SQLiteStream(DeliveryStream):
         self._held: deque[SQLiteDelivery] = deque()
         self._unsettled: set[SQLiteDelivery] = set()
         self._wake = asyncio.Event()
+        self._last_error: Exception | None = None
         self._taking: asyncio.Task[None] | None = None
         self._renewing = asyncio.create_task(self._renew())
 
@@ -83,6 +84,13 @@ class SQLiteStream(DeliveryStream):
 
     async def aclose(self) -> None:
         await self._closing()
+
+    @property
+    def problem(self) -> str | None:
+        """Why no events are taken, in a sentence; None where they are."""
+        if self._stopping.has_begun or self._last_error is None:
+            return None
+        return f"Listener {self.subscription.listener_name!r} takes no events: {self._last_error}"
 
     def settled(self, delivery: SQLiteDelivery) -> None:
         """Forget `delivery`."""
@@ -110,10 +118,15 @@ class SQLiteStream(DeliveryStream):
         while not self._stopping.has_begun and not self._held:
             try:
                 rows = await self.database.write(self._lease_some, timeout=OPERATION_TIMEOUT)
+            except TransportRefused as error:
+                self._last_error = error
+                raise
             except (TransportUnavailable, TimeoutError) as error:
+                self._last_error = error
                 _log.warning("A listener can not take events; trying again.", reason=str(error))
                 await asyncio.sleep(_PAUSE)
                 continue
+            self._last_error = None
             for row in rows:
                 delivery = SQLiteDelivery(self, row)
                 self._unsettled.add(delivery)

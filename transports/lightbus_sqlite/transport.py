@@ -14,6 +14,7 @@ from lightbus.exceptions import (
     SendOutcomeUnknown,
     SendRefused,
     TransportClosed,
+    TransportError,
     TransportRefused,
     TransportUnavailable,
 )
@@ -120,6 +121,13 @@ class SQLiteTransport(EventTransport):
             lambda connection: connection.execute(schema.DISCARD, (dead_letter,)),
             timeout=OPERATION_TIMEOUT,
         )
+
+    async def problems(self, *, timeout: float) -> list[str]:
+        try:
+            await self._write(lambda _: None, timeout=timeout)
+        except TransportError as error:
+            return [str(error)]
+        return [stream.problem for stream in self._streams if stream.problem is not None]
 
     async def close(self) -> None:
         await self._closing()

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Self, TypeVar
 
 import msgspec
 
-from lightbus.exceptions import SendRefused, TransportClosed, TransportRefused
+from lightbus.exceptions import SendRefused, TransportClosed, TransportError, TransportRefused
 from lightbus.failure import Failure
 from lightbus.message import EventMessage
 from lightbus.transport import (
@@ -118,6 +118,13 @@ class FileTransport(EventTransport):
             folder.write(self._root, content, letters / str(name))
 
         await self.run(write)
+
+    async def problems(self, *, timeout: float) -> list[str]:
+        try:
+            await self.open(timeout=timeout)
+        except TransportError as error:
+            return [str(error)]
+        return []
 
     async def close(self) -> None:
         streams, self._streams = self._streams, []

@@ -41,6 +41,18 @@ class TestLifecycle:
 
         assert await broker.texts_before_end(other, stream) == ["before"]
 
+    async def test_a_transport_has_problems_when_it_is_closed_and_none_while_it_works(
+        self, broker: BrokerUnderTest
+    ) -> None:
+        transport = await broker.open()
+        assert await transport.problems(timeout=broker.patience) == []
+        await transport.subscribe(broker.subscription())
+        assert await transport.problems(timeout=broker.patience) == []
+
+        await transport.close()
+
+        assert await transport.problems(timeout=broker.patience)
+
     async def test_every_method_of_a_closed_transport_says_that_it_is_closed(
         self, broker: BrokerUnderTest
     ) -> None:

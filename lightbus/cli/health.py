@@ -1,0 +1,91 @@
+"""`Health`: answers whether a worker lives, and whether it is ready, over HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import json
+import threading
+from collections.abc import Coroutine
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from lightbus.exceptions import HealthPortUnusable
+from lightbus.worker import Worker
+
+# How long the event loop may take to answer, in seconds.
+_LOOP_TIMEOUT = 5.0
+
+
+class Health:
+    """Serves ``/live`` and ``/ready`` from threads of its own, so that a stuck event loop is told.
+
+    Raises:
+        HealthPortUnusable: It can not listen there.
+    """
+
+    def __init__(self, worker: Worker, *, host: str, port: int) -> None:
+        self._worker = worker
+        self._loop = asyncio.get_running_loop()
+        health = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                status, answer = health.answer(self.path)
+                body = json.dumps(answer).encode() + b"\n"
+                self.send_response(status)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        try:
+            self._server = ThreadingHTTPServer((host, port), Handler)
+        except OSError as error:
+            raise HealthPortUnusable(host, port, str(error.strerror)) from error
+        threading.Thread(
+            target=self._server.serve_forever, name="lightbus-health", daemon=True
+        ).start()
+
+    @property
+    def address(self) -> str:
+        """Where it listens, as a URL."""
+        host, port = self._server.server_address[:2]
+        return f"http://{host!s}:{port}"
+
+    def answer(self, path: str) -> tuple[HTTPStatus, dict[str, Any]]:
+        """Return the status and the body for a path; called from any thread but the loop's."""
+        match path:
+            case "/live":
+                return self._told("live", _nothing())
+            case "/ready":
+                return self._told("ready", self._worker.problems())
+            case _:
+                return HTTPStatus.NOT_FOUND, {"paths": ["/live", "/ready"]}
+
+    def close(self) -> None:
+        """Answer no more."""
+        self._server.shutdown()
+        self._server.server_close()
+
+    def _told(
+        self, what: str, question: Coroutine[Any, Any, list[str]]
+    ) -> tuple[HTTPStatus, dict[str, Any]]:
+        asked = asyncio.run_coroutine_threadsafe(question, self._loop)
+        try:
+            problems = asked.result(_LOOP_TIMEOUT)
+        except concurrent.futures.TimeoutError:
+            asked.cancel()
+            problems = [
+                f"The event loop did not answer within {_LOOP_TIMEOUT:g} s: something blocks it."
+            ]
+        status = HTTPStatus.SERVICE_UNAVAILABLE if problems else HTTPStatus.OK
+        return status, {what: not problems, "problems": problems}
+
+
+async def _nothing() -> list[str]:
+    return []

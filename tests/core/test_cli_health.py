@@ -1,0 +1,159 @@
+"""`lightbus run --health-port`, asked as a supervisor asks."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+TIMEOUT = 20.0
+BUS = """
+import asyncio, pathlib, time
+import lightbus
+from lightbus import Api, Event
+
+bus = lightbus.create({{"apis": {{"default": {{"event_transport": {transport}}}}}}})
+
+
+class AuthApi(Api):
+    user_deleted = Event("username")
+
+    class Meta:
+        name = "auth"
+
+
+bus.client.register_api(AuthApi)
+{rest}
+"""
+LISTENER = """
+bus.auth.user_deleted.listen(lambda username: None, listener_name="gather")
+"""
+SLOW_START = """
+@bus.client.on_start()
+async def on_start():
+    while not pathlib.Path("go").exists():
+        await asyncio.sleep(0.01)
+"""
+BLOCKED = """
+async def block(username):
+    time.sleep(9)
+
+@bus.client.on_start()
+async def on_start():
+    bus.auth.user_deleted.listen(block, listener_name="block")
+    await bus.auth.user_deleted.fire_async(username="ann")
+"""
+
+Start = Callable[..., str]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Starts a worker that tells its health; returns the address."""
+    started: list[subprocess.Popen[str]] = []
+
+    def run(rest: str = LISTENER, *, transport: str = '{"memory": {}}') -> str:
+        (tmp_path / "bus.py").write_text(BUS.format(rest=rest, transport=transport))
+        process = subprocess.Popen(
+            [sys.executable, "-m", "lightbus.cli", "run", "--health-port", "0"],
+            cwd=tmp_path,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        started.append(process)
+        assert process.stderr is not None
+        for line in process.stderr:
+            if "Health is told" in line:
+                return str(json.loads(line)["event"]).split()[4].removesuffix("/live")
+        raise AssertionError("no health")
+
+    yield run
+    for process in started:
+        process.kill()
+        process.communicate(timeout=TIMEOUT)
+
+
+def get(url: str) -> tuple[int, dict[str, Any]]:
+    """Return the status and the answer."""
+    try:
+        with urllib.request.urlopen(url, timeout=TIMEOUT) as answer:  # noqa: S310 - it is http
+            return answer.status, json.load(answer)
+    except urllib.error.HTTPError as refused:
+        return refused.code, json.load(refused)
+
+
+def ready(address: str) -> dict[str, Any]:
+    """Wait until it is ready; return the answer."""
+    while (answer := get(f"{address}/ready"))[0] != 200:
+        pass
+    return answer[1]
+
+
+def test_a_worker_that_serves_lives_and_is_ready(start: Start) -> None:
+    address = start()
+
+    assert ready(address) == {"ready": True, "problems": []}
+    assert get(f"{address}/live") == (200, {"live": True, "problems": []})
+    assert get(f"{address}/other") == (404, {"paths": ["/live", "/ready"]})
+
+
+def test_a_worker_that_starts_lives_and_is_not_ready(start: Start, tmp_path: Path) -> None:
+    address = start(SLOW_START + LISTENER)
+
+    assert get(f"{address}/live")[0] == 200
+    status, answer = get(f"{address}/ready")
+    assert (status, answer["ready"]) == (503, False)
+    assert "does not serve" in answer["problems"][0]
+
+    (tmp_path / "go").touch()
+    ready(address)
+
+
+def test_a_worker_whose_event_loop_is_blocked_does_not_live(start: Start) -> None:
+    address = start(BLOCKED)
+    status, answer = get(f"{address}/live")
+    while status == 200:
+        status, answer = get(f"{address}/live")
+
+    assert (status, answer["live"]) == (503, False)
+    assert "The event loop did not answer within 5 s" in answer["problems"][0]
+
+
+def test_a_worker_whose_file_was_deleted_is_not_ready(start: Start, tmp_path: Path) -> None:
+    address = start(transport='{"sqlite": {"path": "events.db"}}')
+    ready(address)
+    for part in tmp_path.glob("events.db*"):
+        part.unlink()
+
+    try:
+        status, answer = get(f"{address}/ready")
+    except OSError:
+        return  # it has noticed by itself, and ended
+    assert status == 503
+    assert "was deleted or replaced" in answer["problems"][0] or "does not serve" in str(answer)
+
+
+def test_a_port_that_is_taken_ends_it_with_2(tmp_path: Path) -> None:
+    (tmp_path / "bus.py").write_text(BUS.format(rest=LISTENER, transport='{"memory": {}}'))
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        ended = subprocess.run(
+            [sys.executable, "-m", "lightbus.cli", "run", "--health-port", str(port)],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT,
+            check=False,
+        )
+
+    assert ended.returncode == 2
+    assert f"Health port {port} on 127.0.0.1 can not be used" in ended.stderr
+    assert "Traceback" not in ended.stderr
