@@ -67,6 +67,15 @@ raft.wal_max_size_bytes = 4194304
 disk_free_limit.absolute = 50MB
 """
 
+RABBITMQ_TLS_CONF = """\
+listeners.ssl.local = 127.0.0.1:{tls_port}
+ssl_options.cacertfile = {tls}/ca.pem
+ssl_options.certfile = {tls}/server.pem
+ssl_options.keyfile = {tls}/server.key
+ssl_options.verify = verify_peer
+ssl_options.fail_if_no_peer_cert = true
+"""
+
 
 class NodeFailed(Exception):
     """RabbitMQ is not installed, did not come up, or refused a request."""
@@ -79,10 +88,12 @@ class RabbitMQNode:
     alive meanwhile, it calls them through `asyncio.to_thread()`.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, tls: Path | None = None) -> None:
         self.folder = folder
+        self._tls = tls
         self.name = f"lightbus-{secrets.token_hex(4)}@localhost"
-        self.amqp_port, self.management_port, self._dist_port, self._epmd_port = _free_ports(4)
+        self.amqp_port, self.management_port, self.tls_port = _free_ports(3)
+        self._dist_port, self._epmd_port = _free_ports(2)
         self._guard: subprocess.Popen[bytes] | None = None
         self._epmd: subprocess.Popen[bytes] | None = None
         self._server: subprocess.Popen[bytes] | None = None
@@ -255,6 +266,8 @@ class RabbitMQNode:
         configuration = RABBITMQ_CONF.format(
             amqp_port=self.amqp_port, management_port=self.management_port
         )
+        if self._tls is not None:
+            configuration += RABBITMQ_TLS_CONF.format(tls_port=self.tls_port, tls=self._tls)
         (self.folder / "rabbitmq.conf").write_text(configuration)
         (self.folder / "rabbitmq-env.conf").touch()
         (self.folder / "enabled_plugins").write_text("[rabbitmq_management].\n")
@@ -289,10 +302,15 @@ class RabbitMQNode:
 
 
 @contextlib.contextmanager
-def running_node() -> Iterator[RabbitMQNode]:
-    """A node that runs for the length of a `with` block and then leaves nothing behind."""
+def running_node(*, tls: Path | None = None) -> Iterator[RabbitMQNode]:
+    """A node that runs for the length of a `with` block and then leaves nothing behind.
+
+    Args:
+        tls: A folder with ca.pem, server.pem and server.key; the node then has a `tls_port`, too,
+            and lets in there only whom that authority vouches for.
+    """
     with TemporaryDirectory(prefix="lightbus-rabbitmq-") as folder:
-        node = RabbitMQNode(Path(folder))
+        node = RabbitMQNode(Path(folder), tls=tls)
         node.start()
         try:
             yield node

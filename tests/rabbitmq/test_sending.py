@@ -75,7 +75,7 @@ async def test_a_queue_that_stays_full_refuses_and_firing_says_so(
     make_bus: MakeBus, rabbitmq_node: RabbitMQNode, rabbitmq_vhost: str
 ) -> None:
     rabbitmq_node.api("PUT", f"policies/{rabbitmq_vhost}/small", SMALL)
-    bus = make_bus(fire_timeout=1)
+    bus = make_bus(fire_timeout=4)
     bus.auth.user_created.listen(lambda username: None, listener_name="welcome")
 
     outcomes = await asyncio.gather(

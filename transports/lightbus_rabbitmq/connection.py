@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import ssl
 from collections.abc import Coroutine, Iterator
 from typing import Any, TypeVar
 
@@ -21,7 +22,7 @@ from lightbus.exceptions import (
 )
 from lightbus.log import get_logger
 from lightbus_rabbitmq.errors import ConnectionLost, reason, translated
-from lightbus_rabbitmq.settings import RabbitMQSettings, shown
+from lightbus_rabbitmq.settings import RabbitMQSettings, TLSSettings, shown
 
 T = TypeVar("T")
 
@@ -50,6 +51,7 @@ class Link:
         self._holding: asyncio.Task[None] | None = None
         self._connecting: asyncio.Task[aio_pika.Connection] | None = None
         self._was_connected = False
+        self._context: ssl.SSLContext | None = None
         self._is_closed = False
 
     async def open(self, *, timeout: float) -> None:
@@ -174,7 +176,10 @@ class Link:
     async def _connect_to(self, url: URL) -> aio_pika.Connection:
         if "heartbeat" not in url.query:
             url = url.update_query(heartbeat=self._settings.heartbeat)
-        connection = aio_pika.Connection(url, client_properties={"connection_name": self._name})
+        context = await self._tls_context() if url.scheme == "amqps" else None
+        connection = aio_pika.Connection(
+            url, ssl_context=context, client_properties={"connection_name": self._name}
+        )
         try:
             await connection.connect(timeout=self._settings.connect_timeout)
         except TimeoutError as error:
@@ -188,11 +193,27 @@ class Link:
                 f"{url.path[1:] or '/'!r} does not exist, or is closed to this user."
             ) from error
         except Exception as error:
+            # The driver wraps it, and keeps no more than its text.
+            if "[SSL:" in str(error):
+                raise TransportRefused(
+                    f"No trusted connection to RabbitMQ at {shown(url)}: {reason(error)}."
+                ) from error
             if meaning := translated(error, f"the connection to {shown(url)}"):
                 raise meaning from error
             raise ConnectionLost(reason(error)) from error
         self._holding = asyncio.create_task(_hold(connection))
         return connection
+
+    async def _tls_context(self) -> ssl.SSLContext:
+        if self._context is None:
+            try:
+                self._context = await asyncio.to_thread(_tls_context, self._settings.tls)
+            except (OSError, ssl.SSLError) as error:
+                raise TransportRefused(
+                    f"The certificates for RabbitMQ at {self._places} can not be used: "
+                    f"{reason(error)}."
+                ) from error
+        return self._context
 
     def _note_connected(self, place: str) -> None:
         if self._was_connected:
@@ -204,6 +225,18 @@ class Link:
         if self._holding is not None:
             self._holding.cancel()
             await asyncio.wait({self._holding})
+
+
+def _tls_context(settings: TLSSettings) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=settings.ca_file)
+    if settings.certificate_file is not None:
+
+        def no_password() -> str:
+            # OpenSSL would ask the terminal.
+            raise OSError(f"the key of {settings.certificate_file} has a password")
+
+        context.load_cert_chain(settings.certificate_file, settings.key_file, no_password)
+    return context
 
 
 async def _hold(connection: aio_pika.Connection) -> None:

@@ -12,11 +12,32 @@ Heartbeat = Annotated[int, msgspec.Meta(ge=1, le=600)]
 Prefetch = Annotated[int, msgspec.Meta(ge=1, le=65535)]
 
 
+class TLSSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The files that ``amqps://`` needs where the system's certificates do not do.
+
+    Attributes:
+        ca_file: Certificates, in PEM, of those who may vouch for the broker. By default, those of
+            the system.
+        certificate_file: This client's own certificate, in PEM, for a broker that asks for one.
+        key_file: Its key, in PEM, where it is not in the same file. It must have no password.
+    """
+
+    ca_file: str | None = None
+    certificate_file: str | None = None
+    key_file: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.key_file is not None and self.certificate_file is None:
+            raise ValueError("`key_file` is given without `certificate_file`")
+
+
 class RabbitMQSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The settings of `RabbitMQTransport`.
 
     Attributes:
         url: ``amqp://user:password@host:5672/vhost``, or several of one cluster, tried in turn.
+            ``amqps://`` encrypts, and connects only to a broker whose certificate is good.
+        tls: The certificates for that.
         prefetch: How many events a listener holds ahead, at most.
         heartbeat: After how many seconds of silence a connection is checked.
         connect_timeout: How long one try to connect may take, in seconds.
@@ -24,6 +45,7 @@ class RabbitMQSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     """
 
     url: str | list[str]
+    tls: TLSSettings = TLSSettings()
     prefetch: Prefetch = 50
     heartbeat: Heartbeat = 15
     connect_timeout: Seconds = 10.0
@@ -36,6 +58,8 @@ class RabbitMQSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
         for url in self.urls:
             if url.scheme not in ("amqp", "amqps") or not url.host:
                 raise ValueError("`url` is not of the form amqp://user:password@host:5672/vhost")
+            if self.tls != TLSSettings() and url.scheme != "amqps":
+                raise ValueError("`tls` is given, but `url` does not begin with amqps://")
 
     def __repr__(self) -> str:
         return f"RabbitMQSettings({self})"
