@@ -1,0 +1,62 @@
+"""The least that RabbitMQ has to allow, as ``docs/rabbitmq.rst`` says it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from lightbus import OnError, Worker
+from lightbus.exceptions import TransportRefused
+from rabbitmq_node import RabbitMQNode
+from rabbitmq_support import Broker, MakeBus, Seen
+
+FIRING = {"configure": "^lightbus:auth$", "write": "^lightbus:auth$", "read": "^$"}
+LISTENING = {
+    "configure": "^lightbus:",
+    "write": r"^(lightbus:|amq\.default$)",
+    "read": "^lightbus:",
+}
+
+
+async def test_one_user_that_only_fires_and_one_that_only_listens(
+    make_bus: MakeBus, rabbitmq_node: RabbitMQNode, rabbitmq_vhost: str, broker: Broker
+) -> None:
+    rabbitmq_node.add_user("fires", "secret", vhost=rabbitmq_vhost, **FIRING)
+    rabbitmq_node.add_user("listens", "secret", vhost=rabbitmq_vhost, **LISTENING)
+    firing = make_bus(url=rabbitmq_node.url(rabbitmq_vhost, user="fires", password="secret"))
+    listening = make_bus(
+        url=rabbitmq_node.url(rabbitmq_vhost, user="listens", password="secret"),
+        retry={"first": 0.1, "longest": 0.1},
+        max_attempts=2,
+    )
+    seen = Seen[str]()
+
+    async def fail(username: str) -> None:
+        await seen.add(username)
+        raise LookupError(username)
+
+    listening.auth.user_created.listen(fail, listener_name="welcome", on_error=OnError.RETRY)
+    async with Worker(listening) as worker:
+        await firing.auth.user_created.fire_async(username="ada", email="e")
+
+        # Handled, delayed, tried again, and given up: all that a listener does at a broker.
+        assert await seen.wait_for(2) == ["ada", "ada"]
+        await broker.wait_for_count("lightbus:shop:dead", 1)
+        assert await worker.problems() == []
+    transport = await listening.client.open_transport("auth").opened(timeout=10)
+    (letter,) = [letter async for letter in transport.dead_letters("shop")]
+    assert json.loads(letter.message.body)["username"] == "ada"
+
+
+async def test_a_user_that_may_only_fire_can_not_listen(
+    make_bus: MakeBus, rabbitmq_node: RabbitMQNode, rabbitmq_vhost: str
+) -> None:
+    rabbitmq_node.add_user("fires", "secret", vhost=rabbitmq_vhost, **FIRING)
+    bus = make_bus(url=rabbitmq_node.url(rabbitmq_vhost, user="fires", password="secret"))
+    bus.auth.user_created.listen(lambda username: None, listener_name="welcome")
+
+    with pytest.raises(TransportRefused, match=r"access to .* refused for user 'fires'") as raised:
+        await Worker(bus).start()
+
+    assert "secret" not in str(raised.value)
