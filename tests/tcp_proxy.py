@@ -33,7 +33,12 @@ class TcpProxy:
 
     async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Link a new connection to the broker."""
-        their_reader, their_writer = await asyncio.open_connection("127.0.0.1", self._target_port)
+        try:
+            theirs = await asyncio.open_connection("127.0.0.1", self._target_port)
+        except OSError:
+            writer.transport.abort()  # as the broker that is away would
+            return
+        their_reader, their_writer = theirs
         for source, sink in ((reader, their_writer), (their_reader, writer)):
             task = asyncio.create_task(self._forward(source, sink))
             self._links[task] = (writer, their_writer)

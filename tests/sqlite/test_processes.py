@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from sqlite.soak import Soak
+from faults.__main__ import soak_on
 from sqlite.support import PATIENCE, SUBSCRIPTION, message, name_of, open_transport
 
 TESTS = Path(__file__).parent.parent
@@ -88,12 +88,14 @@ def test_a_waiting_process_uses_next_to_no_cpu(tmp_path: Path) -> None:
 
 
 @pytest.mark.timeout(180)
-async def test_workers_that_are_killed_at_random_lose_nothing(tmp_path: Path) -> None:
-    result = await Soak(tmp_path, events=3000, kill_every=0.4, seed=1).run()
+async def test_workers_that_are_killed_at_random_lose_nothing() -> None:
+    async with soak_on("sqlite", events=3000, every=0.4, seed=1, rate=1500) as soak:
+        result = await soak.run()
 
     assert result.fired == 3000
-    assert result.kills > 0
-    assert result.is_good, str(result)
+    assert soak.made["kill_worker"] > 0
+    assert result.kept_the_promise, str(result)
+    assert result.unexplained == 0, str(result)
 
 
 async def test_a_worker_that_is_slow_keeps_its_events_for_as_long_as_it_lives(
