@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
 import json
 import sys
-from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -17,13 +15,13 @@ import click
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress
-from rich.table import Table
 
 from lightbus import codec
+from lightbus.cli import letter_view
 from lightbus.cli.loading import ASKED_TO_STOP, FAILED, WRONG_USAGE, bus_options, load_bus
 from lightbus.cli.output import set_up_logging
 from lightbus.client import BusClient
-from lightbus.dead_letters import SHORT_ID, DeadLetters, Filter
+from lightbus.dead_letters import DeadLetters, Filter
 from lightbus.exceptions import ConfigError, LightbusException, TransportError, UndecodableEvent
 from lightbus.transport import DeadLetter
 
@@ -86,11 +84,11 @@ def list_(*, group_by: str | None, form: str, **options: Any) -> None:
     async def work(client: BusClient) -> int:
         letters = await _all(client, wanted)
         if group_by is not None:
-            _show_groups(letters, group_by, form)
+            letter_view.show_groups(letters, group_by, form)
         elif form == "json":
-            click.echo(json.dumps([_summary(letter) for letter in letters], indent=2))
+            click.echo(json.dumps([letter_view.summary(letter) for letter in letters], indent=2))
         else:
-            _show_table(letters)
+            letter_view.show_table(letters)
         return ASKED_TO_STOP
 
     _run(options, work)
@@ -105,7 +103,7 @@ def show(*, ids: tuple[str, ...], **options: Any) -> None:
     async def work(client: BusClient) -> int:
         letters = await _all(client, Filter(ids=frozenset(ids)))
         for letter in letters:
-            _show_whole(letter)
+            letter_view.show_whole(letter)
         found = [letter.message.id for letter in letters]
         missing = [given for given in ids if not any(one.startswith(given) for one in found)]
         for event_id in missing:
@@ -180,7 +178,7 @@ def export(*, output: Any, **options: Any) -> None:
         letters = DeadLetters(client).matching(wanted)
         async with contextlib.aclosing(letters):
             async for letter in letters:
-                output.write(json.dumps(_whole(letter)) + "\n")
+                output.write(json.dumps(letter_view.whole(letter)) + "\n")
         return ASKED_TO_STOP
 
     _run(options, work)
@@ -264,94 +262,3 @@ def _edited(letter: DeadLetter) -> bytes | None:
             if not click.confirm(f"{error} Edit again?", default=True, err=True):
                 return None
             text = changed
-
-
-def _summary(letter: DeadLetter) -> dict[str, Any]:
-    message, failure = letter.message, letter.failure
-    return {
-        "id": message.id,
-        "event": message.canonical_name,
-        "listener": failure.listener,
-        "attempt": failure.attempt,
-        "error_type": failure.error_type,
-        "error_message": failure.error_message,
-        "first_failed_at": failure.first_failed_at.isoformat(),
-        "failed_at": failure.failed_at.isoformat(),
-    }
-
-
-def _whole(letter: DeadLetter) -> dict[str, Any]:
-    message, failure = letter.message, letter.failure
-    try:
-        body: dict[str, Any] = {"parameters": message.kwargs}
-    except UndecodableEvent:
-        body = {"body_base64": base64.b64encode(message.body).decode()}
-    return {
-        **_summary(letter),
-        "version": message.version,
-        "fired_at": message.fired_at.isoformat(),
-        "fired_by": message.service_name,
-        "service": failure.service_name,
-        "process": failure.process_name,
-        "host": failure.hostname,
-        "pid": failure.pid,
-        "traceback": failure.traceback,
-        **body,
-    }
-
-
-def _show_table(letters: list[DeadLetter]) -> None:
-    if not letters:
-        _out.print("There are no dead letters.")
-        return
-    table = Table("id", "given up", "listener", "event", "attempts", box=None, expand=True)
-    for column in table.columns:
-        column.no_wrap = True
-    table.add_column("error", no_wrap=True, ratio=1)  # what room the others leave
-    for letter in letters:
-        failure = letter.failure
-        error = f"{failure.error_type.rpartition('.')[2]}: {failure.error_message}"
-        table.add_row(
-            escape(letter.message.id[:SHORT_ID]),
-            _local(failure.failed_at),
-            escape(failure.listener),
-            escape(letter.message.canonical_name),
-            str(failure.attempt),
-            escape(" ".join(error.split())),
-        )
-    _out.print(table)
-
-
-def _show_groups(letters: list[DeadLetter], group_by: str, form: str) -> None:
-    def group_of(letter: DeadLetter) -> str:
-        summary = _summary(letter)
-        return str(summary["error_type" if group_by == "error" else group_by])
-
-    groups = Counter(map(group_of, letters)).most_common()
-    if form == "json":
-        click.echo(json.dumps([{group_by: name, "count": count} for name, count in groups]))
-        return
-    table = Table("count", group_by, "first", "last", box=None)
-    for name, count in groups:
-        times = [letter.failure.failed_at for letter in letters if group_of(letter) == name]
-        table.add_row(f"{count:,}", escape(name), _local(min(times)), _local(max(times)))
-    _out.print(table)
-
-
-def _show_whole(letter: DeadLetter) -> None:
-    whole = _whole(letter)
-    traceback = whole.pop("traceback")
-    parameters = whole.pop("parameters", None)
-    table = Table(box=None, show_header=False)
-    for name, value in whole.items():
-        table.add_row(f"[bold]{name.replace('_', ' ')}[/]", escape(str(value)))
-    _out.print(table)
-    if parameters is not None:
-        _out.print("\n[bold]parameters[/]")
-        _out.print_json(json.dumps(parameters))
-    if traceback:
-        _out.print(f"\n{escape(traceback)}", highlight=False, soft_wrap=True)
-
-
-def _local(time: datetime) -> str:
-    return f"{time.astimezone():%Y-%m-%d %H:%M:%S}"

@@ -1,0 +1,116 @@
+"""What a dead letter looks like, on a terminal and as JSON."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections import Counter
+from datetime import datetime
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from lightbus.dead_letters import SHORT_ID
+from lightbus.exceptions import UndecodableEvent
+from lightbus.transport import DeadLetter
+
+_out = Console()
+
+
+def summary(letter: DeadLetter) -> dict[str, Any]:
+    """Return what is shown of `letter` in a list."""
+    message, failure = letter.message, letter.failure
+    return {
+        "id": message.id,
+        "event": message.canonical_name,
+        "listener": failure.listener,
+        "attempt": failure.attempt,
+        "error_type": failure.error_type,
+        "error_message": failure.error_message,
+        "first_failed_at": failure.first_failed_at.isoformat(),
+        "failed_at": failure.failed_at.isoformat(),
+    }
+
+
+def whole(letter: DeadLetter) -> dict[str, Any]:
+    """Return all that is known about `letter`."""
+    message, failure = letter.message, letter.failure
+    try:
+        body: dict[str, Any] = {"parameters": message.kwargs}
+    except UndecodableEvent:
+        body = {"body_base64": base64.b64encode(message.body).decode()}
+    return {
+        **summary(letter),
+        "version": message.version,
+        "fired_at": message.fired_at.isoformat(),
+        "fired_by": message.service_name,
+        "service": failure.service_name,
+        "process": failure.process_name,
+        "host": failure.hostname,
+        "pid": failure.pid,
+        "traceback": failure.traceback,
+        **body,
+    }
+
+
+def show_table(letters: list[DeadLetter]) -> None:
+    """Print a line for each."""
+    if not letters:
+        _out.print("There are no dead letters.")
+        return
+    table = Table("id", "given up", "listener", "event", "attempts", box=None, expand=True)
+    for column in table.columns:
+        column.no_wrap = True
+    table.add_column("error", no_wrap=True, ratio=1)  # what room the others leave
+    for letter in letters:
+        failure = letter.failure
+        error = f"{failure.error_type.rpartition('.')[2]}: {failure.error_message}"
+        table.add_row(
+            escape(letter.message.id[:SHORT_ID]),
+            _local(failure.failed_at),
+            escape(failure.listener),
+            escape(letter.message.canonical_name),
+            str(failure.attempt),
+            escape(" ".join(error.split())),
+        )
+    _out.print(table)
+
+
+def show_groups(letters: list[DeadLetter], group_by: str, form: str) -> None:
+    """Print how many there are of each error, event or listener."""
+
+    def group_of(letter: DeadLetter) -> str:
+        return str(summary(letter)["error_type" if group_by == "error" else group_by])
+
+    groups = Counter(map(group_of, letters)).most_common()
+    if form == "json":
+        click.echo(json.dumps([{group_by: name, "count": count} for name, count in groups]))
+        return
+    table = Table("count", group_by, "first", "last", box=None)
+    for name, count in groups:
+        times = [letter.failure.failed_at for letter in letters if group_of(letter) == name]
+        table.add_row(f"{count:,}", escape(name), _local(min(times)), _local(max(times)))
+    _out.print(table)
+
+
+def show_whole(letter: DeadLetter) -> None:
+    """Print all that is known about `letter`."""
+    known = whole(letter)
+    traceback = known.pop("traceback")
+    parameters = known.pop("parameters", None)
+    table = Table(box=None, show_header=False)
+    for name, value in known.items():
+        table.add_row(f"[bold]{name.replace('_', ' ')}[/]", escape(str(value)))
+    _out.print(table)
+    if parameters is not None:
+        _out.print("\n[bold]parameters[/]")
+        _out.print_json(json.dumps(parameters))
+    if traceback:
+        _out.print(f"\n{escape(traceback)}", highlight=False, soft_wrap=True)
+
+
+def _local(time: datetime) -> str:
+    return f"{time.astimezone():%Y-%m-%d %H:%M:%S}"
