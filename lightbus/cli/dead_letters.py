@@ -27,7 +27,6 @@ from lightbus.transport import DeadLetter
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-_out = Console()
 _err = Console(stderr=True)
 
 
