@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 
@@ -44,7 +45,8 @@ class QueueMove:
         in_hand: How many are on their way.
         left: How many are known to be left, as counted a moment ago.
         is_done: Whether none is left.
-        has_begun: Set once the first has arrived.
+        has_begun: Whether the first has arrived.
+        turn: Held by the one that is to be put next.
         first_id: The id of the first.
         times_seen: How often that one came.
     """
@@ -54,7 +56,8 @@ class QueueMove:
     in_hand: int = 0
     left: int = 0
     is_done: bool = False
-    has_begun: asyncio.Event = attrs.field(factory=asyncio.Event)
+    has_begun: bool = False
+    turn: asyncio.Lock = attrs.field(factory=asyncio.Lock)
     first_id: str = ""
     times_seen: int = 0
 
@@ -143,22 +146,34 @@ class Move:
         timeout = client.config.api(listener.api_name).fire_timeout
         async for delivery in stream:
             queue.in_hand += 1
+            put = functools.partial(
+                transport.put,
+                subscription,
+                delivery.message,
+                attempt=delivery.attempt,
+                timeout=timeout,
+            )
             try:
-                # A queue may refuse what comes in the first moments of its life, and take it later.
-                # So that the order is kept, the others wait until it has taken the first.
-                if queue.in_hand > 1:
-                    await queue.has_begun.wait()
                 self._check_circle(queue, delivery.message.id)
-                await transport.put(
-                    subscription, delivery.message, attempt=delivery.attempt, timeout=timeout
-                )
+                await self._put_in_turn(queue, put)
             except BaseException:
                 await _give_back(delivery)
                 raise
-            queue.has_begun.set()
             await delivery.ack()
             queue.in_hand -= 1
             queue.moved += 1
+
+    async def _put_in_turn(
+        self, queue: QueueMove, put: Callable[[], Coroutine[Any, Any, None]]
+    ) -> None:
+        # A queue may refuse what comes in the first moments of its life, and take it later. So that
+        # the order is kept, the others wait until it has taken the first, and then begin in turn.
+        async with queue.turn:
+            if not queue.has_begun:
+                await put()
+                queue.has_begun = True
+                return
+        await put()
 
     def _check_circle(self, queue: QueueMove, event_id: str) -> None:
         queue.first_id = queue.first_id or event_id
