@@ -146,7 +146,8 @@ class BusClient:
         if self.before_event_sent:
             await self.before_event_sent.run(client=self, event_message=message)
         now = asyncio.get_running_loop().time
-        deadline = now() + self.config.api(message.api_name).fire_timeout
+        api_config = self.config.api(message.api_name)
+        deadline = now() + api_config.fire_timeout
         opened = self.open_transport(message.api_name)
         transport = await opened.opened(timeout=deadline - now())
         # An event fired after listen() reaches that listener, even before a worker has started.
@@ -155,7 +156,7 @@ class BusClient:
         await transport.send(
             message,
             timeout=deadline - now(),
-            require_listeners=self.config.api(message.api_name).require_listeners,
+            require_listeners=api_config.require_listeners,
         )
         if self.after_event_sent:
             await self._run_after_event_sent(message)
@@ -289,6 +290,15 @@ class BusClient:
     def open_transport(self, api_name: str) -> OpenTransport:
         """Return the transport of an API on the running event loop."""
         return self._loops.transport(api_name)
+
+    async def opened_transport(self, api_name: str) -> EventTransport:
+        """Return the transport of an API on the running event loop, once it is open.
+
+        Raises:
+            TransportError: It can not be opened within the API's `fire_timeout`.
+        """
+        timeout = self.config.api(api_name).fire_timeout
+        return await self.open_transport(api_name).opened(timeout=timeout)
 
     def transport_described(self, api_name: str) -> str:
         """Return, for people, which transport an API has and where it leads."""

@@ -11,7 +11,7 @@ import attrs
 
 from lightbus.client import BusClient
 from lightbus.message import EventMessage
-from lightbus.transport import DeadLetter, EventTransport, Subscription
+from lightbus.transport import DeadLetter, Subscription
 
 # How many characters of an id tell it from others, as far as people are concerned.
 SHORT_ID = 8
@@ -74,7 +74,7 @@ class DeadLetters:
         """
         service_name = self._client.config.service_name
         for api_name in self._one_api_of_each_place():
-            transport = await self._transport(api_name)
+            transport = await self._client.opened_transport(api_name)
             letters = transport.dead_letters(service_name)
             async with contextlib.aclosing(letters):
                 async for letter in letters:
@@ -103,7 +103,7 @@ class DeadLetters:
             acknowledgement_timeout=1,
             delays=frozenset(),
         )
-        transport = await self._transport(message.api_name)
+        transport = await self._client.opened_transport(message.api_name)
         timeout = self._client.config.api(message.api_name).fire_timeout
         await transport.put(subscription, message, attempt=1, timeout=timeout)
         await letter.discard()
@@ -114,7 +114,3 @@ class DeadLetters:
         known = {*client.apis, *(listener.api_name for listener in client.listeners), *named}
         by_place = {client.transport_described(name): name for name in sorted(known)}
         return list(by_place.values()) or ["default"]
-
-    async def _transport(self, api_name: str) -> EventTransport:
-        timeout = self._client.config.api(api_name).fire_timeout
-        return await self._client.open_transport(api_name).opened(timeout=timeout)

@@ -190,27 +190,15 @@ class Dispatcher:
             await self._give_up(delivery, error)
             return
         if self._listener.on_error is OnError.RETRY:
-            await self._retry(delivery, error)
-            return
-        after = self._listener.acknowledgement_timeout
-        _log.error(
-            "A listener failed; the event is tried again later, and the worker exits.",
-            after=after,
-            exc_info=error,
-            **self._fields(delivery),
-        )
-        # First, so that a broker that is away can not keep the worker from exiting.
-        self._on_failure(error)
-        await self._settle(delivery, functools.partial(delivery.retry, after=after))
-
-    async def _retry(self, delivery: Delivery, error: Exception) -> None:
-        after = self._listener.retry.after(delivery.attempt)
-        _log.error(
-            "A listener failed; the event is tried again later.",
-            after=after,
-            exc_info=error,
-            **self._fields(delivery),
-        )
+            after = self._listener.retry.after(delivery.attempt)
+            told = "A listener failed; the event is tried again later."
+        else:
+            after = self._listener.acknowledgement_timeout
+            told = "A listener failed; the event is tried again later, and the worker exits."
+        _log.error(told, after=after, exc_info=error, **self._fields(delivery))
+        if self._listener.on_error is OnError.SHUTDOWN:
+            # First, so that a broker that is away can not keep the worker from exiting.
+            self._on_failure(error)
         await self._settle(delivery, functools.partial(delivery.retry, after=after))
 
     async def _give_up(self, delivery: Delivery, error: Exception) -> None:

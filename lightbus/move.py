@@ -118,14 +118,14 @@ class Move:
 
     async def _prepare(self, listener: Listener) -> None:
         for client in (self._source, self._target):
-            transport = await _opened(client, listener.api_name)
+            transport = await client.opened_transport(listener.api_name)
             if reason := transport.lacking.get(Capability.SHARED):
                 raise TransportRefused(f"{reason} Events can not be moved from or to it.")
             timeout = client.config.api(listener.api_name).fire_timeout
             await transport.declare(_subscription(client, listener), timeout=timeout)
 
     async def _move_queue(self, queue: QueueMove) -> None:
-        transport = await _opened(self._source, queue.listener.api_name)
+        transport = await self._source.opened_transport(queue.listener.api_name)
         subscription = _subscription(self._source, queue.listener)
         delays_end_at = asyncio.get_running_loop().time() + max(subscription.delays) + _MARGIN
         while not queue.is_done:
@@ -141,7 +141,7 @@ class Move:
 
     async def _carry(self, stream: DeliveryStream, queue: QueueMove) -> None:
         client, listener = self._target, queue.listener
-        transport = await _opened(client, listener.api_name)
+        transport = await client.opened_transport(listener.api_name)
         subscription = _subscription(client, listener)
         timeout = client.config.api(listener.api_name).fire_timeout
         async for delivery in stream:
@@ -211,14 +211,14 @@ class Move:
             for queue in self.queues
         }
         for place, api_name in by_place.items():
-            transport = await _opened(self._source, api_name)
+            transport = await self._source.opened_transport(api_name)
             letters = transport.dead_letters(self._source.config.service_name)
             async with contextlib.aclosing(letters):
                 async for letter in letters:
                     name = letter.message.api_name
                     if self._target.transport_described(name) == place:
                         continue
-                    target = await _opened(self._target, name)
+                    target = await self._target.opened_transport(name)
                     await target.bury(
                         self._target.config.service_name,
                         letter.message,
@@ -227,11 +227,6 @@ class Move:
                     )
                     await letter.discard()
                     self.dead_letters += 1
-
-
-async def _opened(client: BusClient, api_name: str) -> EventTransport:
-    timeout = client.config.api(api_name).fire_timeout
-    return await client.open_transport(api_name).opened(timeout=timeout)
 
 
 def _subscription(client: BusClient, listener: Listener) -> Subscription:

@@ -172,13 +172,12 @@ class Worker:
         if listener in self._served:
             return
         self._served.add(listener)
-        config = self._client.config
         dispatcher = Dispatcher(
             listener, client=self._client, threads=self._threads, on_failure=self._fail
         )
-        opened = self._client.open_transport(listener.api_name)
-        transport = await opened.opened(timeout=config.api(listener.api_name).fire_timeout)
-        stream = await transport.subscribe(listener.subscription(config.service_name))
+        transport = await self._client.opened_transport(listener.api_name)
+        service_name = self._client.config.service_name
+        stream = await transport.subscribe(listener.subscription(service_name))
         self._subscribed[listener] = transport
         self._streams.append(stream)
         for _ in range(listener.concurrency):

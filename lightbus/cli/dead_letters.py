@@ -18,11 +18,11 @@ from rich.progress import Progress
 
 from lightbus import codec
 from lightbus.cli import letter_view
-from lightbus.cli.loading import ASKED_TO_STOP, FAILED, WRONG_USAGE, bus_options, load_bus
+from lightbus.cli.loading import ASKED_TO_STOP, FAILED, bus_options, load_bus, report
 from lightbus.cli.output import set_up_logging
 from lightbus.client import BusClient
 from lightbus.dead_letters import DeadLetters, Filter
-from lightbus.exceptions import ConfigError, LightbusException, TransportError, UndecodableEvent
+from lightbus.exceptions import LightbusException, TransportError, UndecodableEvent
 from lightbus.transport import DeadLetter
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -153,15 +153,15 @@ def discard(*, ids: tuple[str, ...], is_all: bool, yes: bool, **options: Any) ->
     wanted = _meant(options, ids, is_all=is_all)
 
     async def work(client: BusClient) -> int:
-        count = len(await _all(client, wanted))
-        if not yes and count:
-            click.confirm(f"Forget {count:,} dead letters for ever?", abort=True, err=True)
+        def ask(count: int) -> None:
+            if not yes and count:
+                click.confirm(f"Forget {count:,} dead letters for ever?", abort=True, err=True)
 
         async def forget(letter: DeadLetter) -> bool:
             await letter.discard()
             return True
 
-        return await _for_each(client, wanted, forget, "discarded", is_drawn=True)
+        return await _for_each(client, wanted, forget, "discarded", ask=ask)
 
     _run(options, work)
 
@@ -205,8 +205,7 @@ def _run(options: dict[str, Any], work: Callable[[BusClient], Coroutine[Any, Any
     try:
         code = asyncio.run(with_client())
     except LightbusException as error:
-        _err.print(f"[red]Error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
-        code = WRONG_USAGE if isinstance(error, ConfigError) else FAILED
+        code = report(error, _err)
     except KeyboardInterrupt:
         _err.print("Stopped. The others are left as they are.")
         code = FAILED
@@ -225,10 +224,14 @@ async def _for_each(
     work: Callable[[DeadLetter], Awaitable[bool]],
     done: str,
     *,
-    is_drawn: bool,
+    is_drawn: bool = True,
+    ask: Callable[[int], None] = lambda _: None,
 ) -> int:
-    """Do `work`, which says whether it did anything, with each; tell how many were `done`."""
+    """Do `work`, which says whether it did anything, with each, once `ask` was given their number;
+    tell how many were `done`.
+    """
     total = len(await _all(client, wanted))
+    ask(total)
     count = failed = 0
     letters = DeadLetters(client).matching(wanted)
     with Progress(console=_err, disable=not is_drawn) as progress:

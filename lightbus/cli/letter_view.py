@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections import Counter
+from collections import defaultdict
 from datetime import datetime
 from typing import Any
 
@@ -85,14 +85,17 @@ def show_groups(letters: list[DeadLetter], group_by: str, form: str) -> None:
     def group_of(letter: DeadLetter) -> str:
         return str(summary(letter)["error_type" if group_by == "error" else group_by])
 
-    groups = Counter(map(group_of, letters)).most_common()
+    times_of: defaultdict[str, list[datetime]] = defaultdict(list)
+    for letter in letters:
+        times_of[group_of(letter)].append(letter.failure.failed_at)
+    groups = sorted(times_of.items(), key=lambda group: len(group[1]), reverse=True)
     if form == "json":
-        click.echo(json.dumps([{group_by: name, "count": count} for name, count in groups]))
+        counts = [{group_by: name, "count": len(times)} for name, times in groups]
+        click.echo(json.dumps(counts))
         return
     table = Table("count", group_by, "first", "last", box=None)
-    for name, count in groups:
-        times = [letter.failure.failed_at for letter in letters if group_of(letter) == name]
-        table.add_row(f"{count:,}", escape(name), _local(min(times)), _local(max(times)))
+    for name, times in groups:
+        table.add_row(f"{len(times):,}", escape(name), _local(min(times)), _local(max(times)))
     _out.print(table)
 
 

@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from rich.console import Console
+from rich.markup import escape
 
 from lightbus import config
 from lightbus.bus import Bus, get_bus
+from lightbus.exceptions import ConfigError, LightbusException
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -43,6 +46,12 @@ def bus_options(command: Command) -> Command:
     for option in reversed(_OPTIONS):
         command = option(command)
     return command
+
+
+def report(error: LightbusException, console: Console) -> int:
+    """Tell of `error` in a line, and return the exit code for it."""
+    console.print(f"[red]Error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+    return WRONG_USAGE if isinstance(error, ConfigError) else FAILED
 
 
 def load_bus(

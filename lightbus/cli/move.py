@@ -14,10 +14,10 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from lightbus import config
-from lightbus.cli.loading import ASKED_TO_STOP, FAILED, WRONG_USAGE, bus_options, load_bus
+from lightbus.cli.loading import ASKED_TO_STOP, FAILED, bus_options, load_bus, report
 from lightbus.cli.output import set_up_logging
 from lightbus.client import BusClient
-from lightbus.exceptions import ConfigError, LightbusException
+from lightbus.exceptions import LightbusException
 from lightbus.move import Move, QueueMove
 
 # How often the progress is drawn, in seconds.
@@ -53,8 +53,7 @@ def move(*, target_file: str, **options: Any) -> None:
         target = BusClient(config.load_file(target_file, service_name=service_name))
         code = asyncio.run(_move(source, target, console))
     except LightbusException as error:
-        console.print(f"[red]Error:[/] {error}", highlight=False, soft_wrap=True)
-        code = WRONG_USAGE if isinstance(error, ConfigError) else FAILED
+        code = report(error, console)
     sys.exit(code)
 
 

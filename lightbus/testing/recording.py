@@ -105,10 +105,8 @@ class RecordingBus(Bus):
 
     async def _drain_one(self, listener: Listener, threads: HandlerThreads) -> bool:
         """Run what waits for one listener; return whether there was anything."""
-        config = self.client.config
-        opened = self.client.open_transport(listener.api_name)
-        transport = await opened.opened(timeout=config.api(listener.api_name).fire_timeout)
-        subscription = listener.subscription(config.service_name)
+        transport = await self.client.opened_transport(listener.api_name)
+        subscription = listener.subscription(self.client.config.service_name)
         waiting = (await transport.stats(subscription)).waiting
         if waiting == 0:
             return False

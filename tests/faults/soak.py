@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,7 @@ async def handle(event):
 bus.soak.happened.listen(handle, listener_name="soak")
 """
 
-Fault = Callable[["Soak"], Awaitable[None]]
+Fault = Callable[["Soak"], Coroutine[Any, Any, None]]
 
 
 class SoakApi(Api):
@@ -168,7 +168,7 @@ class Soak:
             await asyncio.sleep(self._random.uniform(0.5, 1.5) * self._every)
             fault = self._random.choice(self._faults)
             self.made[fault.__name__] += 1
-            making = asyncio.create_task(_coroutine(fault(self)))
+            making = asyncio.create_task(fault(self))
             try:
                 await asyncio.shield(making)
             except asyncio.CancelledError:
@@ -213,10 +213,6 @@ class Soak:
             pid = int(file.name.removeprefix("handled-"))
             for line in file.read_text().splitlines():
                 yield pid, line
-
-
-async def _coroutine(fault: Awaitable[None]) -> None:
-    await fault
 
 
 # Faults

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from lightbus import OnError, Worker
+from lightbus import Bus, OnError, Worker
 from rabbitmq_support import Broker, MakeBus, Seen
 
 QUEUE = "lightbus:shop:welcome:auth"
@@ -42,22 +42,29 @@ def dead_letters(folder: Path, *arguments: str) -> str:
     return ended.stdout
 
 
-async def test_what_listeners_gave_up_is_listed_and_replayed_to_them_alone(
-    make_bus: MakeBus, broker: Broker, folder: Path
-) -> None:
-    bus = make_bus()
+def failing_listener_of(bus: Bus) -> Seen[str]:
+    """Have the bus listen with a handler that gives every event up; return what it has seen."""
     seen = Seen[str]()
 
     async def fail(username: str) -> None:
         await seen.add(username)
         raise LookupError(username)
 
-    async def count(username: str) -> None:
-        pass
-
     bus.auth.user_created.listen(
         fail, listener_name="welcome", on_error=OnError.ACKNOWLEDGE_AND_LOG
     )
+    return seen
+
+
+async def test_what_listeners_gave_up_is_listed_and_replayed_to_them_alone(
+    make_bus: MakeBus, broker: Broker, folder: Path
+) -> None:
+    bus = make_bus()
+    seen = failing_listener_of(bus)
+
+    async def count(username: str) -> None:
+        pass
+
     bus.auth.user_created.listen(count, listener_name="count")
     names = [f"user-{number}" for number in range(20)]
     async with Worker(bus):
@@ -85,15 +92,7 @@ async def test_an_event_that_fails_again_while_it_is_replayed_does_not_come_roun
     make_bus: MakeBus, broker: Broker, folder: Path
 ) -> None:
     bus = make_bus()
-    seen = Seen[str]()
-
-    async def fail(username: str) -> None:
-        await seen.add(username)
-        raise LookupError(username)
-
-    bus.auth.user_created.listen(
-        fail, listener_name="welcome", on_error=OnError.ACKNOWLEDGE_AND_LOG
-    )
+    seen = failing_listener_of(bus)
     async with Worker(bus):
         for number in range(10):
             await bus.auth.user_created.fire_async(username=str(number), email="e")

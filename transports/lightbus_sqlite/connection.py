@@ -8,7 +8,8 @@ import secrets
 import sqlite3
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from pathlib import Path
 
 from lightbus.exceptions import TransportRefused
@@ -93,6 +94,23 @@ class Connection:
         """
         if self._connection is not None and self._file.place() != self._place:
             raise self._file.replaced()
+
+    def run_thread(self, work: Callable[[], None], *, name: str) -> Future[None]:
+        """Start the thread that uses the connection and does `work`; return what is done when it
+        has ended and the connection is closed.
+        """
+        ended: Future[None] = Future()
+
+        def run() -> None:
+            try:
+                work()
+            finally:
+                with self.lock:
+                    self.close()
+                ended.set_result(None)
+
+        threading.Thread(target=run, name=name, daemon=True).start()
+        return ended
 
     def close(self) -> None:
         """Close the connection; the next use opens another."""

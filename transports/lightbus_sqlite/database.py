@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
 import contextlib
 import queue
 import sqlite3
-import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Any
 
 import attrs
@@ -73,7 +72,7 @@ class Database:
         self._is_closed = False
         self._operations: queue.SimpleQueue[_Operation | None] = queue.SimpleQueue()
         self._was_told_to_end = False
-        self._ended: concurrent.futures.Future[None] | None = None
+        self._ended: Future[None] | None = None
 
     async def write(self, work: Work, *, timeout: float, must_last: bool = False) -> Any:
         """Return what `work` returns, once the transaction that it ran in is committed.
@@ -87,7 +86,7 @@ class Database:
         if self._is_closed:
             raise TransportClosed(f"SQLite file {self._path} was closed.")
         if self._ended is None:
-            self._start()
+            self._ended = self._connection.run_thread(self._run, name=_NAME)
         loop = asyncio.get_running_loop()
         result: asyncio.Future[Any] = loop.create_future()
         deadline = time.monotonic() + timeout
@@ -103,19 +102,9 @@ class Database:
         if self._ended is not None:
             await asyncio.shield(asyncio.wrap_future(self._ended))
 
-    def _start(self) -> None:
-        ended: concurrent.futures.Future[None] = concurrent.futures.Future()
-        threading.Thread(target=self._run, args=(ended,), name=_NAME, daemon=True).start()
-        self._ended = ended
-
-    def _run(self, ended: concurrent.futures.Future[None]) -> None:
-        try:
-            while not self._was_told_to_end:
-                self._commit(self._with_what_waits([], wait=True))
-        finally:
-            with self._connection.lock:
-                self._connection.close()
-            ended.set_result(None)
+    def _run(self) -> None:
+        while not self._was_told_to_end:
+            self._commit(self._with_what_waits([], wait=True))
 
     def _with_what_waits(self, batch: list[_Operation], *, wait: bool = False) -> list[_Operation]:
         """Return `batch` with what came in meanwhile, and without what comes too late."""

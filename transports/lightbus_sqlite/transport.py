@@ -139,11 +139,9 @@ class SQLiteTransport(EventTransport):
         await self._database.close()
 
     async def _declare(self, subscription: Subscription, *, timeout: float) -> int:
-        key = _key_of(subscription)
-
         def add(connection: sqlite3.Connection) -> int:
-            connection.execute(schema.ADD_LISTENER, key)
-            listener: int = connection.execute(schema.FIND_LISTENER, key).fetchone()[0]
+            connection.execute(schema.ADD_LISTENER, _key_of(subscription))
+            listener = _listener(connection, subscription)
             wanted = [(subscription.api_name, name, listener) for name in subscription.events]
             connection.executemany(schema.ADD_WANTED, wanted)
             return listener

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
 import contextlib
 import math
 import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 
 import attrs
 
@@ -48,7 +48,7 @@ class Watcher:
         self._waiting: set[_Waiting] = set()
         self._changed = threading.Condition()
         self._is_closed = False
-        self._ended: concurrent.futures.Future[None] | None = None
+        self._ended: Future[None] | None = None
 
     @contextlib.contextmanager
     def watching(self, listener: int, wake: Callable[[], None]) -> Iterator[None]:
@@ -56,7 +56,7 @@ class Watcher:
         whoever asks for events will meet.
         """
         if self._ended is None:
-            self._start()
+            self._ended = self._connection.run_thread(self._run, name="lightbus-watch")
         waiting = _Waiting(listener, wake)
         with self._changed:
             self._waiting.add(waiting)
@@ -76,28 +76,16 @@ class Watcher:
         if self._ended is not None:
             await asyncio.shield(asyncio.wrap_future(self._ended))
 
-    def _start(self) -> None:
-        ended: concurrent.futures.Future[None] = concurrent.futures.Future()
-        threading.Thread(
-            target=self._run, args=(ended,), name="lightbus-watch", daemon=True
-        ).start()
-        self._ended = ended
-
-    def _run(self, ended: concurrent.futures.Future[None]) -> None:
-        try:
-            while self._is_watching():
-                try:
-                    while not self._has_news():
-                        time.sleep(_PERIOD)
-                    self._look()
-                except Exception:
-                    # Those who wait meet the same error, and tell of it.
-                    self._wake(set(self._waiting))
-                    time.sleep(_PAUSE)
-        finally:
-            with self._connection.lock:
-                self._connection.close()
-            ended.set_result(None)
+    def _run(self) -> None:
+        while self._is_watching():
+            try:
+                while not self._has_news():
+                    time.sleep(_PERIOD)
+                self._look()
+            except Exception:
+                # Those who wait meet the same error, and tell of it.
+                self._wake(set(self._waiting))
+                time.sleep(_PAUSE)
 
     def _is_watching(self) -> bool:
         with self._changed:
