@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any, ClassVar, TypeVar
 
@@ -96,13 +95,10 @@ class RabbitMQTransport(EventTransport):
         )
         return SubscriptionStats(waiting=waiting, delayed=None, taken=None)
 
-    async def dead_letters(self, service_name: str) -> AsyncGenerator[RabbitMQDeadLetter]:
-        letters = dead_letters_of(
+    def dead_letters(self, service_name: str) -> AsyncGenerator[RabbitMQDeadLetter]:
+        return dead_letters_of(
             self._sending, service_name, timeout=self._settings.operation_timeout
         )
-        async with contextlib.aclosing(letters):
-            async for letter in letters:
-                yield letter
 
     async def bury(
         self, service_name: str, message: EventMessage, failure: Failure, *, timeout: float
