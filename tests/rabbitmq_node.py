@@ -147,6 +147,21 @@ class RabbitMQNode:
             self._guard.stdin.close()
         self._guard = self._epmd = self._server = None
 
+    def freeze(self) -> None:
+        """Stop the node's process until `thaw()`: it keeps its connections, and says nothing."""
+        assert self._server is not None
+        self._server.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Have the node go on after `freeze()`."""
+        assert self._server is not None
+        self._server.send_signal(signal.SIGCONT)
+
+    @property
+    def version(self) -> str:
+        """Which RabbitMQ it is, by its own word, such as ``"3.10.8"``."""
+        return str(self.api("GET", "overview")["rabbitmq_version"])
+
     # What is in it
 
     def url(self, vhost: str = "/", *, user: str = "guest", password: str = "guest") -> str:
@@ -175,6 +190,29 @@ class RabbitMQNode:
         permissions = {"configure": configure, "write": write, "read": read}
         self.api("PUT", f"users/{_quoted(name)}", {"password": password, "tags": ""})
         self.api("PUT", f"permissions/{_quoted(vhost)}/{_quoted(name)}", permissions)
+
+    def delete_queue(self, vhost: str, name: str) -> None:
+        """Delete a queue with all that is in it; its consumers are told."""
+        self.api("DELETE", f"queues/{_quoted(vhost)}/{_quoted(name)}")
+
+    def wait_for_consumers(self, vhost: str, name: str) -> None:
+        """Wait until a queue exists and is consumed from.
+
+        Raises:
+            NodeFailed: It is not, for a long time.
+        """
+        deadline = time.monotonic() + START_TIMEOUT
+        while not self._consumers(vhost, name):
+            if time.monotonic() > deadline:
+                raise NodeFailed(f"Nobody consumes from {name} in {START_TIMEOUT} s")
+            time.sleep(POLL_INTERVAL)
+
+    def _consumers(self, vhost: str, name: str) -> int:
+        try:
+            queue = self.api("GET", f"queues/{_quoted(vhost)}/{_quoted(name)}")
+        except NodeFailed:
+            return 0
+        return int(queue.get("consumers", 0))
 
     def close_connections(self, vhost: str) -> None:
         """Close, from the broker's side, every connection to `vhost`."""

@@ -8,10 +8,16 @@ from collections.abc import AsyncIterator
 
 
 class TcpProxy:
-    """Forwards bytes both ways until it is told otherwise."""
+    """Forwards bytes both ways until it is told otherwise.
+
+    Attributes:
+        port: Where it listens.
+        bytes_per_second: How fast each connection is, each way; None for as fast as can be.
+    """
 
     def __init__(self, port: int) -> None:
         self.port = 0
+        self.bytes_per_second: int | None = None
         self._target_port = port
         self._open = asyncio.Event()
         self._open.set()
@@ -48,6 +54,8 @@ class TcpProxy:
         with contextlib.suppress(ConnectionError):
             while data := await source.read(65536):
                 await self._open.wait()
+                if self.bytes_per_second is not None:
+                    await asyncio.sleep(len(data) / self.bytes_per_second)
                 sink.write(data)
                 await sink.drain()
         sink.close()

@@ -2,11 +2,37 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Collection, Iterable
-from typing import Self
+from collections.abc import Iterable, Sequence
 
 import attrs
+
+from faults.journal import Entry
+
+# For how long after a fault what it did may still be repaired, in seconds: a client waits for its
+# next try to connect, a broker takes back what a lost worker held.
+REPAIR = 20.0
+
+
+@attrs.frozen
+class Disruption:
+    """A fault, and when it was made.
+
+    Attributes:
+        fault: Its name.
+        start: When it began, in seconds of the machine's monotonic clock.
+        end: When it was over.
+        process: The process that alone it concerned; None where it concerned all.
+    """
+
+    fault: str
+    start: float
+    end: float
+    process: str | None = None
+
+    def explains(self, first: Entry, second: Entry) -> bool:
+        """Whether an event that was handled at `first` may have been handled again for this."""
+        concerned = self.process in (None, first.process, second.process)
+        return concerned and self.start <= second.at and self.end + REPAIR >= first.at
 
 
 @attrs.frozen(kw_only=True)
@@ -14,13 +40,14 @@ class Result:
     """The verdict.
 
     Attributes:
-        fired: How many events `fire_async` returned from.
-        unknown: How many it raised `SendOutcomeUnknown` for.
-        lost: How many of those that were fired no worker handled.
-        unexpected: How many were handled that were neither fired nor unknown.
-        recovered: How many of the unknown were handled.
+        fired: How many events were stored, as far as those who fired them know.
+        unknown: Of how many they do not know it: what firing raised says so, or they were killed.
+        lost: How many of those that were fired were neither handled nor are dead letters.
+        unexpected: How many were handled, or are dead letters, that nobody fired.
+        recovered: How many of the unknown were handled, or are dead letters.
+        dead: How many are dead letters.
         duplicates: How many times an event was handled once more than needed.
-        unexplained: How many of those were not the last that a killed worker had handled.
+        unexplained: How many of those no fault explains.
     """
 
     fired: int
@@ -28,43 +55,9 @@ class Result:
     lost: int
     unexpected: int
     recovered: int
+    dead: int
     duplicates: int
     unexplained: int
-
-    @classmethod
-    def of(
-        cls,
-        *,
-        fired: Collection[str],
-        unknown: Collection[str],
-        handled: Iterable[tuple[int, str]],
-        killed: Iterable[int],
-    ) -> Self:
-        """Compare what producers and workers wrote down.
-
-        Args:
-            fired: Ids of the events that were stored, as far as their producers know.
-            unknown: Ids of those whose outcome they do not know.
-            handled: The process id of a worker and the id of an event, in each worker's order.
-            killed: Process ids of the workers that were killed.
-        """
-        handlers: defaultdict[str, list[int]] = defaultdict(list)
-        last_of: dict[int, str] = {}
-        for pid, event in handled:
-            handlers[event].append(pid)
-            last_of[pid] = event
-        # A worker that is killed may have handled one event whose ack was not stored: its last.
-        explained = sum(1 for pid in killed if len(handlers.get(last_of.get(pid, ""), ())) > 1)
-        duplicates = sum(len(pids) - 1 for pids in handlers.values())
-        return cls(
-            fired=len(fired),
-            unknown=len(unknown),
-            lost=len(set(fired) - handlers.keys()),
-            unexpected=len(handlers.keys() - set(fired) - set(unknown)),
-            recovered=len(set(unknown) & handlers.keys()),
-            duplicates=duplicates,
-            unexplained=max(duplicates - explained, 0),
-        )
 
     @property
     def kept_the_promise(self) -> bool:
@@ -73,3 +66,55 @@ class Result:
 
     def __str__(self) -> str:
         return ", ".join(f"{name} {count:,}" for name, count in attrs.asdict(self).items())
+
+
+class Ledger:
+    """Adds up what processes wrote down: `firing`, then `fired`, `refused` or nothing, by those who
+    fire; `handled`, by those who handle.
+    """
+
+    def __init__(self) -> None:
+        self.fired: set[str] = set()
+        self.handled: dict[str, Entry] = {}
+        self._unsettled: set[str] = set()
+        self._repeats: list[tuple[Entry, Entry]] = []
+
+    def add(self, entries: Iterable[Entry]) -> None:
+        """Take in what was written, in any order of processes, but in each one's own order."""
+        for entry in entries:
+            if entry.what == "firing":
+                self._unsettled.add(entry.event_id)
+            elif entry.what in ("fired", "refused"):
+                self._unsettled.discard(entry.event_id)
+                if entry.what == "fired":
+                    self.fired.add(entry.event_id)
+            elif entry.event_id in self.handled:
+                self._repeats.append((self.handled[entry.event_id], entry))
+            else:
+                self.handled[entry.event_id] = entry
+
+    def missing(self, dead: Iterable[str] = ()) -> set[str]:
+        """Return the ids of what was fired and neither handled nor is among the dead letters."""
+        return self.fired - self.handled.keys() - set(dead)
+
+    def result(self, *, dead: Iterable[str], disruptions: Sequence[Disruption]) -> Result:
+        """Return the verdict, given the ids of all dead letters and all that was disrupted."""
+        dead = set(dead)
+        kept = self.handled.keys() | dead
+        return Result(
+            fired=len(self.fired),
+            unknown=len(self._unsettled),
+            lost=len(self.missing(dead)),
+            unexpected=len(kept - self.fired - self._unsettled),
+            recovered=len(kept & self._unsettled),
+            dead=len(dead),
+            duplicates=len(self._repeats),
+            unexplained=sum(
+                not any(disruption.explains(*sorted(pair, key=_time)) for disruption in disruptions)
+                for pair in self._repeats
+            ),
+        )
+
+
+def _time(entry: Entry) -> float:
+    return entry.at

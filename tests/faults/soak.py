@@ -5,25 +5,29 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import random
 import signal
 import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import attrs
+
 import lightbus
-from faults.checker import Result
-from lightbus import Api, Bus, Event
-from lightbus.exceptions import SendOutcomeUnknown, TransportError
+from faults.checker import Disruption, Ledger, Result
+from faults.journal import NAME_VARIABLE, Reader
+from lightbus.dead_letters import DeadLetters, Filter
+from lightbus.exceptions import TransportError
 from rabbitmq_node import RabbitMQNode
 from tcp_proxy import TcpProxy
 
 WORKERS = 4
-IN_FLIGHT = 50
+PRODUCERS = 2
 
 # How long nothing may be handled, in seconds, before what is missing counts as lost.
 PATIENCE = 90.0
@@ -31,142 +35,222 @@ PATIENCE = 90.0
 # For how long faults are still made when all is fired and not all is handled, in seconds.
 MORE_FAULTS = 30.0
 
-BUS = """
-import os
-import lightbus
+# How far, in seconds, the wall clocks of processes are apart at most.
+CLOCK_SKEW = 86_400
 
-bus = lightbus.create()
-# One write of one line is never mixed with another, nor half done where the process is killed.
-journal = os.open(f"handled-{os.getpid()}", os.O_CREAT | os.O_APPEND | os.O_WRONLY)
-
-
-async def handle(event):
-    os.write(journal, f"{event.id}\\n".encode())
-
-
-bus.soak.happened.listen(handle, listener_name="soak")
-"""
+# Debian's package libfaketime. It also needs a little shared memory for each process.
+CLOCK_LIBRARY = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
+SHARED_MEMORY = Path("/dev/shm")
 
 Fault = Callable[["Soak"], Coroutine[Any, Any, None]]
 
 
-class SoakApi(Api):
-    happened = Event(parameters=("number",))
+@attrs.frozen(kw_only=True)
+class Plan:
+    """What a run is to do.
 
-    class Meta:
-        name = "soak"
+    Attributes:
+        events: How many events are fired.
+        rate: How many a second; 0 is for as many as can be.
+        faults: What happens meanwhile, one at a time.
+        every: How often, in seconds, more or less.
+        seed: Decides which and when.
+        skews_clocks: Whether each process is given a wall clock that is wrong.
+    """
+
+    events: int
+    rate: float
+    faults: Sequence[Fault]
+    every: float
+    seed: int
+    skews_clocks: bool
+
+
+class Service:
+    """One process of a run."""
+
+    def __init__(self, folder: Path, name: str, arguments: Sequence[str], *, skew: int) -> None:
+        self.name = name
+        tests = Path(__file__).parent.parent
+        clock = {}
+        if skew:
+            clock = {
+                "LD_PRELOAD": str(CLOCK_LIBRARY),
+                "FAKETIME": f"{skew:+d}s",
+                "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+            }
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", *arguments],
+            cwd=folder,
+            env={**os.environ, "PYTHONPATH": str(tests), NAME_VARIABLE: name, **clock},
+        )
+
+    @property
+    def has_ended(self) -> bool:
+        return self.process.poll() is not None
+
+    def kill(self) -> None:
+        """End it as a crash would."""
+        self.process.kill()
+        self.process.wait()
+        for left in SHARED_MEMORY.glob(f"*faketime*_{self.process.pid}"):
+            left.unlink(missing_ok=True)
 
 
 class Soak:
-    """One run, in a folder of its own.
+    """One run.
 
     Args:
-        folder: Where the workers keep what they need.
+        folder: Where its processes keep what they need.
         transport: What the configuration says below ``event_transport``.
-        events: How many events are fired.
-        faults: What happens meanwhile, one of them at a time.
-        every: How often, in seconds, more or less.
-        seed: Decides which and when.
-        rate: How many events are fired a second; as many as can be, by default.
+        plan: What it is to do.
         node: The RabbitMQ behind the transport, for faults that concern it.
         proxy: The way to it, likewise.
+
+    Attributes:
+        made: How often each fault was made.
     """
 
     def __init__(
         self,
         folder: Path,
         transport: dict[str, Any],
+        plan: Plan,
         *,
-        events: int,
-        faults: Sequence[Fault],
-        every: float,
-        seed: int,
-        rate: float | None = None,
         node: RabbitMQNode | None = None,
         proxy: TcpProxy | None = None,
     ) -> None:
-        self.node = node
-        self.proxy = proxy
         self.made: Counter[str] = Counter()
         self._folder = folder
-        self._events = events
-        self._faults = faults
-        self._every = every
-        self._random = random.Random(seed)
-        self._rate = rate
-        self._workers: list[subprocess.Popen[bytes]] = []
-        self._killed: list[int] = []
-        self._fired: set[str] = set()
-        self._unknown: set[str] = set()
+        self._plan = plan
+        self._node = node
+        self._proxy = proxy
+        self._random = random.Random(plan.seed)
+        self._workers: list[Service] = []
+        self._producers: list[Service] = []
+        self._started = 0
+        self._to_fire: dict[str, int] = {}
+        self._begun: Counter[str] = Counter()
+        self._reader = Reader(folder)
+        self._ledger = Ledger()
+        self._disruptions: list[Disruption] = []
         default = {
             "event_transport": transport,
             # An event that was with two workers when they were lost waits for so long.
             "acknowledgement_timeout": 5,
             "max_attempts": 1000,
+            "retry": {"first": 0.2, "longest": 2},
         }
         self._config = {"service_name": "soak", "apis": {"default": default}}
 
-    async def run(self) -> Result:
-        """Fire, handle and make faults, until every event was handled."""
-        (self._folder / "bus.py").write_text(BUS)
-        (self._folder / "lightbus.json").write_text(json.dumps(self._config))
-        bus = lightbus.create(self._config)
-        bus.client.register_api(SoakApi)
-        bus.soak.happened.listen(lambda number: None, listener_name="soak")
-        self._workers = [self._start_worker() for _ in range(WORKERS)]
-        making_faults = asyncio.create_task(self._make_faults())
-        try:
-            await self._fire(bus)
-            await self._until_handled(at_most=MORE_FAULTS)
-            making_faults.cancel()
-            await asyncio.wait({making_faults})
-            await self._until_handled()
-        finally:
-            making_faults.cancel()
-            await asyncio.wait({making_faults})
-            await bus.client.close_async()
-            for worker in self._workers:
-                worker.send_signal(signal.SIGTERM)
-            for worker in self._workers:
-                await asyncio.to_thread(worker.wait, PATIENCE)
-        if not making_faults.cancelled():
-            making_faults.result()
-        return Result.of(
-            fired=self._fired,
-            unknown=self._unknown,
-            handled=self._handled(),
-            killed=self._killed,
-        )
+    @property
+    def node(self) -> RabbitMQNode:
+        assert self._node is not None
+        return self._node
 
-    async def kill_worker(self) -> None:
-        """Kill a worker, and start another in its place."""
+    @property
+    def proxy(self) -> TcpProxy:
+        assert self._proxy is not None
+        return self._proxy
+
+    async def run(self) -> Result:
+        """Fire, handle and make faults, until every event was handled or is a dead letter."""
+        (self._folder / "lightbus.json").write_text(json.dumps(self._config))
+        try:
+            self._workers = [self._start_worker() for _ in range(WORKERS)]
+            each = self._plan.events // PRODUCERS
+            counts = [each] * (PRODUCERS - 1) + [self._plan.events - each * (PRODUCERS - 1)]
+            self._producers = [self._start_producer(count) for count in counts]
+            async with self._making_faults():
+                await self._until_fired()
+                await self._until_settled(at_most=MORE_FAULTS)
+            dead = await self._until_settled()
+        finally:
+            for service in [*self._producers, *self._workers]:
+                service.process.send_signal(signal.SIGTERM)
+            for service in [*self._producers, *self._workers]:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    await asyncio.to_thread(service.process.wait, PATIENCE)
+                service.kill()
+        self._read()
+        return self._ledger.result(dead=dead, disruptions=self._disruptions)
+
+    # What faults use
+
+    def any_worker(self) -> Service:
+        """Return one of the workers."""
+        return self._random.choice(self._workers)
+
+    def replace_worker(self) -> str:
+        """Kill a worker and start another; return the name of the one that was killed."""
         # One is never killed, so that there is progress.
         place = self._random.randrange(1, WORKERS)
-        worker = self._workers[place]
-        worker.kill()
-        worker.wait()
-        self._killed.append(worker.pid)
+        killed = self._workers[place]
+        killed.kill()
         self._workers[place] = self._start_worker()
+        return killed.name
 
-    async def freeze_worker(self, seconds: float) -> None:
-        """Stop a worker's process for a while."""
-        worker = self._random.choice(self._workers)
-        worker.send_signal(signal.SIGSTOP)
+    def replace_producer(self) -> None:
+        """Kill a process that fires, and have another one fire the rest."""
+        place = self._random.randrange(PRODUCERS)
+        killed = self._producers[place]
+        killed.kill()
+        self._read()
+        rest = self._to_fire[killed.name] - self._begun[killed.name]
+        self._producers[place] = self._start_producer(rest)
+
+    @contextlib.asynccontextmanager
+    async def everything_settled(self) -> AsyncIterator[bool]:
+        """Have nothing fired while the block runs; give whether all that was fired is settled."""
+        self._signal_producers(signal.SIGUSR1)
         try:
-            await asyncio.sleep(seconds)
+            yield not self._ledger.missing(await self._until_settled(at_most=30))
         finally:
-            worker.send_signal(signal.SIGCONT)
+            self._signal_producers(signal.SIGUSR2)
 
-    def _start_worker(self) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(
-            [sys.executable, "-m", "lightbus.cli", "run", "--log-level", "critical"],
-            cwd=self._folder,
+    def note(self, fault: str, start: float, process: str | None = None) -> None:
+        """Note that `fault` was made, and is over now."""
+        self._disruptions.append(Disruption(fault, start, time.monotonic(), process))
+
+    # How it is run
+
+    def _start_worker(self) -> Service:
+        return self._start(
+            "worker", ["lightbus.cli", "run", "-b", "faults.service", "--log-level", "critical"]
         )
 
+    def _start_producer(self, count: int) -> Service:
+        rate = self._plan.rate / PRODUCERS
+        service = self._start("producer", ["faults.producer", str(count), str(rate)])
+        self._to_fire[service.name] = count
+        return service
+
+    def _start(self, role: str, arguments: Sequence[str]) -> Service:
+        self._started += 1
+        skew = 0
+        if self._plan.skews_clocks:
+            skew = self._random.randint(-CLOCK_SKEW, CLOCK_SKEW)
+        return Service(self._folder, f"{role}-{self._started}", arguments, skew=skew)
+
+    def _signal_producers(self, number: signal.Signals) -> None:
+        for producer in self._producers:
+            if not producer.has_ended:
+                producer.process.send_signal(number)
+
+    @contextlib.asynccontextmanager
+    async def _making_faults(self) -> AsyncIterator[None]:
+        making = asyncio.create_task(self._make_faults())
+        try:
+            yield
+        finally:
+            making.cancel()
+            await asyncio.wait({making})
+        if not making.cancelled():
+            making.result()
+
     async def _make_faults(self) -> None:
-        while self._faults:
-            await asyncio.sleep(self._random.uniform(0.5, 1.5) * self._every)
-            fault = self._random.choice(self._faults)
+        for fault in self._next_faults():
+            await asyncio.sleep(self._random.uniform(0.5, 1.5) * self._plan.every)
             self.made[fault.__name__] += 1
             making = asyncio.create_task(fault(self))
             try:
@@ -176,103 +260,49 @@ class Soak:
                 await asyncio.wait({making})
                 raise
 
-    async def _fire(self, bus: Bus) -> None:
-        numbers = iter(range(self._events))
-        pause = IN_FLIGHT / self._rate if self._rate else 0
+    def _next_faults(self) -> Iterator[Fault]:
+        """Yield faults for ever, in random order, and each as often as the others."""
+        while self._plan.faults:
+            yield from self._random.sample(self._plan.faults, len(self._plan.faults))
 
-        async def fire_some() -> None:
-            for number in numbers:
-                started = time.monotonic()
-                message = bus.client.message("soak", "happened", {"number": number})
-                try:
-                    await bus.client.fire_async(message)
-                    self._fired.add(message.id)
-                except SendOutcomeUnknown:
-                    self._unknown.add(message.id)
-                except TransportError:
-                    pass  # it was not sent
-                await asyncio.sleep(max(pause - (time.monotonic() - started), 0))
+    async def _until_fired(self) -> None:
+        while not all(producer.has_ended for producer in self._producers):
+            self._read()
+            await asyncio.sleep(0.5)
+        failed = [producer for producer in self._producers if producer.process.returncode]
+        if failed:
+            raise AssertionError(f"{failed[0].name} ended with {failed[0].process.returncode}")
 
-        await asyncio.gather(*(fire_some() for _ in range(IN_FLIGHT)))
-
-    async def _until_handled(self, *, at_most: float = float("inf")) -> None:
-        handled, started = 0, time.monotonic()
+    async def _until_settled(self, *, at_most: float = float("inf")) -> set[str]:
+        """Wait until nothing is missing, or does not get less; return the ids of dead letters."""
+        missing, started = -1, time.monotonic()
         last_news = started
-        while len(found := {event for _, event in self._handled()} & self._fired) < len(
-            self._fired
-        ):
-            if len(found) > handled:
-                handled, last_news = len(found), time.monotonic()
+        dead: set[str] = set()
+        while True:
+            self._read()
+            if 0 < len(self._ledger.missing(dead)) < self._plan.events / 100:
+                dead = await self._dead() or dead
+            found = len(self._ledger.missing(dead))
             now = time.monotonic()
-            if now - last_news > PATIENCE or now - started > at_most:
-                return
+            if found != missing:
+                missing, last_news = found, now
+            if not missing or now - last_news > PATIENCE or now - started > at_most:
+                return dead
             await asyncio.sleep(0.5)
 
-    def _handled(self) -> Iterator[tuple[int, str]]:
-        for file in self._folder.glob("handled-*"):
-            pid = int(file.name.removeprefix("handled-"))
-            for line in file.read_text().splitlines():
-                yield pid, line
+    async def _dead(self) -> set[str]:
+        """Return the ids of the dead letters; none where the broker does not answer."""
+        client = lightbus.create(self._config).client
+        try:
+            letters = DeadLetters(client).matching(Filter())
+            async with contextlib.aclosing(letters):
+                return {letter.message.id async for letter in letters}
+        except TransportError:
+            return set()
+        finally:
+            await client.close_async()
 
-
-# Faults
-
-
-async def kill_worker(soak: Soak) -> None:
-    await soak.kill_worker()
-
-
-async def freeze_worker(soak: Soak) -> None:
-    await soak.freeze_worker(2)
-
-
-async def cut_link(soak: Soak) -> None:
-    assert soak.proxy is not None
-    soak.proxy.cut()
-
-
-async def silence_link(soak: Soak) -> None:
-    assert soak.proxy is not None
-    soak.proxy.silence()
-    try:
-        await asyncio.sleep(3)
-    finally:
-        soak.proxy.resume()
-
-
-async def close_connections(soak: Soak) -> None:
-    assert soak.node is not None
-    with contextlib.suppress(OSError):  # one that has gone by itself meanwhile
-        await asyncio.to_thread(soak.node.close_connections, "/")
-
-
-async def restart_broker(soak: Soak) -> None:
-    assert soak.node is not None
-    await asyncio.to_thread(soak.node.stop)
-    await asyncio.to_thread(soak.node.start)
-
-
-async def kill_broker(soak: Soak) -> None:
-    assert soak.node is not None
-    await asyncio.to_thread(soak.node.kill)
-    await asyncio.to_thread(soak.node.start)
-
-
-async def alarm_broker(soak: Soak) -> None:
-    assert soak.node is not None
-    await asyncio.to_thread(soak.node.ctl, "set_vm_memory_high_watermark", "0.00000001")
-    await asyncio.sleep(2)
-    await asyncio.to_thread(soak.node.ctl, "set_vm_memory_high_watermark", "0.4")
-
-
-ON_RABBITMQ: Sequence[Fault] = (
-    kill_worker,
-    freeze_worker,
-    cut_link,
-    silence_link,
-    close_connections,
-    restart_broker,
-    kill_broker,
-    alarm_broker,
-)
-ON_SQLITE: Sequence[Fault] = (kill_worker,)
+    def _read(self) -> None:
+        news = list(self._reader.news())
+        self._begun.update(entry.process for entry in news if entry.what == "firing")
+        self._ledger.add(news)

@@ -1,0 +1,161 @@
+"""The faults that a run makes. Each mends what it broke, and notes when it was made."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import time
+from collections.abc import Mapping, Sequence
+
+from faults.soak import Fault, Soak
+from rabbitmq_node import NEW_QUEUES_ARE_SAVED_AFTER, NodeFailed
+
+QUEUE = "lightbus:soak:soak:soak"
+
+# Bytes a second. What is fired and handled takes more.
+SLOW = 50_000
+
+
+async def kill_worker(soak: Soak) -> None:
+    start = time.monotonic()
+    killed = soak.replace_worker()
+    soak.note("kill_worker", start, killed)
+
+
+async def freeze_worker(soak: Soak) -> None:
+    start, worker = time.monotonic(), soak.any_worker()
+    worker.process.send_signal(signal.SIGSTOP)
+    try:
+        await asyncio.sleep(6)  # longer than heartbeats, or leases, wait
+    finally:
+        worker.process.send_signal(signal.SIGCONT)
+        soak.note("freeze_worker", start, worker.name)
+
+
+async def kill_producer(soak: Soak) -> None:
+    soak.replace_producer()
+
+
+async def cut_link(soak: Soak) -> None:
+    start = time.monotonic()
+    soak.proxy.cut()
+    soak.note("cut_link", start)
+
+
+async def silence_link(soak: Soak) -> None:
+    start = time.monotonic()
+    soak.proxy.silence()
+    try:
+        await asyncio.sleep(6)
+    finally:
+        soak.proxy.resume()
+        soak.note("silence_link", start)
+
+
+async def slow_link(soak: Soak) -> None:
+    start = time.monotonic()
+    soak.proxy.bytes_per_second = SLOW
+    try:
+        await asyncio.sleep(4)
+    finally:
+        soak.proxy.bytes_per_second = None
+        soak.note("slow_link", start)
+
+
+async def close_connections(soak: Soak) -> None:
+    start = time.monotonic()
+    with contextlib.suppress(NodeFailed):  # one that has gone by itself meanwhile
+        await asyncio.to_thread(soak.node.close_connections, "/")
+    soak.note("close_connections", start)
+
+
+async def close_channel(soak: Soak) -> None:
+    start, worker = time.monotonic(), soak.any_worker()
+    worker.process.send_signal(signal.SIGUSR1)
+    soak.note("close_channel", start, worker.name)
+
+
+async def delete_queue(soak: Soak) -> None:
+    """Delete the queue that all consume from, which takes what is in it along, when that is
+    nothing.
+    """
+    start = time.monotonic()
+    async with soak.everything_settled() as is_empty:
+        if not is_empty:
+            return
+        await asyncio.to_thread(soak.node.delete_queue, "/", QUEUE)
+        # Until it is there again, events are confirmed that nobody listens for.
+        await asyncio.to_thread(soak.node.wait_for_consumers, "/", QUEUE)
+        await asyncio.sleep(NEW_QUEUES_ARE_SAVED_AFTER)
+    soak.note("delete_queue", start)
+
+
+async def restart_broker(soak: Soak) -> None:
+    start = time.monotonic()
+    await asyncio.to_thread(soak.node.stop)
+    await asyncio.to_thread(soak.node.start)
+    soak.note("restart_broker", start)
+
+
+async def restart_broker_slowly(soak: Soak) -> None:
+    start = time.monotonic()
+    await asyncio.to_thread(soak.node.stop)
+    await asyncio.sleep(8)
+    await asyncio.to_thread(soak.node.start)
+    soak.note("restart_broker_slowly", start)
+
+
+async def kill_broker(soak: Soak) -> None:
+    start = time.monotonic()
+    await asyncio.to_thread(soak.node.kill)
+    await asyncio.to_thread(soak.node.start)
+    soak.note("kill_broker", start)
+
+
+async def freeze_broker(soak: Soak) -> None:
+    start = time.monotonic()
+    soak.node.freeze()
+    try:
+        await asyncio.sleep(6)
+    finally:
+        soak.node.thaw()
+        soak.note("freeze_broker", start)
+
+
+async def fill_memory(soak: Soak) -> None:
+    await _with_alarm(soak, "set_vm_memory_high_watermark", "0.00000001", "0.4")
+
+
+async def fill_disk(soak: Soak) -> None:
+    await _with_alarm(soak, "set_disk_free_limit", "1000000GB", "50MB")
+
+
+async def _with_alarm(soak: Soak, command: str, low: str, normal: str) -> None:
+    await asyncio.to_thread(soak.node.ctl, command, low)
+    try:
+        await asyncio.sleep(2)
+    finally:
+        await asyncio.to_thread(soak.node.ctl, command, normal)
+
+
+ON: Mapping[str, Sequence[Fault]] = {
+    "sqlite": (kill_worker, kill_producer, freeze_worker),
+    "rabbitmq": (
+        kill_worker,
+        freeze_worker,
+        kill_producer,
+        cut_link,
+        silence_link,
+        slow_link,
+        close_connections,
+        close_channel,
+        delete_queue,
+        restart_broker,
+        restart_broker_slowly,
+        kill_broker,
+        freeze_broker,
+        fill_memory,
+        fill_disk,
+    ),
+}
