@@ -19,17 +19,24 @@ class TcpProxy:
         self.port = 0
         self.bytes_per_second: int | None = None
         self._target_port = port
-        self._open = asyncio.Event()
-        self._open.set()
+        self._requests = asyncio.Event()
+        self._answers = asyncio.Event()
+        self.resume()
         self._links: dict[asyncio.Task[None], tuple[asyncio.StreamWriter, ...]] = {}
 
     def silence(self) -> None:
         """Forward nothing more, and keep the connections: a half-open link."""
-        self._open.clear()
+        self._requests.clear()
+        self._answers.clear()
+
+    def silence_answers(self) -> None:
+        """Forward nothing more of what the broker says."""
+        self._answers.clear()
 
     def resume(self) -> None:
         """Forward again, what came meanwhile too."""
-        self._open.set()
+        self._requests.set()
+        self._answers.set()
 
     def cut(self) -> None:
         """Reset every connection."""
@@ -45,15 +52,20 @@ class TcpProxy:
             writer.transport.abort()  # as the broker that is away would
             return
         their_reader, their_writer = theirs
-        for source, sink in ((reader, their_writer), (their_reader, writer)):
-            task = asyncio.create_task(self._forward(source, sink))
+        for source, sink, gate in (
+            (reader, their_writer, self._requests),
+            (their_reader, writer, self._answers),
+        ):
+            task = asyncio.create_task(self._forward(source, sink, gate))
             self._links[task] = (writer, their_writer)
             task.add_done_callback(self._links.pop)
 
-    async def _forward(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+    async def _forward(
+        self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, gate: asyncio.Event
+    ) -> None:
         with contextlib.suppress(ConnectionError):
             while data := await source.read(65536):
-                await self._open.wait()
+                await gate.wait()
                 if self.bytes_per_second is not None:
                     await asyncio.sleep(len(data) / self.bytes_per_second)
                 sink.write(data)
