@@ -9,8 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from aiormq.abc import DeliveredMessage
 
 from lightbus import Bus, OnError, Worker
+from rabbitmq_node import RabbitMQNode
 from rabbitmq_support import Broker, MakeBus, Seen
 
 QUEUE = "lightbus:shop:welcome:auth"
@@ -86,6 +88,42 @@ async def test_what_listeners_gave_up_is_listed_and_replayed_to_them_alone(
     await broker.wait_for_count(DEAD, 0)
     await broker.wait_for_count(QUEUE, 20)
     assert await broker.count(OTHER_QUEUE) == 0
+
+
+async def test_a_listener_whose_dead_letter_is_not_taken_pauses_and_says_so(
+    make_bus: MakeBus,
+    broker: Broker,
+    rabbitmq_node: RabbitMQNode,
+    rabbitmq_vhost: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    full = {"max-length": 1, "overflow": "reject-publish"}
+    policy = {"pattern": DEAD, "definition": full, "apply-to": "queues"}
+    rabbitmq_node.api("PUT", f"policies/{rabbitmq_vhost}/full", policy)
+    bus = make_bus(transport={"operation_timeout": 0.5})
+    seen = Seen[str]()
+
+    async def fail(username: str) -> None:
+        await seen.add(username)
+        raise ValueError
+
+    bus.auth.user_created.listen(
+        fail, listener_name="welcome", on_error=OnError.ACKNOWLEDGE_AND_LOG
+    )
+    async with Worker(bus):
+        # How many letters more than one the queue takes depends on when it notices that it is full.
+        for number in range(10):
+            await bus.auth.user_created.fire_async(username=f"u{number}", email="e")
+        async with asyncio.timeout(20):
+            while "A listener is paused" not in caplog.text:  # noqa: ASYNC110 - no one tells
+                await asyncio.sleep(0.05)
+        assert len(seen.items) < 10
+
+        letters = asyncio.Queue[DeliveredMessage]()
+        await broker.channel.basic_consume(DEAD, letters.put, no_ack=True)
+        taken = [str((await letters.get()).header.properties.message_id) for _ in range(10)]
+    assert len(set(taken)) == 10
+    assert seen.items == [f"u{number}" for number in range(10)]
 
 
 async def test_an_event_that_fails_again_while_it_is_replayed_does_not_come_round_for_ever(

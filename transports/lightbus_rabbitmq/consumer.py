@@ -63,7 +63,7 @@ class RabbitMQStream(DeliveryStream):
             TopologyMismatch: The broker holds an object with other settings.
             TransportRefused: The broker's permissions do not allow it.
         """
-        await self._consume_again(self._prefetch)
+        await self._consume_again()
         self._keeper = asyncio.create_task(self._keep())
 
     def __aiter__(self) -> Self:
@@ -154,13 +154,11 @@ class RabbitMQStream(DeliveryStream):
         _log.warning("A listener lost its consumer; restoring it.", **self._fields())
         if self._channel is not None:
             await _close_quietly(self._channel, self._settings.operation_timeout)
-        # What ended the connection may be the next event, whose properties the driver can not read.
-        # Taken alone, it is the only one that the broker counts as returned.
-        await self._consume_again(1)
+        await self._consume_again()
         _log.info("A listener's consumer is restored.", **self._fields())
 
     async def _take_more(self, channel: aiormq.abc.AbstractChannel) -> None:
-        """Replace a consumer of one event at a time, now that it has received one."""
+        """Replace a consumer of one event at a time, now that it has received a harmless one."""
         careful = self._consumer_tag
         try:
             await self._start_consumer(channel, self._prefetch)
@@ -168,10 +166,10 @@ class RabbitMQStream(DeliveryStream):
         except ConnectionLost:
             self._note_lost(channel)
 
-    async def _consume_again(self, prefetch: int) -> None:
+    async def _consume_again(self) -> None:
         for wait in growing_waits():
             try:
-                await self._consume(prefetch)
+                await self._consume()
                 return
             except ConnectionLost as error:
                 _log.warning(
@@ -182,7 +180,13 @@ class RabbitMQStream(DeliveryStream):
                 )
                 await asyncio.sleep(wait)
 
-    async def _consume(self, prefetch: int) -> None:
+    async def _consume(self) -> None:
+        """Declare the subscription, and consume one event at a time.
+
+        The next event may be what ended another worker, or a connection, because the driver can not
+        read its properties. Taken alone, it is the only one that the broker counts as returned,
+        and what was returned with it before does not share its fate again.
+        """
         await topology.ensure_subscription(
             self._link, self._subscription, timeout=self._settings.operation_timeout
         )
@@ -192,7 +196,7 @@ class RabbitMQStream(DeliveryStream):
         self._channel = channel
         self._is_lost = False
         self._changed.clear()
-        await self._start_consumer(channel, prefetch)
+        await self._start_consumer(channel, 1)
 
     def _note_lost(self, channel: aiormq.abc.AbstractChannel) -> None:
         if channel is self._channel:
@@ -227,10 +231,9 @@ class RabbitMQStream(DeliveryStream):
         self, channel: aiormq.abc.AbstractChannel
     ) -> Callable[[DeliveredMessage], Coroutine[Any, Any, None]]:
         async def receive(delivered: DeliveredMessage) -> None:
-            self._received.put_nowait(
-                RabbitMQDelivery(delivered, channel, self._publisher, self._subscription)
-            )
-            if self._is_careful:
+            delivery = RabbitMQDelivery(delivered, channel, self._publisher, self._subscription)
+            self._received.put_nowait(delivery)
+            if self._is_careful and delivery.returns == 0:
                 self._changed.set()
 
         return receive
