@@ -136,6 +136,24 @@ async def test_what_was_not_begun_goes_back_when_the_worker_stops(
     assert (await broker.get(QUEUE)).body == b'{"username":"u1","email":"e"}'
 
 
+async def test_a_worker_that_stops_for_its_first_event_still_settles_it(
+    make_bus: MakeBus, broker: Broker
+) -> None:
+    bus = make_bus()
+
+    async def fail(username: str) -> None:
+        raise LookupError
+
+    bus.auth.user_created.listen(fail, listener_name="welcome")
+    for _ in range(5):
+        await bus.auth.user_created.fire_async(username="ada", email="e")
+        # Just when it stops, the listener begins to take more than one event at a time.
+        with pytest.raises(LookupError):
+            await Worker(bus).run()
+
+        assert await broker.count(QUEUE) == 0
+
+
 async def test_a_bus_whose_worker_ran_many_times_holds_on_to_nothing(make_bus: MakeBus) -> None:
     bus = make_bus()
     bus.auth.user_created.listen(lambda username: None, listener_name="welcome")

@@ -55,6 +55,7 @@ class RabbitMQStream(DeliveryStream):
         self._stopping = Once(self._stop)
         self._closing = Once(self._close)
         self._keeper: asyncio.Task[None] | None = None
+        self._taking_more: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Declare the subscription and start to consume.
@@ -124,6 +125,8 @@ class RabbitMQStream(DeliveryStream):
         if self._keeper is not None:
             self._keeper.cancel()
             await asyncio.wait({self._keeper})
+        if self._taking_more is not None:
+            await asyncio.gather(self._taking_more, return_exceptions=True)
 
     async def _cancel_consumer(self, tag: str) -> None:
         channel = self._channel
@@ -146,7 +149,10 @@ class RabbitMQStream(DeliveryStream):
                 if self._is_lost:
                     await self._restore()
                 elif self._is_careful and self._channel is not None:
-                    await self._take_more(self._channel)
+                    # Cancelled halfway, the driver would close the channel, and with it give back
+                    # what is being handled.
+                    self._taking_more = asyncio.create_task(self._take_more(self._channel))
+                    await asyncio.shield(self._taking_more)
         except TransportError as error:
             self._end(error)
 
