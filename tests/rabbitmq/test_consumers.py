@@ -142,12 +142,14 @@ async def test_a_worker_that_stops_for_its_first_event_still_settles_it(
     bus = make_bus()
 
     async def fail(username: str) -> None:
+        for _ in range(int(username)):
+            await asyncio.sleep(0)
         raise LookupError
 
     bus.auth.user_created.listen(fail, listener_name="welcome")
-    for _ in range(5):
-        await bus.auth.user_created.fire_async(username="ada", email="e")
-        # Just when it stops, the listener begins to take more than one event at a time.
+    # It stops as it begins to take more than one event at a time: at one step of that or another.
+    for steps in range(0, 40, 3):
+        await bus.auth.user_created.fire_async(username=str(steps), email="e")
         with pytest.raises(LookupError):
             await Worker(bus).run()
 
