@@ -140,6 +140,7 @@ def test_a_node_ends_with_the_test_run_that_started_it(tmp_path: Path) -> None:
 def test_a_missing_rabbitmq_is_an_error_that_says_how_to_install_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.delenv("RABBITMQ_ROOT", raising=False)
     monkeypatch.setenv("RABBITMQ_SERVER", str(tmp_path / "not-there"))
     with pytest.raises(NodeFailed, match="apt-get install rabbitmq-server"):
         RabbitMQNode(tmp_path).start()
@@ -151,6 +152,7 @@ def test_a_node_that_cannot_start_shows_the_end_of_its_log(
     server = tmp_path / "rabbitmq-server"
     server.write_text("#!/bin/sh\necho the disk is on fire\nexit 3\n")
     server.chmod(0o755)
+    monkeypatch.delenv("RABBITMQ_ROOT", raising=False)
     monkeypatch.setenv("RABBITMQ_SERVER", str(server))
     with pytest.raises(NodeFailed, match=r"ended with 3.*(?s:.)*the disk is on fire"):
         RabbitMQNode(tmp_path / "node").start()

@@ -19,6 +19,7 @@ from lightbus.exceptions import (
     TransportUnavailable,
 )
 from rabbitmq_node import RabbitMQNode
+from rabbitmq_server import RabbitMQServer
 from rabbitmq_support import Broker, MakeBus, Seen
 from tcp_proxy import running_proxy
 
@@ -72,9 +73,9 @@ SMALL = {"pattern": ".*", "definition": {"max-length": 1}, "apply-to": "queues"}
 
 
 async def test_a_queue_that_stays_full_refuses_and_firing_says_so(
-    make_bus: MakeBus, rabbitmq_node: RabbitMQNode, rabbitmq_vhost: str
+    make_bus: MakeBus, rabbitmq_server: RabbitMQServer, rabbitmq_vhost: str
 ) -> None:
-    rabbitmq_node.api("PUT", f"policies/{rabbitmq_vhost}/small", SMALL)
+    rabbitmq_server.api("PUT", f"policies/{rabbitmq_vhost}/small", SMALL)
     bus = make_bus(fire_timeout=2)
     bus.auth.user_created.listen(lambda username: None, listener_name="welcome")
 
@@ -87,9 +88,9 @@ async def test_a_queue_that_stays_full_refuses_and_firing_says_so(
 
 
 async def test_firing_waits_for_room_in_a_full_queue(
-    make_bus: MakeBus, rabbitmq_node: RabbitMQNode, rabbitmq_vhost: str
+    make_bus: MakeBus, rabbitmq_server: RabbitMQServer, rabbitmq_vhost: str
 ) -> None:
-    rabbitmq_node.api("PUT", f"policies/{rabbitmq_vhost}/small", SMALL)
+    rabbitmq_server.api("PUT", f"policies/{rabbitmq_vhost}/small", SMALL)
     filling, waiting = make_bus(fire_timeout=2), make_bus(fire_timeout=20)
     seen = Seen[str]()
     for bus in filling, waiting:
@@ -124,9 +125,9 @@ async def test_a_broker_that_is_not_there_is_named_with_the_reason(make_bus: Mak
 
 
 async def test_a_wrong_password_is_refused_at_once_and_not_shown(
-    make_bus: MakeBus, rabbitmq_node: RabbitMQNode, rabbitmq_vhost: str
+    make_bus: MakeBus, rabbitmq_server: RabbitMQServer, rabbitmq_vhost: str
 ) -> None:
-    bus = make_bus(url=rabbitmq_node.url(rabbitmq_vhost, password="hunter2"))
+    bus = make_bus(url=rabbitmq_server.url(rabbitmq_vhost, password="hunter2"))
 
     with pytest.raises(TransportRefused) as raised:
         async with asyncio.timeout(5):
@@ -137,9 +138,9 @@ async def test_a_wrong_password_is_refused_at_once_and_not_shown(
 
 
 async def test_a_virtual_host_that_does_not_exist_is_refused_at_once(
-    make_bus: MakeBus, rabbitmq_node: RabbitMQNode
+    make_bus: MakeBus, rabbitmq_server: RabbitMQServer
 ) -> None:
-    bus = make_bus(url=rabbitmq_node.url("nowhere"))
+    bus = make_bus(url=rabbitmq_server.url("nowhere"))
 
     with pytest.raises(TransportRefused, match="nowhere"):
         async with asyncio.timeout(5):
