@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any, Self
 from urllib.parse import quote, unquote, urlsplit
 
-HTTP_TIMEOUT = 10.0
+HTTP_TIMEOUT = 30.0
 
 DEFAULT_PORTS = {"amqp": 5672, "http": 15672}
 

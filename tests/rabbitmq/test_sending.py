@@ -20,7 +20,7 @@ from lightbus.exceptions import (
 )
 from rabbitmq_node import RabbitMQNode
 from rabbitmq_server import RabbitMQServer
-from rabbitmq_support import Broker, MakeBus, Seen
+from rabbitmq_support import Broker, MakeBus, Seen, headers_of
 from tcp_proxy import running_proxy
 
 QUEUE = "lightbus:shop:welcome:auth"
@@ -43,8 +43,10 @@ async def test_the_body_is_plain_json_and_the_rest_are_properties(
     assert properties.delivery_mode == 2
     assert properties.app_id == "shop"
     assert properties.timestamp == message.fired_at.replace(microsecond=0)
-    assert properties.headers == {
-        "x-delivery-count": 0,  # the queue's own note
+    headers = headers_of(sent)
+    # The queue's own note, which RabbitMQ makes from the first delivery on or, from 4.0, the second.
+    assert headers.pop("x-delivery-count", 0) == 0
+    assert headers == {
         "cloudEvents:specversion": "1.0",
         "cloudEvents:id": message.id,
         "cloudEvents:type": "auth.user_created",
