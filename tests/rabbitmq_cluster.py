@@ -44,7 +44,7 @@ class RabbitMQCluster:
                 "cluster_formation.peer_discovery_backend": "classic_config",
                 # The first one founds the cluster, for nodes that look for each other lose time.
                 "cluster_formation.classic_config.nodes.1": self.nodes[0].name,
-                # Without it, nodes that keep their metadata in Mnesia (before 4.3, by default)
+                # Without it, nodes that keep their metadata in Mnesia (before 4.3)
                 # stay apart after a partition, each with its own idea of what there is.
                 "cluster_partition_handling": "pause_minority",
             }
@@ -103,7 +103,10 @@ class RabbitMQCluster:
     # Faults
 
     def kill_leader(self, queue: str, vhost: str = "/") -> RabbitMQNode:
-        """Kill the node that leads a queue, and return it: its `start()` brings it back."""
+        """Kill the node that leads a queue, and return it. Its `start()` brings it back.
+
+        A queue younger than `NEW_QUEUES_ARE_SAVED_AFTER` may not survive that on this node.
+        """
         leader = self.leader_of(queue, vhost)
         leader.kill()
         return leader
@@ -123,6 +126,14 @@ class RabbitMQCluster:
             self._tell(self._isolated, REJOIN.format(cookie=self._cookie))
             self._isolated = None
             self.wait_until_whole()
+
+    def mend(self) -> None:
+        """Start what was killed, heal, and wait until every node sees all the others."""
+        for node in self.nodes:
+            if not node.is_running:
+                node.start()
+        self.heal()
+        self.wait_until_whole()
 
     def _tell(self, node: RabbitMQNode, each: str) -> None:
         others = ", ".join(f"'{other.name}'" for other in self.nodes if other is not node)
