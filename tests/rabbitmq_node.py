@@ -10,6 +10,7 @@ import contextlib
 import http.client
 import os
 import secrets
+import signal
 import socket
 import subprocess
 import time
@@ -144,6 +145,16 @@ class RabbitMQNode(RabbitMQServer):
         self._group = self._server = None
         if not self._shares_port_mapper:
             self._port_mapper.kill()
+
+    def freeze(self) -> None:
+        """Stop the node's process until `thaw()`: it keeps its connections, and says nothing."""
+        assert self._server is not None
+        self._server.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Have the node go on after `freeze()`."""
+        assert self._server is not None
+        self._server.send_signal(signal.SIGCONT)
 
     # What is in it
 

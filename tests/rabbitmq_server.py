@@ -6,11 +6,14 @@ import base64
 import contextlib
 import http.client
 import json
+import time
 from collections.abc import Mapping
 from typing import Any, Self
 from urllib.parse import quote, unquote, urlsplit
 
 HTTP_TIMEOUT = 30.0
+CONSUMERS_TIMEOUT = 40.0
+POLL_INTERVAL = 0.05
 
 DEFAULT_PORTS = {"amqp": 5672, "http": 15672}
 
@@ -91,6 +94,29 @@ class RabbitMQServer:
         permissions = {"configure": configure, "write": write, "read": read}
         self.api("PUT", f"users/{_quoted(name)}", {"password": password, "tags": ""})
         self.api("PUT", f"permissions/{_quoted(vhost)}/{_quoted(name)}", permissions)
+
+    def delete_queue(self, vhost: str, name: str) -> None:
+        """Delete a queue with all that is in it; its consumers are told."""
+        self.api("DELETE", f"queues/{_quoted(vhost)}/{_quoted(name)}")
+
+    def wait_for_consumers(self, vhost: str, name: str) -> None:
+        """Wait until a queue exists and is consumed from.
+
+        Raises:
+            TimeoutError: It is not, for a long time.
+        """
+        deadline = time.monotonic() + CONSUMERS_TIMEOUT
+        while not self._consumers(vhost, name):
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"Nobody consumes from {name} in {CONSUMERS_TIMEOUT} s")
+            time.sleep(POLL_INTERVAL)
+
+    def _consumers(self, vhost: str, name: str) -> int:
+        try:
+            queue = self.api("GET", f"queues/{_quoted(vhost)}/{_quoted(name)}")
+        except RequestRefused:
+            return 0
+        return int(queue.get("consumers", 0))
 
     def api(self, method: str, path: str, body: object = None) -> Any:
         """Ask the management API: `server.api("GET", "queues")`. The answer is parsed JSON or None.

@@ -18,6 +18,7 @@ from lightbus.exceptions import (
     TransportRefused,
     TransportUnavailable,
 )
+from lightbus_rabbitmq import RabbitMQTransport
 from rabbitmq_node import RabbitMQNode
 from rabbitmq_server import RabbitMQServer
 from rabbitmq_support import Broker, MakeBus, Seen, headers_of
@@ -110,6 +111,29 @@ async def test_firing_waits_for_room_in_a_full_queue(
     async with Worker(waiting):
         await firing
         assert sorted(await seen.wait_for(stored + 1)) == ["early"] * stored + ["late"]
+
+
+async def test_a_channel_on_which_a_queue_refuses_is_left_and_closed(
+    make_bus: MakeBus, rabbitmq_server: RabbitMQServer, rabbitmq_vhost: str
+) -> None:
+    rabbitmq_server.api("PUT", f"policies/{rabbitmq_vhost}/small", SMALL)
+    bus = make_bus(fire_timeout=5)
+    bus.auth.user_created.listen(lambda username: None, listener_name="welcome")
+    fire = bus.auth.user_created.fire_async
+    await fire(username="ada", email="e")
+    transport = bus.client.open_transport("auth").transport
+    assert isinstance(transport, RabbitMQTransport)
+    first = transport._publisher._channel
+    assert first is not None
+
+    fired = await asyncio.gather(
+        *(fire(username="ada", email="e") for _ in range(50)), return_exceptions=True
+    )
+
+    assert any(isinstance(outcome, SendRefused) for outcome in fired)
+    await asyncio.gather(*transport._publisher._closing)
+    assert first.is_closed
+    assert len([channel for channel in first.connection.channels.values() if channel]) <= 1
 
 
 async def test_a_broker_that_is_not_there_is_named_with_the_reason(make_bus: MakeBus) -> None:
