@@ -113,27 +113,35 @@ async def test_firing_waits_for_room_in_a_full_queue(
         assert sorted(await seen.wait_for(stored + 1)) == ["early"] * stored + ["late"]
 
 
-async def test_a_channel_on_which_a_queue_refuses_is_left_and_closed(
-    make_bus: MakeBus, rabbitmq_server: RabbitMQServer, rabbitmq_vhost: str
+async def test_a_channel_on_which_a_queue_refuses_is_left_without_harm_to_others(
+    make_bus: MakeBus, rabbitmq_server: RabbitMQServer, rabbitmq_vhost: str, broker: Broker
 ) -> None:
-    rabbitmq_server.api("PUT", f"policies/{rabbitmq_vhost}/small", SMALL)
+    small = {**SMALL, "pattern": ":welcome:"}
+    rabbitmq_server.api("PUT", f"policies/{rabbitmq_vhost}/small", small)
     bus = make_bus(fire_timeout=5)
     bus.auth.user_created.listen(lambda username: None, listener_name="welcome")
-    fire = bus.auth.user_created.fire_async
-    await fire(username="ada", email="e")
+    bus.auth.user_deleted.listen(lambda username: None, listener_name="farewell")
+    await bus.auth.user_deleted.fire_async(username="ada")
     transport = bus.client.open_transport("auth").transport
     assert isinstance(transport, RabbitMQTransport)
     first = transport._publisher._channel
     assert first is not None
 
-    fired = await asyncio.gather(
-        *(fire(username="ada", email="e") for _ in range(50)), return_exceptions=True
+    create = bus.auth.user_created.fire_async
+    creating = asyncio.gather(
+        *(create(username="ada", email="e") for _ in range(50)), return_exceptions=True
     )
+    count = 1
+    while not creating.done():
+        await asyncio.gather(*(bus.auth.user_deleted.fire_async(username="ada") for _ in range(20)))
+        count += 20
 
-    assert any(isinstance(outcome, SendRefused) for outcome in fired)
+    assert any(isinstance(outcome, SendRefused) for outcome in await creating)
     await asyncio.gather(*transport._publisher._closing)
     assert first.is_closed
     assert len([channel for channel in first.connection.channels.values() if channel]) <= 1
+    # None was sent twice as its channel was left.
+    assert await broker.count("lightbus:shop:farewell:auth") == count
 
 
 async def test_a_broker_that_is_not_there_is_named_with_the_reason(make_bus: MakeBus) -> None:

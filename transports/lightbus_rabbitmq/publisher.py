@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-from collections import Counter
 from collections.abc import AsyncIterator
 
 import aiormq.abc
@@ -40,14 +39,13 @@ class Publisher:
         self._operation_timeout = operation_timeout
         self._channel: aiormq.abc.AbstractChannel | None = None
         self._opened_at = 0.0
-        self._busy: Counter[aiormq.abc.AbstractChannel] = Counter()
         self._closing: set[asyncio.Task[None]] = set()
         self._opening = asyncio.Lock()
         self._declared_apis: set[str] = set()
         self._under_way = 0
         self._idle = asyncio.Event()
         self._idle.set()
-        self._waiting: set[asyncio.Timeout] = set()
+        self._waiting: dict[aiormq.abc.AbstractChannel, set[asyncio.Timeout]] = {}
         self._must_route: dict[str, asyncio.Event] = {}
         self._is_closed = False
 
@@ -192,11 +190,11 @@ class Publisher:
         must_route: bool,
     ) -> None:
         event_id = str(properties.message_id)
-        self._busy[channel] += 1
+        waiting = self._waiting.setdefault(channel, set())
         try:
             # The driver may leave a sender waiting on a channel that was lost.
             async with asyncio.timeout(None) as until_lost:
-                self._waiting.add(until_lost)
+                waiting.add(until_lost)
                 confirmation = await channel.basic_publish(
                     body,
                     exchange=exchange,
@@ -225,8 +223,8 @@ class Publisher:
                 raise meaning from error
             raise
         finally:
-            self._waiting.discard(until_lost)
-            self._note_done(channel)
+            waiting.discard(until_lost)
+            self._note_settled(channel)
         if not isinstance(confirmation, Basic.Ack):
             raise SendRefused(event_id, f"no queue is bound for {routing_key!r} at {exchange!r}")
 
@@ -236,16 +234,24 @@ class Publisher:
                 if self._channel is None or self._channel.is_closed:
                     if self._channel is not None:
                         self._declared_apis.clear()
-                    self._channel = await self._link.channel(confirms=True)
-                    self._opened_at = asyncio.get_running_loop().time()
-                    self._channel.closing.add_done_callback(self._end_waiting)
-                    self._channel.connection.closing.add_done_callback(self._end_waiting)
+                    self._channel = await self._new_channel()
         if api_name is not None and api_name not in self._declared_apis:
             async with self._opening:
                 if api_name not in self._declared_apis:
                     await topology.ensure_api(self._link, api_name, timeout=self._operation_timeout)
                     self._declared_apis.add(api_name)
+            # The channel may have been left meanwhile.
+            return await self._open_channel(api_name)
         return self._channel
+
+    async def _new_channel(self) -> aiormq.abc.AbstractChannel:
+        channel = await self._link.channel(confirms=True)
+        self._opened_at = asyncio.get_running_loop().time()
+        channel.closing.add_done_callback(lambda _: self._end_waiting(channel))
+        # Once for all channels of a connection.
+        channel.connection.closing.remove_done_callback(self._end_all_waiting)
+        channel.connection.closing.add_done_callback(self._end_all_waiting)
+        return channel
 
     def _leave(self, channel: aiormq.abc.AbstractChannel) -> None:
         """Send no more on a channel that refuses; it is closed when all that it has is settled."""
@@ -255,19 +261,22 @@ class Publisher:
         if channel is self._channel and age > _LEAVE_AFTER:
             self._channel = None
 
-    def _note_done(self, channel: aiormq.abc.AbstractChannel) -> None:
-        self._busy[channel] -= 1
-        if self._busy[channel] == 0:
-            del self._busy[channel]
-            if channel is not self._channel and not channel.is_closed:
-                closing = asyncio.create_task(close_quietly(channel, self._operation_timeout))
-                self._closing.add(closing)
-                closing.add_done_callback(self._closing.discard)
+    def _note_settled(self, channel: aiormq.abc.AbstractChannel) -> None:
+        if self._waiting.get(channel):
+            return
+        self._waiting.pop(channel, None)
+        if channel is not self._channel and not channel.is_closed:
+            closing = asyncio.create_task(close_quietly(channel, self._operation_timeout))
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
 
-    def _end_waiting(self, _: asyncio.Future[object]) -> None:
-        waiting, self._waiting = self._waiting, set()
-        for until_lost in waiting:
+    def _end_waiting(self, channel: aiormq.abc.AbstractChannel) -> None:
+        for until_lost in self._waiting.pop(channel, set()):
             until_lost.reschedule(0)
+
+    def _end_all_waiting(self, _: asyncio.Future[object]) -> None:
+        for channel in list(self._waiting):
+            self._end_waiting(channel)
 
 
 def _is_too_large(body: bytes, problem: str) -> bool:
