@@ -77,6 +77,17 @@ class RabbitMQCluster:
 
     # What is in it
 
+    def create_vhost(self, name: str) -> None:
+        """Create a virtual host. A cluster that was just formed may need to be asked twice."""
+
+        def create() -> bool:
+            with contextlib.suppress(OSError, RequestRefused):
+                self.nodes[0].create_vhost(name)
+                return True
+            return False
+
+        _wait_until(create)
+
     def urls(self, vhost: str = "/", *, first: RabbitMQNode | None = None) -> list[str]:
         """Return the URLs of all nodes, that of `first` before the others."""
         nodes = sorted(self.nodes, key=lambda node: node is not first)

@@ -32,7 +32,7 @@ def cluster(own_rabbitmq: None) -> Iterator[RabbitMQCluster]:
 @pytest.fixture
 def vhost(cluster: RabbitMQCluster) -> Iterator[str]:
     vhost = f"test-{secrets.token_hex(4)}"
-    cluster.nodes[0].create_vhost(vhost)
+    cluster.create_vhost(vhost)
     yield vhost
     cluster.mend()  # a test that failed may have left it broken
     cluster.nodes[0].delete_vhost(vhost)
