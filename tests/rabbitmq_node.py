@@ -6,28 +6,29 @@ mapper (epmd), cookie, home and data are all its own, and it listens on 127.0.0.
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import http.client
-import json
 import os
-import random
 import secrets
-import shutil
 import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
-from urllib.parse import quote
+
+from ports import free_ports
+from process_group import ProcessGroup
+from rabbitmq_installation import NodeFailed, chosen_installation
+from rabbitmq_port_mapper import PortMapper
+from rabbitmq_server import RabbitMQServer, RequestRefused
+
+__all__ = ["NEW_QUEUES_ARE_SAVED_AFTER", "NodeFailed", "RabbitMQNode", "running_node"]
 
 START_TIMEOUT = 40.0
 STOP_TIMEOUT = 15.0
 CTL_TIMEOUT = 30.0
-HTTP_TIMEOUT = 10.0
 POLL_INTERVAL = 0.05
 LOG_TAIL_LINES = 40
 
@@ -36,21 +37,6 @@ LOG_TAIL_LINES = 40
 # never elects a leader and answers nothing, whatever it had confirmed. (Seen on 3.10.8.) Tests wait
 # this long, in seconds, between declaring a queue and killing the node.
 NEW_QUEUES_ARE_SAVED_AFTER = 1.0
-
-# Below the range from which Linux takes the ports of outgoing connections. Inside it, a client that
-# keeps trying to reach a stopped node could be given the node's own port, and keep it out.
-PORTS = range(15_000, 32_000)
-
-# Leads the process group that all of a node's processes are in, and ends the group once its stdin
-# closes: that is, when the test run dies, however it dies. PR_SET_PDEATHSIG would watch the thread
-# that started the node instead, and tests start nodes in threads that end.
-GUARD = ("sh", "-c", "read -r _; kill -KILL 0")
-
-HOW_TO_INSTALL = (
-    "These tests start a private RabbitMQ node and found no {program}. Install RabbitMQ (Debian, "
-    "Ubuntu: `apt-get install rabbitmq-server`). If it is installed in an unusual place, set "
-    "RABBITMQ_SERVER to the path of its `rabbitmq-server` script, and put Erlang on PATH."
-)
 
 # Distribution on loopback only, and tables sized for tests rather than for a server.
 ERLANG_ARGUMENTS = "-kernel inet_dist_use_interface {127,0,0,1}"
@@ -77,25 +63,41 @@ ssl_options.fail_if_no_peer_cert = true
 """
 
 
-class NodeFailed(Exception):
-    """RabbitMQ is not installed, did not come up, or refused a request."""
-
-
-class RabbitMQNode:
+class RabbitMQNode(RabbitMQServer):
     """One node, with its files in `folder`. Started again, it has the same ports and the same data.
 
     Its methods block, `start()` and `stop()` for seconds. Where a test has an event loop to keep
     alive meanwhile, it calls them through `asyncio.to_thread()`.
+
+    Args:
+        folder: Below the temporary folder.
+        tls: A folder with ca.pem, server.pem and server.key; the node then has a `tls_port`, too,
+            and lets in there only whom that authority vouches for.
+        settings: More lines of rabbitmq.conf.
+        cookie: What it shows to the other nodes of a cluster.
+        port_mapper: That of the cluster. A node by itself runs its own.
     """
 
-    def __init__(self, folder: Path, *, tls: Path | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        tls: Path | None = None,
+        settings: Mapping[str, object] | None = None,
+        cookie: str | None = None,
+        port_mapper: PortMapper | None = None,
+    ) -> None:
+        amqp_port, management_port, self.tls_port, self._dist_port = free_ports(4)
+        super().__init__(("127.0.0.1", amqp_port), ("127.0.0.1", management_port))
         self.folder = folder
-        self._tls = tls
         self.name = f"lightbus-{secrets.token_hex(4)}@localhost"
-        self.amqp_port, self.management_port, self.tls_port = _free_ports(3)
-        self._dist_port, self._epmd_port = _free_ports(2)
-        self._guard: subprocess.Popen[bytes] | None = None
-        self._epmd: subprocess.Popen[bytes] | None = None
+        self.settings = dict(settings or {})
+        self._tls = tls
+        self._cookie = cookie or secrets.token_hex(16)
+        self._port_mapper = port_mapper or PortMapper(folder)
+        self._shares_port_mapper = port_mapper is not None
+        self._installation = chosen_installation(os.environ)
+        self._group: ProcessGroup | None = None
         self._server: subprocess.Popen[bytes] | None = None
 
     # Its life
@@ -108,14 +110,15 @@ class RabbitMQNode:
         """Start the node and wait until it serves AMQP and the management API."""
         if self.is_running:
             raise NodeFailed(f"{self.name} is already running")
-        server, epmd = _find_server(), _find_program("epmd")
+        server = self._installation.server
         self.kill()  # what is left of a node that died by itself
         self._write_files()
         try:
-            self._guard = subprocess.Popen(GUARD, stdin=subprocess.PIPE, process_group=0)
-            self._epmd = self._spawn(epmd, "-address", "127.0.0.1", "-port", f"{self._epmd_port}")
-            self._wait_for(lambda: _is_open(self._epmd_port), self._epmd)
-            self._server = self._spawn(server)
+            self._port_mapper.start()
+            self._group = ProcessGroup()
+            self._server = self._group.start(
+                server, folder=self.folder, environment=self._environment(), log=self._log
+            )
             self._wait_for(self._serves, self._server)
         except BaseException:
             self.kill()
@@ -137,15 +140,11 @@ class RabbitMQNode:
 
         All but the newest quorum queues survive: see `NEW_QUEUES_ARE_SAVED_AFTER`.
         """
-        if self._guard is None:
-            return
-        os.killpg(self._guard.pid, signal.SIGKILL)
-        for process in (self._server, self._epmd, self._guard):
-            if process is not None:
-                process.wait()
-        if self._guard.stdin is not None:
-            self._guard.stdin.close()
-        self._guard = self._epmd = self._server = None
+        if self._group is not None:
+            self._group.kill()
+        self._group = self._server = None
+        if not self._shares_port_mapper:
+            self._port_mapper.kill()
 
     def freeze(self) -> None:
         """Stop the node's process until `thaw()`: it keeps its connections, and says nothing."""
@@ -157,91 +156,17 @@ class RabbitMQNode:
         assert self._server is not None
         self._server.send_signal(signal.SIGCONT)
 
-    @property
-    def version(self) -> str:
-        """Which RabbitMQ it is, by its own word, such as ``"3.10.8"``."""
-        return str(self.api("GET", "overview")["rabbitmq_version"])
-
     # What is in it
-
-    def url(self, vhost: str = "/", *, user: str = "guest", password: str = "guest") -> str:
-        login = f"{_quoted(user)}:{_quoted(password)}"
-        return f"amqp://{login}@127.0.0.1:{self.amqp_port}/{_quoted(vhost)}"
-
-    def create_vhost(self, name: str) -> None:
-        """Create a virtual host, in which `guest` may do everything."""
-        self.api("PUT", f"vhosts/{_quoted(name)}")
-
-    def delete_vhost(self, name: str) -> None:
-        """Delete a virtual host with all that is in it; its connections are closed."""
-        self.api("DELETE", f"vhosts/{_quoted(name)}")
-
-    def add_user(
-        self,
-        name: str,
-        password: str,
-        *,
-        vhost: str,
-        configure: str = ".*",
-        write: str = ".*",
-        read: str = ".*",
-    ) -> None:
-        """Add a user who may do in `vhost` what the three patterns allow, and nothing elsewhere."""
-        permissions = {"configure": configure, "write": write, "read": read}
-        self.api("PUT", f"users/{_quoted(name)}", {"password": password, "tags": ""})
-        self.api("PUT", f"permissions/{_quoted(vhost)}/{_quoted(name)}", permissions)
-
-    def delete_queue(self, vhost: str, name: str) -> None:
-        """Delete a queue with all that is in it; its consumers are told."""
-        self.api("DELETE", f"queues/{_quoted(vhost)}/{_quoted(name)}")
-
-    def wait_for_consumers(self, vhost: str, name: str) -> None:
-        """Wait until a queue exists and is consumed from.
-
-        Raises:
-            NodeFailed: It is not, for a long time.
-        """
-        deadline = time.monotonic() + START_TIMEOUT
-        while not self._consumers(vhost, name):
-            if time.monotonic() > deadline:
-                raise NodeFailed(f"Nobody consumes from {name} in {START_TIMEOUT} s")
-            time.sleep(POLL_INTERVAL)
-
-    def _consumers(self, vhost: str, name: str) -> int:
-        try:
-            queue = self.api("GET", f"queues/{_quoted(vhost)}/{_quoted(name)}")
-        except NodeFailed:
-            return 0
-        return int(queue.get("consumers", 0))
 
     def close_connections(self, vhost: str) -> None:
         """Close, from the broker's side, every connection to `vhost`."""
         # Not by the management API, which hears of a connection up to a second late.
         self.ctl("close_all_connections", "--vhost", vhost, "closed by a test")
 
-    def api(self, method: str, path: str, body: object = None) -> Any:
-        """Ask the management API: `node.api("GET", "queues")`. The answer is parsed JSON or None.
-
-        What stands between the slashes of `path` must be percent-encoded.
-        """
-        connection = http.client.HTTPConnection(
-            "127.0.0.1", self.management_port, timeout=HTTP_TIMEOUT
-        )
-        login = base64.b64encode(b"guest:guest").decode()
-        headers = {"Authorization": f"Basic {login}", "Content-Type": "application/json"}
-        with contextlib.closing(connection):
-            payload = None if body is None else json.dumps(body)
-            connection.request(method, f"/api/{path}", payload, headers)
-            response = connection.getresponse()
-            answer = response.read()
-        if response.status >= http.client.BAD_REQUEST:
-            raise NodeFailed(f"{method} /api/{path}: {response.status} {answer.decode()}")
-        return json.loads(answer) if answer else None
-
     def ctl(self, *arguments: str) -> str:
         """Run `rabbitmqctl`, for what the management API cannot do, such as raising an alarm."""
         result = subprocess.run(
-            [Path(_find_server()).with_name("rabbitmqctl"), *arguments],
+            [*self._installation.ctl, *arguments],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -255,19 +180,6 @@ class RabbitMQNode:
         return result.stdout
 
     # How it is run
-
-    def _spawn(self, *command: str) -> subprocess.Popen[bytes]:
-        assert self._guard is not None
-        with self._log.open("ab") as log:
-            return subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                cwd=self.folder,
-                env=self._environment(),
-                process_group=self._guard.pid,
-            )
 
     def _environment(self) -> dict[str, str]:
         # What the caller's shell or the machine says about its own broker must not reach ours.
@@ -293,7 +205,7 @@ class RabbitMQNode:
             "RABBITMQ_LOGS": "-",
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": SERVER_ARGUMENTS,
             "RABBITMQ_CTL_ERL_ARGS": ERLANG_ARGUMENTS,
-            "ERL_EPMD_PORT": str(self._epmd_port),
+            "ERL_EPMD_PORT": str(self._port_mapper.port),
             "ERL_EPMD_ADDRESS": "127.0.0.1",
             # The script becomes the node, and does not stay as its parent.
             "detached": "true",
@@ -306,18 +218,20 @@ class RabbitMQNode:
         )
         if self._tls is not None:
             configuration += RABBITMQ_TLS_CONF.format(tls_port=self.tls_port, tls=self._tls)
+        configuration += "".join(f"{key} = {value}\n" for key, value in self.settings.items())
         (self.folder / "rabbitmq.conf").write_text(configuration)
         (self.folder / "rabbitmq-env.conf").touch()
         (self.folder / "enabled_plugins").write_text("[rabbitmq_management].\n")
         cookie = self.folder / ".erlang.cookie"
         if not cookie.exists():
             cookie.touch(mode=0o600)
-            cookie.write_text(secrets.token_hex(16))
+            cookie.write_text(self._cookie)
 
     def _serves(self) -> bool:
         try:
-            self.api("GET", "whoami")
-        except (OSError, http.client.HTTPException, NodeFailed):
+            # More than any other answer, it takes a node that has come up whole.
+            self.api("GET", "overview")
+        except (OSError, http.client.HTTPException, RequestRefused):
             return False
         return _speaks_amqp(self.amqp_port)
 
@@ -356,42 +270,6 @@ def running_node(*, tls: Path | None = None) -> Iterator[RabbitMQNode]:
             node.kill()
 
 
-def _find_server() -> str:
-    # Not the one on Debian's PATH if it can be helped: that wrapper insists on the system's broker,
-    # its user and its folders. The script that it wraps is content with ours.
-    unwrapped = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
-    if chosen := os.environ.get("RABBITMQ_SERVER"):
-        return _find_program(chosen)
-    return str(unwrapped) if unwrapped.exists() else _find_program("rabbitmq-server")
-
-
-def _find_program(name: str) -> str:
-    if program := shutil.which(name):
-        return program
-    raise NodeFailed(HOW_TO_INSTALL.format(program=name))
-
-
-def _free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on. All are held until the last is found: no two are the same."""
-    with contextlib.ExitStack() as held:
-        ports: list[int] = []
-        while len(ports) < count:
-            candidate = held.enter_context(socket.socket())
-            port = random.choice(PORTS)
-            with contextlib.suppress(OSError):
-                candidate.bind(("127.0.0.1", port))
-                ports.append(port)
-        return ports
-
-
-def _is_open(port: int) -> bool:
-    try:
-        socket.create_connection(("127.0.0.1", port), timeout=1).close()
-    except OSError:
-        return False
-    return True
-
-
 def _speaks_amqp(port: int) -> bool:
     """Whether a broker answers the protocol header with a method frame, `connection.start`."""
     method_frame = b"\x01"
@@ -401,7 +279,3 @@ def _speaks_amqp(port: int) -> bool:
             return connection.recv(1) == method_frame
     except OSError:
         return False
-
-
-def _quoted(name: str) -> str:
-    return quote(name, safe="")

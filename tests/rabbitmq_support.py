@@ -109,3 +109,8 @@ class Seen(Generic[T]):
         async with asyncio.timeout(timeout), self._news:
             await self._news.wait_for(lambda: len(self.items) >= count)
         return self.items
+
+    async def wait_for_item(self, item: T, *, timeout: float = 20.0) -> None:
+        """Wait until handlers have seen `item`."""
+        async with asyncio.timeout(timeout), self._news:
+            await self._news.wait_for(lambda: item in self.items)

@@ -16,6 +16,7 @@ from aio_pika.abc import AbstractChannel, AbstractQueue
 from aiormq.exceptions import ChannelAccessRefused
 
 from rabbitmq_node import NEW_QUEUES_ARE_SAVED_AFTER, NodeFailed, RabbitMQNode
+from rabbitmq_server import RabbitMQServer
 
 # A node that is started twice in a test takes longer than the limit that suits the others.
 RESTARTING = pytest.mark.timeout(120)
@@ -137,9 +138,30 @@ def test_a_node_ends_with_the_test_run_that_started_it(tmp_path: Path) -> None:
     assert becomes_true(lambda: not processes_of(tmp_path))
 
 
+def test_the_environment_can_name_a_broker_that_is_there_already() -> None:
+    name = {"LIGHTBUS_TEST_AMQP_URL": "amqp://me:p%40ss@broker.example.com/ignored"}
+    moved = {"LIGHTBUS_TEST_MANAGEMENT_URL": "http://elsewhere.example.com:8080"}
+
+    assert RabbitMQServer.given_by({}) is None
+    by_default, told = RabbitMQServer.given_by(name), RabbitMQServer.given_by(name | moved)
+
+    assert by_default is not None
+    assert by_default.url("mine") == "amqp://me:p%40ss@broker.example.com:5672/mine"
+    assert (by_default.management_host, by_default.management_port) == ("broker.example.com", 15672)
+    assert told is not None
+    assert (told.management_host, told.management_port) == ("elsewhere.example.com", 8080)
+
+
+def test_a_root_without_rabbitmq_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RABBITMQ_ROOT", str(tmp_path / "root"))
+    with pytest.raises(NodeFailed, match=r"RABBITMQ_ROOT names .*/root, in which there is no"):
+        RabbitMQNode(tmp_path).start()
+
+
 def test_a_missing_rabbitmq_is_an_error_that_says_how_to_install_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.delenv("RABBITMQ_ROOT", raising=False)
     monkeypatch.setenv("RABBITMQ_SERVER", str(tmp_path / "not-there"))
     with pytest.raises(NodeFailed, match="apt-get install rabbitmq-server"):
         RabbitMQNode(tmp_path).start()
@@ -151,6 +173,7 @@ def test_a_node_that_cannot_start_shows_the_end_of_its_log(
     server = tmp_path / "rabbitmq-server"
     server.write_text("#!/bin/sh\necho the disk is on fire\nexit 3\n")
     server.chmod(0o755)
+    monkeypatch.delenv("RABBITMQ_ROOT", raising=False)
     monkeypatch.setenv("RABBITMQ_SERVER", str(server))
     with pytest.raises(NodeFailed, match=r"ended with 3.*(?s:.)*the disk is on fire"):
         RabbitMQNode(tmp_path / "node").start()

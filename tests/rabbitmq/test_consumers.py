@@ -15,6 +15,12 @@ from tcp_proxy import running_proxy
 
 QUEUE = "lightbus:shop:welcome:auth"
 
+# In milliseconds: for how long a consumer may hold a delivery, and how often that is looked at.
+IMPATIENT = """
+application:set_env(rabbit, consumer_timeout, 2000),
+application:set_env(rabbit, channel_tick_interval, 500).
+"""
+
 
 async def test_a_deleted_queue_is_made_again_and_consumed(
     make_bus: MakeBus, broker: Broker
@@ -109,6 +115,30 @@ async def test_a_silent_link_is_noticed_by_its_heartbeat(
             await firing
 
             assert "ada" in await seen.wait_for(1)
+
+
+@pytest.mark.timeout(120)
+async def test_a_consumer_that_the_broker_found_too_slow_is_restored(
+    make_bus: MakeBus, private_rabbitmq_node: RabbitMQNode
+) -> None:
+    await asyncio.to_thread(private_rabbitmq_node.ctl, "eval", IMPATIENT)
+    bus = make_bus(url=private_rabbitmq_node.url())
+    seen = Seen[str]()
+    came_again = asyncio.Event()
+
+    async def welcome(username: str) -> None:
+        await seen.add(username)
+        if len(seen.items) > 1:
+            came_again.set()
+        await came_again.wait()
+
+    bus.auth.user_created.listen(welcome, listener_name="welcome", concurrency=2)
+    async with Worker(bus):
+        await bus.auth.user_created.fire_async(username="ada", email="e")
+        assert await seen.wait_for(2, timeout=60) == ["ada", "ada"]
+
+        await bus.auth.user_created.fire_async(username="bob", email="e")
+        await seen.wait_for_item("bob", timeout=60)
 
 
 async def test_what_was_not_begun_goes_back_when_the_worker_stops(

@@ -8,7 +8,7 @@ import pytest
 
 from lightbus import OnError, Worker
 from lightbus.exceptions import TransportRefused
-from rabbitmq_node import RabbitMQNode
+from rabbitmq_server import RabbitMQServer
 from rabbitmq_support import Broker, MakeBus, Seen
 
 FIRING = {"configure": "^lightbus:auth$", "write": "^lightbus:auth$", "read": "^$"}
@@ -20,13 +20,13 @@ LISTENING = {
 
 
 async def test_one_user_that_only_fires_and_one_that_only_listens(
-    make_bus: MakeBus, rabbitmq_node: RabbitMQNode, rabbitmq_vhost: str, broker: Broker
+    make_bus: MakeBus, rabbitmq_server: RabbitMQServer, rabbitmq_vhost: str, broker: Broker
 ) -> None:
-    rabbitmq_node.add_user("fires", "secret", vhost=rabbitmq_vhost, **FIRING)
-    rabbitmq_node.add_user("listens", "secret", vhost=rabbitmq_vhost, **LISTENING)
-    firing = make_bus(url=rabbitmq_node.url(rabbitmq_vhost, user="fires", password="secret"))
+    rabbitmq_server.add_user("fires", "secret", vhost=rabbitmq_vhost, **FIRING)
+    rabbitmq_server.add_user("listens", "secret", vhost=rabbitmq_vhost, **LISTENING)
+    firing = make_bus(url=rabbitmq_server.url(rabbitmq_vhost, user="fires", password="secret"))
     listening = make_bus(
-        url=rabbitmq_node.url(rabbitmq_vhost, user="listens", password="secret"),
+        url=rabbitmq_server.url(rabbitmq_vhost, user="listens", password="secret"),
         retry={"first": 0.1, "longest": 0.1},
         max_attempts=2,
     )
@@ -50,10 +50,10 @@ async def test_one_user_that_only_fires_and_one_that_only_listens(
 
 
 async def test_a_user_that_may_only_fire_can_not_listen(
-    make_bus: MakeBus, rabbitmq_node: RabbitMQNode, rabbitmq_vhost: str
+    make_bus: MakeBus, rabbitmq_server: RabbitMQServer, rabbitmq_vhost: str
 ) -> None:
-    rabbitmq_node.add_user("fires", "secret", vhost=rabbitmq_vhost, **FIRING)
-    bus = make_bus(url=rabbitmq_node.url(rabbitmq_vhost, user="fires", password="secret"))
+    rabbitmq_server.add_user("fires", "secret", vhost=rabbitmq_vhost, **FIRING)
+    bus = make_bus(url=rabbitmq_server.url(rabbitmq_vhost, user="fires", password="secret"))
     bus.auth.user_created.listen(lambda username: None, listener_name="welcome")
 
     with pytest.raises(TransportRefused, match=r"access to .* refused for user 'fires'") as raised:

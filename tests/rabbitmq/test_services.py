@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from rabbitmq_node import NEW_QUEUES_ARE_SAVED_AFTER, RabbitMQNode
+from rabbitmq_server import RabbitMQServer
 from rabbitmq_support import Broker, headers_of
 from service import AUTH_API, Service
 
@@ -177,8 +178,8 @@ def test_a_failed_listener_ends_the_worker_and_the_next_one_tries_again(
         assert failed_at["attempt"] == 1
 
     (shop.folder / "bus.py").write_text(listener())
+    auth.fire("bus.auth.user_created.fire(username='other', email='e')")
     with shop:
-        auth.fire("bus.auth.user_created.fire(username='other', email='e')")
         shop.wait_for_output("done", count=2)
 
     assert [line for line in shop.output if "done" in line] == ["done other", "done user-0"]
@@ -323,9 +324,9 @@ async def test_a_broker_restart_while_firing_and_handling_loses_nothing(
 
 
 def test_a_wrong_password_ends_the_start_with_one_line(
-    tmp_path: Path, rabbitmq_node: RabbitMQNode, rabbitmq_vhost: str
+    tmp_path: Path, rabbitmq_server: RabbitMQServer, rabbitmq_vhost: str
 ) -> None:
-    url = rabbitmq_node.url(rabbitmq_vhost, password="hunter2")
+    url = rabbitmq_server.url(rabbitmq_vhost, password="hunter2")
     shop = Service(tmp_path / "shop", listener(), url=url).start_process()
 
     assert shop.wait() == 2

@@ -35,7 +35,7 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def node(certificates: Path) -> Iterator[RabbitMQNode]:
+def node(certificates: Path, own_rabbitmq: None) -> Iterator[RabbitMQNode]:
     with running_node(tls=certificates) as node:
         yield node
 

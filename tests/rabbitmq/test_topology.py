@@ -9,7 +9,7 @@ import pytest
 
 from lightbus import Worker
 from lightbus.exceptions import InvalidName, TopologyMismatch
-from rabbitmq_node import RabbitMQNode
+from rabbitmq_server import RabbitMQServer
 from rabbitmq_support import Broker, MakeBus
 
 QUEUE = "lightbus:shop:welcome:auth"
@@ -19,29 +19,29 @@ LOSSLESS = {"x-dead-letter-strategy": "at-least-once", "x-overflow": "reject-pub
 class Topology:
     """What the broker says that it holds in a virtual host."""
 
-    def __init__(self, node: RabbitMQNode, vhost: str) -> None:
-        self._node = node
+    def __init__(self, server: RabbitMQServer, vhost: str) -> None:
+        self._server = server
         self._vhost = quote(vhost, safe="")
 
     def queues(self) -> dict[str, dict[str, Any]]:
-        found = self._node.api("GET", f"queues/{self._vhost}")
+        found = self._server.api("GET", f"queues/{self._vhost}")
         assert all(queue["durable"] for queue in found)
         return {queue["name"]: queue["arguments"] for queue in found}
 
     def exchanges(self) -> dict[str, tuple[str, dict[str, Any]]]:
-        found = self._node.api("GET", f"exchanges/{self._vhost}")
+        found = self._server.api("GET", f"exchanges/{self._vhost}")
         own = [exchange for exchange in found if exchange["name"].startswith("lightbus")]
         assert all(exchange["durable"] for exchange in own)
         return {exchange["name"]: (exchange["type"], exchange["arguments"]) for exchange in own}
 
     def bindings(self) -> set[tuple[str, str, str]]:
-        found = self._node.api("GET", f"bindings/{self._vhost}")
+        found = self._server.api("GET", f"bindings/{self._vhost}")
         return {(b["source"], b["routing_key"], b["destination"]) for b in found if b["source"]}
 
 
 @pytest.fixture
-def topology(rabbitmq_node: RabbitMQNode, rabbitmq_vhost: str) -> Topology:
-    return Topology(rabbitmq_node, rabbitmq_vhost)
+def topology(rabbitmq_server: RabbitMQServer, rabbitmq_vhost: str) -> Topology:
+    return Topology(rabbitmq_server, rabbitmq_vhost)
 
 
 async def test_a_listener_has_a_quorum_queue_and_all_that_failure_needs(

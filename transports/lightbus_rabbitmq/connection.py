@@ -275,6 +275,18 @@ async def unless_lost(connection: aiormq.abc.AbstractConnection, work: Coroutine
     return working.result()
 
 
+async def close_quietly(channel: aiormq.abc.AbstractChannel, timeout: float) -> None:
+    """Close a channel; where the broker is away, it notices by itself that the channel is gone."""
+    try:
+        async with asyncio.timeout(timeout):
+            await unless_lost(channel.connection, channel.close())
+    except (TimeoutError, ConnectionLost):
+        pass
+    except (Exception, asyncio.CancelledError) as error:
+        if translated(error, "to close a channel") is None:
+            raise
+
+
 _abandoned: set[asyncio.Task[Any]] = set()
 
 

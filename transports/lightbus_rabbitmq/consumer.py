@@ -14,7 +14,7 @@ from lightbus.log import get_logger
 from lightbus.once import Once
 from lightbus.transport import DeliveryStream, Subscription
 from lightbus_rabbitmq import names, topology
-from lightbus_rabbitmq.connection import Link, growing_waits, unless_lost
+from lightbus_rabbitmq.connection import Link, close_quietly, growing_waits, unless_lost
 from lightbus_rabbitmq.delivery import RabbitMQDelivery
 from lightbus_rabbitmq.errors import ConnectionLost, translated
 from lightbus_rabbitmq.publisher import Publisher
@@ -114,7 +114,7 @@ class RabbitMQStream(DeliveryStream):
         self.is_closed = True
         # The broker answers once it has seen every settlement, and then takes back the rest.
         if self._channel is not None:
-            await _close_quietly(self._channel, self._settings.operation_timeout)
+            await close_quietly(self._channel, self._settings.operation_timeout)
 
     def _end(self, error: TransportError | None = None) -> None:
         self._is_ended = True
@@ -159,7 +159,7 @@ class RabbitMQStream(DeliveryStream):
     async def _restore(self) -> None:
         _log.warning("A listener lost its consumer; restoring it.", **self._fields())
         if self._channel is not None:
-            await _close_quietly(self._channel, self._settings.operation_timeout)
+            await close_quietly(self._channel, self._settings.operation_timeout)
         await self._consume_again()
         _log.info("A listener's consumer is restored.", **self._fields())
 
@@ -218,7 +218,7 @@ class RabbitMQStream(DeliveryStream):
                     channel.connection, channel.basic_consume(self.queue, self._receiver(channel))
                 )
         except TimeoutError as error:
-            await _close_quietly(channel, self._settings.operation_timeout)
+            await close_quietly(channel, self._settings.operation_timeout)
             raise ConnectionLost("RabbitMQ did not start a consumer in time") from error
         except (Exception, asyncio.CancelledError) as error:
             if meaning := translated(error, f"to consume from {self.queue!r}"):
@@ -250,11 +250,3 @@ class RabbitMQStream(DeliveryStream):
             "listener": self._subscription.listener_name,
             "api": self._subscription.api_name,
         }
-
-
-async def _close_quietly(channel: aiormq.abc.AbstractChannel, timeout: float) -> None:
-    try:
-        async with asyncio.timeout(timeout):
-            await unless_lost(channel.connection, channel.close())
-    except (TimeoutError, ConnectionLost):
-        pass  # the broker is away: it takes back what is unsettled when it notices

@@ -13,15 +13,18 @@ from pamqp.commands import Basic
 
 from lightbus.exceptions import SendOutcomeUnknown, SendRefused, TransportClosed
 from lightbus_rabbitmq import names, topology
-from lightbus_rabbitmq.connection import Link, growing_waits
+from lightbus_rabbitmq.connection import Link, close_quietly, growing_waits
 from lightbus_rabbitmq.errors import ConnectionLost, reason, translated
 
 _PAUSE = 0.05
 _FLUSH_TIMEOUT = 4.0
 
+# Seconds, so that many events which a full queue refuses do not open many channels.
+_LEAVE_AFTER = 1.0
+
 
 class _Nacked(Exception):
-    """A queue did not take the event for now: it is full, or it was declared a moment ago."""
+    """A queue did not take the event for now: it is full, or has no leader."""
 
 
 class Publisher:
@@ -35,12 +38,14 @@ class Publisher:
         self._link = link
         self._operation_timeout = operation_timeout
         self._channel: aiormq.abc.AbstractChannel | None = None
+        self._opened_at = 0.0
+        self._closing: set[asyncio.Task[None]] = set()
         self._opening = asyncio.Lock()
         self._declared_apis: set[str] = set()
         self._under_way = 0
         self._idle = asyncio.Event()
         self._idle.set()
-        self._waiting: set[asyncio.Timeout] = set()
+        self._waiting: dict[aiormq.abc.AbstractChannel, set[asyncio.Timeout]] = {}
         self._must_route: dict[str, asyncio.Event] = {}
         self._is_closed = False
 
@@ -118,6 +123,9 @@ class Publisher:
                 await self._idle.wait()
         except TimeoutError:
             pass  # those who wait for a confirmation learn that its outcome is unknown
+        for closing in self._closing:
+            closing.cancel()
+        await asyncio.gather(*self._closing, return_exceptions=True)
 
     async def _send(
         self,
@@ -182,10 +190,11 @@ class Publisher:
         must_route: bool,
     ) -> None:
         event_id = str(properties.message_id)
+        waiting = self._waiting.setdefault(channel, set())
         try:
             # The driver may leave a sender waiting on a channel that was lost.
             async with asyncio.timeout(None) as until_lost:
-                self._waiting.add(until_lost)
+                waiting.add(until_lost)
                 confirmation = await channel.basic_publish(
                     body,
                     exchange=exchange,
@@ -196,6 +205,7 @@ class Publisher:
         except TimeoutError as error:
             raise ConnectionLost("the channel was lost") from error
         except DeliveryError as error:
+            self._leave(channel)
             raise _Nacked from error
         except ChannelNotFoundEntity as error:
             # Someone deleted the exchange: it is declared again before the next try.
@@ -213,7 +223,8 @@ class Publisher:
                 raise meaning from error
             raise
         finally:
-            self._waiting.discard(until_lost)
+            waiting.discard(until_lost)
+            self._note_settled(channel)
         if not isinstance(confirmation, Basic.Ack):
             raise SendRefused(event_id, f"no queue is bound for {routing_key!r} at {exchange!r}")
 
@@ -221,21 +232,51 @@ class Publisher:
         if self._channel is None or self._channel.is_closed:
             async with self._opening:
                 if self._channel is None or self._channel.is_closed:
-                    self._declared_apis.clear()
-                    self._channel = await self._link.channel(confirms=True)
-                    self._channel.closing.add_done_callback(self._end_waiting)
-                    self._channel.connection.closing.add_done_callback(self._end_waiting)
+                    if self._channel is not None:
+                        self._declared_apis.clear()
+                    self._channel = await self._new_channel()
         if api_name is not None and api_name not in self._declared_apis:
             async with self._opening:
                 if api_name not in self._declared_apis:
                     await topology.ensure_api(self._link, api_name, timeout=self._operation_timeout)
                     self._declared_apis.add(api_name)
+            # The channel may have been left meanwhile.
+            return await self._open_channel(api_name)
         return self._channel
 
-    def _end_waiting(self, _: asyncio.Future[object]) -> None:
-        waiting, self._waiting = self._waiting, set()
-        for until_lost in waiting:
+    async def _new_channel(self) -> aiormq.abc.AbstractChannel:
+        channel = await self._link.channel(confirms=True)
+        self._opened_at = asyncio.get_running_loop().time()
+        channel.closing.add_done_callback(lambda _: self._end_waiting(channel))
+        # Once for all channels of a connection.
+        channel.connection.closing.remove_done_callback(self._end_all_waiting)
+        channel.connection.closing.add_done_callback(self._end_all_waiting)
+        return channel
+
+    def _leave(self, channel: aiormq.abc.AbstractChannel) -> None:
+        """Send no more on a channel that refuses; it is closed when all that it has is settled."""
+        # One that is first used for a queue while the queue's leader is gone may refuse for as long
+        # as it lives (seen on 3.10.8): it asks the same dead node each time.
+        age = asyncio.get_running_loop().time() - self._opened_at
+        if channel is self._channel and age > _LEAVE_AFTER:
+            self._channel = None
+
+    def _note_settled(self, channel: aiormq.abc.AbstractChannel) -> None:
+        if self._waiting.get(channel):
+            return
+        self._waiting.pop(channel, None)
+        if channel is not self._channel and not channel.is_closed:
+            closing = asyncio.create_task(close_quietly(channel, self._operation_timeout))
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
+
+    def _end_waiting(self, channel: aiormq.abc.AbstractChannel) -> None:
+        for until_lost in self._waiting.pop(channel, set()):
             until_lost.reschedule(0)
+
+    def _end_all_waiting(self, _: asyncio.Future[object]) -> None:
+        for channel in list(self._waiting):
+            self._end_waiting(channel)
 
 
 def _is_too_large(body: bytes, problem: str) -> bool:
