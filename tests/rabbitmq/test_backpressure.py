@@ -14,11 +14,10 @@ import aiormq
 import pytest
 from yarl import URL
 
-from lightbus import Api, Bus, Event, Worker
+from lightbus import Api, Event, Worker
 from lightbus.exceptions import SendOutcomeUnknown, TransportUnavailable
-from lightbus_rabbitmq.transport import RabbitMQTransport
 from rabbitmq_node import RabbitMQNode, running_node
-from rabbitmq_support import Broker, MakeBus
+from rabbitmq_support import Broker, MakeBus, transport_of
 from tcp_proxy import running_proxy
 
 QUEUE = "lightbus:shop:welcome:auth"
@@ -60,12 +59,6 @@ async def alarm(node: RabbitMQNode, short_of: str) -> AsyncIterator[None]:
 
 async def outcomes(*firing: Coroutine[Any, Any, Any]) -> list[BaseException | Any]:
     return await asyncio.gather(*firing, return_exceptions=True)
-
-
-def transport_of(bus: Bus) -> RabbitMQTransport:
-    transport = bus.client.open_transport("auth").transport
-    assert isinstance(transport, RabbitMQTransport)
-    return transport
 
 
 def held() -> int:
