@@ -14,13 +14,14 @@ import aiormq
 import pytest
 from yarl import URL
 
-from lightbus import Api, Event, Worker
+from lightbus import Api, Event, OnError, Worker
 from lightbus.exceptions import SendOutcomeUnknown, TransportUnavailable
 from rabbitmq_node import RabbitMQNode, running_node
-from rabbitmq_support import Broker, MakeBus, transport_of
+from rabbitmq_support import Broker, MakeBus, Seen, transport_of
 from tcp_proxy import running_proxy
 
 QUEUE = "lightbus:shop:welcome:auth"
+DEAD = "lightbus:shop:dead"
 IN_FLIGHT = 200
 BODY = "x" * 10_240
 
@@ -160,6 +161,41 @@ async def test_what_firing_holds_while_the_broker_is_short_does_not_grow(
     assert transport_of(bus)._sending._connection is connection
     stored = await usernames(node.url("growth"))
     assert {"before", "after"} <= set(stored) <= {"before", "first", "after"} | unknown
+
+
+async def test_while_the_broker_is_short_events_are_handled_and_failed_ones_wait_for_its_end(
+    make_bus: MakeBus, node: RabbitMQNode
+) -> None:
+    node.create_vhost("listening")
+    bus = make_bus(
+        url=node.url("listening"), fire_timeout=1, transport={"prefetch": 1, "operation_timeout": 2}
+    )
+    release = asyncio.Event()
+    seen = Seen[str]()
+
+    async def welcome(username: str) -> None:
+        await release.wait()
+        await seen.add(username)
+        if username == "bad":
+            raise ValueError(username)
+
+    bus.auth.user_created.listen(
+        welcome, listener_name="welcome", on_error=OnError.ACKNOWLEDGE_AND_LOG
+    )
+    connection = await aiormq.connect(node.url("listening"))
+    broker = Broker(await connection.channel())
+    async with Worker(bus):
+        for username in ("ann", "bob", "bad", "cid"):
+            await bus.auth.user_created.fire_async(username=username, email="e")
+        async with alarm(node, "memory"):
+            with contextlib.suppress(SendOutcomeUnknown):
+                await bus.auth.user_created.fire_async(username="first", email="e")
+            release.set()
+            assert await seen.wait_for(3) == ["ann", "bob", "bad"]
+
+        await broker.wait_for_count(DEAD, 1)
+        assert (await seen.wait_for(4))[3] == "cid"
+    await connection.close()
 
 
 async def test_what_firing_holds_on_a_silent_link_does_not_grow(
