@@ -62,6 +62,9 @@ class ApiConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         # The settings of a transport may hold a password.
         return f"ApiConfig(event_transport={'/'.join(self.event_transport)}, ...)"
 
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        return [("event_transport", "/".join(self.event_transport))]
+
 
 class _Document(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     service_name: str | None = None
@@ -197,11 +200,11 @@ def convert(data: Any, wanted: type[T], *, source: str, path: str = "$") -> T:
         return msgspec.convert(data, wanted, strict=False)
     except msgspec.ValidationError as error:
         problem, _, place = str(error).partition(" - at `$")
-        if unknown := re.search(r"unknown field `(.*)`", problem):
-            key = unknown.group(1)
-            problem = f"there is no setting {key!r}.{did_you_mean(key, _keys(wanted, place))}"
-        full_path = path + place.rstrip("`")
-        raise InvalidConfig(problem, source=source, path=full_path) from error
+    # Raised apart from that error, whose text can quote what was given, and so a password.
+    if unknown := re.search(r"unknown field `(.*)`", problem):
+        key = unknown.group(1)
+        problem = f"there is no setting {key!r}.{did_you_mean(key, _keys(wanted, place))}"
+    raise InvalidConfig(problem, source=source, path=path + place.rstrip("`"))
 
 
 def _keys(wanted: Any, place: str) -> list[str]:
@@ -275,9 +278,8 @@ def _parse(file: Path) -> Any:
         reason = " ".join(str(getattr(error, "problem", None) or error).split())
         mark = getattr(error, "problem_mark", None)
         line = f" (line {mark.line + 1})" if mark else ""
-        raise InvalidConfig(
-            f"is not valid {file.suffix[1:]}: {reason}{line}.", source=str(file)
-        ) from error
+    # Raised apart from that error, which holds lines of the file, and so perhaps a password.
+    raise InvalidConfig(f"is not valid {file.suffix[1:]}: {reason}{line}.", source=str(file))
 
 
 def _with_variables(value: Any, source: str, path: str) -> Any:

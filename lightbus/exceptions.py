@@ -42,6 +42,7 @@ What an error is about (an API's name, an event's id, a path in a file) is also 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable
 from difflib import get_close_matches
 
@@ -56,8 +57,22 @@ def _listing(names: Iterable[str]) -> str:
     return ", ".join(repr(name) for name in names)
 
 
+_LOGIN = re.compile(r"(?<=://)[^\s'\"`]*@")
+
+
+def without_login(text: str) -> str:
+    """Return `text` with the user and the password of every URL in it replaced by ``***``.
+
+    A broker's URL can stand where it does not belong, as for a key of the configuration.
+    """
+    return _LOGIN.sub("***@", text)
+
+
 class LightbusException(Exception):
-    """The root of every error that Lightbus raises."""
+    """The root of every error that Lightbus raises. Its text shows no password of a URL."""
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*(without_login(arg) if isinstance(arg, str) else arg for arg in args))
 
 
 class ApiError(LightbusException):
@@ -79,7 +94,7 @@ class InvalidName(ApiError):
     def __init__(self, kind: str, name: object, reason: str) -> None:
         super().__init__(f"Invalid {kind} name {name!r}: {reason}.")
         self.kind = kind
-        self.name = name
+        self.name = without_login(name) if isinstance(name, str) else name
 
 
 class UnknownApi(ApiError):
@@ -227,7 +242,7 @@ class InvalidConfig(ConfigError):
         where = f"{source}: {path}" if path else source
         super().__init__(f"{where}: {problem}")
         self.source = source
-        self.path = path
+        self.path = without_login(path)
 
 
 class TransportNotFound(ConfigError):
@@ -239,7 +254,7 @@ class TransportNotFound(ConfigError):
 
     def __init__(self, name: str, problem: str) -> None:
         super().__init__(f"Transport {name!r} {problem}")
-        self.name = name
+        self.name = without_login(name)
 
 
 class InvalidBusModule(ConfigError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import itertools
 import typing
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
@@ -16,6 +17,10 @@ from lightbus.message import EventMessage
 Handler = Callable[..., Any]
 
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+# How many of an event's fields, and how many letters of each, an error names
+_MOST_SHOWN = 20
+_LONGEST_SHOWN = 100
+
 _MESSAGE_NAMES = ("event", "event_message")
 
 
@@ -27,6 +32,7 @@ class CallPlan:
         handler_name: For messages to people.
         event: The event's canonical name.
         takes_message: Whether the `EventMessage` is its first argument.
+        message_name: The name under which it takes it, and so no field; None where there is none.
         positional: Fields that the handler takes by position only, in order.
         named: Fields that it takes by name.
         required: Fields that it can not be called without.
@@ -36,6 +42,7 @@ class CallPlan:
     handler_name: str
     event: str
     takes_message: bool
+    message_name: str | None
     positional: tuple[str, ...]
     named: frozenset[str]
     required: tuple[str, ...]
@@ -57,7 +64,7 @@ class CallPlan:
                 break
             args.append(fields.pop(name))
         if self.takes_any:
-            return args, fields
+            return args, {name: v for name, v in fields.items() if name != self.message_name}
         return args, {name: value for name, value in fields.items() if name in self.named}
 
 
@@ -88,6 +95,9 @@ def plan_call(handler: Handler, event: str, known_fields: Collection[str] | None
         handler_name=name,
         event=event,
         takes_message=takes_message,
+        message_name=first.name
+        if first is not None and takes_message and first.kind is not first.POSITIONAL_ONLY
+        else None,
         positional=tuple(p.name for p in fields if p.kind is p.POSITIONAL_ONLY),
         named=frozenset(
             p.name for p in fields if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
@@ -159,7 +169,10 @@ def _lacking(
     fields: Collection[str] | Mapping[str, Any],
 ) -> InvalidEventListener:
     names = ", ".join(repr(name) for name in missing)
-    has = ", ".join(repr(name) for name in fields) or "no fields"
+    # The sender chose them: there may be a million, of any length.
+    shown = [repr(name[:_LONGEST_SHOWN]) for name in itertools.islice(fields, _MOST_SHOWN)]
+    more = [f"{len(fields) - _MOST_SHOWN:,} more"] if len(fields) > _MOST_SHOWN else []
+    has = ", ".join(shown + more) or "no fields"
     return InvalidEventListener(
         f"{handler_name}() requires {names}, which event {event} does not have; it has {has}."
     )

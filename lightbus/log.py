@@ -7,10 +7,14 @@ A plain formatter shows the fields behind the text. A record also carries them, 
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import MutableMapping
 from typing import Any
 
 import structlog
+
+# Those of Unicode's C0 and C1 that begin no line and fill no column
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 _STANDARD_ARGUMENTS = ("exc_info", "stack_info", "stacklevel")
 
@@ -30,10 +34,24 @@ def get_logger(name: str) -> structlog.stdlib.BoundLogger:
     return logger
 
 
+def printable(text: str) -> str:
+    """Return `text` for a terminal: control characters, which could steer it, are escaped.
+
+    An event's names and values may be of anyone's making. Lines remain lines.
+    """
+    return _CONTROL.sub(lambda found: repr(found.group())[1:-1], text)
+
+
+def _in_one_line(value: object) -> str:
+    # A line that a sender could begin would be taken for one of the log's own.
+    text = str(value)
+    return text if text.isprintable() else repr(text)
+
+
 def _to_standard_logging(
     _: Any, __: str, fields: MutableMapping[str, Any]
 ) -> tuple[tuple[str], dict[str, Any]]:
     arguments = {name: fields.pop(name) for name in _STANDARD_ARGUMENTS if name in fields}
     event = str(fields.pop("event"))
-    shown = "".join(f" {name}={value}" for name, value in fields.items())
+    shown = "".join(f" {name}={_in_one_line(value)}" for name, value in fields.items())
     return (event + shown,), {**arguments, "extra": {"lightbus": {"event": event, **fields}}}

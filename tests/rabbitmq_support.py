@@ -11,6 +11,7 @@ from aiormq.exceptions import ChannelNotFoundEntity
 from pamqp.commands import Basic
 
 from lightbus import Api, Bus, Event
+from lightbus_rabbitmq import RabbitMQTransport
 
 T = TypeVar("T")
 
@@ -84,6 +85,13 @@ class Broker:
         await self.channel.basic_publish(
             body, exchange=exchange, routing_key=routing_key, properties=properties
         )
+
+
+def transport_of(bus: Bus) -> RabbitMQTransport:
+    """Return the transport of a bus on the running loop."""
+    transport = bus.client.open_transport("auth").transport
+    assert isinstance(transport, RabbitMQTransport)
+    return transport
 
 
 def headers_of(message: DeliveredMessage) -> dict[str, Any]:

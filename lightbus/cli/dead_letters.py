@@ -242,7 +242,10 @@ async def _for_each(
                     count += await work(letter)
                 except TransportError as error:
                     failed += 1
-                    _err.print(f"[red]{escape(letter.message.id)}:[/] {escape(str(error))}")
+                    _err.print(
+                        f"[red]{letter_view.plain(letter.message.id)}:[/] "
+                        f"{letter_view.plain(str(error))}"
+                    )
                 progress.advance(task)
     _err.print(f"{count:,} of {total:,} were {done}.", highlight=False)
     return FAILED if failed else ASKED_TO_STOP

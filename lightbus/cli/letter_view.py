@@ -15,9 +15,15 @@ from rich.table import Table
 
 from lightbus.dead_letters import SHORT_ID
 from lightbus.exceptions import UndecodableEvent
+from lightbus.log import printable
 from lightbus.transport import DeadLetter
 
 _out = Console()
+
+
+def plain(text: str) -> str:
+    """Return `text` for `rich` to print as it is: neither markup nor control characters."""
+    return escape(printable(text))
 
 
 def summary(letter: DeadLetter) -> dict[str, Any]:
@@ -69,12 +75,12 @@ def show_table(letters: list[DeadLetter]) -> None:
         failure = letter.failure
         error = f"{failure.error_type.rpartition('.')[2]}: {failure.error_message}"
         table.add_row(
-            escape(letter.message.id[:SHORT_ID]),
+            plain(letter.message.id[:SHORT_ID]),
             _local(failure.failed_at),
-            escape(failure.listener),
-            escape(letter.message.canonical_name),
+            plain(failure.listener),
+            plain(letter.message.canonical_name),
             str(failure.attempt),
-            escape(" ".join(error.split())),
+            plain(" ".join(error.split())),
         )
     _out.print(table)
 
@@ -95,7 +101,7 @@ def show_groups(letters: list[DeadLetter], group_by: str, form: str) -> None:
         return
     table = Table("count", group_by, "first", "last", box=None)
     for name, times in groups:
-        table.add_row(f"{len(times):,}", escape(name), _local(min(times)), _local(max(times)))
+        table.add_row(f"{len(times):,}", plain(name), _local(min(times)), _local(max(times)))
     _out.print(table)
 
 
@@ -106,13 +112,13 @@ def show_whole(letter: DeadLetter) -> None:
     parameters = known.pop("parameters", None)
     table = Table(box=None, show_header=False)
     for name, value in known.items():
-        table.add_row(f"[bold]{name.replace('_', ' ')}[/]", escape(str(value)))
+        table.add_row(f"[bold]{name.replace('_', ' ')}[/]", plain(str(value)))
     _out.print(table)
     if parameters is not None:
         _out.print("\n[bold]parameters[/]")
         _out.print_json(json.dumps(parameters))
     if traceback:
-        _out.print(f"\n{escape(traceback)}", highlight=False, soft_wrap=True)
+        _out.print(f"\n{plain(traceback)}", highlight=False, soft_wrap=True)
 
 
 def _local(time: datetime) -> str:

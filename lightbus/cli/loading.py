@@ -15,6 +15,7 @@ from rich.markup import escape
 from lightbus import config
 from lightbus.bus import Bus, get_bus
 from lightbus.exceptions import ConfigError, LightbusException
+from lightbus.log import printable
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -50,7 +51,9 @@ def bus_options(command: Command) -> Command:
 
 def report(error: LightbusException, console: Console) -> int:
     """Tell of `error` in a line, and return the exit code for it."""
-    console.print(f"[red]Error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+    console.print(
+        f"[red]Error:[/] {escape(printable(str(error)))}", highlight=False, soft_wrap=True
+    )
     return WRONG_USAGE if isinstance(error, ConfigError) else FAILED
 
 

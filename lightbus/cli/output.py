@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import sys
 from collections.abc import MutableMapping
-from typing import Any
+from typing import Any, TextIO
 
 import structlog
+
+from lightbus.log import printable
 
 FORMATS = ("auto", "console", "json")
 LEVELS = ("debug", "info", "warning", "error", "critical")
@@ -67,9 +70,15 @@ def _for_console() -> list[structlog.types.Processor]:
             sort_keys=False,
             pad_event_to=0,
             pad_level=False,
-            exception_formatter=structlog.dev.plain_traceback,
+            exception_formatter=_traceback,
         ),
     ]
+
+
+def _traceback(out: TextIO, exc_info: Any) -> None:
+    shown = io.StringIO()
+    structlog.dev.plain_traceback(shown, exc_info)
+    out.write(printable(shown.getvalue()))
 
 
 def _for_json() -> list[structlog.types.Processor]:

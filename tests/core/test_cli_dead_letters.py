@@ -145,6 +145,20 @@ async def test_the_list_shows_who_gave_up_what_when_and_why(
         assert part in line
 
 
+async def test_nothing_of_a_dead_letter_steers_the_terminal(
+    bus: Bus, dead_letters: Command
+) -> None:
+    message = await bury(
+        bus, "\x1b[2J", error=KeyError("\x1b]0;title\x07"), event_name="user\x1b[31m"
+    )
+
+    for arguments in (["list"], ["list", "--group-by", "event"], ["show", message.id]):
+        code, shown, _ = dead_letters(*arguments)
+        assert code == 0
+        assert "\\x1b" in shown
+        assert shown.replace("\n", "").isprintable()
+
+
 def test_an_empty_list_says_so(dead_letters: Command) -> None:
     assert dead_letters("list")[:2] == (0, "There are no dead letters.\n")
     assert dead_letters("list", "--format", "json")[:2] == (0, "[]\n")
@@ -387,3 +401,14 @@ def test_a_mistake_is_told_in_a_line(
     code, _, said = dead_letters(*arguments)
 
     assert (code, told in said) == (2, True), said
+
+
+async def test_a_body_as_deep_as_can_be_decoded_is_shown_and_exported(
+    bus: Bus, dead_letters: Command
+) -> None:
+    message = await bury(bus, body=b'{"deep":' + b"[" * 940 + b"]" * 940 + b"}")
+
+    for arguments in (["show", message.id], ["export"]):
+        code, shown, error = dead_letters(*arguments)
+        assert (code, error) == (0, "")
+        assert message.id in shown

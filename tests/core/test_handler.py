@@ -215,3 +215,21 @@ def test_what_makes_a_coroutine_is_async(handler: Callable[..., Any]) -> None:
 @pytest.mark.parametrize("handler", [with_prefix, Methods(), AsyncCallable])
 def test_what_makes_none_is_not(handler: Callable[..., Any]) -> None:
     assert not is_async(handler)
+
+
+def test_a_field_of_the_name_under_which_the_message_is_taken_is_dropped() -> None:
+    def handler(event: EventMessage, **fields: Any) -> None: ...
+
+    plan = plan_call(handler, "auth.user_created", None)
+
+    assert plan.arguments(MESSAGE, {"event": 1, "email": 2}) == ([MESSAGE], {"email": 2})
+
+
+def test_what_an_event_has_instead_is_named_up_to_a_limit() -> None:
+    def handler(username: str) -> None: ...
+
+    plan = plan_call(handler, "auth.user_created", None)
+
+    with pytest.raises(InvalidEventListener, match="99,980 more") as raised:
+        plan.arguments(MESSAGE, {f"{number}{'x' * 1_000}": 1 for number in range(100_000)})
+    assert len(str(raised.value)) < 5_000

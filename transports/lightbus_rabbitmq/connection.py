@@ -31,6 +31,13 @@ _log = get_logger(__name__)
 _LONGEST_WAIT = 10.0
 _CLOSE_TIMEOUT = 2.0
 
+# The two alarms at which RabbitMQ stops reading from a connection that sends.
+# https://www.rabbitmq.com/docs/alarms
+_SHORT = "it is short of memory or of disk space"
+
+# How many channels may wait for the broker's answer at once
+_MOST_OPENING = 16
+
 # What every broker must take (AMQP 0-9-1, section 4.2.3), for when there is no connection to ask.
 _SMALLEST_FRAME = 4096
 
@@ -51,6 +58,7 @@ class Link:
         self._holding: asyncio.Task[None] | None = None
         self._connecting: asyncio.Task[aio_pika.Connection] | None = None
         self._was_connected = False
+        self._places_to_open = asyncio.Semaphore(_MOST_OPENING)
         self._context: ssl.SSLContext | None = None
         self._is_closed = False
 
@@ -65,35 +73,40 @@ class Link:
             async with asyncio.timeout(timeout):
                 await self._connected()
         except TimeoutError as error:
-            raise self.unavailable(timeout) from error
+            raise await self.unavailable(timeout) from error
 
-    def unavailable(self, timeout: float) -> TransportUnavailable:
-        """Return the error that says that the broker was away for `timeout` seconds."""
-        return TransportUnavailable(
-            f"RabbitMQ at {self._places} was not reached within {timeout:.3g} s: "
-            f"{self.last_problem}."
-        )
+    async def unavailable(self, timeout: float) -> TransportUnavailable:
+        """Return the error that says why the broker took nothing for `timeout` seconds."""
+        if await self._is_blocked():
+            problem = f"takes no events for now (waited {timeout:.3g} s): {_SHORT}"
+        else:
+            problem = f"was not reached within {timeout:.3g} s: {self.last_problem}"
+        return TransportUnavailable(f"RabbitMQ at {self._places} {problem}.")
 
     async def problem(self, *, timeout: float) -> str | None:
         """Return why nothing can be sent, in a sentence; None where it can. Connects if need be."""
         try:
             async with asyncio.timeout(timeout):
                 underlay = (await self._connected()).transport
+                if underlay is not None:
+                    await underlay.connection.ready()
+                    return None
         except TimeoutError:
-            return str(self.unavailable(timeout))
+            pass
         except TransportError as error:
             return str(error)
-        if underlay is None:
-            return str(self.unavailable(timeout))
+        return str(await self.unavailable(timeout))
+
+    async def _is_blocked(self) -> bool:
+        underlay = self._connection.transport if self._connection else None
+        if underlay is None or underlay.connection.is_closed:
+            return False
         try:
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout(0):
                 await underlay.connection.ready()
         except TimeoutError:
-            return (
-                f"RabbitMQ at {self._places} takes no events for now: it is short of memory or of "
-                "disk space."
-            )
-        return None
+            return True
+        return False
 
     @property
     def frame_size(self) -> int:
@@ -114,14 +127,23 @@ class Link:
         underlay = (await self._connected()).transport
         if underlay is None:
             raise ConnectionLost("the connection was closed")
+        # The driver keeps what it asked for until the broker answers. So one who gives up leaves
+        # the place taken, or a link that went silent would have every call ask for one more.
+        await self._places_to_open.acquire()
+        opening = asyncio.create_task(self._open_channel(underlay.connection, confirms=confirms))
+        opening.add_done_callback(lambda _: self._places_to_open.release())
+        try:
+            return await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            opening.add_done_callback(_close_unused)
+            raise
+
+    async def _open_channel(
+        self, connection: aiormq.abc.AbstractConnection, *, confirms: bool
+    ) -> aiormq.abc.AbstractChannel:
         try:
             async with asyncio.timeout(self._settings.operation_timeout):
-                return await unless_lost(
-                    underlay.connection,
-                    underlay.connection.channel(
-                        publisher_confirms=confirms, on_return_raises=False
-                    ),
-                )
+                return await unless_lost(connection, _opened(connection, confirms=confirms))
         except TimeoutError as error:
             raise ConnectionLost("RabbitMQ did not open a channel in time") from error
         except (Exception, asyncio.CancelledError) as error:
@@ -239,6 +261,14 @@ def _tls_context(settings: TLSSettings) -> ssl.SSLContext:
     return context
 
 
+async def _opened(
+    connection: aiormq.abc.AbstractConnection, *, confirms: bool
+) -> aiormq.abc.AbstractChannel:
+    # A broker that does not read would not answer.
+    await connection.ready()
+    return await connection.channel(publisher_confirms=confirms, on_return_raises=False)
+
+
 async def _hold(connection: aio_pika.Connection) -> None:
     """Keep `connection` until this task is cancelled, and then close it in good order.
 
@@ -262,10 +292,11 @@ async def unless_lost(connection: aiormq.abc.AbstractConnection, work: Coroutine
         ConnectionLost: The connection was closed before `work` was done.
         Exception: What `work` raised.
     """
-    working = asyncio.create_task(work)
+    working, closing = asyncio.create_task(work), connection.closing
     try:
-        await asyncio.wait({working, connection.closing}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({working, closing}, return_when=asyncio.FIRST_COMPLETED)
     finally:
+        closing.cancel()  # else the connection keeps this observer of it for as long as it lives
         if not working.done():
             working.cancel()
             _abandoned.add(working)
@@ -288,6 +319,15 @@ async def close_quietly(channel: aiormq.abc.AbstractChannel, timeout: float) -> 
 
 
 _abandoned: set[asyncio.Task[Any]] = set()
+
+
+def _close_unused(opening: asyncio.Task[aiormq.abc.AbstractChannel]) -> None:
+    if opening.cancelled() or opening.exception() is not None:
+        return
+    channel = opening.result()
+    closing = asyncio.create_task(unless_lost(channel.connection, channel.close()))
+    _abandoned.add(closing)
+    closing.add_done_callback(_forget)
 
 
 def _forget(abandoned: asyncio.Task[Any]) -> None:

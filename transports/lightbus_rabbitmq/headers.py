@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import struct
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
@@ -30,6 +30,12 @@ _PARTS = 4
 # An AMQP timestamp has no sign (AMQP 0-9-1, section 4.2.5.4).
 _FIRST_TIME = datetime(1970, 1, 1, tzinfo=UTC)
 
+# An AMQP short string (AMQP 0-9-1, section 4.2.5.3). A foreign routing key makes longer names.
+_LONGEST_NAME = 255
+
+# The driver reads and writes headers by recursion, and has less of the stack when it writes.
+_DEEPEST = 50
+
 # All properties travel in one frame. This is what it holds beside them: its own head and end, and
 # the class, the weight and the size of the body (AMQP 0-9-1, sections 4.2.3 and 4.2.6.1).
 _REST_OF_FRAME = 8 + 12
@@ -44,7 +50,7 @@ def properties_of(message: EventMessage, **added: Any) -> Basic.Properties:
         content_type="application/json",
         delivery_mode=_PERSISTENT,
         message_id=message.id,
-        message_type=message.canonical_name,
+        message_type=_name_of(message),
         timestamp=message.fired_at,
         app_id=message.service_name,
         headers={
@@ -103,8 +109,9 @@ def copied(
 ) -> Basic.Properties:
     """Return the properties for a copy of `delivered`, without what its queues noted on it.
 
-    Headers of its sender that can not be sent again, because they do not fit beside `added` into a
-    frame of `frame_size` bytes, or hold what the driver can read but not write, are dropped.
+    Where what its sender gave can not be sent again, because it does not fit beside `added` into a
+    frame of `frame_size` bytes, or holds what the driver can read but not write, all that describes
+    no event is dropped.
 
     `message` names the event, which the copy's routing key does not.
     """
@@ -115,14 +122,13 @@ def copied(
         correlation_id=original.correlation_id,
         delivery_mode=_PERSISTENT,
         message_id=message.id,
-        message_type=message.canonical_name,
+        message_type=_name_of(message),
         timestamp=message.fired_at,
         app_id=original.app_id,
         headers={**_without_notes(headers_of(delivered)), **added},
     )
     if not _can_be_sent(properties, frame_size):
-        own = properties_of(message).headers or {}
-        properties.headers = {**own, **added, _HEADERS_DROPPED: True}
+        return properties_of(message, **added, **{_HEADERS_DROPPED: True})
     return properties
 
 
@@ -205,10 +211,21 @@ def first_failed_at(delivered: DeliveredMessage) -> datetime | None:
 
 
 def _can_be_sent(properties: Basic.Properties, frame_size: int) -> bool:
+    if _is_deeper_than(_DEEPEST, properties.headers):
+        return False
     try:
         return len(properties.marshal()) + _REST_OF_FRAME <= frame_size
-    except (TypeError, ValueError, struct.error):
+    except (ArithmeticError, TypeError, ValueError, struct.error):
         return False
+
+
+def _is_deeper_than(levels: int, value: Any) -> bool:
+    inner: Iterable[Any] = ()
+    if isinstance(value, Mapping):
+        inner = value.values()
+    elif isinstance(value, list):
+        inner = value
+    return any(levels == 0 or _is_deeper_than(levels - 1, item) for item in inner)
 
 
 def _without_notes(headers: Mapping[str, Any]) -> dict[str, Any]:
@@ -228,6 +245,10 @@ def _cut(text: str, most_bytes: int) -> str:
     if len(encoded) <= most_bytes:
         return encoded.decode()
     return "[cut] ..." + encoded[-most_bytes:].decode("utf-8", "ignore")
+
+
+def _name_of(message: EventMessage) -> str:
+    return message.canonical_name.encode()[:_LONGEST_NAME].decode("utf-8", "ignore")
 
 
 def _whole_number(value: Any, *, default: int) -> int:

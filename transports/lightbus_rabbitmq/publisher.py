@@ -8,6 +8,7 @@ import re
 from collections.abc import AsyncIterator
 
 import aiormq.abc
+import attrs
 from aiormq.exceptions import ChannelNotFoundEntity, ChannelPreconditionFailed, DeliveryError
 from pamqp.commands import Basic
 
@@ -25,6 +26,26 @@ _LEAVE_AFTER = 1.0
 
 class _Nacked(Exception):
     """A queue did not take the event for now: it is full, or has no leader."""
+
+
+@attrs.define
+class _Outgoing:
+    """One message on its way to the broker.
+
+    Attributes:
+        was_written: Whether the broker may have it, by what is known so far.
+    """
+
+    exchange: str
+    routing_key: str
+    body: bytes
+    properties: Basic.Properties
+    must_route: bool
+    was_written: bool = False
+
+    @property
+    def event_id(self) -> str:
+        return str(self.properties.message_id)
 
 
 class Publisher:
@@ -66,17 +87,11 @@ class Publisher:
             SendOutcomeUnknown: It was sent, and not confirmed within `timeout` seconds.
             SendRefused: The broker did not take it; or no queue wants it, with `must_route`.
         """
-        exchange = names.api_exchange(api_name)
-        async with self._alone(properties) if must_route else contextlib.nullcontext():
-            await self._send(
-                exchange,
-                routing_key,
-                body,
-                properties,
-                api_name=api_name,
-                timeout=timeout,
-                must_route=must_route,
-            )
+        outgoing = _Outgoing(
+            names.api_exchange(api_name), routing_key, body, properties, must_route=must_route
+        )
+        async with self._alone(outgoing) if must_route else contextlib.nullcontext():
+            await self._send(outgoing, timeout=timeout, api_name=api_name)
 
     async def send_copy(
         self,
@@ -92,20 +107,16 @@ class Publisher:
         Raises:
             TransportError: As `send_event` does.
         """
-        async with self._alone(properties):
+        outgoing = _Outgoing(exchange, routing_key, body, properties, must_route=True)
+        async with self._alone(outgoing):
             await self._send(
-                exchange,
-                routing_key,
-                body,
-                properties,
-                timeout=self._operation_timeout if timeout is None else timeout,
-                must_route=True,
+                outgoing, timeout=self._operation_timeout if timeout is None else timeout
             )
 
     @contextlib.asynccontextmanager
-    async def _alone(self, properties: Basic.Properties) -> AsyncIterator[None]:
+    async def _alone(self, outgoing: _Outgoing) -> AsyncIterator[None]:
         # The driver tells returned messages apart by their id, so one of an id goes at a time.
-        event_id = str(properties.message_id)
+        event_id = outgoing.event_id
         while waiting := self._must_route.get(event_id):
             await waiting.wait()
         done = self._must_route[event_id] = asyncio.Event()
@@ -128,19 +139,10 @@ class Publisher:
         await asyncio.gather(*self._closing, return_exceptions=True)
 
     async def _send(
-        self,
-        exchange: str,
-        routing_key: str,
-        body: bytes,
-        properties: Basic.Properties,
-        *,
-        timeout: float,
-        must_route: bool,
-        api_name: str | None = None,
+        self, outgoing: _Outgoing, *, timeout: float, api_name: str | None = None
     ) -> None:
         if self._is_closed:
             raise TransportClosed("The connection to RabbitMQ was closed.")
-        was_written = False
         nacked: _Nacked | None = None
         waits = growing_waits()
         self._under_way += 1
@@ -149,58 +151,42 @@ class Publisher:
             async with asyncio.timeout(timeout):
                 while True:
                     try:
-                        channel = await self._open_channel(api_name)
-                        was_written = True
-                        await self._publish(
-                            channel,
-                            exchange,
-                            routing_key,
-                            body,
-                            properties,
-                            must_route=must_route,
-                        )
+                        await self._publish(await self._open_channel(api_name), outgoing)
                         return
                     except ConnectionLost:
                         await asyncio.sleep(_PAUSE)
                     except _Nacked as error:
-                        was_written, nacked = False, error
+                        outgoing.was_written, nacked = False, error
                         await asyncio.sleep(next(waits))
         except TimeoutError as error:
-            if was_written:
-                raise SendOutcomeUnknown(str(properties.message_id), timeout) from error
+            if outgoing.was_written:
+                raise SendOutcomeUnknown(outgoing.event_id, timeout) from error
             if nacked is not None:
                 reason_ = f"a queue that it belongs in refused it for {timeout:.3g} s"
-                raise SendRefused(
-                    str(properties.message_id), f"{reason_}, as a full one does"
-                ) from nacked
-            raise self._link.unavailable(timeout) from error
+                raise SendRefused(outgoing.event_id, f"{reason_}, as a full one does") from nacked
+            raise await self._link.unavailable(timeout) from error
         finally:
             self._under_way -= 1
             if self._under_way == 0:
                 self._idle.set()
 
-    async def _publish(
-        self,
-        channel: aiormq.abc.AbstractChannel,
-        exchange: str,
-        routing_key: str,
-        body: bytes,
-        properties: Basic.Properties,
-        *,
-        must_route: bool,
-    ) -> None:
-        event_id = str(properties.message_id)
+    async def _publish(self, channel: aiormq.abc.AbstractChannel, outgoing: _Outgoing) -> None:
+        exchange, body = outgoing.exchange, outgoing.body
         waiting = self._waiting.setdefault(channel, set())
         try:
             # The driver may leave a sender waiting on a channel that was lost.
             async with asyncio.timeout(None) as until_lost:
                 waiting.add(until_lost)
+                # What is written while the broker does not read would fill this process, and hold
+                # up the heartbeats behind it.
+                await channel.connection.ready()
+                outgoing.was_written = True
                 confirmation = await channel.basic_publish(
                     body,
                     exchange=exchange,
-                    routing_key=routing_key,
-                    properties=properties,
-                    mandatory=must_route,
+                    routing_key=outgoing.routing_key,
+                    properties=outgoing.properties,
+                    mandatory=outgoing.must_route,
                 )
         except TimeoutError as error:
             raise ConnectionLost("the channel was lost") from error
@@ -215,7 +201,7 @@ class Publisher:
             # The channel is shared: the event that was too large may be another one.
             if _is_too_large(body, reason(error)):
                 raise SendRefused(
-                    event_id, f"its {len(body)} bytes are too many: {reason(error)}"
+                    outgoing.event_id, f"its {len(body)} bytes are too many: {reason(error)}"
                 ) from error
             raise ConnectionLost(reason(error)) from error
         except (Exception, asyncio.CancelledError) as error:
@@ -226,7 +212,10 @@ class Publisher:
             waiting.discard(until_lost)
             self._note_settled(channel)
         if not isinstance(confirmation, Basic.Ack):
-            raise SendRefused(event_id, f"no queue is bound for {routing_key!r} at {exchange!r}")
+            raise SendRefused(
+                outgoing.event_id,
+                f"no queue is bound for {outgoing.routing_key!r} at {exchange!r}",
+            )
 
     async def _open_channel(self, api_name: str | None) -> aiormq.abc.AbstractChannel:
         if self._channel is None or self._channel.is_closed:
@@ -247,10 +236,9 @@ class Publisher:
     async def _new_channel(self) -> aiormq.abc.AbstractChannel:
         channel = await self._link.channel(confirms=True)
         self._opened_at = asyncio.get_running_loop().time()
-        channel.closing.add_done_callback(lambda _: self._end_waiting(channel))
-        # Once for all channels of a connection.
-        channel.connection.closing.remove_done_callback(self._end_all_waiting)
-        channel.connection.closing.add_done_callback(self._end_all_waiting)
+        lost = channel.connection.closing
+        lost.add_done_callback(lambda _: self._end_waiting(channel))
+        channel.closing.add_done_callback(lambda _: lost.cancel())
         return channel
 
     def _leave(self, channel: aiormq.abc.AbstractChannel) -> None:
@@ -273,10 +261,6 @@ class Publisher:
     def _end_waiting(self, channel: aiormq.abc.AbstractChannel) -> None:
         for until_lost in self._waiting.pop(channel, set()):
             until_lost.reschedule(0)
-
-    def _end_all_waiting(self, _: asyncio.Future[object]) -> None:
-        for channel in list(self._waiting):
-            self._end_waiting(channel)
 
 
 def _is_too_large(body: bytes, problem: str) -> bool:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import re
+from typing import Annotated, Any
 
 import msgspec
 from yarl import URL
@@ -10,6 +11,15 @@ from yarl import URL
 Seconds = Annotated[float, msgspec.Meta(gt=0)]
 Heartbeat = Annotated[int, msgspec.Meta(ge=1, le=600)]
 Prefetch = Annotated[int, msgspec.Meta(ge=1, le=65535)]
+
+_WRONG_FORM = (
+    "`url` is not of the form amqp://user:password@host:5672/vhost; in each of its parts, what has "
+    "a meaning in a URL must be percent-encoded"
+)
+
+# An @ behind the host: the password holds a character that ends the host, and its rest is no secret
+# to whoever parses the URL.
+_WRONGLY_ENCODED = re.compile(r"[^:]*://[^/?#]*[/?#].*@", re.DOTALL)
 
 
 class TLSSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -55,14 +65,19 @@ class RabbitMQSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
         # The messages must not show the URL, which may hold a password.
         if not self.urls:
             raise ValueError("`url` is an empty list")
+        if any(_WRONGLY_ENCODED.match(url) for url in self._given):
+            raise ValueError(_WRONG_FORM)
         for url in self.urls:
             if url.scheme not in ("amqp", "amqps") or not url.host:
-                raise ValueError("`url` is not of the form amqp://user:password@host:5672/vhost")
+                raise ValueError(_WRONG_FORM)
             if self.tls != TLSSettings() and url.scheme != "amqps":
                 raise ValueError("`tls` is given, but `url` does not begin with amqps://")
 
     def __repr__(self) -> str:
         return f"RabbitMQSettings({self})"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        return [("url", str(self))]
 
     def __str__(self) -> str:
         return ", ".join(shown(url) for url in self.urls)
@@ -70,8 +85,11 @@ class RabbitMQSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     @property
     def urls(self) -> list[URL]:
         """Every URL, in the order in which they are tried."""
-        given = [self.url] if isinstance(self.url, str) else self.url
-        return [_parsed(url) for url in given]
+        return [_parsed(url) for url in self._given]
+
+    @property
+    def _given(self) -> list[str]:
+        return [self.url] if isinstance(self.url, str) else self.url
 
 
 def shown(url: URL) -> str:

@@ -143,4 +143,4 @@ class RabbitMQTransport(EventTransport):
                     except ConnectionLost:
                         await asyncio.sleep(_PAUSE)
         except TimeoutError as error:
-            raise self._sending.unavailable(timeout) from error
+            raise await self._sending.unavailable(timeout) from error

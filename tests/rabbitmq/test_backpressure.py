@@ -1,0 +1,294 @@
+"""A broker that takes nothing for now: what firing does, and what it holds meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import json
+import tracemalloc
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from typing import Any
+
+import aiormq
+import pytest
+from yarl import URL
+
+from lightbus import Api, Event, OnError, Worker
+from lightbus.exceptions import SendOutcomeUnknown, TransportUnavailable
+from rabbitmq_node import RabbitMQNode, running_node
+from rabbitmq_support import Broker, MakeBus, Seen, transport_of
+from tcp_proxy import running_proxy
+
+QUEUE = "lightbus:shop:welcome:auth"
+DEAD = "lightbus:shop:dead"
+IN_FLIGHT = 200
+BODY = "x" * 10_240
+
+# What `rabbitmqctl` is told to raise an alarm, and to end it
+ALARMS = {
+    "memory": [("set_vm_memory_high_watermark", limit) for limit in ("0.00000001", "0.4")],
+    "disk space": [("set_disk_free_limit", limit) for limit in ("1000000GB", "50MB")],
+}
+
+
+class BillingApi(Api):
+    """An API whose exchange is not declared before the trouble begins."""
+
+    paid = Event(parameters=("amount",))
+
+    class Meta:
+        name = "billing"
+
+
+@pytest.fixture(scope="module")
+def node() -> Iterator[RabbitMQNode]:
+    """A node of these tests alone, for an alarm concerns all who send to it."""
+    with running_node() as node:
+        yield node
+
+
+@contextlib.asynccontextmanager
+async def alarm(node: RabbitMQNode, short_of: str) -> AsyncIterator[None]:
+    begin, end = ALARMS[short_of]
+    await asyncio.to_thread(node.ctl, *begin)
+    try:
+        yield
+    finally:
+        await asyncio.to_thread(node.ctl, *end)
+
+
+async def outcomes(*firing: Coroutine[Any, Any, Any]) -> list[BaseException | Any]:
+    return await asyncio.gather(*firing, return_exceptions=True)
+
+
+def held() -> int:
+    """Return how many bytes this process holds that were allocated since tracing began."""
+    gc.collect()
+    return tracemalloc.get_traced_memory()[0]
+
+
+async def grown_by(work: Callable[[], Coroutine[Any, Any, None]], *, rounds: int) -> int:
+    """Return how many more bytes are held after `rounds` of `work` than after two."""
+    tracemalloc.start()
+    try:
+        for _ in range(2):
+            await work()
+        before = held()
+        for _ in range(rounds - 2):
+            await work()
+        return held() - before
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("short_of", list(ALARMS))
+async def test_while_the_broker_is_short_firing_says_that_nothing_was_sent(
+    make_bus: MakeBus, node: RabbitMQNode, short_of: str
+) -> None:
+    node.create_vhost(short_of)
+    bus = make_bus(url=node.url(short_of), fire_timeout=1)
+    patient = make_bus(url=node.url(short_of), fire_timeout=30)
+    fire = bus.auth.user_created.fire_async
+    bus.auth.user_created.listen(lambda username: None, listener_name="welcome")
+    await fire(username="before", email="e")
+    async with alarm(node, short_of):
+        # The broker says that it is short to one that sends, and may have taken that event.
+        (first,) = await outcomes(fire(username="first", email="e"))
+        assert isinstance(first, SendOutcomeUnknown)
+
+        started = asyncio.get_running_loop().time()
+        with pytest.raises(TransportUnavailable, match="short of memory or of disk space"):
+            await fire(username="second", email="e")
+        assert asyncio.get_running_loop().time() - started == pytest.approx(1, abs=0.5)
+
+        blocking = [
+            asyncio.to_thread(bus.auth.user_created.fire, username=f"thread {i}", email="e")
+            for i in range(2)
+        ]
+        assert {type(outcome) for outcome in await outcomes(*blocking)} <= {
+            SendOutcomeUnknown,
+            TransportUnavailable,
+        }
+        late = asyncio.create_task(patient.auth.user_created.fire_async(username="late", email="e"))
+    await late
+    await fire(username="after", email="e")
+
+    stored = await usernames(node.url(short_of))
+    assert stored.items() >= {"before": 1, "late": 1, "after": 1}.items()
+    assert "second" not in stored
+
+
+async def test_what_firing_holds_while_the_broker_is_short_does_not_grow(
+    make_bus: MakeBus, node: RabbitMQNode
+) -> None:
+    node.create_vhost("growth")
+    # With the shortest heartbeat, so that one that is held up would be noticed.
+    bus = make_bus(url=node.url("growth"), fire_timeout=0.5, transport={"heartbeat": 1})
+    bus.client.register_api(BillingApi)
+    bus.auth.user_created.listen(lambda username: None, listener_name="welcome")
+    await bus.auth.user_created.fire_async(username="before", email="e")
+    connection = transport_of(bus)._sending._connection
+    unknown: set[str] = set()
+
+    async def fire_many() -> None:
+        message = bus.client.message("auth", "user_created", {"username": "u", "email": BODY})
+        names = [f"u{len(unknown)}-{number}" for number in range(IN_FLIGHT)]
+        fire, pay = bus.auth.user_created.fire_async, bus.billing.paid.fire_async
+        told = await outcomes(
+            *(fire(username=name, email=BODY) for name in names), pay(amount=message.id)
+        )
+        assert {type(outcome) for outcome in told} <= {SendOutcomeUnknown, TransportUnavailable}
+        unknown.update(
+            name
+            for name, outcome in zip(names, told, strict=False)
+            if isinstance(outcome, SendOutcomeUnknown)
+        )
+
+    async with alarm(node, "memory"):
+        with contextlib.suppress(SendOutcomeUnknown):
+            await bus.auth.user_created.fire_async(username="first", email="e")
+        # Long enough for a connection to be given up whose heartbeats do not go out.
+        assert await grown_by(fire_many, rounds=16) < 500_000
+
+        channel = transport_of(bus)._publisher._channel
+        assert channel is not None
+        assert not channel.is_closed
+        assert len(channel.connection.channels) <= 2
+        assert len(asyncio.all_tasks()) < 50
+    await bus.auth.user_created.fire_async(username="after", email="e")
+
+    assert transport_of(bus)._sending._connection is connection
+    stored = await usernames(node.url("growth"))
+    assert {"before", "after"} <= set(stored) <= {"before", "first", "after"} | unknown
+
+
+async def test_while_the_broker_is_short_events_are_handled_and_failed_ones_wait_for_its_end(
+    make_bus: MakeBus, node: RabbitMQNode
+) -> None:
+    node.create_vhost("listening")
+    bus = make_bus(
+        url=node.url("listening"), fire_timeout=1, transport={"prefetch": 1, "operation_timeout": 2}
+    )
+    release = asyncio.Event()
+    seen = Seen[str]()
+
+    async def welcome(username: str) -> None:
+        await release.wait()
+        await seen.add(username)
+        if username == "bad":
+            raise ValueError(username)
+
+    bus.auth.user_created.listen(
+        welcome, listener_name="welcome", on_error=OnError.ACKNOWLEDGE_AND_LOG
+    )
+    connection = await aiormq.connect(node.url("listening"))
+    broker = Broker(await connection.channel())
+    async with Worker(bus):
+        for username in ("ann", "bob", "bad", "cid"):
+            await bus.auth.user_created.fire_async(username=username, email="e")
+        async with alarm(node, "memory"):
+            with contextlib.suppress(SendOutcomeUnknown):
+                await bus.auth.user_created.fire_async(username="first", email="e")
+            release.set()
+            assert await seen.wait_for(3) == ["ann", "bob", "bad"]
+
+        await broker.wait_for_count(DEAD, 1)
+        assert (await seen.wait_for(4))[3] == "cid"
+    await connection.close()
+
+
+async def test_what_firing_holds_on_a_silent_link_does_not_grow(
+    make_bus: MakeBus, rabbitmq_node: RabbitMQNode, rabbitmq_url: str
+) -> None:
+    async with running_proxy(rabbitmq_node.amqp_port) as proxy:
+        url = str(URL(rabbitmq_url).with_port(proxy.port))
+        bus = make_bus(url=url, fire_timeout=0.2)
+        bus.client.register_api(BillingApi)
+        await bus.auth.user_created.fire_async(username="ada", email="e")
+        proxy.silence()
+
+        async def fire_later(wait: float) -> None:
+            # Each gives up at a time of its own, so that each in turn would ask anew.
+            await asyncio.sleep(wait)
+            await outcomes(
+                bus.auth.user_created.fire_async(username="u", email=BODY),
+                bus.billing.paid.fire_async(amount=BODY),
+            )
+
+        async def fire_many() -> None:
+            await asyncio.gather(*(fire_later(number / 500) for number in range(IN_FLIGHT)))
+
+        connection = transport_of(bus)._sending._connection
+        assert connection is not None
+        assert connection.transport is not None
+        assert await grown_by(fire_many, rounds=5) < 3_000_000
+        assert len(connection.transport.connection.channels) < 25
+        proxy.resume()
+        await bus.client.close_async()
+
+
+async def test_a_connection_keeps_nothing_of_what_was_asked_over_it(make_bus: MakeBus) -> None:
+    bus = make_bus()
+    bus.auth.user_created.listen(lambda username: None, listener_name="welcome")
+    await bus.auth.user_created.fire_async(username="ada", email="e")
+    transport = transport_of(bus)
+    (listener,) = bus.client.listeners
+    subscription = listener.subscription("shop")
+
+    async def ask() -> None:
+        for _ in range(20):
+            await transport.stats(subscription)
+
+    connection = transport._sending._connection
+    assert connection is not None
+    assert connection.transport is not None
+    await ask()
+    before = observers(connection.transport.connection)
+    await ask()
+
+    assert observers(connection.transport.connection) == before
+
+
+def observers(connection: aiormq.abc.AbstractConnection) -> int:
+    """Return how many wait for a connection to be closed."""
+    closing: Any = connection._closing  # type: ignore[attr-defined]
+    return len(closing._callbacks)
+
+
+async def test_a_listener_whose_handlers_are_slow_holds_no_more_than_it_prefetches(
+    make_bus: MakeBus, broker: Broker
+) -> None:
+    bus = make_bus(transport={"prefetch": 5})
+    release, begun = asyncio.Event(), asyncio.Event()
+
+    async def welcome(username: str) -> None:
+        begun.set()
+        await release.wait()
+
+    bus.auth.user_created.listen(welcome, listener_name="welcome")
+    async with Worker(bus):
+        await asyncio.gather(
+            *(bus.auth.user_created.fire_async(username="u", email=BODY) for _ in range(50))
+        )
+        await begun.wait()
+
+        # It came alone, before the others were asked for.
+        await broker.wait_for_count(QUEUE, 44)
+        (stream,) = transport_of(bus)._streams
+        assert stream._received.qsize() == 5
+        release.set()
+        await broker.wait_for_count(QUEUE, 0)
+
+
+async def usernames(url: str) -> dict[str, int]:
+    """Take all events of the listener's queue, and return how many there are of each username."""
+    connection = await aiormq.connect(url)
+    channel = await connection.channel()
+    broker = Broker(channel)
+    found: dict[str, int] = {}
+    while (await broker.count(QUEUE)) > 0:
+        username = json.loads((await broker.get(QUEUE)).body)["username"]
+        found[username] = found.get(username, 0) + 1
+    await connection.close()
+    return found

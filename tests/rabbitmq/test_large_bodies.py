@@ -1,0 +1,83 @@
+"""Events as large as RabbitMQ takes, and larger."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+
+import pytest
+
+from lightbus import Worker
+from lightbus.exceptions import SendRefused
+from rabbitmq_node import RabbitMQNode
+from rabbitmq_support import Broker, MakeBus, Seen, transport_of
+
+QUEUE = "lightbus:shop:welcome:auth"
+
+# Of each version, which is 16 MiB from 4.0 on, with some room for the rest of the event
+LARGE = "x" * 15 * 1024 * 1024
+
+
+async def test_15_mib_are_fired_and_handled_without_harm_to_other_events_or_connections(
+    make_bus: MakeBus,
+) -> None:
+    # With the shortest heartbeat, so that one that is held up would be noticed.
+    bus = make_bus(transport={"heartbeat": 1})
+    seen = Seen[tuple[str, int]]()
+
+    async def welcome(username: str, email: str) -> None:
+        await seen.add((username, len(email)))
+
+    bus.auth.user_created.listen(welcome, listener_name="welcome", concurrency=4)
+    async with Worker(bus):
+        fire = bus.auth.user_created.fire_async
+        await fire(username="first", email="e")
+        transport = transport_of(bus)
+        connections = transport._sending._connection, transport._consuming._connection
+        async with asyncio.TaskGroup() as firing:
+            for number in range(3):
+                firing.create_task(fire(username=f"large {number}", email=LARGE))
+            for number in range(50):
+                firing.create_task(fire(username=f"small {number}", email="e"))
+
+        handled = await seen.wait_for(54)
+        assert (transport._sending._connection, transport._consuming._connection) == connections
+    assert len(handled) == 54
+    assert {name for name, size in handled if size == len(LARGE)} == {
+        f"large {n}" for n in range(3)
+    }
+
+
+@pytest.fixture
+async def small_limit(rabbitmq_node: RabbitMQNode) -> AsyncIterator[int]:
+    """A node that takes no message of more than so many bytes on channels that are opened now."""
+
+    def evaluate(expression: str) -> str:
+        return rabbitmq_node.ctl("eval", expression).strip()
+
+    get = "{ok, Size} = application:get_env(rabbit, max_message_size), Size."
+    before = await asyncio.to_thread(evaluate, get)
+    change = "application:set_env(rabbit, max_message_size, {})."
+    await asyncio.to_thread(evaluate, change.format(100_000))
+    yield 100_000
+    await asyncio.to_thread(evaluate, change.format(before))
+
+
+async def test_an_event_that_is_too_large_is_refused_and_those_beside_it_are_sent(
+    make_bus: MakeBus, broker: Broker, small_limit: int
+) -> None:
+    bus = make_bus()
+    fire = bus.auth.user_created.fire_async
+    bus.auth.user_created.listen(lambda username: None, listener_name="welcome")
+    names = {f"small {number}" for number in range(50)}
+
+    beside = [asyncio.create_task(fire(username=name, email="e")) for name in names]
+    with pytest.raises(SendRefused, match="too many"):
+        await fire(username="large", email="x" * small_limit)
+    await asyncio.gather(*beside)
+
+    stored = set()
+    while await broker.count(QUEUE):
+        stored.add(json.loads((await broker.get(QUEUE)).body)["username"])
+    assert stored == names
