@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
+from urllib.parse import quote
 
 from aiormq.abc import AbstractChannel, DeliveredMessage
 from aiormq.exceptions import ChannelNotFoundEntity
 from pamqp.commands import Basic
 
 from lightbus import Api, Bus, Event
+from rabbitmq_node import RabbitMQNode
 
 T = TypeVar("T")
 
@@ -84,6 +86,29 @@ class Broker:
         await self.channel.basic_publish(
             body, exchange=exchange, routing_key=routing_key, properties=properties
         )
+
+
+class Topology:
+    """What the broker says that it holds in a virtual host."""
+
+    def __init__(self, node: RabbitMQNode, vhost: str) -> None:
+        self._node = node
+        self._vhost = quote(vhost, safe="")
+
+    def queues(self) -> dict[str, dict[str, Any]]:
+        found = self._node.api("GET", f"queues/{self._vhost}")
+        assert all(queue["durable"] for queue in found)
+        return {queue["name"]: queue["arguments"] for queue in found}
+
+    def exchanges(self) -> dict[str, tuple[str, dict[str, Any]]]:
+        found = self._node.api("GET", f"exchanges/{self._vhost}")
+        own = [exchange for exchange in found if exchange["name"].startswith("lightbus")]
+        assert all(exchange["durable"] for exchange in own)
+        return {exchange["name"]: (exchange["type"], exchange["arguments"]) for exchange in own}
+
+    def bindings(self) -> set[tuple[str, str, str]]:
+        found = self._node.api("GET", f"bindings/{self._vhost}")
+        return {(b["source"], b["routing_key"], b["destination"]) for b in found if b["source"]}
 
 
 def headers_of(message: DeliveredMessage) -> dict[str, Any]:
