@@ -64,7 +64,9 @@ async def migrate(config: str) -> None:
 
 def main() -> None:
     """Fork for each number."""
-    migration._LOOKS = 2  # there are many of them
+    # There are many of them, and no broker is killed.
+    migration._LOOKS = 2
+    migration._SAVED_AFTER = 0.05
     for line in sys.stdin:
         child = os.fork()
         if child == 0:

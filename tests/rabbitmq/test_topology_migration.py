@@ -7,16 +7,19 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import aiormq
 import pytest
 from aiormq.abc import DeliveredMessage
 
-from lightbus import Worker
-from lightbus.exceptions import TransportRefused
+from lightbus import Bus, Worker, create
+from lightbus.exceptions import TransportError, TransportRefused
 from lightbus.topology import topology_of
+from lightbus.transport import MigrationProgress
+from lightbus_rabbitmq.claim import Claim
 from rabbitmq.topology_support import (
     BUS,
     DEAD,
@@ -27,7 +30,8 @@ from rabbitmq.topology_support import (
     TopologyCommand,
     declare,
 )
-from rabbitmq_support import Broker, MakeBus, Seen, Topology, headers_of
+from rabbitmq_node import RabbitMQNode
+from rabbitmq_support import AuthApi, Broker, MakeBus, Seen, Topology, headers_of
 from service import Service
 
 OLD = {
@@ -58,12 +62,16 @@ async def fire(make_bus: MakeBus, *names: str) -> None:
     await asyncio.gather(*firing)
 
 
-async def migrate(make_bus: MakeBus) -> None:
+async def migrate(
+    make_bus: MakeBus,
+    on_progress: Callable[[MigrationProgress], None] = lambda _: None,
+    **settings: Any,
+) -> None:
     """Do what the command does, in this process."""
-    bus = make_bus(acknowledgement_timeout=1)
+    bus = make_bus(acknowledgement_timeout=1, **settings)
     bus.auth.user_created.listen(lambda username: None, listener_name="welcome")
     async with topology_of(bus.client) as known:
-        await known.migrate(on_progress=lambda _: None)
+        await known.migrate(on_progress=on_progress)
 
 
 async def take(broker: Broker, count: int) -> list[DeliveredMessage]:
@@ -216,6 +224,47 @@ async def test_a_worker_that_stops_and_still_holds_an_event_is_noticed(
     await worker.close()
     await command("--migrate")
     assert [name_of(message) for message in await take(broker, 1)] == ["ada"]
+
+
+async def test_events_that_come_in_the_moment_of_deletion_are_told(
+    make_bus: MakeBus, broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await make_old(make_bus, broker, OLD)
+    delete = Claim.delete
+
+    async def late(claim: Claim, queue: str) -> int:
+        await broker.put("", queue, b"{}")
+        await broker.wait_for_count(queue, 1)
+        return await delete(claim, queue)
+
+    monkeypatch.setattr(Claim, "delete", late)
+    with pytest.raises(TransportError, match=f"1 events were put into queue '{QUEUE}' past its"):
+        await migrate(make_bus)
+
+    monkeypatch.undo()
+    await migrate(make_bus)
+
+
+async def test_a_migration_that_is_told_to_stop_lets_what_it_took_arrive_and_goes_on_later(
+    make_bus: MakeBus, broker: Broker, topology: Topology
+) -> None:
+    await make_old(make_bus, broker, OLD)
+    names = [f"{number:04}" for number in range(1000)]
+    await fire(make_bus, *names)
+    half = asyncio.Event()
+
+    migrating = asyncio.create_task(
+        migrate(make_bus, lambda now: half.set() if now.moved > 500 else None)
+    )
+    await half.wait()
+    migrating.cancel()
+    await asyncio.wait({migrating})
+    assert migrating.cancelled()
+    await migrate(make_bus)
+
+    taken = await take(broker, 1000)
+    assert [name_of(message) for message in taken] == names
+    assert {headers_of(message)["lightbus-attempt"] for message in taken} == {1}
 
 
 async def test_two_migrations_at_once_do_no_harm(
@@ -486,3 +535,38 @@ async def check_migrated(broker: Broker, topology: Topology, fired: set[str]) ->
     assert queue_bindings(topology) == BINDINGS
     kept = [name_of(message) for message in await take(broker, await broker.count(QUEUE))]
     assert set(kept) == fired
+
+
+async def test_a_broker_that_is_killed_meanwhile_ends_the_migration_and_loses_nothing(
+    private_rabbitmq_node: RabbitMQNode,
+) -> None:
+    node = private_rabbitmq_node
+    settings = {"url": node.url(), "operation_timeout": 5, "connect_timeout": 1}
+    default = {"event_transport": {"rabbitmq": settings}, "acknowledgement_timeout": 1}
+
+    def make_bus(**_: Any) -> Bus:
+        bus = create({"apis": {"default": default}}, service_name="shop")
+        bus.client.register_api(AuthApi)
+        return bus
+
+    connection = await aiormq.connect(node.url())
+    await make_old(make_bus, Broker(await connection.channel()), OLD)
+    names = [f"{number:04}" for number in range(1000)]
+    await fire(make_bus, *names)
+    half = asyncio.Event()
+
+    migrating = asyncio.create_task(
+        migrate(make_bus, lambda now: half.set() if now.moved > 500 else None)
+    )
+    await half.wait()
+    await asyncio.to_thread(node.kill)
+    with pytest.raises(TransportError):
+        await migrating
+    await asyncio.to_thread(node.start)
+    await migrate(make_bus)
+
+    connection = await aiormq.connect(node.url())
+    broker = Broker(await connection.channel())
+    taken = await take(broker, await broker.count(QUEUE))
+    assert {name_of(message) for message in taken} == set(names)
+    await connection.close()

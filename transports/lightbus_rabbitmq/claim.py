@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+import contextlib
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from typing import TypeVar
 
 import aiormq.abc
 from aiormq.exceptions import ChannelLockedResource
 
 from lightbus.exceptions import TransportRefused
+from lightbus.transport import BrokerObject
 from lightbus_rabbitmq import names, topology
+from lightbus_rabbitmq.comparing import compared_with
 from lightbus_rabbitmq.connection import Link
 from lightbus_rabbitmq.errors import ConnectionLost
-from lightbus_rabbitmq.objects import Binding, Channel, Object
+from lightbus_rabbitmq.objects import Binding, Channel, Exchange, Object, Queue
 from lightbus_rabbitmq.topology import Count
 
 T = TypeVar("T")
@@ -44,12 +47,14 @@ class Claim:
             ConnectionLost: The connection went away.
         """
         for _ in range(round(_PATIENCE / _PERIOD)):
-            if await topology.on_own_channel(
-                self._link,
-                self._lock,
-                doing="to claim that no other migration runs",
-                timeout=self._timeout,
-            ):
+            async with self._unless_away():
+                is_taken = await topology.on_own_channel(
+                    self._link,
+                    self._lock,
+                    doing="to claim that no other migration runs",
+                    timeout=self._timeout,
+                )
+            if is_taken:
                 return
             await asyncio.sleep(_PERIOD)
         raise TransportRefused(
@@ -71,13 +76,22 @@ class Claim:
         Raises:
             ConnectionLost: The connection, and with it the claim, is gone.
         """
-        channel = await self._link.channel(confirms=False)
+        async with self._unless_away():
+            channel = await self._link.channel(confirms=False)
         self._check(channel)
         return channel
 
     def _check(self, channel: Channel) -> None:
         if channel.connection is not self._connection:
             raise ConnectionLost("the connection was lost")
+
+    async def compare(self, wanted: Exchange | Queue) -> BrokerObject:
+        """Compare one object with what is wanted.
+
+        The errors are those of `topology.on_own_channel`.
+        """
+        async with self._unless_away():
+            return await compared_with(self._link, wanted, timeout=self._timeout)
 
     async def declare(self, wanted: Iterable[Object]) -> None:
         """Declare each of the objects.
@@ -120,6 +134,16 @@ class Claim:
             self._check(channel)
             return await operation(channel)
 
-        return await topology.on_own_channel(
-            self._link, checked, doing=doing, timeout=self._timeout
-        )
+        async with self._unless_away():
+            return await topology.on_own_channel(
+                self._link, checked, doing=doing, timeout=self._timeout
+            )
+
+    @contextlib.asynccontextmanager
+    async def _unless_away(self) -> AsyncGenerator[None]:
+        # The link would wait for a broker that is away for as long as it takes.
+        try:
+            async with asyncio.timeout(self._timeout):
+                yield
+        except TimeoutError as error:
+            raise ConnectionLost("the connection was lost") from error

@@ -148,9 +148,10 @@ def carried_on(delivered: DeliveredMessage, *, frame_size: int) -> Basic.Propert
         app_id=original.app_id,
         headers=headers,
     )
-    if not _can_be_sent(properties, frame_size):
-        notes = {name: headers[name] for name in headers if name.startswith(("lightbus-", "x-"))}
-        properties.headers = {**notes, _HEADERS_DROPPED: True}
+    story = {name: headers[name] for name in headers if name.startswith(("lightbus-", "x-death"))}
+    for kept in (story, {}):
+        if not _can_be_sent(properties, frame_size):
+            properties.headers = {**kept, _HEADERS_DROPPED: True}
     return properties
 
 

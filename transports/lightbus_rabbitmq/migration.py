@@ -15,7 +15,7 @@ import attrs
 from lightbus.exceptions import TransportError, TransportRefused, TransportUnavailable
 from lightbus.transport import MigrationProgress, ObjectState
 from lightbus_rabbitmq.claim import Claim
-from lightbus_rabbitmq.comparing import Wanted, compared_with
+from lightbus_rabbitmq.comparing import Wanted
 from lightbus_rabbitmq.connection import Link
 from lightbus_rabbitmq.errors import ConnectionLost
 from lightbus_rabbitmq.objects import Binding, Queue
@@ -32,6 +32,10 @@ _LOOKS = 10
 # How long a queue may be used before that is taken for a worker that runs, in seconds: RabbitMQ
 # takes a moment to notice that one was killed.
 _PATIENCE = 3.0
+
+# RabbitMQ confirms a new quorum queue before all that it needs of it is on disk. One that is killed
+# within a second or so of that can lose the queue, and what was moved into it. In seconds.
+_SAVED_AFTER = 3.0
 
 OnProgress = Callable[[MigrationProgress], None]
 
@@ -55,7 +59,7 @@ async def migrate(link: Link, wanted: Wanted, *, timeout: float, on_progress: On
     publisher = Publisher(link, operation_timeout=timeout)
     try:
         await claim.take()
-        different = await _different(link, wanted, timeout=timeout)
+        different = await _different(claim, wanted)
         # All of them first, so that nothing is begun where something is in the way.
         for queue in different:
             await _wait_until_unused(claim, queue.name)
@@ -77,17 +81,15 @@ async def migrate(link: Link, wanted: Wanted, *, timeout: float, on_progress: On
         await publisher.close()
 
 
-async def _different(link: Link, wanted: Wanted, *, timeout: float) -> list[Queue]:
+async def _different(claim: Claim, wanted: Wanted) -> list[Queue]:
     """Return the queues that are to be made anew."""
     for exchange in wanted.exchanges:
-        compared = await compared_with(link, exchange, timeout=timeout)
+        compared = await claim.compare(exchange)
         if compared.state is ObjectState.DIFFERENT:
             raise TransportRefused(
                 f"Exchange {exchange.name!r} has other settings. {compared.note}"
             )
-    compared_queues = [
-        (queue, await compared_with(link, queue, timeout=timeout)) for queue in wanted.queues
-    ]
+    compared_queues = [(queue, await claim.compare(queue)) for queue in wanted.queues]
     return [queue for queue, compared in compared_queues if compared.state is ObjectState.DIFFERENT]
 
 
@@ -145,11 +147,16 @@ class QueueMigration:
             [attrs.evolve(binding, queue=self._temporary.name) for binding in self._bindings],
         )
         if is_different:
-            await self._claim.declare([self._temporary])
+            await self._make(self._temporary)
             await self._replace(self._queue.name, [*here, *self._unwanted], self._temporary, there)
-        await self._claim.declare([self._queue])
+        await self._make(self._queue)
         await self._replace(self._temporary.name, there, self._queue, here)
         self._tell(is_done=True)
+
+    async def _make(self, queue: Queue) -> None:
+        await self._claim.declare([queue])
+        self._tell()
+        await asyncio.sleep(_SAVED_AFTER)
 
     async def _replace(
         self, old: str, old_bindings: list[Binding], new: Queue, new_bindings: list[Binding]

@@ -49,23 +49,44 @@ class Refill:
     async def move(self, source: str, target: Queue, *, most: int = sys.maxsize) -> None:
         """Move all events of a queue that are there, or the first `most` and a few more.
 
-        Cancelled, it lets those that are on their way arrive.
+        Cancelled, it lets those that it has taken arrive.
 
         Raises:
             ConnectionLost: The connection went away: some may be in both queues.
             TransportError: A copy was not taken: the others are left where they are.
         """
+        stopping = asyncio.Event()
+        moving = asyncio.create_task(self._move(source, target, most=most, stopping=stopping))
+        try:
+            await asyncio.shield(moving)
+        except asyncio.CancelledError:
+            stopping.set()
+            await asyncio.wait({moving}, timeout=self._timeout)
+            moving.cancel()
+            await asyncio.gather(moving, return_exceptions=True)
+            raise
+
+    async def _move(
+        self, source: str, target: Queue, *, most: int, stopping: asyncio.Event
+    ) -> None:
         channel = await self._claim.channel()
         received: asyncio.Queue[DeliveredMessage] = asyncio.Queue()
-        moved = 0
+        moved, is_last = 0, False
         try:
             tag = await self._consume(channel, source, received)
-            while moved < most and await self._is_more(source, received):
+            while not is_last:
+                taken = await self._window(source, received)
+                is_last = not taken or moved + len(taken) >= most or stopping.is_set()
+                if is_last:
+                    # Before the acknowledgements, for which the broker would hand out more.
+                    await unless_lost(channel.connection, channel.basic_cancel(tag))
+                    taken += [received.get_nowait() for _ in range(received.qsize())]
                 # One alone first: a queue may refuse what comes in the first moments of its life,
                 # and those behind must not get ahead.
-                moved += await self._carry(channel, received, target, most=1 if not moved else None)
-            await unless_lost(channel.connection, channel.basic_cancel(tag))
-            await self._carry(channel, received, target)
+                first = 0 if moved else 1
+                await self._carry(channel, taken[:first], target)
+                await self._carry(channel, taken[first:], target)
+                moved += len(taken)
         except (Exception, asyncio.CancelledError) as error:
             if meaning := translated(error, f"to read {source!r}"):
                 raise meaning from error
@@ -86,37 +107,26 @@ class Refill:
             consuming = channel.basic_consume(source, receive)
             return str((await unless_lost(channel.connection, consuming)).consumer_tag)
 
-    async def _is_more(self, source: str, received: asyncio.Queue[DeliveredMessage]) -> bool:
-        """Wait until something is received, or there is nothing to receive."""
-        deadline = asyncio.get_running_loop().time() + self._timeout
-        while received.empty():
-            await asyncio.sleep(_PERIOD)
-            counted = await self._claim.count(source)
-            if received.empty() and (counted is None or not counted.ready):
-                return False
-            if asyncio.get_running_loop().time() > deadline:
-                raise ConnectionLost(f"RabbitMQ handed out nothing of {source!r}")
-        return True
+    async def _window(
+        self, source: str, received: asyncio.Queue[DeliveredMessage]
+    ) -> list[DeliveredMessage]:
+        """Return all that the broker hands out before it wants acknowledgements."""
+        taken: list[DeliveredMessage] = []
+        now = asyncio.get_running_loop().time
+        deadline = now() + self._timeout
+        while len(taken) < _AT_ONCE:
+            try:
+                async with asyncio.timeout(_PERIOD):
+                    taken.append(await received.get())
+            except TimeoutError:
+                counted = await self._claim.count(source)
+                if counted is None or not counted.ready:
+                    break
+                if now() > deadline:
+                    raise ConnectionLost(f"RabbitMQ hands out nothing of {source!r}") from None
+        return taken
 
-    async def _carry(
-        self,
-        channel: Channel,
-        received: asyncio.Queue[DeliveredMessage],
-        target: Queue,
-        *,
-        most: int | None = None,
-    ) -> int:
-        """Move what was received, or `most` of it, and return how many these were."""
-        taken = [received.get_nowait() for _ in range(most or received.qsize())]
-        carrying = asyncio.create_task(self._move(channel, taken, target))
-        try:
-            await asyncio.shield(carrying)
-        except asyncio.CancelledError:
-            await asyncio.wait({carrying}, timeout=self._timeout)
-            raise
-        return len(taken)
-
-    async def _move(self, channel: Channel, taken: list[DeliveredMessage], target: Queue) -> None:
+    async def _carry(self, channel: Channel, taken: list[DeliveredMessage], target: Queue) -> None:
         try:
             async with asyncio.TaskGroup() as group:
                 for one in taken:
