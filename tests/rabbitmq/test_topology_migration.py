@@ -345,6 +345,18 @@ async def test_dead_letters_keep_their_story_where_their_queue_is_made_anew(
     assert headers["x-death"][0]["queue"] == "old"
 
 
+async def test_the_queue_of_the_dead_letters_is_left_alone_while_workers_may_use_it(
+    command: TopologyCommand, make_bus: MakeBus, broker: Broker, topology: Topology
+) -> None:
+    await declare(make_bus)
+    await broker.channel.queue_delete(DEAD)
+    await broker.channel.queue_declare(DEAD, durable=True)
+    await broker.channel.basic_consume(QUEUE, lambda _: asyncio.sleep(0))
+
+    assert f"Queue '{QUEUE}' is in use" in await command("--migrate", code=1)
+    assert topology.queues()[DEAD] == {}
+
+
 async def test_delayed_events_come_back_where_their_delay_queue_is_made_anew(
     command: TopologyCommand, make_bus: MakeBus, broker: Broker, topology: Topology
 ) -> None:

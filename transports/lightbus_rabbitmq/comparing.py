@@ -2,69 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
-
-import attrs
 from aiormq.exceptions import ChannelNotFoundEntity
 
 from lightbus.exceptions import TopologyMismatch
-from lightbus.transport import BrokerObject, ObjectState, Subscription
+from lightbus.transport import BrokerObject, ObjectState
 from lightbus_rabbitmq import objects
 from lightbus_rabbitmq.connection import Link
-from lightbus_rabbitmq.objects import Binding, Channel, Exchange, Queue
+from lightbus_rabbitmq.objects import Binding, Channel, Exchange, Queue, Wanted
 from lightbus_rabbitmq.topology import count, on_own_channel
 
 _BY_HAND = (
     "It can not be changed. Stop what fires through it, delete it, and run "
     "`lightbus topology --migrate` in every service that listens."
 )
-
-
-@attrs.frozen(kw_only=True)
-class Wanted:
-    """All that a service wants of a broker, each object once.
-
-    Attributes:
-        exchanges: What can be compared by itself.
-        queues: Likewise.
-        bindings: What is to lead to the queues.
-        unwanted: What may lead to them, and is to go.
-    """
-
-    exchanges: list[Exchange]
-    queues: list[Queue]
-    bindings: list[Binding]
-    unwanted: list[Binding]
-
-    @classmethod
-    def of(
-        cls, subscriptions: Collection[Subscription], events: Mapping[str, Collection[str]]
-    ) -> Wanted:
-        """Return what the subscriptions, and firing events of these APIs, need."""
-        wanted: list[objects.Object] = [objects.api_exchange(api_name) for api_name in events]
-        unwanted: list[Binding] = []
-        for subscription in subscriptions:
-            wanted += objects.of_subscription(subscription)
-            others = set(events.get(subscription.api_name, ())) - subscription.events
-            unwanted += objects.event_bindings(subscription, others)
-        return cls(
-            exchanges=_once(one for one in wanted if isinstance(one, Exchange)),
-            queues=_once(one for one in wanted if isinstance(one, Queue)),
-            bindings=[one for one in wanted if isinstance(one, Binding)],
-            unwanted=unwanted,
-        )
-
-    def bindings_of(self, queue: Queue) -> list[Binding]:
-        """Return what is to lead to a queue."""
-        return [binding for binding in self.bindings if binding.queue == queue.name]
-
-    def unwanted_of(self, queue: Queue) -> list[Binding]:
-        """Return what may lead to a queue, and is to go."""
-        return [binding for binding in self.unwanted if binding.queue == queue.name]
-
-
-def _once(found: Iterable[objects.Named]) -> list[objects.Named]:
-    return list({one.name: one for one in found}.values())
 
 
 async def compare(link: Link, wanted: Wanted, *, timeout: float) -> list[BrokerObject]:

@@ -1,4 +1,4 @@
-"""`Migration`: makes what is missing, and makes anew what has other settings, and loses nothing.
+"""Makes what is missing, makes anew what has other settings, and loses nothing.
 
 A queue's settings can not be changed. So a queue is emptied into a temporary one, deleted, declared
 anew, and filled again. Which of these steps is next is seen from what exists at the broker. So a
@@ -15,10 +15,9 @@ import attrs
 from lightbus.exceptions import TransportError, TransportRefused, TransportUnavailable
 from lightbus.transport import MigrationProgress, ObjectState
 from lightbus_rabbitmq.claim import Claim
-from lightbus_rabbitmq.comparing import Wanted
 from lightbus_rabbitmq.connection import Link
 from lightbus_rabbitmq.errors import ConnectionLost
-from lightbus_rabbitmq.objects import Binding, Queue
+from lightbus_rabbitmq.objects import Binding, Queue, Wanted
 from lightbus_rabbitmq.publisher import Publisher
 from lightbus_rabbitmq.refilling import Refill
 
@@ -60,9 +59,11 @@ async def migrate(link: Link, wanted: Wanted, *, timeout: float, on_progress: On
     try:
         await claim.take()
         different = await _different(claim, wanted)
-        # All of them first, so that nothing is begun where something is in the way.
-        for queue in different:
-            await _wait_until_unused(claim, queue.name)
+        # All of them first, so that nothing is begun where something is in the way. A worker uses
+        # more than its own queue: what it gives up, it sends to the dead letters by their name.
+        for queue in wanted.queues:
+            if queue in different or (different and queue.api_name):
+                await _wait_until_unused(claim, queue.name)
         await claim.declare(wanted.exchanges)
         for queue in wanted.queues:
             if queue in different or await claim.count(queue.temporary.name) is not None:
@@ -142,10 +143,8 @@ class QueueMigration:
 
         The errors are those of `migrate`.
         """
-        here, there = (
-            self._bindings,
-            [attrs.evolve(binding, queue=self._temporary.name) for binding in self._bindings],
-        )
+        here = self._bindings
+        there = [attrs.evolve(binding, queue=self._temporary.name) for binding in here]
         if is_different:
             await self._make(self._temporary)
             await self._replace(self._queue.name, [*here, *self._unwanted], self._temporary, there)
@@ -182,6 +181,7 @@ class QueueMigration:
     async def _empty(self, old: str, new: Queue) -> None:
         looks = 0
         while looks < _LOOKS:
+            await asyncio.sleep(_PERIOD)
             await _wait_until_unused(self._claim, old)
             counted = await self._claim.count(old)
             if counted and counted.ready:
@@ -189,7 +189,6 @@ class QueueMigration:
                 looks = 0
             else:
                 looks += 1
-                await asyncio.sleep(_PERIOD)
 
     def _on_moved(self, count: int) -> None:
         self._moved += count

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, ClassVar, TypeVar
 
 import aiormq.abc
@@ -117,6 +117,53 @@ class Binding:
 
 Object = Exchange | Queue | Binding
 Named = TypeVar("Named", Exchange, Queue)
+
+
+@attrs.frozen(kw_only=True)
+class Wanted:
+    """All that a service wants of a broker, each object once.
+
+    Attributes:
+        exchanges: What can be compared by itself.
+        queues: Likewise.
+        bindings: What is to lead to the queues.
+        unwanted: What may lead to them, and is to go.
+    """
+
+    exchanges: list[Exchange]
+    queues: list[Queue]
+    bindings: list[Binding]
+    unwanted: list[Binding]
+
+    @classmethod
+    def of(
+        cls, subscriptions: Collection[Subscription], events: Mapping[str, Collection[str]]
+    ) -> Wanted:
+        """Return what the subscriptions, and firing events of these APIs, need."""
+        wanted: list[Object] = [api_exchange(api_name) for api_name in events]
+        unwanted: list[Binding] = []
+        for subscription in subscriptions:
+            wanted += of_subscription(subscription)
+            others = set(events.get(subscription.api_name, ())) - subscription.events
+            unwanted += event_bindings(subscription, others)
+        return cls(
+            exchanges=_once(one for one in wanted if isinstance(one, Exchange)),
+            queues=_once(one for one in wanted if isinstance(one, Queue)),
+            bindings=[one for one in wanted if isinstance(one, Binding)],
+            unwanted=unwanted,
+        )
+
+    def bindings_of(self, queue: Queue) -> list[Binding]:
+        """Return what is to lead to a queue."""
+        return [binding for binding in self.bindings if binding.queue == queue.name]
+
+    def unwanted_of(self, queue: Queue) -> list[Binding]:
+        """Return what may lead to a queue, and is to go."""
+        return [binding for binding in self.unwanted if binding.queue == queue.name]
+
+
+def _once(found: Iterable[Named]) -> list[Named]:
+    return list({one.name: one for one in found}.values())
 
 
 def api_exchange(api_name: str) -> Exchange:

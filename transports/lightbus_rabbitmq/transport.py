@@ -18,11 +18,12 @@ from lightbus.transport import (
     SubscriptionStats,
 )
 from lightbus_rabbitmq import headers, migration, names, topology
-from lightbus_rabbitmq.comparing import Wanted, compare
+from lightbus_rabbitmq.comparing import compare
 from lightbus_rabbitmq.connection import Link
 from lightbus_rabbitmq.consumer import RabbitMQStream
 from lightbus_rabbitmq.dead_letters import RabbitMQDeadLetter, dead_letters_of
 from lightbus_rabbitmq.errors import ConnectionLost
+from lightbus_rabbitmq.objects import Wanted
 from lightbus_rabbitmq.publisher import Publisher
 from lightbus_rabbitmq.settings import RabbitMQSettings
 
