@@ -19,6 +19,7 @@ from lightbus import Bus, Worker, create
 from lightbus.exceptions import TransportError, TransportRefused
 from lightbus.topology import topology_of
 from lightbus.transport import MigrationProgress
+from lightbus_rabbitmq import migration
 from lightbus_rabbitmq.claim import Claim
 from rabbitmq.topology_support import (
     BUS,
@@ -42,6 +43,13 @@ OLD = {
 }
 TEMPORARY = f"{QUEUE}#migrating"
 BINDINGS = {("lightbus:auth", "user_created", QUEUE), ("lightbus:return", f"*.{QUEUE}", QUEUE)}
+
+
+@pytest.fixture(autouse=True)
+def _hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is migrated in this process waits for no broker that could be killed."""
+    monkeypatch.setattr(migration, "_SAVED_AFTER", 0.05)
+    monkeypatch.setattr(migration, "_LOOKS", 3)
 
 
 async def make_old(make_bus: MakeBus, broker: Broker, arguments: dict[str, Any]) -> None:
@@ -150,12 +158,10 @@ async def test_an_event_keeps_its_properties_and_the_number_of_its_attempt(
     }
 
 
-async def test_a_worker_handles_what_was_migrated(
-    command: TopologyCommand, make_bus: MakeBus, broker: Broker
-) -> None:
+async def test_a_worker_handles_what_was_migrated(make_bus: MakeBus, broker: Broker) -> None:
     await make_old(make_bus, broker, {})
     await fire(make_bus, "ada", "bob")
-    await command("--migrate")
+    await migrate(make_bus)
 
     seen = Seen[str]()
     bus = make_bus(acknowledgement_timeout=1)
@@ -165,7 +171,7 @@ async def test_a_worker_handles_what_was_migrated(
 
 
 async def test_events_that_are_fired_meanwhile_are_neither_refused_nor_lost(
-    command: TopologyCommand, make_bus: MakeBus, broker: Broker
+    make_bus: MakeBus, broker: Broker
 ) -> None:
     await make_old(make_bus, broker, OLD)
     bus = make_bus()
@@ -180,7 +186,7 @@ async def test_events_that_are_fired_meanwhile_are_neither_refused_nor_lost(
             await asyncio.sleep(0.01)
 
     firing = asyncio.create_task(keep_firing())
-    await command("--migrate")
+    await migrate(make_bus)
     done.set()
     await firing
 
@@ -317,7 +323,7 @@ async def test_what_a_broken_off_migration_left_is_shown_and_brought_back(
 
 
 async def test_dead_letters_keep_their_story_where_their_queue_is_made_anew(
-    command: TopologyCommand, make_bus: MakeBus, broker: Broker, topology: Topology
+    make_bus: MakeBus, broker: Broker, topology: Topology
 ) -> None:
     await declare(make_bus)
     wanted = topology.queues()[DEAD]
@@ -337,7 +343,7 @@ async def test_dead_letters_keep_their_story_where_their_queue_is_made_anew(
     headers = {"x-death": story, "lightbus-error-type": "KeyError"}
     await broker.put("", DEAD, b"{}", message_id="a", headers=headers)
 
-    await command("--migrate")
+    await migrate(make_bus)
 
     assert topology.queues()[DEAD] == wanted
     headers = headers_of(await broker.get(DEAD))
@@ -358,7 +364,7 @@ async def test_the_queue_of_the_dead_letters_is_left_alone_while_workers_may_use
 
 
 async def test_delayed_events_come_back_where_their_delay_queue_is_made_anew(
-    command: TopologyCommand, make_bus: MakeBus, broker: Broker, topology: Topology
+    make_bus: MakeBus, broker: Broker, topology: Topology
 ) -> None:
     await declare(make_bus)
     wanted = topology.queues()["lightbus:delay:1000"]
@@ -370,7 +376,7 @@ async def test_delayed_events_come_back_where_their_delay_queue_is_made_anew(
         "lightbus:delay", f"1000.{QUEUE}", b'{"username": "ada"}', message_id="a", delivery_mode=2
     )
 
-    await command("--migrate")
+    await migrate(make_bus)
 
     assert topology.queues()["lightbus:delay:1000"] == wanted
     await broker.wait_for_count(QUEUE, 1)
@@ -378,7 +384,7 @@ async def test_delayed_events_come_back_where_their_delay_queue_is_made_anew(
 
 
 async def test_parked_events_still_name_their_listener_where_their_queue_is_made_anew(
-    command: TopologyCommand, make_bus: MakeBus, broker: Broker, topology: Topology
+    make_bus: MakeBus, broker: Broker, topology: Topology
 ) -> None:
     await declare(make_bus)
     await broker.channel.queue_delete("lightbus:unrouted")
@@ -387,7 +393,7 @@ async def test_parked_events_still_name_their_listener_where_their_queue_is_made
     await broker.put("lightbus:return", "1000.lightbus:shop:gone:auth", b"{}", message_id="a")
     await broker.wait_for_count("lightbus:unrouted", 1)
 
-    await command("--migrate")
+    await migrate(make_bus)
 
     assert topology.queues()["lightbus:unrouted"]["x-queue-type"] == "quorum"
     parked = await broker.get("lightbus:unrouted")
@@ -549,9 +555,11 @@ async def check_migrated(broker: Broker, topology: Topology, fired: set[str]) ->
     assert set(kept) == fired
 
 
+@pytest.mark.timeout(150)
 async def test_a_broker_that_is_killed_meanwhile_ends_the_migration_and_loses_nothing(
-    private_rabbitmq_node: RabbitMQNode,
+    private_rabbitmq_node: RabbitMQNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.undo()  # for here one is killed
     node = private_rabbitmq_node
     settings = {"url": node.url(), "operation_timeout": 5, "connect_timeout": 1}
     default = {"event_transport": {"rabbitmq": settings}, "acknowledgement_timeout": 1}
