@@ -296,7 +296,22 @@ class TransportRefused(TransportError):
 
 
 class TopologyMismatch(TransportError):
-    """The broker holds an object of this name whose settings differ from the wanted ones."""
+    """The broker holds an object of this name whose settings differ from the wanted ones.
+
+    Attributes:
+        argument: The first setting that differs, in the broker's own words; empty where it does
+            not tell.
+        wanted: What it was to be.
+        actual: What it is.
+    """
+
+    def __init__(
+        self, problem: str, *, argument: str = "", wanted: str = "", actual: str = ""
+    ) -> None:
+        super().__init__(problem)
+        self.argument = argument
+        self.wanted = wanted
+        self.actual = actual
 
 
 class SendRefused(TransportError):
@@ -342,7 +357,11 @@ class NotListenedFor(ListenerError):
     """An event came that its listener no longer listens for."""
 
     def __init__(self, listener: str, event: str) -> None:
-        super().__init__(f"Listener {listener!r} does not listen for {event}.")
+        super().__init__(
+            f"Listener {listener!r} does not listen for {event}, as it did once, or does in "
+            "another version. Replay it when a version that listens for it runs, or discard it: "
+            "`lightbus dead-letters`. `lightbus topology --migrate` has no more of them come."
+        )
         self.listener = listener
         self.event = event
 

@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import enum
 from abc import abstractmethod
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping
 from datetime import datetime
 from typing import Any, ClassVar, Protocol
 
 import attrs
 
+from lightbus.exceptions import TransportRefused
 from lightbus.failure import Failure
 from lightbus.message import EventMessage
 
@@ -67,6 +68,62 @@ class SubscriptionStats:
     waiting: int
     delayed: int | None
     taken: int | None
+
+
+class ObjectState(enum.Enum):
+    """How something that a broker holds compares with what is wanted."""
+
+    OK = "ok"
+    MISSING = "missing"
+    DIFFERENT = "different"
+    UNFINISHED = "unfinished"
+    UNSEEN = "unseen"
+
+    @property
+    def is_good(self) -> bool:
+        """Whether there is nothing to do, as far as the broker tells."""
+        return self in (ObjectState.OK, ObjectState.UNSEEN)
+
+
+@attrs.frozen(kw_only=True)
+class BrokerObject:
+    """Something that a broker is to hold, and whether it does.
+
+    Attributes:
+        kind: What it is, in the broker's own word, such as "queue".
+        name: Its name there.
+        state: How it compares; UNFINISHED is what a migration that was broken off left behind, and
+            UNSEEN what the broker does not tell.
+        argument: Which of its settings differs, if one does.
+        wanted: What that is to be.
+        actual: What that is.
+        note: What else there is to know, or to do, in a sentence or two.
+    """
+
+    kind: str
+    name: str
+    state: ObjectState
+    argument: str = ""
+    wanted: str = ""
+    actual: str = ""
+    note: str = ""
+
+
+@attrs.frozen(kw_only=True)
+class MigrationProgress:
+    """How far the migration of one object is.
+
+    Attributes:
+        name: The object's name.
+        moved: How many events were moved. Each moves twice: away, and back.
+        left: How many are known to be left to move.
+        is_done: Whether the object is as it is wanted.
+    """
+
+    name: str
+    moved: int
+    left: int
+    is_done: bool
 
 
 class DeadLetter(Protocol):
@@ -262,6 +319,46 @@ class EventTransport(Protocol):
         Raises:
             TransportError: As `send` does.
         """
+
+    async def topology(
+        self, subscriptions: Collection[Subscription], events: Mapping[str, Collection[str]]
+    ) -> list[BrokerObject]:
+        """Compare what the broker holds with what is wanted, and change nothing.
+
+        Nothing is compared where nothing can differ, as it can where others than this transport
+        make queues, or other versions of it.
+
+        Args:
+            subscriptions: What a service listens for.
+            events: By the name of each API that it fires or listens to, the names of the API's
+                events, as far as they are known.
+
+        Raises:
+            TransportError: The broker did not tell.
+        """
+        return []
+
+    async def migrate(
+        self,
+        subscriptions: Collection[Subscription],
+        events: Mapping[str, Collection[str]],
+        *,
+        on_progress: Callable[[MigrationProgress], None],
+    ) -> None:
+        """Make what is missing, change what differs to what is wanted, and have no more of the
+        `events` that a subscription does not name come to it.
+
+        No event is lost, whenever this is broken off; the next call goes on from there. An event
+        keeps the number of its attempt, and may come twice.
+
+        Raises:
+            TransportRefused: It can not be done, or not now, and why. Nothing was begun, or what
+                was begun waits for the next call.
+            TransportError: The broker failed.
+        """
+        found = await self.topology(subscriptions, events)
+        if left := [one.name for one in found if not one.state.is_good]:
+            raise TransportRefused(f"This transport does not migrate: change {left} by hand.")
 
     @abstractmethod
     async def problems(self, *, timeout: float) -> list[str]:

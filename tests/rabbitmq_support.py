@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
+from urllib.parse import quote
 
 from aiormq.abc import AbstractChannel, DeliveredMessage
 from aiormq.exceptions import ChannelNotFoundEntity
@@ -12,6 +13,7 @@ from pamqp.commands import Basic
 
 from lightbus import Api, Bus, Event
 from lightbus_rabbitmq import RabbitMQTransport
+from rabbitmq_server import RabbitMQServer
 
 T = TypeVar("T")
 
@@ -92,6 +94,29 @@ def transport_of(bus: Bus) -> RabbitMQTransport:
     transport = bus.client.open_transport("auth").transport
     assert isinstance(transport, RabbitMQTransport)
     return transport
+
+
+class Topology:
+    """What the broker says that it holds in a virtual host."""
+
+    def __init__(self, server: RabbitMQServer, vhost: str) -> None:
+        self._server = server
+        self._vhost = quote(vhost, safe="")
+
+    def queues(self) -> dict[str, dict[str, Any]]:
+        found = self._server.api("GET", f"queues/{self._vhost}")
+        assert all(queue["durable"] for queue in found)
+        return {queue["name"]: queue["arguments"] for queue in found}
+
+    def exchanges(self) -> dict[str, tuple[str, dict[str, Any]]]:
+        found = self._server.api("GET", f"exchanges/{self._vhost}")
+        own = [exchange for exchange in found if exchange["name"].startswith("lightbus")]
+        assert all(exchange["durable"] for exchange in own)
+        return {exchange["name"]: (exchange["type"], exchange["arguments"]) for exchange in own}
+
+    def bindings(self) -> set[tuple[str, str, str]]:
+        found = self._server.api("GET", f"bindings/{self._vhost}")
+        return {(b["source"], b["routing_key"], b["destination"]) for b in found if b["source"]}
 
 
 def headers_of(message: DeliveredMessage) -> dict[str, Any]:

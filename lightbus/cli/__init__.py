@@ -9,6 +9,7 @@ import click
 from lightbus.cli.dead_letters import dead_letters
 from lightbus.cli.move import move
 from lightbus.cli.run import run
+from lightbus.cli.topology import topology
 
 
 @click.group()
@@ -20,3 +21,4 @@ def main() -> None:
 main.add_command(dead_letters)
 main.add_command(move)
 main.add_command(run)
+main.add_command(topology)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping
 
 import attrs
 
 from lightbus.failure import Failure
 from lightbus.message import EventMessage
-from lightbus.transport import EventTransport, Subscription
+from lightbus.transport import EventTransport, MigrationProgress, Subscription
 from lightbus_memory.broker import MemoryDeadLetter
 from lightbus_memory.transport import MemoryDelivery, MemoryStream, MemoryTransport
 
@@ -50,6 +50,23 @@ class SendsWhenClosed(MemoryTransport):
     async def close(self) -> None:
         await super().close()
         self._is_closed = False
+
+
+class LosesWhatItMigrates(MemoryTransport):
+    """A migration empties the queues."""
+
+    async def migrate(
+        self,
+        subscriptions: Collection[Subscription],
+        events: Mapping[str, Collection[str]],
+        *,
+        on_progress: Callable[[MigrationProgress], None],
+    ) -> None:
+        for subscription in subscriptions:
+            stream = await self.subscribe(subscription)
+            while stream.queue.take() is not None:
+                stream.queue.settled()
+            await stream.stop()
 
 
 # Streams
@@ -181,6 +198,7 @@ _DELIVERIES = (
 MUTANTS: Mapping[str, type[EventTransport]] = {
     "DeliversToOneListenerOnly": DeliversToOneListenerOnly,
     "DiscardsWhatIsRead": DiscardsWhatIsRead,
+    "LosesWhatItMigrates": LosesWhatItMigrates,
     "ReturnsFromSendEarly": ReturnsFromSendEarly,
     "SendsWhenClosed": SendsWhenClosed,
     **{stream.__name__: with_stream(stream) for stream in _STREAMS},

@@ -46,6 +46,9 @@ CAUGHT_BY = {
     "HoldsEverythingAhead": "test_a_listener_holds_few_events_ahead",
     "LeavesUnsettledEventsBehind": "test_an_event_that_was_left_unsettled_comes_again",
     "LosesDeadLetters": "test_a_dead_letter_keeps_the_event_and_its_story",
+    "LosesWhatItMigrates": (
+        "test_what_was_declared_is_as_wanted_and_a_migration_leaves_its_events_alone"
+    ),
     "RetriesAtOnce": "test_a_retry_comes_back_after_its_delay_and_others_do_not_wait",
     "ReturnsFromSendEarly": "test_a_send_that_returned_has_stored_the_event",
     "ReversesOrder": "test_one_consumer_gets_events_in_the_order_they_were_sent",

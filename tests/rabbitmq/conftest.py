@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import aiormq
 import pytest
 
 from lightbus import Bus, create
-from rabbitmq_support import AuthApi, Broker, MakeBus
+from rabbitmq.topology_support import TopologyCommand
+from rabbitmq_server import RabbitMQServer
+from rabbitmq_support import AuthApi, Broker, MakeBus, Topology
 
 
 @pytest.fixture
@@ -42,3 +45,15 @@ async def broker(rabbitmq_url: str) -> AsyncIterator[Broker]:
     connection = await aiormq.connect(rabbitmq_url)
     yield Broker(await connection.channel())
     await connection.close()
+
+
+@pytest.fixture
+def topology(rabbitmq_server: RabbitMQServer, rabbitmq_vhost: str) -> Topology:
+    """What exists in the test's virtual host."""
+    return Topology(rabbitmq_server, rabbitmq_vhost)
+
+
+@pytest.fixture
+def command(tmp_path: Path, rabbitmq_url: str) -> TopologyCommand:
+    """Runs `lightbus topology` for a service on the test's virtual host."""
+    return TopologyCommand(tmp_path / "shop", rabbitmq_url)

@@ -8,6 +8,7 @@ import pytest
 
 from lightbus import OnError, Worker
 from lightbus.exceptions import TransportRefused
+from lightbus.topology import topology_of
 from rabbitmq_server import RabbitMQServer
 from rabbitmq_support import Broker, MakeBus, Seen
 
@@ -47,6 +48,23 @@ async def test_one_user_that_only_fires_and_one_that_only_listens(
     transport = await listening.client.open_transport("auth").opened(timeout=10)
     (letter,) = [letter async for letter in transport.dead_letters("shop")]
     assert json.loads(letter.message.body)["username"] == "ada"
+
+
+async def test_a_user_that_listens_can_migrate(
+    make_bus: MakeBus, rabbitmq_server: RabbitMQServer, rabbitmq_vhost: str, broker: Broker
+) -> None:
+    rabbitmq_server.add_user("listens", "secret", vhost=rabbitmq_vhost, **LISTENING)
+    queue = "lightbus:shop:welcome:auth"
+    await broker.channel.queue_declare(queue, durable=True)
+    await broker.put("", queue, b'{"username": "ada"}')
+    bus = make_bus(url=rabbitmq_server.url(rabbitmq_vhost, user="listens", password="secret"))
+    bus.auth.user_created.listen(lambda username: None, listener_name="welcome")
+
+    async with topology_of(bus.client) as known:
+        await known.migrate(on_progress=lambda _: None)
+
+        assert all(one.state.is_good for one in await known.compare())
+    assert await broker.count(queue) == 1
 
 
 async def test_a_user_that_may_only_fire_can_not_listen(

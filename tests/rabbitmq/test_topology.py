@@ -2,46 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-from urllib.parse import quote
-
 import pytest
 
 from lightbus import Worker
 from lightbus.exceptions import InvalidName, TopologyMismatch
-from rabbitmq_server import RabbitMQServer
-from rabbitmq_support import Broker, MakeBus
+from rabbitmq_support import Broker, MakeBus, Topology
 
 QUEUE = "lightbus:shop:welcome:auth"
 LOSSLESS = {"x-dead-letter-strategy": "at-least-once", "x-overflow": "reject-publish"}
-
-
-class Topology:
-    """What the broker says that it holds in a virtual host."""
-
-    def __init__(self, server: RabbitMQServer, vhost: str) -> None:
-        self._server = server
-        self._vhost = quote(vhost, safe="")
-
-    def queues(self) -> dict[str, dict[str, Any]]:
-        found = self._server.api("GET", f"queues/{self._vhost}")
-        assert all(queue["durable"] for queue in found)
-        return {queue["name"]: queue["arguments"] for queue in found}
-
-    def exchanges(self) -> dict[str, tuple[str, dict[str, Any]]]:
-        found = self._server.api("GET", f"exchanges/{self._vhost}")
-        own = [exchange for exchange in found if exchange["name"].startswith("lightbus")]
-        assert all(exchange["durable"] for exchange in own)
-        return {exchange["name"]: (exchange["type"], exchange["arguments"]) for exchange in own}
-
-    def bindings(self) -> set[tuple[str, str, str]]:
-        found = self._server.api("GET", f"bindings/{self._vhost}")
-        return {(b["source"], b["routing_key"], b["destination"]) for b in found if b["source"]}
-
-
-@pytest.fixture
-def topology(rabbitmq_server: RabbitMQServer, rabbitmq_vhost: str) -> Topology:
-    return Topology(rabbitmq_server, rabbitmq_vhost)
 
 
 async def test_a_listener_has_a_quorum_queue_and_all_that_failure_needs(

@@ -15,8 +15,8 @@ from lightbus.failure import Failure
 from lightbus.log import get_logger
 from lightbus.transport import Delivery, Subscription
 from lightbus_rabbitmq import headers, names
+from lightbus_rabbitmq.objects import DELIVERY_LIMIT
 from lightbus_rabbitmq.publisher import Publisher
-from lightbus_rabbitmq.topology import DELIVERY_LIMIT
 
 _log = get_logger(__name__)
 

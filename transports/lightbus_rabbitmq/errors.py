@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 
 from aiormq.exceptions import (
     AMQPError,
@@ -26,6 +27,11 @@ _REFUSALS = (
 )
 
 
+_DIFFERENCE = re.compile(
+    r"arg '(?P<argument>[^']*)' .*: received (?P<wanted>.*) but current is (?P<actual>.*)"
+)
+
+
 class ConnectionLost(Exception):
     """The connection or the channel went away; the operation may be done again on another."""
 
@@ -40,7 +46,7 @@ def translated(error: BaseException, doing: str) -> TransportError | ConnectionL
     if isinstance(error, _REFUSALS):
         return TransportRefused(f"RabbitMQ refused {doing}: {reason(error)}.")
     if isinstance(error, ChannelPreconditionFailed):
-        return TopologyMismatch(f"RabbitMQ refused {doing}: {reason(error)}.")
+        return _mismatch(reason(error), doing)
     if isinstance(error, AMQPError | ChannelInvalidStateError | OSError):
         return ConnectionLost(reason(error))
     if isinstance(error, asyncio.CancelledError) and not _is_cancelled():
@@ -49,6 +55,23 @@ def translated(error: BaseException, doing: str) -> TransportError | ConnectionL
     if type(error) in (Exception, RuntimeError):
         return ConnectionLost(str(error) or "the channel was closed")
     return None
+
+
+def _mismatch(told: str, doing: str) -> TopologyMismatch:
+    found = _DIFFERENCE.search(told)
+    return TopologyMismatch(
+        f"RabbitMQ refused {doing}: {told}. `lightbus topology` shows all that differs, and can "
+        "migrate it.",
+        argument=found["argument"] if found else "",
+        wanted=_value(found["wanted"] if found else ""),
+        actual=_value(found["actual"] if found else ""),
+    )
+
+
+def _value(told: str) -> str:
+    # '20', or: none, or: the value '20' of type 'byte'
+    found = re.search(r"'([^']*)'", told)
+    return found[1] if found else told
 
 
 def reason(error: BaseException) -> str:

@@ -132,6 +132,35 @@ def copied(
     return properties
 
 
+def carried_on(delivered: DeliveredMessage, *, frame_size: int) -> Basic.Properties:
+    """Return the properties for a message that is put back as it is into a queue of no listener.
+
+    Only what its queue counted is left out, and what would send it elsewhere, or end it.
+    """
+    original = delivered.header.properties
+    headers = {
+        name: value
+        for name, value in headers_of(delivered).items()
+        if name not in ("CC", "BCC", "x-delivery-count", "x-acquired-count")
+    }
+    properties = Basic.Properties(
+        content_type=original.content_type,
+        content_encoding=original.content_encoding,
+        correlation_id=original.correlation_id,
+        delivery_mode=_PERSISTENT,
+        message_id=original.message_id or str(uuid.uuid4()),
+        message_type=original.message_type,
+        timestamp=original.timestamp,
+        app_id=original.app_id,
+        headers=headers,
+    )
+    story = {name: headers[name] for name in headers if name.startswith(("lightbus-", "x-death"))}
+    for kept in (story, {}):
+        if not _can_be_sent(properties, frame_size):
+            properties.headers = {**kept, _HEADERS_DROPPED: True}
+    return properties
+
+
 def failure_headers(
     failure: Failure,
     message: EventMessage,

@@ -8,8 +8,10 @@ from lightbus.transport import Subscription
 DELAY_EXCHANGE = "lightbus:delay"
 RETURN_EXCHANGE = "lightbus:return"
 UNROUTED = "lightbus:unrouted"
+MIGRATION_LOCK = "lightbus:migration-lock"
 
-# An AMQP short string holds 255 bytes, and the delay's routing key puts up to 11 before the queue.
+# An AMQP short string holds 255 bytes. The delay's routing key puts up to 11 before the queue, and
+# a migration 10 behind it.
 _MOST_BYTES = 255 - 11
 
 
@@ -35,6 +37,12 @@ def listener_queue(subscription: Subscription) -> str:
 def dead_letter_queue(service_name: str) -> str:
     """Return the queue that keeps the dead letters of a service."""
     return f"lightbus:{service_name}:dead"
+
+
+def temporary_queue(queue: str) -> str:
+    """Return the queue that takes the place of another while that is made anew."""
+    # No name of a service, listener or API can hold this sign.
+    return f"{queue}#migrating"
 
 
 def delay_queue(milliseconds: int) -> str:

@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping
 from typing import Any, ClassVar, TypeVar
 
-from lightbus.exceptions import TransportClosed
+from lightbus.exceptions import TransportClosed, TransportRefused
 from lightbus.failure import Failure
 from lightbus.message import EventMessage
 from lightbus.once import Once
-from lightbus.transport import EventTransport, Subscription, SubscriptionStats
-from lightbus_rabbitmq import headers, names, topology
+from lightbus.transport import (
+    BrokerObject,
+    EventTransport,
+    MigrationProgress,
+    Subscription,
+    SubscriptionStats,
+)
+from lightbus_rabbitmq import headers, migration, names, topology
+from lightbus_rabbitmq.comparing import compare
 from lightbus_rabbitmq.connection import Link
 from lightbus_rabbitmq.consumer import RabbitMQStream
 from lightbus_rabbitmq.dead_letters import RabbitMQDeadLetter, dead_letters_of
 from lightbus_rabbitmq.errors import ConnectionLost
+from lightbus_rabbitmq.objects import Wanted
 from lightbus_rabbitmq.publisher import Publisher
 from lightbus_rabbitmq.settings import RabbitMQSettings
 
@@ -33,6 +41,7 @@ class RabbitMQTransport(EventTransport):
 
     def __init__(self, settings: RabbitMQSettings, *, client_name: str) -> None:
         self._settings = settings
+        self._client_name = client_name
         self._sending = Link(settings, f"{client_name} sending")
         self._consuming = Link(settings, f"{client_name} consuming")
         self._publisher = Publisher(self._sending, operation_timeout=settings.operation_timeout)
@@ -89,11 +98,41 @@ class RabbitMQTransport(EventTransport):
     async def stats(self, subscription: Subscription) -> SubscriptionStats:
         operation_timeout = self._settings.operation_timeout
         queue = names.listener_queue(subscription)
-        waiting = await self._until_connected(
+        counted = await self._until_connected(
             lambda: topology.count(self._sending, queue, timeout=operation_timeout),
             timeout=operation_timeout,
         )
-        return SubscriptionStats(waiting=waiting, delayed=None, taken=None)
+        if counted is None:
+            raise TransportRefused(f"RabbitMQ has no queue {queue!r}: its listener never ran.")
+        return SubscriptionStats(waiting=counted.ready, delayed=None, taken=None)
+
+    async def topology(
+        self, subscriptions: Collection[Subscription], events: Mapping[str, Collection[str]]
+    ) -> list[BrokerObject]:
+        operation_timeout = self._settings.operation_timeout
+        wanted = Wanted.of(subscriptions, events)
+        return await self._until_connected(
+            lambda: compare(self._sending, wanted, timeout=operation_timeout),
+            timeout=operation_timeout,
+        )
+
+    async def migrate(
+        self,
+        subscriptions: Collection[Subscription],
+        events: Mapping[str, Collection[str]],
+        *,
+        on_progress: Callable[[MigrationProgress], None],
+    ) -> None:
+        if self._closing.has_begun:
+            raise TransportClosed("The connection to RabbitMQ was closed.")
+        link = Link(self._settings, f"{self._client_name} migrating")
+        wanted = Wanted.of(subscriptions, events)
+        try:
+            await migration.migrate(
+                link, wanted, timeout=self._settings.operation_timeout, on_progress=on_progress
+            )
+        finally:
+            await link.close()
 
     def dead_letters(self, service_name: str) -> AsyncGenerator[RabbitMQDeadLetter]:
         return dead_letters_of(

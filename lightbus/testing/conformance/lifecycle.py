@@ -97,6 +97,23 @@ class TestLifecycle:
         stream = await transport.subscribe(broker.subscription())
         assert await broker.texts_before_end(transport, stream) == ["hello"]
 
+    async def test_what_was_declared_is_as_wanted_and_a_migration_leaves_its_events_alone(
+        self, broker: BrokerUnderTest
+    ) -> None:
+        transport = await broker.open()
+        subscription = broker.subscription()
+        wanted = [subscription], {subscription.api_name: subscription.events}
+        await transport.declare(subscription, timeout=broker.patience)
+        await broker.send(transport, "a", "b")
+
+        compared = await transport.topology(*wanted)
+        async with asyncio.timeout(broker.patience):
+            await transport.migrate(*wanted, on_progress=lambda _: None)
+
+        assert [one.name for one in compared if not one.state.is_good] == []
+        stream = await transport.subscribe(subscription)
+        assert await broker.texts_before_end(transport, stream) == ["a", "b"]
+
     async def test_many_declare_one_subscription_at_once(self, broker: BrokerUnderTest) -> None:
         transports = [await broker.open() for _ in range(5)]
 

@@ -1,0 +1,155 @@
+"""``lightbus topology``: what the brokers hold against what is wanted, and how it is changed."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+import click
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from lightbus.cli.loading import ASKED_TO_STOP, FAILED, bus_options, load_bus, report
+from lightbus.cli.output import set_up_logging
+from lightbus.client import BusClient
+from lightbus.exceptions import LightbusException
+from lightbus.topology import topology_of
+from lightbus.transport import BrokerObject, MigrationProgress, ObjectState
+
+_COLOURS = {ObjectState.OK: "green", ObjectState.UNSEEN: "dim"}
+
+_err = Console(stderr=True)
+
+
+def _events(
+    _: click.Context, __: click.Parameter, values: tuple[str, ...]
+) -> list[tuple[str, str]]:
+    pairs = []
+    for value in values:
+        api_name, dot, event_name = value.rpartition(".")
+        if not (api_name and dot and event_name):
+            raise click.BadParameter(f"{value!r} is not of the form api.event.")
+        pairs.append((api_name, event_name))
+    return pairs
+
+
+@click.command()
+@click.option(
+    "--migrate",
+    is_flag=True,
+    help="Make what is missing, and change what differs, events included.",
+)
+@click.option(
+    "--unwanted",
+    multiple=True,
+    callback=_events,
+    metavar="API.EVENT",
+    help="An event that no listener is to get any more. Those of APIs that are registered are "
+    "known; may be given several times.",
+)
+@click.option("--format", "form", type=click.Choice(["table", "json"]), default="table")
+@bus_options
+def topology(*, migrate: bool, unwanted: list[tuple[str, str]], form: str, **options: Any) -> None:
+    """Compare what the brokers hold with what the bus wants of them.
+
+    That is: for each listener, its queue and all that it needs; and what firing the events of each
+    registered API needs. Without --migrate, nothing is changed.
+
+    With --migrate, they are brought to what is wanted, and no event is lost. Stop the workers of
+    the service first. It can be stopped or killed at any point and started again; some events may
+    then come twice.
+
+    Exits with 0 where all is as it is wanted, 1 where something is missing or differs, or a broker
+    failed, and 2 when the usage, the configuration or the bus module is wrong.
+    """
+    set_up_logging("console", "warning")
+    try:
+        code = asyncio.run(_topology(load_bus(**options).client, unwanted, form, migrate=migrate))
+    except LightbusException as error:
+        code = report(error, _err)
+    except asyncio.CancelledError:
+        _err.print("Stopped. Nothing is lost. Run it again to go on.", highlight=False)
+        code = FAILED
+    sys.exit(code)
+
+
+async def _topology(
+    client: BusClient, unwanted: list[tuple[str, str]], form: str, *, migrate: bool
+) -> int:
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    assert task is not None  # noqa: S101 - for the type checker
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, task.cancel)
+    try:
+        async with topology_of(client, unwanted=unwanted) as known:
+            if migrate:
+                with _progress() as progress:
+                    await known.migrate(on_progress=_drawing(progress))
+            found = await known.compare()
+    finally:
+        await client.close_async()
+    if form == "json":
+        click.echo(json.dumps([_as_json(one) for one in found], indent=2))
+    else:
+        _show_table(found)
+    return ASKED_TO_STOP if all(one.state.is_good for one in found) else FAILED
+
+
+def _as_json(found: BrokerObject) -> dict[str, str]:
+    return {**attrs.asdict(found), "state": found.state.value}
+
+
+def _show_table(found: list[BrokerObject]) -> None:
+    out = Console()
+    if not found:
+        out.print("The brokers of this bus hold nothing that could differ from what is wanted.")
+        return
+    table = Table("kind", "name", "state", "what", box=None)
+    table.columns[1].overflow = "fold"
+    for one in found:
+        colour = _COLOURS.get(one.state, "red")
+        table.add_row(
+            one.kind, escape(one.name), f"[{colour}]{one.state.value}[/]", escape(_told(one))
+        )
+    out.print(table)
+
+
+def _told(found: BrokerObject) -> str:
+    empty = "''"
+    differs = f"{found.argument} is {found.actual or empty}, wanted {found.wanted or empty}."
+    return " ".join(part for part in (differs if found.argument else "", found.note) if part)
+
+
+def _progress() -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.fields[told]}"),
+        TimeElapsedColumn(),
+        console=_err,
+    )
+
+
+def _drawing(progress: Progress) -> Callable[[MigrationProgress], None]:
+    """Return what draws how far a migration is."""
+    tasks: dict[str, TaskID] = {}
+
+    def draw(now: MigrationProgress) -> None:
+        if now.name not in tasks:
+            tasks[now.name] = progress.add_task(escape(now.name), told="")
+        progress.update(
+            tasks[now.name],
+            completed=1 if now.is_done else now.moved,
+            # Without a total, the bar only shows that something goes on.
+            total=1 if now.is_done else (now.moved + now.left if now.left else None),
+            told=f"{now.moved:,} moved, " + ("done" if now.is_done else f"{now.left:,} left"),
+        )
+
+    return draw

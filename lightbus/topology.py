@@ -1,0 +1,103 @@
+"""`Topology`: what the brokers of a service hold, against what its program wants of them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import defaultdict
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+
+import attrs
+
+from lightbus.client import BusClient
+from lightbus.transport import BrokerObject, EventTransport, MigrationProgress, Subscription
+
+
+@attrs.frozen(kw_only=True)
+class _Wanted:
+    """What is wanted of one transport."""
+
+    transport: EventTransport
+    subscriptions: list[Subscription]
+    events: Mapping[str, set[str]]
+
+
+class Topology:
+    """Compares and migrates for the listeners and the registered APIs of a bus."""
+
+    def __init__(self, wanted: list[_Wanted]) -> None:
+        self._wanted = wanted
+
+    async def compare(self) -> list[BrokerObject]:
+        """Compare what the brokers hold with what is wanted, and change nothing.
+
+        Raises:
+            TransportError: A broker did not tell.
+        """
+        found: list[BrokerObject] = []
+        for wanted in self._wanted:
+            found += await wanted.transport.topology(wanted.subscriptions, wanted.events)
+        return found
+
+    async def migrate(self, *, on_progress: Callable[[MigrationProgress], None]) -> None:
+        """Have the brokers hold what is wanted. Broken off at any point, it can be called again to
+        do the rest.
+
+        Raises:
+            TransportRefused: It can not be done now, and why.
+            TransportError: A broker failed.
+        """
+        for wanted in self._wanted:
+            await wanted.transport.migrate(
+                wanted.subscriptions, wanted.events, on_progress=on_progress
+            )
+
+
+@contextlib.asynccontextmanager
+async def topology_of(
+    client: BusClient, *, unwanted: Iterable[tuple[str, str]] = ()
+) -> AsyncGenerator[Topology]:
+    """Give the topology of a bus, between its `on_start` hooks, which may add listeners, and its
+    `on_stop` hooks.
+
+    Args:
+        client: The client of the bus.
+        unwanted: Pairs of an API's and an event's name, of events that its listeners may have
+            listened for once. Those of registered APIs are known without.
+
+    Raises:
+        TransportError: A transport can not be opened.
+    """
+    await client.on_start.run(client=client)
+    try:
+        yield Topology(await _wanted_by(client, unwanted))
+    finally:
+        await client.on_stop.run(client=client)
+
+
+async def _wanted_by(client: BusClient, unwanted: Iterable[tuple[str, str]]) -> list[_Wanted]:
+    events = _events_of(client, unwanted)
+    by_place: defaultdict[str, list[str]] = defaultdict(list)
+    for api_name in events:
+        by_place[client.transport_described(api_name)].append(api_name)
+    return [
+        _Wanted(
+            transport=await client.opened_transport(api_names[0]),
+            subscriptions=[
+                listener.subscription(client.config.service_name)
+                for listener in client.listeners
+                if listener.api_name in api_names
+            ],
+            events={name: events[name] for name in api_names},
+        )
+        for api_names in by_place.values()
+    ]
+
+
+def _events_of(client: BusClient, unwanted: Iterable[tuple[str, str]]) -> dict[str, set[str]]:
+    """Return the events of each API, as far as they are known here."""
+    events = {name: set(api.events) for name, api in sorted(client.apis.items())}
+    for listener in client.listeners:
+        events.setdefault(listener.api_name, set()).update(listener.events)
+    for api_name, event_name in unwanted:
+        events.setdefault(api_name, set()).add(event_name)
+    return events

@@ -1,0 +1,81 @@
+"""A program that migrates, and kills itself after so many steps; started by a test.
+
+For each number that it reads, it forks. The child migrates and kills itself with SIGKILL once the
+broker has answered that many of its requests that change something. How the child ended is written
+for the test to read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from aiormq.channel import Channel
+from pamqp.commands import Basic, Queue
+
+import lightbus
+from lightbus.topology import topology_of
+from lightbus_rabbitmq import migration
+
+_CHANGES = (Queue.Bind, Queue.Unbind, Queue.Delete, Basic.Get)
+
+Call = Callable[..., Awaitable[Any]]
+
+
+def kill_after(steps: int) -> None:
+    """Have this process killed once it has done `steps` of what changes something."""
+    left = steps
+
+    def counted(call: Call) -> Call:
+        async def wrapper(self: Channel, *args: Any, **kwargs: Any) -> Any:
+            nonlocal left
+            result = await call(self, *args, **kwargs)
+            is_request = call.__name__ == "rpc"
+            if not is_request or _changes(args[0]):
+                left -= 1
+                if left == 0:
+                    os.kill(os.getpid(), signal.SIGKILL)
+            return result
+
+        return wrapper
+
+    for name in ("rpc", "basic_publish", "basic_ack"):
+        setattr(Channel, name, counted(getattr(Channel, name)))
+
+
+def _changes(request: Any) -> bool:
+    if isinstance(request, Queue.Declare):
+        return not request.passive and not request.exclusive
+    return isinstance(request, _CHANGES)
+
+
+async def migrate(config: str) -> None:
+    """Migrate for the service that the test is about."""
+    bus = lightbus.create(config)
+    bus.auth.user_created.listen(lambda username: None, listener_name="welcome")
+    async with topology_of(bus.client) as known:
+        await known.migrate(on_progress=lambda _: None)
+    await bus.client.close_async()
+
+
+def main() -> None:
+    """Fork for each number."""
+    # There are many of them, and no broker is killed.
+    migration._LOOKS = 2
+    migration._SAVED_AFTER = 0.05
+    for line in sys.stdin:
+        child = os.fork()
+        if child == 0:
+            kill_after(int(line))
+            asyncio.run(migrate(sys.argv[1]))
+            os._exit(0)
+        _, status = os.waitpid(child, 0)
+        print(status, flush=True)  # noqa: T201 - for the test to read
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,96 @@
+"""Compares what RabbitMQ holds with what is wanted, as far as AMQP lets it be seen."""
+
+from __future__ import annotations
+
+from aiormq.exceptions import ChannelNotFoundEntity
+
+from lightbus.exceptions import TopologyMismatch
+from lightbus.transport import BrokerObject, ObjectState
+from lightbus_rabbitmq import objects
+from lightbus_rabbitmq.connection import Link
+from lightbus_rabbitmq.objects import Binding, Channel, Exchange, Queue, Wanted
+from lightbus_rabbitmq.topology import count, on_own_channel
+
+_BY_HAND = (
+    "It can not be changed. Stop what fires through it, delete it, and run "
+    "`lightbus topology --migrate` in every service that listens."
+)
+
+
+async def compare(link: Link, wanted: Wanted, *, timeout: float) -> list[BrokerObject]:
+    """Compare the exchanges and queues; say of the bindings that they are not seen.
+
+    The errors are those of `on_own_channel`.
+    """
+    found = [await compared_with(link, exchange, timeout=timeout) for exchange in wanted.exchanges]
+    for queue in wanted.queues:
+        found.append(await compared_with(link, queue, timeout=timeout))
+        left = await count(link, queue.temporary.name, timeout=timeout)
+        if left is not None:
+            found.append(_unfinished(queue, left.ready))
+        if queue.api_name:
+            found.append(_bindings(queue, wanted))
+    return found
+
+
+def _unfinished(queue: Queue, ready: int) -> BrokerObject:
+    return BrokerObject(
+        kind=queue.kind,
+        name=queue.temporary.name,
+        state=ObjectState.UNFINISHED,
+        note=f"A migration was broken off, or is under way: {ready:,} events wait in it. "
+        "`lightbus topology --migrate` goes on.",
+    )
+
+
+def _bindings(queue: Queue, wanted: Wanted) -> BrokerObject:
+    exchange = objects.api_exchange(queue.api_name).name
+
+    def names_of(bindings: list[Binding]) -> str:
+        names = [one.routing_key for one in bindings if one.exchange == exchange]
+        return ", ".join(names) or "none"
+
+    return BrokerObject(
+        kind="bindings",
+        name=queue.name,
+        state=ObjectState.UNSEEN,
+        note=f"AMQP does not tell. --migrate binds {names_of(wanted.bindings_of(queue))}, and "
+        f"unbinds {names_of(wanted.unwanted_of(queue))}.",
+    )
+
+
+async def compared_with(link: Link, wanted: Exchange | Queue, *, timeout: float) -> BrokerObject:
+    """Compare one object, and leave it as it is.
+
+    The errors are those of `on_own_channel`.
+    """
+    doing = f"to look at {wanted.kind} {wanted.name!r}"
+
+    async def exists(channel: Channel) -> bool:
+        try:
+            await wanted.declare(channel, passive=True)
+        except ChannelNotFoundEntity:
+            return False
+        return True
+
+    state = ObjectState.OK
+    argument = to_be = actual = note = ""
+    if not await on_own_channel(link, exists, doing=doing, timeout=timeout):
+        state = ObjectState.MISSING
+    else:
+        try:
+            # Declaring what exists changes nothing, and only that tells what differs.
+            await on_own_channel(link, wanted.declare, doing=doing, timeout=timeout)
+        except TopologyMismatch as error:
+            state = ObjectState.DIFFERENT
+            argument, to_be, actual = error.argument, error.wanted, error.actual
+            note = _BY_HAND if isinstance(wanted, Exchange) else ""
+    return BrokerObject(
+        kind=wanted.kind,
+        name=wanted.name,
+        state=state,
+        argument=argument,
+        wanted=to_be,
+        actual=actual,
+        note=note,
+    )
