@@ -33,7 +33,8 @@ class Subscription:
             that subscribe under one name share the events.
         api_name: The API.
         events: Names of the API's events.
-        concurrency: How many deliveries the listener works on at once.
+        concurrency: How many deliveries the listener works on at once. So many, at least, it can
+            take without settling one.
         acknowledgement_timeout: How long it may work on one, in seconds. What is handed out ahead
             of it waits for as many of these as there are deliveries before it.
         delays: Every wait that the listener may ask for, in seconds, so that the broker can be

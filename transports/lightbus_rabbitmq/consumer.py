@@ -64,7 +64,9 @@ class RabbitMQStream(DeliveryStream):
             TopologyMismatch: The broker holds an object with other settings.
             TransportRefused: The broker's permissions do not allow it.
         """
-        await self._consume_again()
+        # What ended another worker may be among the next events. No more are taken with it than
+        # begin at once, so that no others are returned, and counted, when it ends this one.
+        await self._consume_again(self._subscription.concurrency)
         self._keeper = asyncio.create_task(self._keep())
 
     def __aiter__(self) -> Self:
@@ -160,11 +162,13 @@ class RabbitMQStream(DeliveryStream):
         _log.warning("A listener lost its consumer; restoring it.", **self._fields())
         if self._channel is not None:
             await close_quietly(self._channel, self._settings.operation_timeout)
-        await self._consume_again()
+        # What ended the connection may be the next event, whose properties the driver can not read.
+        # Taken alone, it is the only one that the broker counts as returned.
+        await self._consume_again(1)
         _log.info("A listener's consumer is restored.", **self._fields())
 
     async def _take_more(self, channel: aiormq.abc.AbstractChannel) -> None:
-        """Replace a consumer of one event at a time, now that it has received a harmless one."""
+        """Replace a careful consumer, now that it has received an event that was never returned."""
         careful = self._consumer_tag
         try:
             await self._start_consumer(channel, self._prefetch)
@@ -172,10 +176,10 @@ class RabbitMQStream(DeliveryStream):
         except ConnectionLost:
             self._note_lost(channel)
 
-    async def _consume_again(self) -> None:
+    async def _consume_again(self, prefetch: int) -> None:
         for wait in growing_waits():
             try:
-                await self._consume()
+                await self._consume(prefetch)
                 return
             except ConnectionLost as error:
                 _log.warning(
@@ -186,13 +190,7 @@ class RabbitMQStream(DeliveryStream):
                 )
                 await asyncio.sleep(wait)
 
-    async def _consume(self) -> None:
-        """Declare the subscription, and consume one event at a time.
-
-        The next event may be what ended another worker, or a connection, because the driver can not
-        read its properties. Taken alone, it is the only one that the broker counts as returned,
-        and what was returned with it before does not share its fate again.
-        """
+    async def _consume(self, prefetch: int) -> None:
         await topology.ensure_subscription(
             self._link, self._subscription, timeout=self._settings.operation_timeout
         )
@@ -202,7 +200,7 @@ class RabbitMQStream(DeliveryStream):
         self._channel = channel
         self._is_lost = False
         self._changed.clear()
-        await self._start_consumer(channel, 1)
+        await self._start_consumer(channel, prefetch)
 
     def _note_lost(self, channel: aiormq.abc.AbstractChannel) -> None:
         if channel is self._channel:

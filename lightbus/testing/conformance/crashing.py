@@ -113,7 +113,7 @@ class TestCrashing:
             assert await worker.said() == "a"
             await worker.kill()
 
-        stream = await transport.subscribe(subscription)
+        stream = await transport.subscribe(broker.subscription(concurrency=5))
         deliveries = {text_of(taken): taken for taken in await broker.take_ones(stream, 5)}
         assert sorted(deliveries) == list("abcde")
         assert (deliveries["a"].attempt, deliveries["a"].returns) == (2, 1)

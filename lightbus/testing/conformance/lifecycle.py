@@ -153,7 +153,7 @@ class TestLifecycle:
 
         await stream.stop()
 
-        other = await (await broker.open()).subscribe(broker.subscription())
+        other = await (await broker.open()).subscribe(broker.subscription(concurrency=2))
         assert texts_of(await broker.take_ones(other, 2)) == ["b", "c"]
         await received.ack()
 
@@ -180,7 +180,7 @@ class TestLifecycle:
 
         await transport.close()
 
-        again = await other.subscribe(broker.subscription())
+        again = await other.subscribe(broker.subscription(concurrency=2))
         assert sorted(texts_of(await broker.take_ones(again, 2))) == ["a", "b"]
 
     async def test_a_settlement_is_kept_although_the_transport_is_closed_at_once(

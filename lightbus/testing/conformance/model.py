@@ -27,6 +27,9 @@ from lightbus.transport import Delivery, DeliveryStream, EventTransport
 
 T = TypeVar("T")
 
+# More than one run sends
+_MOST_TAKEN = 100
+
 LISTENERS = ("one", "two")
 
 
@@ -86,7 +89,8 @@ class TransportMachine(RuleBasedStateMachine):
     def subscribe(self, name: str) -> None:
         queue = self.queues[name]
         if queue.stream is None:
-            queue.stream = self.run(self.transport.subscribe(self.broker.subscription(name)))
+            subscription = self.broker.subscription(name, concurrency=_MOST_TAKEN)
+            queue.stream = self.run(self.transport.subscribe(subscription))
             queue.is_declared = True
 
     @rule(name=st.sampled_from(LISTENERS))
