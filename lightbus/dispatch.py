@@ -26,15 +26,13 @@ from lightbus.listener import Listener, OnError
 from lightbus.log import get_logger
 from lightbus.message import EventMessage
 from lightbus.threads import HandlerThreads
+from lightbus.time_limit import TimeLimit, WorkCancelled
 from lightbus.transport import Delivery, DeliveryStream
 
 _log = get_logger(__name__)
 
 # One return is an accident; from the second on, the event may be what kills its workers.
 _SUSPICIOUS_RETURNS = 2
-
-# How long a handler that is cancelled because the worker stops may take to clean up, in seconds.
-_CANCEL_TIMEOUT = 1.0
 
 
 class Dispatcher:
@@ -76,14 +74,28 @@ class Dispatcher:
 
     async def run(self, stream: DeliveryStream) -> None:
         """Dispatch the deliveries of `stream`, one after another, until it is closed."""
-        async for delivery in stream:
-            await self.dispatch(delivery)
+        limit = self._new_limit()
+        try:
+            async for delivery in stream:
+                await self._dispatch(delivery, limit)
+        finally:
+            limit.close()
 
     async def dispatch(self, delivery: Delivery) -> None:
         """Call the handler with one delivery, and settle it.
 
         Cancelled, it gives the delivery back.
         """
+        limit = self._new_limit()
+        try:
+            await self._dispatch(delivery, limit)
+        finally:
+            limit.close()
+
+    def _new_limit(self) -> TimeLimit[Delivery]:
+        return TimeLimit(self._listener.acknowledgement_timeout, self._timed_out)
+
+    async def _dispatch(self, delivery: Delivery, limit: TimeLimit[Delivery]) -> None:
         try:
             if delivery.attempt > self._listener.max_attempts:
                 error = AttemptsExhausted(self._listener.name, self._listener.max_attempts)
@@ -92,7 +104,7 @@ class Dispatcher:
             elif delivery.returns >= _SUSPICIOUS_RETURNS:
                 await self._defer(delivery)
             else:
-                await self._attempt(delivery)
+                await self._attempt(delivery, limit)
         except asyncio.CancelledError:
             await delivery.requeue()
             raise
@@ -107,7 +119,7 @@ class Dispatcher:
         )
         await self._settle(delivery, functools.partial(delivery.defer, after=after))
 
-    async def _attempt(self, delivery: Delivery) -> None:
+    async def _attempt(self, delivery: Delivery, limit: TimeLimit[Delivery]) -> None:
         try:
             call = self._call_for(delivery.message)
         except (UndecodableEvent, NotListenedFor) as error:
@@ -117,18 +129,15 @@ class Dispatcher:
         except Exception as error:
             await self._failed(delivery, error)
             return
-        timeout = self._listener.acknowledgement_timeout
-        task = asyncio.create_task(self._call(call, delivery.message))
         try:
-            await asyncio.wait({task}, timeout=timeout)
-            if task.done():
-                await self._finished(delivery, task)
-            else:
-                await self._timed_out(delivery, task)
-        except asyncio.CancelledError:
-            task.cancel()
-            await asyncio.wait({task}, timeout=_CANCEL_TIMEOUT)
-            raise
+            is_in_time = await limit.run(self._call(call, delivery.message), delivery)
+        except WorkCancelled as error:
+            await self._failed(delivery, HandlerExited(self._listener.name, error))
+        except Exception as error:
+            await self._failed(delivery, error)
+        else:
+            if is_in_time:
+                await delivery.ack()
 
     def _call_for(self, message: EventMessage) -> Callable[[], Any]:
         fields = codec.decode(message.body)
@@ -155,33 +164,23 @@ class Dispatcher:
         except (SystemExit, KeyboardInterrupt, GeneratorExit) as error:
             raise HandlerExited(self._listener.name, error) from error
 
-    async def _finished(self, delivery: Delivery, task: asyncio.Task[None]) -> None:
-        if task.cancelled():
-            await self._failed(
-                delivery, HandlerExited(self._listener.name, asyncio.CancelledError())
-            )
-        elif isinstance(error := task.exception(), Exception):
-            await self._failed(delivery, error)
-        else:
-            await delivery.ack()
-
-    async def _timed_out(self, delivery: Delivery, task: asyncio.Task[None]) -> None:
+    async def _timed_out(self, delivery: Delivery, handler_ended: asyncio.Event) -> None:
         timeout = self._listener.acknowledgement_timeout
         error = HandlerTimeout(self._listener.name, timeout)
         self._on_error(error)
-        task.cancel()
         if delivery.attempt >= self._listener.max_attempts:
             await self._give_up(delivery, error)
         else:
             _log.error(f"{error} It is tried again.", **self._fields(delivery))
             await self._settle(delivery, functools.partial(delivery.retry, after=0))
         # Until the handler has really ended, it counts among the listener's concurrent ones.
-        await asyncio.wait({task}, timeout=timeout)
-        if not task.done():
+        try:
+            async with asyncio.timeout(timeout):
+                await handler_ended.wait()
+        except TimeoutError:
             stuck = StuckHandler(self._listener.name, timeout)
             _log.critical(str(stuck), **self._fields(delivery))
             self._on_failure(stuck)
-            await asyncio.wait({task})
 
     async def _failed(self, delivery: Delivery, error: Exception) -> None:
         self._on_error(error)

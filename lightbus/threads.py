@@ -16,11 +16,12 @@ def returning(function: Callable[[], Any]) -> Any:
     """Return what `function` returns, or raise what it raises, in a form that a future can hold.
 
     ``StopIteration`` becomes ``RuntimeError``, as it does where a coroutine raises it (PEP 479).
+    So does ``GeneratorExit``, which would end all that awaits it.
     """
     try:
         return function()
-    except StopIteration as error:
-        raise RuntimeError("the function raised StopIteration") from error
+    except (StopIteration, GeneratorExit) as error:
+        raise RuntimeError(f"the function raised {type(error).__name__}") from error
 
 
 class HandlerThreads:

@@ -18,7 +18,9 @@ from lightbus.transport import DeliveryStream, EventTransport
 
 _log = get_logger(__name__)
 
-# For giving events back and for ending cancelled handlers, once no more time is granted to them.
+# For ending cancelled handlers, and for giving their events back, once no more time is granted to
+# them, in seconds.
+_CANCEL_TIMEOUT = 1.0
 _CLEAN_UP_TIMEOUT = 5.0
 
 
@@ -236,6 +238,8 @@ class Worker:
         unfinished = {task for task in tasks if not task.done()}
         if unfinished:
             _log.warning("Handlers did not finish in time; their events are given back.")
-            for task in unfinished:
-                task.cancel()
-            await asyncio.wait(unfinished, timeout=_CLEAN_UP_TIMEOUT)
+            # Cancelled once, a handler may clean up. Cancelled again, a thread is left to itself.
+            for timeout in (_CANCEL_TIMEOUT, _CLEAN_UP_TIMEOUT):
+                for task in unfinished:
+                    task.cancel()
+                await asyncio.wait(unfinished, timeout=timeout)

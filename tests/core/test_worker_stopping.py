@@ -11,6 +11,7 @@ from core.support import (
     PATIENCE,
     MakeBus,
     Received,
+    eventually,
     names,
     take_waiting,
 )
@@ -36,7 +37,7 @@ async def test_stop_lets_a_running_handler_finish_and_leaves_the_rest(
             await bus.auth.user_deleted.fire_async(username=username)
         assert await received.next() == "ann begun"
         stopping = asyncio.create_task(worker.stop())
-        await asyncio.sleep(0)
+        await eventually(lambda: worker._streams[0]._is_stopped)  # type: ignore[attr-defined]
         go_on.set()
         await stopping
 
