@@ -101,12 +101,12 @@ class Event:
         Raises:
             InvalidEventArguments: Some are missing, or some do not belong to the event.
         """
+        if given.keys() == self.parameters.keys():
+            return dict(given)
         arguments = {**self._defaults, **given}
         missing = [name for name in self.parameters if name not in arguments]
         unexpected = (
-            []
-            if self.admits_any or (len(arguments) == len(self.parameters) and not missing)
-            else [name for name in given if name not in self.parameters]
+            [] if self.admits_any else [name for name in given if name not in self.parameters]
         )
         if missing or unexpected:
             raise InvalidEventArguments(canonical_name, missing=missing, unexpected=unexpected)

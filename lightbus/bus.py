@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -78,7 +79,7 @@ class BusPath:
 
         The arguments and errors are those of `BusClient.listen_for_events`.
         """
-        api_name, event_name = self._api_and_event()
+        api_name, event_name = self._api_and_event
         self._client.listen_for_event(
             api_name,
             event_name,
@@ -100,7 +101,7 @@ class BusPath:
         )
 
     def _message(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> EventMessage:
-        api_name, event_name = self._api_and_event()
+        api_name, event_name = self._api_and_event
         if args:
             raise InvalidParameters(
                 f"{api_name}.{event_name} was fired with {len(args)} positional argument(s). "
@@ -108,6 +109,7 @@ class BusPath:
             )
         return self._client.message(api_name, event_name, kwargs)
 
+    @cached_property
     def _api_and_event(self) -> tuple[str, str]:
         *api_parts, event_name = self._parts or ("",)
         if not api_parts:

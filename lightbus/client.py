@@ -145,18 +145,20 @@ class BusClient:
         """
         if self.before_event_sent:
             await self.before_event_sent.run(client=self, event_message=message)
-        now = asyncio.get_running_loop().time
         api_config = self.config.api(message.api_name)
-        deadline = now() + api_config.fire_timeout
+        timeout = api_config.fire_timeout
         opened = self.open_transport(message.api_name)
-        transport = await opened.opened(timeout=deadline - now())
         # An event fired after listen() reaches that listener, even before a worker has started.
-        for subscription in self._subscriptions.get((message.api_name, message.event_name), ()):
-            await opened.declare(subscription, timeout=deadline - now())
-        await transport.send(
-            message,
-            timeout=deadline - now(),
-            require_listeners=api_config.require_listeners,
+        wanted = self._subscriptions.get((message.api_name, message.event_name), ())
+        if not opened.is_ready_for(wanted):
+            now = asyncio.get_running_loop().time
+            deadline = now() + timeout
+            await opened.opened(timeout=timeout)
+            for subscription in wanted:
+                await opened.declare(subscription, timeout=deadline - now())
+            timeout = deadline - now()
+        await opened.transport.send(
+            message, timeout=timeout, require_listeners=api_config.require_listeners
         )
         if self.after_event_sent:
             await self._run_after_event_sent(message)

@@ -34,6 +34,8 @@ _log = get_logger(__name__)
 # One return is an accident; from the second on, the event may be what kills its workers.
 _SUSPICIOUS_RETURNS = 2
 
+_EVENTS_IN_A_TURN = 20
+
 
 class Dispatcher:
     """Takes the deliveries of one listener through its handler.
@@ -75,9 +77,13 @@ class Dispatcher:
     async def run(self, stream: DeliveryStream) -> None:
         """Dispatch the deliveries of `stream`, one after another, until it is closed."""
         limit = self._new_limit()
+        turns = itertools.cycle(range(_EVENTS_IN_A_TURN))
         try:
             async for delivery in stream:
                 await self._dispatch(delivery, limit)
+                # Neither a stream nor a handler need ever wait, and others must have their turn.
+                if next(turns) == 0:
+                    await asyncio.sleep(0)
         finally:
             limit.close()
 

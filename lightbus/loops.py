@@ -13,7 +13,7 @@ import contextlib
 import os
 import threading
 import weakref
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from typing import Any, TypeVar
 
 from lightbus.exceptions import CannotBlockHere, TransportClosed, TransportUnavailable
@@ -36,6 +36,10 @@ class OpenTransport:
         self.declared: set[Subscription] = set()
         self._is_open = False
         self._opening = asyncio.Lock()
+
+    def is_ready_for(self, subscriptions: Collection[Subscription]) -> bool:
+        """Return whether it is open, and these were declared through it."""
+        return self._is_open and self.declared.issuperset(subscriptions)
 
     async def opened(self, *, timeout: float) -> EventTransport:
         """Return the transport once it is open.

@@ -23,7 +23,7 @@ from lightbus.failure import Failure
 from lightbus.message import EventMessage
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, cache_hash=True)
 class Subscription:
     """What one listener wants of one API.
 

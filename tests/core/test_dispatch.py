@@ -534,6 +534,35 @@ async def test_an_event_that_the_listener_gave_up_listening_for_is_a_dead_letter
     assert letter.message.canonical_name == "auth.user_created"
 
 
+async def test_events_that_need_not_wait_leave_others_their_turn(
+    make_bus: MakeBus, received: Received
+) -> None:
+    bus = make_bus()
+    handled = turns = 0
+
+    async def count(username: str) -> None:
+        nonlocal handled
+        handled += 1
+        if handled == 1000:
+            received.add("all")
+
+    async def take_turns() -> None:
+        nonlocal turns
+        while handled < 1000:
+            await asyncio.sleep(0)
+            turns += 1
+
+    bus.auth.user_deleted.listen(count, listener_name="count")
+    for _ in range(1000):
+        await bus.auth.user_deleted.fire_async(username="ann")
+
+    async with Worker(bus):
+        await take_turns()
+        assert await received.next() == "all"
+
+    assert turns > 20
+
+
 async def test_a_context_variable_of_one_event_is_not_seen_by_the_next(
     make_bus: MakeBus, received: Received
 ) -> None:

@@ -105,9 +105,20 @@ class Queue:
             self._takers = deque(taker for taker in self._takers if taker[1] is not wake)
 
     def _wake_takers(self) -> None:
+        here = _running_loop()
         for loop, wake in self._takers:
+            if loop is here:
+                wake.set()
+                continue
             with contextlib.suppress(RuntimeError):  # the loop has ended
                 loop.call_soon_threadsafe(wake.set)
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
 
 
 class MemoryDeadLetter(DeadLetter):
