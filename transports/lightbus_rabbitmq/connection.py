@@ -21,6 +21,7 @@ from lightbus.exceptions import (
     TransportUnavailable,
 )
 from lightbus.log import get_logger
+from lightbus_rabbitmq.channel import Channel
 from lightbus_rabbitmq.errors import ConnectionLost, reason, translated
 from lightbus_rabbitmq.settings import RabbitMQSettings, TLSSettings, shown
 
@@ -116,7 +117,7 @@ class Link:
             return _SMALLEST_FRAME
         return int(underlay.connection.connection_tune.frame_max)
 
-    async def channel(self, *, confirms: bool) -> aiormq.abc.AbstractChannel:
+    async def channel(self, *, confirms: bool) -> Channel:
         """Return a new channel, once there is a connection.
 
         Raises:
@@ -140,7 +141,7 @@ class Link:
 
     async def _open_channel(
         self, connection: aiormq.abc.AbstractConnection, *, confirms: bool
-    ) -> aiormq.abc.AbstractChannel:
+    ) -> Channel:
         try:
             async with asyncio.timeout(self._settings.operation_timeout):
                 return await unless_lost(connection, _opened(connection, confirms=confirms))
@@ -261,12 +262,10 @@ def _tls_context(settings: TLSSettings) -> ssl.SSLContext:
     return context
 
 
-async def _opened(
-    connection: aiormq.abc.AbstractConnection, *, confirms: bool
-) -> aiormq.abc.AbstractChannel:
+async def _opened(connection: aiormq.abc.AbstractConnection, *, confirms: bool) -> Channel:
     # A broker that does not read would not answer.
     await connection.ready()
-    return await connection.channel(publisher_confirms=confirms, on_return_raises=False)
+    return await Channel.opened(connection, confirms=confirms)
 
 
 async def _hold(connection: aio_pika.Connection) -> None:
@@ -321,7 +320,7 @@ async def close_quietly(channel: aiormq.abc.AbstractChannel, timeout: float) -> 
 _abandoned: set[asyncio.Task[Any]] = set()
 
 
-def _close_unused(opening: asyncio.Task[aiormq.abc.AbstractChannel]) -> None:
+def _close_unused(opening: asyncio.Task[Channel]) -> None:
     if opening.cancelled() or opening.exception() is not None:
         return
     channel = opening.result()

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
-from typing import Any, Self
+from collections.abc import Callable
+from typing import Self
 
-import aiormq.abc
 from aiormq.abc import DeliveredMessage
 
 from lightbus.exceptions import TransportError
@@ -14,6 +13,7 @@ from lightbus.log import get_logger
 from lightbus.once import Once
 from lightbus.transport import DeliveryStream, Subscription
 from lightbus_rabbitmq import names, topology
+from lightbus_rabbitmq.channel import Channel
 from lightbus_rabbitmq.connection import Link, close_quietly, growing_waits, unless_lost
 from lightbus_rabbitmq.delivery import RabbitMQDelivery
 from lightbus_rabbitmq.errors import ConnectionLost, translated
@@ -42,7 +42,7 @@ class RabbitMQStream(DeliveryStream):
         self._link = link
         self._publisher = publisher
         self._settings = settings
-        self._channel: aiormq.abc.AbstractChannel | None = None
+        self._channel: Channel | None = None
         self._consumer_tag = ""
         self._is_careful = False
         self._is_lost = False
@@ -91,7 +91,7 @@ class RabbitMQStream(DeliveryStream):
             return None
         if self._error is not None:
             return f"Listener queue {self.queue!r} is not consumed from: {self._error}"
-        if self._is_lost or self._channel is None or self._channel.is_closed:
+        if self._is_lost or self._channel is None or self._channel.is_lost:
             return f"Listener queue {self.queue!r} has lost its consumer, which is being restored."
         return None
 
@@ -132,7 +132,7 @@ class RabbitMQStream(DeliveryStream):
 
     async def _cancel_consumer(self, tag: str) -> None:
         channel = self._channel
-        if channel is None or channel.is_closed:
+        if channel is None or channel.is_lost:
             return
         try:
             async with asyncio.timeout(self._settings.operation_timeout):
@@ -167,7 +167,7 @@ class RabbitMQStream(DeliveryStream):
         await self._consume_again(1)
         _log.info("A listener's consumer is restored.", **self._fields())
 
-    async def _take_more(self, channel: aiormq.abc.AbstractChannel) -> None:
+    async def _take_more(self, channel: Channel) -> None:
         """Replace a careful consumer, now that it has received an event that was never returned."""
         careful = self._consumer_tag
         try:
@@ -202,18 +202,18 @@ class RabbitMQStream(DeliveryStream):
         self._changed.clear()
         await self._start_consumer(channel, prefetch)
 
-    def _note_lost(self, channel: aiormq.abc.AbstractChannel) -> None:
+    def _note_lost(self, channel: Channel) -> None:
         if channel is self._channel:
             self._is_lost = True
             self._changed.set()
 
-    async def _start_consumer(self, channel: aiormq.abc.AbstractChannel, prefetch: int) -> None:
+    async def _start_consumer(self, channel: Channel, prefetch: int) -> None:
         self._is_careful = prefetch < self._prefetch
         try:
             async with asyncio.timeout(self._settings.operation_timeout):
                 await unless_lost(channel.connection, channel.basic_qos(prefetch_count=prefetch))
-                started = await unless_lost(
-                    channel.connection, channel.basic_consume(self.queue, self._receiver(channel))
+                tag = await unless_lost(
+                    channel.connection, channel.consume(self.queue, self._receiver(channel))
                 )
         except TimeoutError as error:
             await close_quietly(channel, self._settings.operation_timeout)
@@ -222,7 +222,7 @@ class RabbitMQStream(DeliveryStream):
             if meaning := translated(error, f"to consume from {self.queue!r}"):
                 raise meaning from error
             raise
-        self._consumer_tag = str(started.consumer_tag)
+        self._consumer_tag = tag
 
     @property
     def _prefetch(self) -> int:
@@ -231,10 +231,8 @@ class RabbitMQStream(DeliveryStream):
         concurrency = self._subscription.concurrency
         return max(min(self._settings.prefetch, one_handler * concurrency), concurrency)
 
-    def _receiver(
-        self, channel: aiormq.abc.AbstractChannel
-    ) -> Callable[[DeliveredMessage], Coroutine[Any, Any, None]]:
-        async def receive(delivered: DeliveredMessage) -> None:
+    def _receiver(self, channel: Channel) -> Callable[[DeliveredMessage], None]:
+        def receive(delivered: DeliveredMessage) -> None:
             delivery = RabbitMQDelivery(delivered, channel, self._publisher, self._subscription)
             self._received.put_nowait(delivery)
             if self._is_careful and delivery.returns == 0:

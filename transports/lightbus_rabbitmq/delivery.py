@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-import aiormq.abc
 from aiormq.abc import DeliveredMessage
-from aiormq.exceptions import ChannelInvalidStateError
 
 from lightbus.exceptions import TransportError
 from lightbus.failure import Failure
 from lightbus.log import get_logger
 from lightbus.transport import Delivery, Subscription
 from lightbus_rabbitmq import headers, names
+from lightbus_rabbitmq.channel import Channel
 from lightbus_rabbitmq.objects import DELIVERY_LIMIT
 from lightbus_rabbitmq.publisher import Publisher
 
@@ -27,7 +26,7 @@ class RabbitMQDelivery(Delivery):
     def __init__(
         self,
         delivered: DeliveredMessage,
-        channel: aiormq.abc.AbstractChannel,
+        channel: Channel,
         publisher: Publisher,
         subscription: Subscription,
     ) -> None:
@@ -44,11 +43,10 @@ class RabbitMQDelivery(Delivery):
     @property
     def is_lost(self) -> bool:
         """Whether the broker has taken the event back."""
-        return self._channel.is_closed
+        return self._channel.is_lost
 
     async def ack(self) -> None:
-        tag = self._tag
-        await self._settle(lambda: self._channel.basic_ack(tag, wait=False))
+        self._settle(self._channel.ack)
 
     async def requeue(self) -> None:
         # Before RabbitMQ 4.3 a nack, too, counts towards the limit at which the queue gives up.
@@ -58,14 +56,12 @@ class RabbitMQDelivery(Delivery):
                 return
             except TransportError as error:
                 _log.warning("An event could not be renewed.", reason=str(error), **self._fields())
-        tag = self._tag
-        await self._settle(lambda: self._channel.basic_nack(tag, requeue=True, wait=False))
+        self._settle(self._channel.nack)
 
     async def retry(self, *, after: float) -> None:
         if after == 0:
             # From RabbitMQ 4.3 on, of the ways to return an event only a reject is counted.
-            tag = self._tag
-            await self._settle(lambda: self._channel.basic_reject(tag, requeue=True, wait=False))
+            self._settle(self._channel.reject)
             return
         first_failed_at = self.first_failed_at or datetime.now(UTC)
         await self._delay(after, attempt=self.attempt + 1, first_failed_at=first_failed_at)
@@ -105,14 +101,11 @@ class RabbitMQDelivery(Delivery):
         await self._publisher.send_copy(exchange, routing_key, self.message.body, properties)
         await self.ack()
 
-    async def _settle(self, settle: Callable[[], Awaitable[None]]) -> None:
+    def _settle(self, settle: Callable[[int], None]) -> None:
         if self._is_settled or self._is_lost_said():
             return
         self._is_settled = True
-        try:
-            await settle()
-        except ChannelInvalidStateError:
-            self._say_lost()
+        settle(int(self._delivered.delivery_tag or 0))
 
     def _is_lost_said(self) -> bool:
         if self.is_lost:
@@ -133,10 +126,6 @@ class RabbitMQDelivery(Delivery):
     @property
     def _frame_size(self) -> int:
         return int(self._channel.connection.connection_tune.frame_max)
-
-    @property
-    def _tag(self) -> int:
-        return int(self._delivered.delivery_tag or 0)
 
     def _fields(self) -> dict[str, Any]:
         return {

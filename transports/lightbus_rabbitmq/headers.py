@@ -58,11 +58,16 @@ def properties_of(message: EventMessage, **added: Any) -> Basic.Properties:
             "cloudEvents:id": message.id,
             "cloudEvents:type": message.canonical_name,
             "cloudEvents:source": f"/{quote(message.service_name)}",
-            "cloudEvents:time": message.fired_at.isoformat(),
+            "cloudEvents:time": exact_time(message.fired_at),
             _VERSION: message.version,
             **added,
         },
     )
+
+
+def exact_time(time: datetime) -> str:
+    """Return `time` as it stands in headers, with as many digits whatever it is (RFC 3339)."""
+    return time.isoformat(timespec="microseconds")
 
 
 def message_of(delivered: DeliveredMessage, api_name: str) -> EventMessage:

@@ -5,17 +5,24 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
-import aiormq.abc
 import attrs
-from aiormq.exceptions import ChannelNotFoundEntity, ChannelPreconditionFailed, DeliveryError
+from aiormq.exceptions import ChannelNotFoundEntity, ChannelPreconditionFailed
 from pamqp.commands import Basic
 
-from lightbus.exceptions import SendOutcomeUnknown, SendRefused, TransportClosed
+from lightbus.exceptions import (
+    SendOutcomeUnknown,
+    SendRefused,
+    TransportClosed,
+    TransportError,
+)
+from lightbus.message import EventMessage
 from lightbus_rabbitmq import names, topology
+from lightbus_rabbitmq.channel import Channel, Outcome
 from lightbus_rabbitmq.connection import Link, close_quietly, growing_waits
-from lightbus_rabbitmq.errors import ConnectionLost, reason, translated
+from lightbus_rabbitmq.errors import ConnectionLost, translated
+from lightbus_rabbitmq.frames import encoded, encoded_method
 
 _PAUSE = 0.05
 _FLUSH_TIMEOUT = 4.0
@@ -33,19 +40,17 @@ class _Outgoing:
     """One message on its way to the broker.
 
     Attributes:
+        frames: Encodes it for a channel.
         was_written: Whether the broker may have it, by what is known so far.
     """
 
+    event_id: str
     exchange: str
     routing_key: str
-    body: bytes
-    properties: Basic.Properties
+    size: int
     must_route: bool
+    frames: Callable[[Channel], bytes]
     was_written: bool = False
-
-    @property
-    def event_id(self) -> str:
-        return str(self.properties.message_id)
 
 
 class Publisher:
@@ -58,7 +63,7 @@ class Publisher:
     def __init__(self, link: Link, *, operation_timeout: float) -> None:
         self._link = link
         self._operation_timeout = operation_timeout
-        self._channel: aiormq.abc.AbstractChannel | None = None
+        self._channel: Channel | None = None
         self._opened_at = 0.0
         self._closing: set[asyncio.Task[None]] = set()
         self._opening = asyncio.Lock()
@@ -66,31 +71,34 @@ class Publisher:
         self._under_way = 0
         self._idle = asyncio.Event()
         self._idle.set()
-        self._waiting: dict[aiormq.abc.AbstractChannel, set[asyncio.Timeout]] = {}
         self._must_route: dict[str, asyncio.Event] = {}
         self._is_closed = False
 
-    async def send_event(
-        self,
-        api_name: str,
-        routing_key: str,
-        body: bytes,
-        properties: Basic.Properties,
-        *,
-        timeout: float,
-        must_route: bool,
-    ) -> None:
-        """Send to the exchange of an API.
+    async def send_event(self, message: EventMessage, *, timeout: float, must_route: bool) -> None:
+        """Send to the exchange of the event's API.
 
         Raises:
             TransportUnavailable: There was no connection for `timeout` seconds; it was not sent.
             SendOutcomeUnknown: It was sent, and not confirmed within `timeout` seconds.
             SendRefused: The broker did not take it; or no queue wants it, with `must_route`.
         """
+
+        def frames(channel: Channel) -> bytes:
+            return channel.event_frames.encoded(message, is_mandatory=must_route)
+
+        api_name = message.api_name
         outgoing = _Outgoing(
-            names.api_exchange(api_name), routing_key, body, properties, must_route=must_route
+            message.id,
+            names.api_exchange(api_name),
+            message.event_name,
+            len(message.body),
+            must_route,
+            frames,
         )
-        async with self._alone(outgoing) if must_route else contextlib.nullcontext():
+        if must_route:
+            async with self._alone(outgoing):
+                await self._send(outgoing, timeout=timeout, api_name=api_name)
+        else:
             await self._send(outgoing, timeout=timeout, api_name=api_name)
 
     async def send_copy(
@@ -107,7 +115,15 @@ class Publisher:
         Raises:
             TransportError: As `send_event` does.
         """
-        outgoing = _Outgoing(exchange, routing_key, body, properties, must_route=True)
+
+        def frames(channel: Channel) -> bytes:
+            number = channel.number
+            method = encoded_method(exchange, routing_key, is_mandatory=True, channel_number=number)
+            frame_size = channel.connection.connection_tune.frame_max
+            return method + encoded(properties, body, channel_number=number, frame_size=frame_size)
+
+        event_id = str(properties.message_id)
+        outgoing = _Outgoing(event_id, exchange, routing_key, len(body), True, frames)  # noqa: FBT003
         async with self._alone(outgoing):
             await self._send(
                 outgoing, timeout=self._operation_timeout if timeout is None else timeout
@@ -170,60 +186,58 @@ class Publisher:
             if self._under_way == 0:
                 self._idle.set()
 
-    async def _publish(self, channel: aiormq.abc.AbstractChannel, outgoing: _Outgoing) -> None:
-        exchange, body = outgoing.exchange, outgoing.body
-        waiting = self._waiting.setdefault(channel, set())
+    async def _publish(self, channel: Channel, outgoing: _Outgoing) -> None:
+        returned_as = outgoing.event_id if outgoing.must_route else None
+        channel.senders += 1
         try:
-            # The driver may leave a sender waiting on a channel that was lost.
-            async with asyncio.timeout(None) as until_lost:
-                waiting.add(until_lost)
-                # What is written while the broker does not read would fill this process, and hold
-                # up the heartbeats behind it.
-                await channel.connection.ready()
-                outgoing.was_written = True
-                confirmation = await channel.basic_publish(
-                    body,
-                    exchange=exchange,
-                    routing_key=outgoing.routing_key,
-                    properties=outgoing.properties,
-                    mandatory=outgoing.must_route,
-                )
-        except TimeoutError as error:
-            raise ConnectionLost("the channel was lost") from error
-        except DeliveryError as error:
-            self._leave(channel)
-            raise _Nacked from error
-        except ChannelNotFoundEntity as error:
-            # Someone deleted the exchange: it is declared again before the next try.
-            self._declared_apis.clear()
-            raise ConnectionLost(reason(error)) from error
-        except ChannelPreconditionFailed as error:
-            # The channel is shared: the event that was too large may be another one.
-            if _is_too_large(body, reason(error)):
-                raise SendRefused(
-                    outgoing.event_id, f"its {len(body)} bytes are too many: {reason(error)}"
-                ) from error
-            raise ConnectionLost(reason(error)) from error
-        except (Exception, asyncio.CancelledError) as error:
-            if meaning := translated(error, f"to send to exchange {exchange!r}"):
-                raise meaning from error
-            raise
+            await channel.ready()
+            waiting = channel.send(outgoing.frames(channel), returned_as=returned_as)
+            outgoing.was_written = True
+            outcome = await waiting
+        except ConnectionLost as lost:
+            raise self._meaning(lost, outgoing) from lost.__cause__
         finally:
-            waiting.discard(until_lost)
-            self._note_settled(channel)
-        if not isinstance(confirmation, Basic.Ack):
+            channel.senders -= 1
+            if returned_as is not None:
+                channel.forget_returnable(returned_as)
+            if channel is not self._channel:
+                self._close_unused(channel)
+        if outcome is Outcome.REFUSED:
+            self._leave(channel)
+            raise _Nacked
+        if outcome is Outcome.UNROUTED:
             raise SendRefused(
                 outgoing.event_id,
-                f"no queue is bound for {outgoing.routing_key!r} at {exchange!r}",
+                f"no queue is bound for {outgoing.routing_key!r} at {outgoing.exchange!r}",
             )
 
-    async def _open_channel(self, api_name: str | None) -> aiormq.abc.AbstractChannel:
-        if self._channel is None or self._channel.is_closed:
+    def _meaning(
+        self, lost: ConnectionLost, outgoing: _Outgoing
+    ) -> TransportError | ConnectionLost:
+        """Return what the end of a channel means for a message that was on its way."""
+        cause = lost.__cause__
+        if isinstance(cause, ChannelNotFoundEntity):
+            # Someone deleted the exchange: it is declared again before the next try.
+            self._declared_apis.clear()
+            return lost
+        if isinstance(cause, ChannelPreconditionFailed):
+            # The channel is shared: the event that was too large may be another one.
+            if _is_too_large(outgoing.size, str(lost)):
+                return SendRefused(
+                    outgoing.event_id, f"its {outgoing.size} bytes are too many: {lost}"
+                )
+            return lost
+        doing = f"to send to exchange {outgoing.exchange!r}"
+        return (translated(cause, doing) if cause else None) or lost
+
+    async def _open_channel(self, api_name: str | None) -> Channel:
+        if self._channel is None or self._channel.is_lost:
             async with self._opening:
-                if self._channel is None or self._channel.is_closed:
+                if self._channel is None or self._channel.is_lost:
                     if self._channel is not None:
                         self._declared_apis.clear()
-                    self._channel = await self._new_channel()
+                    self._channel = await self._link.channel(confirms=True)
+                    self._opened_at = asyncio.get_running_loop().time()
         if api_name is not None and api_name not in self._declared_apis:
             async with self._opening:
                 if api_name not in self._declared_apis:
@@ -233,36 +247,22 @@ class Publisher:
             return await self._open_channel(api_name)
         return self._channel
 
-    async def _new_channel(self) -> aiormq.abc.AbstractChannel:
-        channel = await self._link.channel(confirms=True)
-        self._opened_at = asyncio.get_running_loop().time()
-        lost = channel.connection.closing
-        lost.add_done_callback(lambda _: self._end_waiting(channel))
-        channel.closing.add_done_callback(lambda _: lost.cancel())
-        return channel
-
-    def _leave(self, channel: aiormq.abc.AbstractChannel) -> None:
+    def _leave(self, channel: Channel) -> None:
         """Send no more on a channel that refuses; it is closed when all that it has is settled."""
         # One that is first used for a queue while the queue's leader is gone may refuse for as long
         # as it lives (seen on 3.10.8): it asks the same dead node each time.
         age = asyncio.get_running_loop().time() - self._opened_at
         if channel is self._channel and age > _LEAVE_AFTER:
             self._channel = None
+            self._close_unused(channel)
 
-    def _note_settled(self, channel: aiormq.abc.AbstractChannel) -> None:
-        if self._waiting.get(channel):
-            return
-        self._waiting.pop(channel, None)
-        if channel is not self._channel and not channel.is_closed:
+    def _close_unused(self, channel: Channel) -> None:
+        if channel.senders == 0 and not channel.is_lost:
             closing = asyncio.create_task(close_quietly(channel, self._operation_timeout))
             self._closing.add(closing)
             closing.add_done_callback(self._closing.discard)
 
-    def _end_waiting(self, channel: aiormq.abc.AbstractChannel) -> None:
-        for until_lost in self._waiting.pop(channel, set()):
-            until_lost.reschedule(0)
 
-
-def _is_too_large(body: bytes, problem: str) -> bool:
+def _is_too_large(size: int, problem: str) -> bool:
     found = re.search(r"message size (\d+)", problem)
-    return found is not None and int(found.group(1)) == len(body)
+    return found is not None and int(found.group(1)) == size

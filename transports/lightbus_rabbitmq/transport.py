@@ -54,14 +54,7 @@ class RabbitMQTransport(EventTransport):
     async def send(
         self, message: EventMessage, *, timeout: float, require_listeners: bool = False
     ) -> None:
-        await self._publisher.send_event(
-            message.api_name,
-            message.event_name,
-            message.body,
-            headers.properties_of(message),
-            timeout=timeout,
-            must_route=require_listeners,
-        )
+        await self._publisher.send_event(message, timeout=timeout, must_route=require_listeners)
 
     async def declare(self, subscription: Subscription, *, timeout: float) -> None:
         await self._until_connected(

@@ -1,0 +1,344 @@
+"""`Channel`: the driver's channel, without an object, a lock and a task for each message.
+
+The driver makes for each publish two futures, a lock's turn and a timeout, and for each delivery a
+task. Here a publish is one future, many are written at once, and deliveries are handed on as they
+are read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import secrets
+from collections.abc import Callable
+from typing import Any, cast
+
+import aiormq
+import pamqp.frame
+from aiormq.abc import (
+    AbstractConnection,
+    ChannelFrame,
+    DeliveredMessage,
+    FrameType,
+    TimeoutType,
+)
+from aiormq.exceptions import InvalidFrameError
+from pamqp.body import ContentBody
+from pamqp.commands import Basic
+from pamqp.header import ContentHeader
+
+from lightbus.log import get_logger
+from lightbus_rabbitmq.errors import ConnectionLost, reason
+from lightbus_rabbitmq.frames import EventFrames
+
+_log = get_logger(__name__)
+
+Receiver = Callable[[DeliveredMessage], None]
+
+# How many bytes may wait to be written before those who send wait, too.
+_MOST_UNWRITTEN = 1 << 20
+
+_FULL_PAUSE = 0.001
+
+
+class Outcome(enum.Enum):
+    """What a broker said of a message."""
+
+    STORED = "every queue that it belongs in has it"
+    REFUSED = "a queue that it belongs in did not take it"
+    UNROUTED = "it belongs in no queue"
+
+
+class Channel(aiormq.Channel):
+    """A channel to send on, with confirms, or to consume on, without.
+
+    Attributes:
+        senders: How many wait for what the broker says of their message.
+    """
+
+    def __init__(self, connection: AbstractConnection, number: int, *, confirms: bool) -> None:
+        super().__init__(connection, number, publisher_confirms=confirms, on_return_raises=False)
+        self.senders = 0
+        self.event_frames = EventFrames(self.number, connection.connection_tune.frame_max)
+        self._is_lost = False
+        self._outcomes: dict[int, asyncio.Future[Outcome]] = {}
+        self._returnable: dict[str, int] = {}
+        self._unwritten: list[bytes] = []
+        self._unwritten_bytes = 0
+        self._has_room = _set_event()
+        self._is_idle = _set_event()
+        self._receivers: dict[str, Receiver] = {}
+        self._incoming: _Incoming | None = None
+        self._acked: set[int] = set()
+        self._settled: set[int] = set()
+        self._settled_up_to = 0
+        self.frames = _Frames(self, self.frames.maxsize)
+        # The driver may end a connection and leave those who wait on its channels waiting.
+        connection_lost = connection.closing
+        connection_lost.add_done_callback(self._end)
+        self.closing.add_done_callback(self._end)
+        self.closing.add_done_callback(lambda _: connection_lost.cancel())
+
+    @classmethod
+    async def opened(cls, connection: AbstractConnection, *, confirms: bool) -> Channel:
+        """Return a new channel of `connection`, which the broker has opened."""
+        number = next(n for n in range(1, 1 << 16) if n not in connection.channels)
+        channel = cls(connection, number, confirms=confirms)
+        connection.channels[number] = channel
+        await channel.open()
+        return channel
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the broker takes nothing on it any more, and takes back what is unsettled."""
+        return self._is_lost or self.is_closed
+
+    @property
+    def unconfirmed(self) -> int:
+        """How many messages the broker has not answered."""
+        return len(self._outcomes)
+
+    async def close(self, exc: Any = asyncio.CancelledError, timeout: TimeoutType = None) -> None:
+        """Close the channel, once all that was sent and settled is with the connection."""
+        if exc is asyncio.CancelledError:  # as it is for those who give no reason
+            await self._is_idle.wait()
+        await super().close(exc, timeout)
+
+    def _end(self, closing: asyncio.Future[Any]) -> None:
+        cause = None if closing.cancelled() else closing.exception()
+        self._is_lost = True
+        outcomes, self._outcomes = self._outcomes, {}
+        for waiting in outcomes.values():
+            if not waiting.done():
+                lost = ConnectionLost(reason(cause) if cause else "the channel was closed")
+                lost.__cause__ = cause
+                waiting.set_exception(lost)
+        self._unwritten.clear()
+        self._has_room.set()
+        self._is_idle.set()
+
+    # Sending
+
+    async def ready(self) -> None:
+        """Wait while the broker reads nothing, and while the connection takes nothing more."""
+        # What is written meanwhile would fill this process, and hold up the heartbeats behind it.
+        await self.connection.ready()
+        if not self._has_room.is_set():
+            await self._has_room.wait()
+
+    def send(self, frames: bytes, *, returned_as: str | None = None) -> asyncio.Future[Outcome]:
+        """Write a message; return a future for what the broker says of it.
+
+        Args:
+            frames: The message, for this channel.
+            returned_as: Its id, where it is mandatory: what the broker returns is known by its id
+                alone, so of one id only one message may be under way.
+
+        Raises:
+            ConnectionLost: The channel has ended; so does the future, where it ends before the
+                broker answers, from what it ended with.
+        """
+        if self.is_lost:
+            raise ConnectionLost("the channel was closed")
+        self.delivery_tag += 1
+        outcome: asyncio.Future[Outcome] = self.loop.create_future()
+        self._outcomes[self.delivery_tag] = outcome
+        if returned_as is not None:
+            self._returnable[returned_as] = self.delivery_tag
+        self._write(frames)
+        return outcome
+
+    def forget_returnable(self, message_id: str) -> None:
+        """Say that the message is not under way any more."""
+        self._returnable.pop(message_id, None)
+
+    def _write(self, frames: bytes) -> None:
+        self._unwritten.append(frames)
+        self._unwritten_bytes += len(frames)
+        if self._unwritten_bytes > _MOST_UNWRITTEN:
+            self._has_room.clear()
+        self._write_soon()
+
+    def _write_soon(self) -> None:
+        if self._is_idle.is_set():
+            self._is_idle.clear()
+            self.loop.call_soon(self._write_all)
+
+    def _write_all(self) -> None:
+        """Hand on all that is unwritten; come back for more once the connection has taken it."""
+        self._write_acks()
+        if self.is_lost or not self._unwritten:
+            self._is_idle.set()
+            return
+        written: asyncio.Future[None] = self.loop.create_future()
+        frames = ChannelFrame(b"".join(self._unwritten), should_close=False, drain_future=written)
+        try:
+            self.write_queue.put_nowait(frames)
+        except asyncio.QueueFull:
+            # Others of the connection have filled it, and its writer is at it.
+            self.loop.call_later(_FULL_PAUSE, self._write_all)
+            return
+        self._unwritten.clear()
+        self._unwritten_bytes = 0
+        self._has_room.set()
+        written.add_done_callback(lambda _: self._write_all())
+
+    def _on_outcome(self, frame: Basic.Ack | Basic.Nack) -> None:
+        last = frame.delivery_tag or 0
+        outcome = Outcome.STORED if isinstance(frame, Basic.Ack) else Outcome.REFUSED
+        tags = [last]
+        if frame.multiple:
+            tags = []
+            for tag in self._outcomes:
+                if tag > last:
+                    break
+                tags.append(tag)
+        for tag in tags:
+            waiting = self._outcomes.pop(tag, None)
+            if waiting is not None and not waiting.done():
+                waiting.set_result(outcome)
+
+    def _on_returned(self, message: DeliveredMessage) -> None:
+        tag = self._returnable.pop(str(message.header.properties.message_id), None)
+        waiting = self._outcomes.get(tag or 0)
+        if waiting is not None and not waiting.done():
+            waiting.set_result(Outcome.UNROUTED)
+
+    # Consuming
+
+    async def consume(self, queue: str, receiver: Receiver) -> str:
+        """Begin to consume; return the consumer's tag.
+
+        Args:
+            queue: From which queue.
+            receiver: Called with each message, from the task that reads the connection.
+        """
+        tag = secrets.token_hex(8)
+        self._receivers[tag] = receiver
+        await self.basic_consume(queue, _not_called, consumer_tag=tag)
+        return tag
+
+    def ack(self, delivery_tag: int) -> None:
+        """Settle a delivery as handled."""
+        self._acked.add(delivery_tag)
+        self._write_soon()
+
+    def nack(self, delivery_tag: int) -> None:
+        """Give a delivery back untouched."""
+        self._settle(delivery_tag, Basic.Nack(delivery_tag=delivery_tag, requeue=True))
+
+    def reject(self, delivery_tag: int) -> None:
+        """Give a delivery back as tried."""
+        self._settle(delivery_tag, Basic.Reject(delivery_tag=delivery_tag, requeue=True))
+
+    def _settle(self, delivery_tag: int, method: Basic.Nack | Basic.Reject | Basic.Ack) -> None:
+        self._settled.add(delivery_tag)
+        self._write(pamqp.frame.marshal(method, self.number))
+
+    def _write_acks(self) -> None:
+        """Write one ack for all deliveries up to the first that is unsettled, and one for each of
+        the others.
+        """
+        acked, self._acked = self._acked, set()
+        last = 0
+        while (tag := self._settled_up_to + 1) in acked or tag in self._settled:
+            if tag in acked:
+                acked.discard(tag)
+                last = tag
+            self._settled.discard(tag)
+            self._settled_up_to = tag
+        if last:
+            # What was settled otherwise in between was so on this channel, and before.
+            method = Basic.Ack(delivery_tag=last, multiple=True)
+            self._unwritten.append(pamqp.frame.marshal(method, self.number))
+        for tag in acked:
+            self._settle(tag, Basic.Ack(delivery_tag=tag))
+
+    def take_in(self, frame: FrameType) -> bool:
+        """Take in a frame that was read, if it is one of a message or of an answer to one."""
+        incoming = self._incoming
+        if incoming is not None:
+            if incoming.add(frame):
+                self._incoming = None
+                self._hand_on(incoming)
+            return True
+        if isinstance(frame, Basic.Deliver):
+            if frame.consumer_tag not in self._receivers:
+                return False
+            self._incoming = _Incoming(frame)
+            return True
+        if isinstance(frame, Basic.Return):
+            self._incoming = _Incoming(frame)
+            return True
+        if isinstance(frame, Basic.Ack | Basic.Nack):
+            self._on_outcome(frame)
+            return True
+        return False
+
+    def _hand_on(self, incoming: _Incoming) -> None:
+        message = incoming.message(self)
+        if isinstance(incoming.method, Basic.Return):
+            self._on_returned(message)
+            return
+        try:
+            self._receivers[str(incoming.method.consumer_tag)](message)
+        except Exception:
+            # Raised further, it would end the connection for all.
+            _log.exception("An event could not be taken; it comes again.")
+
+
+class _Incoming:
+    """A message of which not all frames have come."""
+
+    def __init__(self, method: Basic.Deliver | Basic.Return) -> None:
+        self.method = method
+        self._header: ContentHeader | None = None
+        self._bodies: list[bytes] = []
+        self._missing = 0
+
+    def add(self, frame: FrameType) -> bool:
+        """Add the next frame; return whether it is the last.
+
+        Raises:
+            InvalidFrameError: It is none of a message (AMQP 0-9-1, section 4.2.6).
+        """
+        if isinstance(frame, ContentBody) and self._header is not None:
+            self._bodies.append(frame.value)
+            self._missing -= len(frame.value)
+        elif isinstance(frame, ContentHeader) and self._header is None:
+            self._header = frame
+            self._missing = frame.body_size
+        else:
+            raise InvalidFrameError(frame)
+        return self._missing <= 0
+
+    def message(self, channel: Channel) -> DeliveredMessage:
+        """Return the message, once it is whole."""
+        return DeliveredMessage(
+            delivery=self.method,
+            header=cast("ContentHeader", self._header),
+            body=self._bodies[0] if len(self._bodies) == 1 else b"".join(self._bodies),
+            channel=channel,
+        )
+
+
+class _Frames(asyncio.Queue[Any]):
+    """The queue of frames between a connection and a channel, less those that need not queue."""
+
+    def __init__(self, channel: Channel, size: int) -> None:
+        super().__init__(size)
+        self._channel = channel
+
+    async def put(self, item: Any) -> None:
+        if not self._channel.take_in(item[1]):
+            await super().put(item)
+
+
+async def _not_called(_: DeliveredMessage) -> None:
+    """Stand where the driver wants a consumer."""
+
+
+def _set_event() -> asyncio.Event:
+    event = asyncio.Event()
+    event.set()
+    return event

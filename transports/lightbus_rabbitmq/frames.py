@@ -1,0 +1,167 @@
+"""Messages to AMQP frames, where the parts that are the same for many are encoded once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+import attrs
+import pamqp.frame
+from pamqp.body import ContentBody
+from pamqp.commands import Basic
+from pamqp.header import ContentHeader
+
+from lightbus.message import EventMessage
+from lightbus_rabbitmq import headers, names
+
+# Stand for what differs from event to event, and can stand in no name.
+_ID = "\x01" * 36
+_TIME = datetime(2001, 2, 3, 4, 5, 6, 789012, tzinfo=UTC)
+_SIZE = 0x0102030405060708
+
+# A frame's head and end (AMQP 0-9-1, section 4.2.3)
+_FRAME_OVERHEAD = 8
+
+
+def encoded(
+    properties: Basic.Properties,
+    body: bytes,
+    *,
+    channel_number: int,
+    frame_size: int,
+) -> bytes:
+    """Return the frames of a message's properties and body.
+
+    Args:
+        channel_number: The channel that they are for.
+        frame_size: How many bytes a frame may have, at most.
+    """
+    header = ContentHeader(properties=properties, body_size=len(body))
+    most = frame_size - _FRAME_OVERHEAD
+    parts = [ContentBody(body[start : start + most]) for start in range(0, len(body), most)]
+    return b"".join(
+        [pamqp.frame.marshal(header, channel_number)]
+        + [pamqp.frame.marshal(part, channel_number) for part in parts]
+    )
+
+
+def encoded_method(
+    exchange: str, routing_key: str, *, is_mandatory: bool, channel_number: int
+) -> bytes:
+    """Return the frame that says where the message behind it is to go."""
+    method = Basic.Publish(exchange=exchange, routing_key=routing_key, mandatory=is_mandatory)
+    return pamqp.frame.marshal(method, channel_number)
+
+
+def _values(event_id: str, fired_at: datetime, size: int) -> tuple[bytes, ...]:
+    """Return what differs from event to event, as it stands in a frame."""
+    return (
+        event_id.encode(),
+        headers.exact_time(fired_at).encode(),
+        int(fired_at.timestamp()).to_bytes(8, "big"),
+        size.to_bytes(8, "big"),
+    )
+
+
+_SAMPLE = _values(_ID, _TIME, _SIZE)
+_LENGTHS = [len(value) for value in _SAMPLE]
+
+
+class EventFrames:
+    """The frames of fired events, for one channel.
+
+    Args:
+        channel_number: The channel.
+        frame_size: How many bytes a frame may have, at most.
+    """
+
+    def __init__(self, channel_number: int, frame_size: int) -> None:
+        self._channel_number = channel_number
+        self._frame_size = frame_size
+        self._kinds: dict[tuple[object, ...], _Kind] = {}
+
+    def encoded(self, message: EventMessage, *, is_mandatory: bool) -> bytes:
+        """Return all frames of the publish of an event to its API's exchange."""
+        kind_of = (
+            message.api_name,
+            message.event_name,
+            message.service_name,
+            message.version,
+            is_mandatory,
+        )
+        kind = self._kinds.get(kind_of)
+        if kind is None:
+            kind = self._kinds[kind_of] = _Kind(
+                message,
+                is_mandatory=is_mandatory,
+                channel_number=self._channel_number,
+                frame_size=self._frame_size,
+            )
+        return kind.encoded(message)
+
+
+class _Kind:
+    """Events that differ in no more than id, time and body."""
+
+    def __init__(
+        self, message: EventMessage, *, is_mandatory: bool, channel_number: int, frame_size: int
+    ) -> None:
+        self._channel_number = channel_number
+        self._frame_size = frame_size
+        self._method = encoded_method(
+            names.api_exchange(message.api_name),
+            message.event_name,
+            is_mandatory=is_mandatory,
+            channel_number=channel_number,
+        )
+        sample = attrs.evolve(message, id=_ID, fired_at=_TIME)
+        header = ContentHeader(properties=headers.properties_of(sample), body_size=_SIZE)
+        # Literal parts, and between them the numbers of the values.
+        self._parts = _split(self._method + pamqp.frame.marshal(header, channel_number))
+
+    def encoded(self, message: EventMessage) -> bytes:
+        """Return the frames of an event's properties and body."""
+        body = message.body
+        values = self._fitting_values(message)
+        if values is None or len(body) > self._frame_size - _FRAME_OVERHEAD:
+            return self._method + encoded(
+                headers.properties_of(message),
+                body,
+                channel_number=self._channel_number,
+                frame_size=self._frame_size,
+            )
+        parts = [part if isinstance(part, bytes) else values[part] for part in self._parts]
+        if body:
+            parts.append(pamqp.frame.marshal(ContentBody(body), self._channel_number))
+        return b"".join(parts)
+
+    @staticmethod
+    def _fitting_values(message: EventMessage) -> tuple[bytes, ...] | None:
+        """Return what to put in; None where it has not the form of the sample's."""
+        try:
+            values = _values(message.id, message.fired_at, len(message.body))
+        except (OverflowError, UnicodeError, ValueError):
+            return None
+        return values if [len(value) for value in values] == _LENGTHS else None
+
+
+def _split(frame: bytes) -> list[bytes | int]:
+    """Cut `frame` at the values of the sample; put their numbers between what is left."""
+    found = sorted(
+        (position, number)
+        for number, value in enumerate(_SAMPLE)
+        for position in _positions(frame, value)
+    )
+    parts: list[bytes | int] = []
+    end = 0
+    for position, number in found:
+        parts += [frame[end:position], number]
+        end = position + _LENGTHS[number]
+    return [*parts, frame[end:]]
+
+
+def _positions(frame: bytes, value: bytes) -> Iterator[int]:
+    position = frame.find(value)
+    while position >= 0:
+        yield position
+        position = frame.find(value, position + len(value))
