@@ -6,6 +6,7 @@
     python -m faults sqlite --events 100000 --every 1
     python -m faults rabbitmq --events 1000000
     python -m faults rabbitmq --faults kill_broker,cut_link
+    python -m faults cluster --events 20000
 
 It ends with 1 where an event was lost, or came from nowhere.
 """
@@ -26,6 +27,7 @@ from pathlib import Path
 from faults.checker import Result
 from faults.disruptions import ON
 from faults.soak import CLOCK_LIBRARY, Plan, Soak
+from rabbitmq_cluster import running_cluster
 from rabbitmq_node import running_node
 from tcp_proxy import running_proxy
 
@@ -39,6 +41,12 @@ async def soak_on(transport: str, plan: Plan) -> AsyncIterator[Soak]:
             settings = {"sqlite": {"path": str(folder / "events.db"), "lease": 2}}
             yield Soak(folder, settings, plan)
             return
+        if transport == "cluster":
+            with running_cluster() as cluster:
+                print(f"{len(cluster.nodes)} nodes of RabbitMQ {cluster.nodes[0].version}")
+                settings = {"rabbitmq": {"url": cluster.urls(), "heartbeat": 2}}
+                yield Soak(folder, settings, plan, cluster=cluster)
+                return
         with running_node() as node:
             print(f"RabbitMQ {node.version}", flush=True)
             async with running_proxy(node.amqp_port) as proxy:
@@ -79,7 +87,7 @@ def main() -> None:
         every=given.every,
         seed=given.seed,
         # The leases of SQLite are kept by the wall clock; those of RabbitMQ need none.
-        skews_clocks=given.transport == "rabbitmq" and CLOCK_LIBRARY is not None,
+        skews_clocks=given.transport != "sqlite" and CLOCK_LIBRARY is not None,
     )
     print(f"seed {given.seed}", flush=True)
     # That connections are lost is what is asked for.

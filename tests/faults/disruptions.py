@@ -139,7 +139,28 @@ async def _with_alarm(soak: Soak, command: str, low: str, normal: str) -> None:
         await asyncio.to_thread(soak.node.ctl, command, normal)
 
 
+async def kill_leader(soak: Soak) -> None:
+    """Kill the node that leads the queue that all consume from, and bring it back."""
+    start = time.monotonic()
+    await asyncio.to_thread(soak.cluster.kill_leader, QUEUE)
+    await asyncio.sleep(5)
+    await asyncio.to_thread(soak.cluster.mend)
+    soak.note("kill_leader", start)
+
+
+async def partition(soak: Soak) -> None:
+    """Part one node of a cluster from the others for a while."""
+    start = time.monotonic()
+    await asyncio.to_thread(soak.cluster.partition, soak.choose(soak.cluster.nodes))
+    try:
+        await asyncio.sleep(10)
+    finally:
+        await asyncio.to_thread(soak.cluster.mend)
+        soak.note("partition", start)
+
+
 ON: Mapping[str, Sequence[Fault]] = {
+    "cluster": (kill_worker, freeze_worker, kill_producer, close_channel, kill_leader, partition),
     "sqlite": (kill_worker, kill_producer, freeze_worker),
     "rabbitmq": (
         kill_worker,

@@ -14,7 +14,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import attrs
 
@@ -23,6 +23,7 @@ from faults.checker import Disruption, Ledger, Result
 from faults.journal import NAME_VARIABLE, Reader
 from lightbus.dead_letters import DeadLetters, Filter
 from lightbus.exceptions import TransportError
+from rabbitmq_cluster import RabbitMQCluster
 from rabbitmq_node import RabbitMQNode
 from tcp_proxy import TcpProxy
 
@@ -41,6 +42,8 @@ CLOCK_SKEW = 86_400
 # Debian's package libfaketime. It also needs a little shared memory for each process.
 CLOCK_LIBRARY = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
 SHARED_MEMORY = Path("/dev/shm")
+
+T = TypeVar("T")
 
 Fault = Callable[["Soak"], Coroutine[Any, Any, None]]
 
@@ -106,6 +109,7 @@ class Soak:
         plan: What it is to do.
         node: The RabbitMQ behind the transport, for faults that concern it.
         proxy: The way to it, likewise.
+        cluster: The nodes behind the transport, where they are several.
 
     Attributes:
         made: How often each fault was made.
@@ -119,12 +123,14 @@ class Soak:
         *,
         node: RabbitMQNode | None = None,
         proxy: TcpProxy | None = None,
+        cluster: RabbitMQCluster | None = None,
     ) -> None:
         self.made: Counter[str] = Counter()
         self._folder = folder
         self._plan = plan
         self._node = node
         self._proxy = proxy
+        self._cluster = cluster
         self._random = random.Random(plan.seed)
         self._workers: list[Service] = []
         self._producers: list[Service] = []
@@ -153,6 +159,11 @@ class Soak:
         assert self._proxy is not None
         return self._proxy
 
+    @property
+    def cluster(self) -> RabbitMQCluster:
+        assert self._cluster is not None
+        return self._cluster
+
     async def run(self) -> Result:
         """Fire, handle and make faults, until every event was handled or is a dead letter."""
         (self._folder / "lightbus.json").write_text(json.dumps(self._config))
@@ -179,7 +190,11 @@ class Soak:
 
     def any_worker(self) -> Service:
         """Return one of the workers."""
-        return self._random.choice(self._workers)
+        return self.choose(self._workers)
+
+    def choose(self, things: Sequence[T]) -> T:
+        """Return one of them, as the seed decides."""
+        return self._random.choice(things)
 
     def replace_worker(self) -> str:
         """Kill a worker and start another; return the name of the one that was killed."""

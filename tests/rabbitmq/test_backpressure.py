@@ -119,6 +119,7 @@ async def test_while_the_broker_is_short_firing_says_that_nothing_was_sent(
     assert "second" not in stored
 
 
+@pytest.mark.faults
 async def test_what_firing_holds_while_the_broker_is_short_does_not_grow(
     make_bus: MakeBus, node: RabbitMQNode
 ) -> None:
@@ -198,6 +199,7 @@ async def test_while_the_broker_is_short_events_are_handled_and_failed_ones_wait
     await connection.close()
 
 
+@pytest.mark.faults
 async def test_what_firing_holds_on_a_silent_link_does_not_grow(
     make_bus: MakeBus, rabbitmq_node: RabbitMQNode, rabbitmq_url: str
 ) -> None:

@@ -17,7 +17,7 @@ from rabbitmq_cluster import RabbitMQCluster, running_cluster
 from rabbitmq_node import NEW_QUEUES_ARE_SAVED_AFTER
 from rabbitmq_support import AuthApi, Seen
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(180)]
 
 QUEUE = "lightbus:shop:welcome:auth"
 

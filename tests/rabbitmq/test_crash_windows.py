@@ -141,6 +141,7 @@ async def test_w4_a_worker_that_dies_once_a_delay_is_confirmed_leaves_the_event_
     assert await broker.count(QUEUE) == 0
 
 
+@pytest.mark.faults
 @pytest.mark.timeout(90)
 async def test_w5_a_broker_that_dies_while_delays_end_loses_none_of_the_delayed(
     private_rabbitmq_node: RabbitMQNode,

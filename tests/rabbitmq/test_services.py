@@ -303,6 +303,7 @@ def test_what_was_prefetched_with_an_event_that_kills_its_workers_is_only_delaye
     assert done == {f"done user-{n}" for n in range(1, 20)}
 
 
+@pytest.mark.faults
 @pytest.mark.timeout(120)
 async def test_a_broker_restart_while_firing_and_handling_loses_nothing(
     tmp_path: Path, private_rabbitmq_node: RabbitMQNode

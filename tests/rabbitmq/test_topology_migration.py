@@ -35,6 +35,8 @@ from rabbitmq_node import RabbitMQNode
 from rabbitmq_support import AuthApi, Broker, MakeBus, Seen, Topology, headers_of
 from service import Service
 
+pytestmark = pytest.mark.faults
+
 OLD = {
     **QUORUM,
     "x-delivery-limit": 50,
