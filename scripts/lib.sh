@@ -2,18 +2,28 @@
 
 say() { printf 'scripts/%s: %s\n' "${0##*/}" "$*" >&2; }
 
-# need PACKAGE REASON: install a package of the distribution, or say that someone must.
-need() {
+# install_package PACKAGE REASON: install a package of the distribution; fails where that may not be.
+install_package() {
     local as_root=()
     if [[ $EUID -ne 0 ]]; then as_root=(sudo -n); fi
-    if ! command -v apt-get >/dev/null || ! "${as_root[@]}" true 2>/dev/null; then
-        say "$2 Please install it (Debian, Ubuntu: apt-get install $1), then try again."
-        exit 2
-    fi
+    command -v apt-get >/dev/null && "${as_root[@]}" true 2>/dev/null || return 1
     say "$2 Installing $1."
     "${as_root[@]}" apt-get update -q </dev/null >&2
     "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
         apt-get install -q -y --no-install-recommends "$1" </dev/null >&2
+}
+
+# need PACKAGE REASON: install a package, or say that someone must, and end.
+need() {
+    if ! install_package "$1" "$2"; then
+        say "$2 Please install it (Debian, Ubuntu: apt-get install $1), then try again."
+        exit 2
+    fi
+}
+
+# want PACKAGE REASON: install a package, or say what goes without it.
+want() {
+    install_package "$1" "$2" || say "$2 It goes on without."
 }
 
 # RabbitMQ need not run: the scripts start nodes of their own.

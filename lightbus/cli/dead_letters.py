@@ -56,6 +56,11 @@ _FILTERS = (
 )
 
 
+_format_option = click.option(
+    "--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True
+)
+
+
 def _filter_options(command: Command) -> Command:
     for option in reversed(_FILTERS):
         command = option(command)
@@ -74,7 +79,7 @@ def _filter(options: dict[str, Any], ids: tuple[str, ...] = ()) -> Filter:
     type=click.Choice(["error", "event", "listener"]),
     help="Count them, rather than showing each.",
 )
-@click.option("--format", "form", type=click.Choice(["table", "json"]), default="table")
+@_format_option
 @_filter_options
 def list_(*, group_by: str | None, form: str, **options: Any) -> None:
     """Show the dead letters of the service, oldest first."""
@@ -95,14 +100,18 @@ def list_(*, group_by: str | None, form: str, **options: Any) -> None:
 
 @dead_letters.command()
 @click.argument("ids", nargs=-1, required=True, metavar="ID...")
+@_format_option
 @bus_options
-def show(*, ids: tuple[str, ...], **options: Any) -> None:
+def show(*, ids: tuple[str, ...], form: str, **options: Any) -> None:
     """Show everything that is known about dead letters: parameters, error, traceback, times."""
 
     async def work(client: BusClient) -> int:
         letters = await _all(client, Filter(ids=frozenset(ids)))
-        for letter in letters:
-            letter_view.show_whole(letter)
+        if form == "json":
+            click.echo(json.dumps([letter_view.whole(letter) for letter in letters], indent=2))
+        else:
+            for letter in letters:
+                letter_view.show_whole(letter)
         found = [letter.message.id for letter in letters]
         missing = [given for given in ids if not any(one.startswith(given) for one in found)]
         for event_id in missing:

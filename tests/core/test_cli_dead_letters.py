@@ -145,6 +145,20 @@ async def test_the_list_shows_who_gave_up_what_when_and_why(
         assert part in line
 
 
+async def test_programs_are_shown_all_of_a_dead_letter_as_json(
+    bus: Bus, dead_letters: Command
+) -> None:
+    message = await bury(bus, error=KeyError("user"))
+
+    code, shown, _ = dead_letters("show", message.id[:8], "--format", "json")
+
+    (letter,) = json.loads(shown)
+    assert code == 0
+    assert (letter["id"], letter["parameters"]) == (message.id, message.kwargs)
+    assert letter["error_type"] == "builtins.KeyError"
+    assert letter["traceback"].startswith("Traceback")
+
+
 async def test_nothing_of_a_dead_letter_steers_the_terminal(
     bus: Bus, dead_letters: Command
 ) -> None:
