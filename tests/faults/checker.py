@@ -109,11 +109,13 @@ class Ledger:
             recovered=len(kept & self._unsettled),
             dead=len(dead),
             duplicates=len(self._repeats),
-            unexplained=sum(
-                not any(disruption.explains(*sorted(pair, key=_time)) for disruption in disruptions)
-                for pair in self._repeats
-            ),
+            unexplained=len(self.unexplained(disruptions)),
         )
+
+    def unexplained(self, disruptions: Sequence[Disruption]) -> list[tuple[Entry, Entry]]:
+        """Return the first and the further handling of each duplicate that no fault explains."""
+        pairs = [(min(pair, key=_time), max(pair, key=_time)) for pair in self._repeats]
+        return [pair for pair in pairs if not any(one.explains(*pair) for one in disruptions)]
 
 
 def _time(entry: Entry) -> float:

@@ -36,6 +36,9 @@ PATIENCE = 90.0
 # For how long faults are still made when all is fired and not all is handled, in seconds.
 MORE_FAULTS = 30.0
 
+# How many duplicates that no fault explains are told in full.
+MOST_TOLD = 3
+
 # How far, in seconds, the wall clocks of processes are apart at most.
 CLOCK_SKEW = 86_400
 
@@ -184,6 +187,8 @@ class Soak:
                     await asyncio.to_thread(service.process.wait, PATIENCE)
                 service.kill()
         self._read()
+        for first, second in self._ledger.unexplained(self._disruptions)[:MOST_TOLD]:
+            print(f"unexplained: {second} after {first}; faults: {self._disruptions}")
         return self._ledger.result(dead=dead, disruptions=self._disruptions)
 
     # What faults use
