@@ -133,8 +133,9 @@ class TimeLimit(Generic[Subject]):
             except StopIteration:
                 return
             finally:
-                # What cancels the task while the work is at it, is the work.
-                self._own_cancels += max(task.cancelling() - cancels, 0)
+                # What cancels the task while the work is at it, is the work. It may also take back
+                # what others asked for, as `asyncio.timeout` does.
+                self._own_cancels = max(self._own_cancels + task.cancelling() - cancels, 0)
             try:
                 step = functools.partial(work.send, (yield awaited))
             except BaseException as error:

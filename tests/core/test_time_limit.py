@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 
 import pytest
@@ -150,6 +151,27 @@ async def test_a_cancelled_task_cancels_its_work_and_ends(late: Late) -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     assert cancelled.is_set()
+
+
+async def test_work_that_took_back_its_own_cancellation_can_still_be_cancelled(late: Late) -> None:
+    begun = asyncio.Event()
+
+    async def change_its_mind() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(LONG)
+        task.uncancel()
+        begun.set()
+        await asyncio.sleep(LONG)
+
+    task = asyncio.create_task(TimeLimit(LONG, late.note).run(change_its_mind(), "one"))
+    await begun.wait()
+    task.cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        await task
 
 
 async def test_a_task_that_is_cancelled_while_its_work_is_late_ends_too(late: Late) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import enum
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any, cast
 
 import aiormq
@@ -30,6 +30,7 @@ from pamqp.header import ContentHeader
 from lightbus.log import get_logger
 from lightbus_rabbitmq.errors import ConnectionLost, reason
 from lightbus_rabbitmq.frames import EventFrames
+from lightbus_rabbitmq.waiting import unless_lost
 
 _log = get_logger(__name__)
 
@@ -120,9 +121,14 @@ class Channel(aiormq.Channel):
     # Sending
 
     async def ready(self) -> None:
-        """Wait while the broker reads nothing, and while the connection takes nothing more."""
+        """Wait while the broker reads nothing, and while the connection takes nothing more.
+
+        Raises:
+            ConnectionLost: It ended meanwhile.
+        """
         # What is written meanwhile would fill this process, and hold up the heartbeats behind it.
-        await self.connection.ready()
+        if not _is_at_once(self.connection.ready()):
+            await unless_lost(self.connection, self.connection.ready())
         if not self._has_room.is_set():
             await self._has_room.wait()
 
@@ -342,3 +348,13 @@ def _set_event() -> asyncio.Event:
     event = asyncio.Event()
     event.set()
     return event
+
+
+def _is_at_once(waiting: Coroutine[Any, Any, None]) -> bool:
+    """Whether there is nothing to wait for, found out without a task."""
+    try:
+        waiting.send(None)
+    except StopIteration:
+        return True
+    waiting.close()
+    return False

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
 import ssl
-from collections.abc import Coroutine, Iterator
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import aio_pika
 import aiormq.abc
@@ -24,12 +22,12 @@ from lightbus.log import get_logger
 from lightbus_rabbitmq.channel import Channel
 from lightbus_rabbitmq.errors import ConnectionLost, reason, translated
 from lightbus_rabbitmq.settings import RabbitMQSettings, TLSSettings, shown
+from lightbus_rabbitmq.waiting import abandon, growing_waits, unless_lost
 
 T = TypeVar("T")
 
 _log = get_logger(__name__)
 
-_LONGEST_WAIT = 10.0
 _CLOSE_TIMEOUT = 2.0
 
 # The two alarms at which RabbitMQ stops reading from a connection that sends.
@@ -282,63 +280,8 @@ async def _hold(connection: aio_pika.Connection) -> None:
                 await connection.close()
 
 
-async def unless_lost(connection: aiormq.abc.AbstractConnection, work: Coroutine[Any, Any, T]) -> T:
-    """Return what `work` on `connection` returns.
-
-    The driver can leave one waiting for the answer of a broker that is gone.
-
-    Raises:
-        ConnectionLost: The connection was closed before `work` was done.
-        Exception: What `work` raised.
-    """
-    working, closing = asyncio.create_task(work), connection.closing
-    try:
-        await asyncio.wait({working, closing}, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        closing.cancel()  # else the connection keeps this observer of it for as long as it lives
-        if not working.done():
-            working.cancel()
-            _abandoned.add(working)
-            working.add_done_callback(_forget)
-    if not working.done():
-        raise ConnectionLost("the connection was closed")
-    return working.result()
-
-
-async def close_quietly(channel: aiormq.abc.AbstractChannel, timeout: float) -> None:
-    """Close a channel; where the broker is away, it notices by itself that the channel is gone."""
-    try:
-        async with asyncio.timeout(timeout):
-            await unless_lost(channel.connection, channel.close())
-    except (TimeoutError, ConnectionLost):
-        pass
-    except (Exception, asyncio.CancelledError) as error:
-        if translated(error, "to close a channel") is None:
-            raise
-
-
-_abandoned: set[asyncio.Task[Any]] = set()
-
-
 def _close_unused(opening: asyncio.Task[Channel]) -> None:
     if opening.cancelled() or opening.exception() is not None:
         return
     channel = opening.result()
-    closing = asyncio.create_task(unless_lost(channel.connection, channel.close()))
-    _abandoned.add(closing)
-    closing.add_done_callback(_forget)
-
-
-def _forget(abandoned: asyncio.Task[Any]) -> None:
-    _abandoned.discard(abandoned)
-    if not abandoned.cancelled():
-        abandoned.exception()  # reading it is what keeps it from being reported as unread
-
-
-def growing_waits() -> Iterator[float]:
-    """Yield, for ever, how many seconds to wait before each next try."""
-    # Jittered, so that a fleet does not come back to a restarted broker in one instant.
-    longest = 0.2
-    while True:
-        yield random.uniform(longest / 2, longest)
-        longest = min(longest * 2, _LONGEST_WAIT)
+    abandon(asyncio.create_task(unless_lost(channel.connection, channel.close())))

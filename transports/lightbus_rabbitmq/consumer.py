@@ -14,11 +14,12 @@ from lightbus.once import Once
 from lightbus.transport import DeliveryStream, Subscription
 from lightbus_rabbitmq import names, topology
 from lightbus_rabbitmq.channel import Channel
-from lightbus_rabbitmq.connection import Link, close_quietly, growing_waits, unless_lost
+from lightbus_rabbitmq.connection import Link
 from lightbus_rabbitmq.delivery import RabbitMQDelivery
 from lightbus_rabbitmq.errors import ConnectionLost, translated
 from lightbus_rabbitmq.publisher import Publisher
 from lightbus_rabbitmq.settings import RabbitMQSettings
+from lightbus_rabbitmq.waiting import close_quietly, growing_waits, unless_lost
 
 _log = get_logger(__name__)
 

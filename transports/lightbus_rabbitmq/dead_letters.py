@@ -13,8 +13,9 @@ from pamqp.commands import Basic
 from lightbus.exceptions import TransportUnavailable
 from lightbus.transport import DeadLetter
 from lightbus_rabbitmq import headers, names
-from lightbus_rabbitmq.connection import Link, unless_lost
+from lightbus_rabbitmq.connection import Link
 from lightbus_rabbitmq.errors import ConnectionLost, translated
+from lightbus_rabbitmq.waiting import unless_lost
 
 
 class RabbitMQDeadLetter(DeadLetter):

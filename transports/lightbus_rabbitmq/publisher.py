@@ -20,9 +20,10 @@ from lightbus.exceptions import (
 from lightbus.message import EventMessage
 from lightbus_rabbitmq import names, topology
 from lightbus_rabbitmq.channel import Channel, Outcome
-from lightbus_rabbitmq.connection import Link, close_quietly, growing_waits
+from lightbus_rabbitmq.connection import Link
 from lightbus_rabbitmq.errors import ConnectionLost, translated
 from lightbus_rabbitmq.frames import encoded, encoded_method
+from lightbus_rabbitmq.waiting import close_quietly, growing_waits
 
 _PAUSE = 0.05
 _FLUSH_TIMEOUT = 4.0

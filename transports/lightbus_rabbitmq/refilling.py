@@ -10,10 +10,10 @@ from aiormq.abc import DeliveredMessage
 
 from lightbus_rabbitmq import headers
 from lightbus_rabbitmq.claim import Claim
-from lightbus_rabbitmq.connection import unless_lost
 from lightbus_rabbitmq.errors import ConnectionLost, translated
 from lightbus_rabbitmq.objects import Channel, Queue
 from lightbus_rabbitmq.publisher import Publisher
+from lightbus_rabbitmq.waiting import unless_lost
 
 # How many events are on their way at once. If the migration is killed, all of them are counted as
 # returned to their queue.

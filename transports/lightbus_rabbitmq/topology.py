@@ -11,9 +11,10 @@ from aiormq.exceptions import ChannelNotFoundEntity
 
 from lightbus.transport import Subscription
 from lightbus_rabbitmq import names, objects
-from lightbus_rabbitmq.connection import Link, unless_lost
+from lightbus_rabbitmq.connection import Link
 from lightbus_rabbitmq.errors import ConnectionLost, translated
 from lightbus_rabbitmq.objects import Channel, Object
+from lightbus_rabbitmq.waiting import unless_lost
 
 T = TypeVar("T")
 

@@ -1,0 +1,73 @@
+"""Waits that end when the connection that they are for is lost, and waits between tries."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Coroutine, Iterator
+from typing import Any, TypeVar
+
+import aiormq.abc
+
+from lightbus_rabbitmq.errors import ConnectionLost, translated
+
+T = TypeVar("T")
+
+_LONGEST_WAIT = 10.0
+
+_abandoned: set[asyncio.Task[Any]] = set()
+
+
+async def unless_lost(connection: aiormq.abc.AbstractConnection, work: Coroutine[Any, Any, T]) -> T:
+    """Return what `work` on `connection` returns.
+
+    The driver can leave one waiting for the answer of a broker that is gone.
+
+    Raises:
+        ConnectionLost: The connection was closed before `work` was done.
+        Exception: What `work` raised.
+    """
+    working, closing = asyncio.create_task(work), connection.closing
+    try:
+        await asyncio.wait({working, closing}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        closing.cancel()  # else the connection keeps this observer of it for as long as it lives
+        if not working.done():
+            working.cancel()
+            abandon(working)
+    if not working.done():
+        raise ConnectionLost("the connection was closed")
+    return working.result()
+
+
+async def close_quietly(channel: aiormq.abc.AbstractChannel, timeout: float) -> None:
+    """Close a channel; where the broker is away, it notices by itself that the channel is gone."""
+    try:
+        async with asyncio.timeout(timeout):
+            await unless_lost(channel.connection, channel.close())
+    except (TimeoutError, ConnectionLost):
+        pass
+    except (Exception, asyncio.CancelledError) as error:
+        if translated(error, "to close a channel") is None:
+            raise
+
+
+def abandon(task: asyncio.Task[Any]) -> None:
+    """Hold on to a task for which nobody waits, until it ends."""
+    _abandoned.add(task)
+    task.add_done_callback(_forget)
+
+
+def _forget(abandoned: asyncio.Task[Any]) -> None:
+    _abandoned.discard(abandoned)
+    if not abandoned.cancelled():
+        abandoned.exception()  # reading it is what keeps it from being reported as unread
+
+
+def growing_waits() -> Iterator[float]:
+    """Yield, for ever, how many seconds to wait before each next try."""
+    # Jittered, so that a fleet does not come back to a restarted broker in one instant.
+    longest = 0.2
+    while True:
+        yield random.uniform(longest / 2, longest)
+        longest = min(longest * 2, _LONGEST_WAIT)
