@@ -258,6 +258,31 @@ def observers(connection: aiormq.abc.AbstractConnection) -> int:
     return len(closing._callbacks)
 
 
+@pytest.mark.faults
+@pytest.mark.timeout(120)
+async def test_a_sender_that_waits_for_a_broker_that_is_short_goes_on_once_that_was_restarted(
+    make_bus: MakeBus, private_rabbitmq_node: RabbitMQNode
+) -> None:
+    node = private_rabbitmq_node
+    bus = make_bus(url=node.url(), fire_timeout=60)
+    await bus.auth.user_created.fire_async(username="first", email="e")
+    await asyncio.to_thread(node.ctl, *ALARMS["memory"][0])
+    # The broker says that it is short when it is sent something.
+    firing = [
+        asyncio.create_task(bus.auth.user_created.fire_async(username="u", email="e"))
+        for _ in range(3)
+    ]
+    await asyncio.wait(firing, timeout=2)
+    late = asyncio.create_task(bus.auth.user_created.fire_async(username="late", email="e"))
+    await asyncio.wait({late}, timeout=0.5)
+
+    await asyncio.to_thread(node.kill)
+    await asyncio.to_thread(node.start)  # the alarm is over
+
+    async with asyncio.timeout(25):
+        await asyncio.gather(late, *firing)
+
+
 async def test_a_listener_whose_handlers_are_slow_holds_no_more_than_it_prefetches(
     make_bus: MakeBus, broker: Broker
 ) -> None:

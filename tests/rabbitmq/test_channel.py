@@ -5,19 +5,33 @@ from __future__ import annotations
 import asyncio
 import random
 from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
 
 import pytest
+from aiormq.abc import DeliveredMessage
 from hypothesis import given
 from hypothesis import strategies as st
+from pamqp.commands import Basic
 
-from lightbus import EventMessage
+from lightbus import Api, Event, EventMessage
+from lightbus.exceptions import TransportRefused
 from lightbus.transport import Delivery, Subscription
 from lightbus_rabbitmq import headers
+from lightbus_rabbitmq.channel import Channel
 from lightbus_rabbitmq.frames import EventFrames, encoded, encoded_method
+from rabbitmq_server import RabbitMQServer
 from rabbitmq_support import Broker, MakeBus, transport_of
 
 QUEUE = "lightbus:shop:welcome:auth"
 FRAME_SIZE = 4096
+
+
+class OtherApi(Api):
+    happened = Event(parameters=("number",))
+
+    class Meta:
+        name = "other"
+
 
 SUBSCRIPTION = Subscription(
     service_name="shop",
@@ -96,6 +110,131 @@ async def test_deliveries_that_are_settled_in_any_order_are_each_settled_as_they
     again = await transport.subscribe(SUBSCRIPTION)
     assert sorted([username(await anext(again)) for _ in left]) == left
     await again.aclose()
+
+
+async def test_many_large_events_at_once_fill_no_more_than_a_bounded_buffer(
+    make_bus: MakeBus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unwritten: list[int] = []
+    write = Channel._write
+
+    def noted_write(channel: Channel, frames: bytes) -> None:
+        write(channel, frames)
+        unwritten.append(channel._unwritten_bytes)
+
+    monkeypatch.setattr(Channel, "_write", noted_write)
+    bus = make_bus()
+    body = "x" * 100_000
+
+    await asyncio.gather(
+        *(bus.auth.user_created.fire_async(username="u", email=body) for _ in range(200))
+    )
+
+    assert max(unwritten) < 2_000_000
+
+
+async def test_what_is_returned_of_an_event_that_was_given_up_is_not_taken_for_its_next_send(
+    make_bus: MakeBus, broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bus = make_bus()
+    await bus.auth.user_created.fire_async(username="first", email="e")
+    transport = transport_of(bus)
+    message = bus.client.message("auth", "user_created", {"username": "ada", "email": "e"})
+    held_back: list[Any] = []
+    take_in = Channel.take_in
+
+    def hold_back(channel: Channel, frame: Any) -> bool:
+        held_back.append(frame)
+        return True
+
+    # Nobody wants it, and before the broker's word of that is read, its sender gives up.
+    monkeypatch.setattr(Channel, "take_in", hold_back)
+    unwanted = asyncio.create_task(transport.send(message, timeout=20, require_listeners=True))
+    async with asyncio.timeout(10):
+        while not any(isinstance(frame, Basic.Ack) for frame in held_back):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    unwanted.cancel()
+    await asyncio.gather(unwanted, return_exceptions=True)
+    await broker.channel.queue_declare("wanted", exclusive=True)
+    await broker.channel.queue_bind("wanted", "lightbus:auth", "user_created")
+    again = asyncio.create_task(transport.send(message, timeout=20, require_listeners=True))
+    await asyncio.sleep(0)
+    monkeypatch.setattr(Channel, "take_in", take_in)
+    channel = transport._publisher._channel
+    assert channel is not None
+    for frame in held_back:
+        channel.take_in(frame)
+
+    await again
+
+    assert await broker.count("wanted") == 1
+
+
+async def test_an_exchange_that_is_deleted_costs_those_beside_it_no_connection(
+    make_bus: MakeBus, broker: Broker
+) -> None:
+    bus = make_bus()
+    bus.client.register_api(OtherApi)
+    await bus.auth.user_created.fire_async(username="first", email="e")
+    await bus.other.happened.fire_async(number=0)
+    link = transport_of(bus)._sending
+    connection = link._connection
+    is_done = False
+
+    async def fire_on() -> None:
+        while not is_done:
+            await bus.other.happened.fire_async(number=1)
+
+    firing = [asyncio.create_task(fire_on()) for _ in range(100)]
+    for _ in range(3):
+        await broker.channel.exchange_delete("lightbus:auth")
+        await bus.auth.user_created.fire_async(username="again", email="e")
+    is_done = True
+    await asyncio.gather(*firing)
+
+    assert link._connection is connection
+
+
+async def test_an_event_that_may_not_be_sent_costs_those_beside_it_nothing(
+    make_bus: MakeBus, rabbitmq_server: RabbitMQServer, rabbitmq_vhost: str
+) -> None:
+    rabbitmq_server.add_user("some", "secret", vhost=rabbitmq_vhost, write="^lightbus:auth$")
+    bus = make_bus(url=rabbitmq_server.url(rabbitmq_vhost, user="some", password="secret"))
+    bus.client.register_api(OtherApi)
+    allowed = [bus.auth.user_created.fire_async(username=str(n), email="e") for n in range(20)]
+
+    refused, *others = await asyncio.gather(
+        bus.other.happened.fire_async(number=0), *allowed, return_exceptions=True
+    )
+
+    assert isinstance(refused, TransportRefused)
+    assert [type(other) for other in others] == [EventMessage] * 20
+
+
+async def test_an_event_that_can_not_be_taken_comes_again_and_holds_up_no_acks(
+    make_bus: MakeBus, broker: Broker
+) -> None:
+    bus = make_bus()
+    bus.auth.user_created.listen(lambda username: None, listener_name="welcome")
+    await bus.auth.user_created.fire_async(username="ada", email="e")
+    await bus.auth.user_created.fire_async(username="bob", email="e")
+    channel = await transport_of(bus)._sending.channel(confirms=False)
+    taken = asyncio.Queue[int]()
+
+    def take(delivered: DeliveredMessage) -> None:
+        tag = int(delivered.delivery_tag or 0)
+        if tag == 1:
+            raise LookupError
+        channel.ack(tag)
+        taken.put_nowait(tag)
+
+    await channel.consume(QUEUE, take)
+    async with asyncio.timeout(10):
+        assert [await taken.get(), await taken.get()] == [2, 3]
+    await channel.close()
+
+    assert channel._settled_up_to == 3
+    assert await broker.count(QUEUE) == 0
 
 
 def username(delivery: Delivery) -> str:

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import itertools
 import secrets
 from collections.abc import Callable, Coroutine
 from typing import Any, cast
 
 import aiormq
+import attrs
 import pamqp.frame
 from aiormq.abc import (
     AbstractConnection,
@@ -25,6 +27,7 @@ from aiormq.abc import (
 from aiormq.exceptions import InvalidFrameError
 from pamqp.body import ContentBody
 from pamqp.commands import Basic
+from pamqp.commands import Channel as ChannelMethods
 from pamqp.header import ContentHeader
 
 from lightbus.log import get_logger
@@ -63,7 +66,8 @@ class Channel(aiormq.Channel):
         self.event_frames = EventFrames(self.number, connection.connection_tune.frame_max)
         self._is_lost = False
         self._outcomes: dict[int, asyncio.Future[Outcome]] = {}
-        self._returnable: dict[str, int] = {}
+        self._returnable: dict[str, _Returnable] = {}
+        self._returnable_ids: dict[int, str] = {}
         self._unwritten: list[bytes] = []
         self._unwritten_bytes = 0
         self._has_room = _set_event()
@@ -109,6 +113,8 @@ class Channel(aiormq.Channel):
         cause = None if closing.cancelled() else closing.exception()
         self._is_lost = True
         outcomes, self._outcomes = self._outcomes, {}
+        for tag in list(self._returnable_ids):
+            self._forget_returnable(tag)
         for waiting in outcomes.values():
             if not waiting.done():
                 lost = ConnectionLost(reason(cause) if cause else "the channel was closed")
@@ -129,16 +135,23 @@ class Channel(aiormq.Channel):
         # What is written meanwhile would fill this process, and hold up the heartbeats behind it.
         if not _is_at_once(self.connection.ready()):
             await unless_lost(self.connection, self.connection.ready())
-        if not self._has_room.is_set():
+        # All who wait are woken at once, and not all find room.
+        while not self._has_room.is_set():
             await self._has_room.wait()
+
+    async def is_unambiguous(self, message_id: str) -> None:
+        """Wait while a mandatory message of that id is under way: what the broker returns is known
+        by its id alone.
+        """
+        while (returnable := self._returnable.get(message_id)) is not None:
+            await returnable.is_known.wait()
 
     def send(self, frames: bytes, *, returned_as: str | None = None) -> asyncio.Future[Outcome]:
         """Write a message; return a future for what the broker says of it.
 
         Args:
             frames: The message, for this channel.
-            returned_as: Its id, where it is mandatory: what the broker returns is known by its id
-                alone, so of one id only one message may be under way.
+            returned_as: Its id, where it is mandatory. `is_unambiguous` was awaited for it before.
 
         Raises:
             ConnectionLost: The channel has ended; so does the future, where it ends before the
@@ -150,13 +163,10 @@ class Channel(aiormq.Channel):
         outcome: asyncio.Future[Outcome] = self.loop.create_future()
         self._outcomes[self.delivery_tag] = outcome
         if returned_as is not None:
-            self._returnable[returned_as] = self.delivery_tag
+            self._returnable[returned_as] = _Returnable(self.delivery_tag)
+            self._returnable_ids[self.delivery_tag] = returned_as
         self._write(frames)
         return outcome
-
-    def forget_returnable(self, message_id: str) -> None:
-        """Say that the message is not under way any more."""
-        self._returnable.pop(message_id, None)
 
     def _write(self, frames: bytes) -> None:
         self._unwritten.append(frames)
@@ -194,21 +204,22 @@ class Channel(aiormq.Channel):
         outcome = Outcome.STORED if isinstance(frame, Basic.Ack) else Outcome.REFUSED
         tags = [last]
         if frame.multiple:
-            tags = []
-            for tag in self._outcomes:
-                if tag > last:
-                    break
-                tags.append(tag)
+            tags = list(itertools.takewhile(lambda tag: tag <= last, self._outcomes))
         for tag in tags:
             waiting = self._outcomes.pop(tag, None)
             if waiting is not None and not waiting.done():
                 waiting.set_result(outcome)
+            if tag in self._returnable_ids:
+                self._forget_returnable(tag)
 
     def _on_returned(self, message: DeliveredMessage) -> None:
-        tag = self._returnable.pop(str(message.header.properties.message_id), None)
-        waiting = self._outcomes.get(tag or 0)
+        returnable = self._returnable.get(str(message.header.properties.message_id))
+        waiting = self._outcomes.get(returnable.tag) if returnable else None
         if waiting is not None and not waiting.done():
             waiting.set_result(Outcome.UNROUTED)
+
+    def _forget_returnable(self, tag: int) -> None:
+        self._returnable.pop(self._returnable_ids.pop(tag)).is_known.set()
 
     # Consuming
 
@@ -279,6 +290,9 @@ class Channel(aiormq.Channel):
         if isinstance(frame, Basic.Ack | Basic.Nack):
             self._on_outcome(frame)
             return True
+        if isinstance(frame, ChannelMethods.Close):
+            # The driver answers it, and what is written behind the answer would end the connection.
+            self._is_lost = True
         return False
 
     def _hand_on(self, incoming: _Incoming) -> None:
@@ -289,8 +303,18 @@ class Channel(aiormq.Channel):
         try:
             self._receivers[str(incoming.method.consumer_tag)](message)
         except Exception:
-            # Raised further, it would end the connection for all.
+            # Raised further, it would end the connection for all. Rejected too often, the queue
+            # makes it a dead letter.
             _log.exception("An event could not be taken; it comes again.")
+            self.reject(incoming.method.delivery_tag or 0)
+
+
+@attrs.frozen
+class _Returnable:
+    """A mandatory message of which the broker has not said what became of it."""
+
+    tag: int
+    is_known: asyncio.Event = attrs.field(factory=asyncio.Event)
 
 
 class _Incoming:

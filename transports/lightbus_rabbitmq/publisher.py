@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 
 import attrs
-from aiormq.exceptions import ChannelNotFoundEntity, ChannelPreconditionFailed
+from aiormq.exceptions import (
+    ChannelAccessRefused,
+    ChannelNotFoundEntity,
+    ChannelPreconditionFailed,
+)
 from pamqp.commands import Basic
 
 from lightbus.exceptions import (
@@ -43,6 +46,7 @@ class _Outgoing:
     Attributes:
         frames: Encodes it for a channel.
         was_written: Whether the broker may have it, by what is known so far.
+        was_refused: Whether a queue did not take it.
     """
 
     event_id: str
@@ -52,6 +56,7 @@ class _Outgoing:
     must_route: bool
     frames: Callable[[Channel], bytes]
     was_written: bool = False
+    was_refused: bool = False
 
 
 class Publisher:
@@ -72,7 +77,6 @@ class Publisher:
         self._under_way = 0
         self._idle = asyncio.Event()
         self._idle.set()
-        self._must_route: dict[str, asyncio.Event] = {}
         self._is_closed = False
 
     async def send_event(self, message: EventMessage, *, timeout: float, must_route: bool) -> None:
@@ -96,11 +100,7 @@ class Publisher:
             must_route,
             frames,
         )
-        if must_route:
-            async with self._alone(outgoing):
-                await self._send(outgoing, timeout=timeout, api_name=api_name)
-        else:
-            await self._send(outgoing, timeout=timeout, api_name=api_name)
+        await self._send(outgoing, timeout=timeout, api_name=api_name)
 
     async def send_copy(
         self,
@@ -125,23 +125,7 @@ class Publisher:
 
         event_id = str(properties.message_id)
         outgoing = _Outgoing(event_id, exchange, routing_key, len(body), True, frames)  # noqa: FBT003
-        async with self._alone(outgoing):
-            await self._send(
-                outgoing, timeout=self._operation_timeout if timeout is None else timeout
-            )
-
-    @contextlib.asynccontextmanager
-    async def _alone(self, outgoing: _Outgoing) -> AsyncIterator[None]:
-        # The driver tells returned messages apart by their id, so one of an id goes at a time.
-        event_id = outgoing.event_id
-        while waiting := self._must_route.get(event_id):
-            await waiting.wait()
-        done = self._must_route[event_id] = asyncio.Event()
-        try:
-            yield
-        finally:
-            del self._must_route[event_id]
-            done.set()
+        await self._send(outgoing, timeout=self._operation_timeout if timeout is None else timeout)
 
     async def close(self) -> None:
         """Let what is under way be confirmed, for a few seconds, and take no more."""
@@ -160,38 +144,52 @@ class Publisher:
     ) -> None:
         if self._is_closed:
             raise TransportClosed("The connection to RabbitMQ was closed.")
-        nacked: _Nacked | None = None
-        waits = growing_waits()
         self._under_way += 1
         self._idle.clear()
         try:
             async with asyncio.timeout(timeout):
-                while True:
-                    try:
-                        await self._publish(await self._open_channel(api_name), outgoing)
-                        return
-                    except ConnectionLost:
-                        await asyncio.sleep(_PAUSE)
-                    except _Nacked as error:
-                        outgoing.was_written, nacked = False, error
-                        await asyncio.sleep(next(waits))
-        except TimeoutError as error:
+                await self._publish_until_stored(outgoing, api_name)
+        except TransportClosed as error:
             if outgoing.was_written:
                 raise SendOutcomeUnknown(outgoing.event_id, timeout) from error
-            if nacked is not None:
-                reason_ = f"a queue that it belongs in refused it for {timeout:.3g} s"
-                raise SendRefused(outgoing.event_id, f"{reason_}, as a full one does") from nacked
-            raise await self._link.unavailable(timeout) from error
+            raise
+        except TimeoutError as error:
+            raise await self._failure(outgoing, timeout) from error
         finally:
             self._under_way -= 1
             if self._under_way == 0:
                 self._idle.set()
+
+    async def _publish_until_stored(self, outgoing: _Outgoing, api_name: str | None) -> None:
+        waits = growing_waits()
+        while True:
+            try:
+                await self._publish(await self._open_channel(api_name), outgoing)
+                return
+            except ConnectionLost:
+                await asyncio.sleep(_PAUSE)
+            except _Nacked:
+                outgoing.was_written, outgoing.was_refused = False, True
+                await asyncio.sleep(next(waits))
+
+    async def _failure(self, outgoing: _Outgoing, timeout: float) -> TransportError:
+        """Return the error of a message that was not known to be stored for `timeout` seconds."""
+        if outgoing.was_written:
+            return SendOutcomeUnknown(outgoing.event_id, timeout)
+        if outgoing.was_refused:
+            return SendRefused(
+                outgoing.event_id,
+                f"a queue that it belongs in refused it for {timeout:.3g} s, as a full one does",
+            )
+        return await self._link.unavailable(timeout)
 
     async def _publish(self, channel: Channel, outgoing: _Outgoing) -> None:
         returned_as = outgoing.event_id if outgoing.must_route else None
         channel.senders += 1
         try:
             await channel.ready()
+            if returned_as is not None:
+                await channel.is_unambiguous(returned_as)
             waiting = channel.send(outgoing.frames(channel), returned_as=returned_as)
             outgoing.was_written = True
             outcome = await waiting
@@ -199,8 +197,6 @@ class Publisher:
             raise self._meaning(lost, outgoing) from lost.__cause__
         finally:
             channel.senders -= 1
-            if returned_as is not None:
-                channel.forget_returnable(returned_as)
             if channel is not self._channel:
                 self._close_unused(channel)
         if outcome is Outcome.REFUSED:
@@ -228,6 +224,8 @@ class Publisher:
                     outgoing.event_id, f"its {outgoing.size} bytes are too many: {lost}"
                 )
             return lost
+        if isinstance(cause, ChannelAccessRefused) and f"'{outgoing.exchange}'" not in str(lost):
+            return lost  # likewise
         doing = f"to send to exchange {outgoing.exchange!r}"
         return (translated(cause, doing) if cause else None) or lost
 
