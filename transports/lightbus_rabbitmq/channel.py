@@ -11,6 +11,7 @@ import asyncio
 import enum
 import itertools
 import secrets
+import weakref
 from collections.abc import Callable, Coroutine
 from typing import Any, cast
 
@@ -43,6 +44,9 @@ Receiver = Callable[[DeliveredMessage], None]
 _MOST_UNWRITTEN = 1 << 20
 
 _FULL_PAUSE = 0.001
+
+# AMQP 0-9-1, section 4.2.3: a channel number has 16 bits.
+_MOST_CHANNELS = (1 << 16) - 1
 
 
 class Outcome(enum.Enum):
@@ -87,7 +91,7 @@ class Channel(aiormq.Channel):
     @classmethod
     async def opened(cls, connection: AbstractConnection, *, confirms: bool) -> Channel:
         """Return a new channel of `connection`, which the broker has opened."""
-        number = next(n for n in range(1, 1 << 16) if n not in connection.channels)
+        number = _free_number(connection)
         channel = cls(connection, number, confirms=confirms)
         connection.channels[number] = channel
         await channel.open()
@@ -372,6 +376,21 @@ def _set_event() -> asyncio.Event:
     event = asyncio.Event()
     event.set()
     return event
+
+
+# The channel that was opened last on each connection
+_last_numbers: weakref.WeakKeyDictionary[AbstractConnection, int] = weakref.WeakKeyDictionary()
+
+
+def _free_number(connection: AbstractConnection) -> int:
+    # The one that was free for longest: the driver frees a number before it has written its answer
+    # to the broker's Channel.Close, and a Channel.Open ahead of that would end the connection.
+    last = _last_numbers.get(connection, 0)
+    most = connection.connection_tune.channel_max or _MOST_CHANNELS
+    numbers = itertools.chain(range(last + 1, most + 1), range(1, last + 1))
+    number = next(number for number in numbers if number not in connection.channels)
+    _last_numbers[connection] = number
+    return number
 
 
 def _is_at_once(waiting: Coroutine[Any, Any, None]) -> bool:
