@@ -1,0 +1,214 @@
+"""What the contenders share: the events, the clock, and how events are fired.
+
+Needs nothing but Python, for each contender has an environment of its own. A contender is started
+as ``python CONTENDER.py MEASUREMENT OPTIONS``, with `Options` as JSON, and prints its result so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import inspect
+import itertools
+import json
+import os
+import resource
+import sys
+import threading
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import Future
+from typing import Any
+
+SERVICE, API, EVENT, LISTENER = "bench", "auth", "user_created", "welcome"
+
+# Seconds. A measurement that is stuck ends with an error.
+PATIENCE = 900.0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    """How to measure.
+
+    Attributes:
+        url: The broker, or the file of SQLite; empty for the memory transport.
+        transport: Of this bus: ``rabbitmq``, ``sqlite`` or ``memory``.
+        count: How many events the clock runs for.
+        warm_up: How many events come before.
+        in_flight: How many events wait for their confirm at once.
+        threads: How many threads fire, each one event after the other.
+        body: The size of an event's JSON, in bytes, about.
+        prefetch: How many events a listener holds ahead.
+        rate: Events a second, at even distances; 0 is as fast as it goes.
+        handler: ``async``, ``sync`` or ``typed``.
+        is_filled: Whether the events to handle are there already.
+        listeners: How many listeners there are, each of which handles each event.
+        apis: How many APIs there are; events are fired on each in turn.
+    """
+
+    url: str = ""
+    transport: str = "rabbitmq"
+    count: int = 1000
+    warm_up: int = 100
+    in_flight: int = 200
+    threads: int = 1
+    body: int = 100
+    prefetch: int = 50
+    rate: float = 0
+    handler: str = "async"
+    is_filled: bool = False
+    listeners: int = 1
+    apis: int = 1
+
+    @property
+    def events(self) -> int:
+        """How many events there are in all."""
+        return self.warm_up + self.count
+
+
+Result = dict[str, Any]
+Fire = Callable[[int], Awaitable[Any]]
+
+
+def fields(number: int, body: int) -> dict[str, Any]:
+    """Return what an event says, about `body` bytes as JSON."""
+    event = {"number": number, "username": "adam", "email": "adam@example.com", "text": ""}
+    event["text"] = "x" * (body - len(json.dumps(event)))
+    return event
+
+
+class Clock:
+    """Measures from the event after the warm-up to the last one.
+
+    Its methods may be called from any thread.
+    """
+
+    def __init__(self, options: Options) -> None:
+        self.began: Future[None] = Future()
+        self.ended: Future[Result] = Future()
+        self._options = options
+        self._numbers = itertools.count(1)
+        self._planned: dict[int, float] = {}
+        self._latencies: list[float] = []
+        self._began_at = self._cpu_before = 0.0
+        if not options.warm_up:
+            self._begin()
+
+    def plan(self, number: int, planned_at: float) -> None:
+        """Note when an event was to be fired, so that its latency can be known."""
+        self._planned[number] = planned_at
+
+    def note(self, number: int = -1) -> None:
+        """Note that an event is fired, or handled, whichever it is that is measured."""
+        if self._planned:
+            latency = time.perf_counter() - self._planned.pop(number)
+            if number >= self._options.warm_up:
+                self._latencies.append(latency)
+        nth = next(self._numbers)
+        if nth == self._options.warm_up:
+            self._begin()
+        elif nth == self._options.events:
+            self.ended.set_result(self._result())
+
+    def _begin(self) -> None:
+        self._began_at, self._cpu_before = time.perf_counter(), time.process_time()
+        self.began.set_result(None)
+
+    def _result(self) -> Result:
+        seconds = time.perf_counter() - self._began_at
+        return {
+            "events": self._options.count,
+            "seconds": seconds,
+            "cpu_seconds": time.process_time() - self._cpu_before,
+            "peak_memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+            **_percentiles(self._latencies),
+        }
+
+    async def result(self) -> Result:
+        """Return what was measured, once it is."""
+        async with asyncio.timeout(PATIENCE):
+            return await asyncio.wrap_future(self.ended)
+
+
+def _percentiles(latencies: list[float]) -> dict[str, float]:
+    ordered = sorted(latencies)
+    return {
+        name: ordered[min(int(part * len(ordered)), len(ordered) - 1)]
+        for name, part in (("p50", 0.5), ("p99", 0.99), ("p999", 0.999))
+        if ordered
+    }
+
+
+async def fire_all(
+    fire: Fire, options: Options, clock: Clock | None = None, *, only: range | None = None
+) -> None:
+    """Fire every event, `in_flight` at once; `clock` is told of each that is confirmed."""
+    numbers = iter(range(options.events) if only is None else only)
+
+    async def fire_some() -> None:
+        for number in numbers:
+            await fire(number)
+            if clock is not None:
+                clock.note()
+
+    async with asyncio.TaskGroup() as tasks:
+        for _ in range(options.in_flight):
+            tasks.create_task(fire_some())
+
+
+async def fire_paced(fire: Fire, options: Options, clock: Clock) -> None:
+    """Fire every event when its time has come, however long the ones before it take.
+
+    A latency counts from that time, so that a contender which fires late does not look the better
+    for it.
+    """
+    began_at = time.perf_counter()
+    async with asyncio.TaskGroup() as tasks:
+        for number in range(options.events):
+            planned_at = began_at + number / options.rate
+            await asyncio.sleep(max(planned_at - time.perf_counter(), 0))
+            clock.plan(number, planned_at)
+            tasks.create_task(_awaited(fire(number)))
+
+
+async def _awaited(awaitable: Awaitable[Any]) -> None:
+    await awaitable
+
+
+async def fire_for_handlers(fire: Fire, options: Options, clock: Clock) -> Result:
+    """Fire every event, while handlers tell `clock` of each; return what was measured."""
+    if options.rate:
+        await fire_paced(fire, options, clock)
+        return await clock.result()
+    await fire_all(fire, options, only=range(options.warm_up))
+    # Or else handlers would still be busy with the warm-up when the clock starts.
+    await asyncio.wrap_future(clock.began)
+    await fire_all(fire, options, only=range(options.warm_up, options.events))
+    return await clock.result()
+
+
+def fire_from_threads(fire: Callable[[int], Any], options: Options) -> Result:
+    """Fire every event from `threads` threads, and return what was measured."""
+    clock = Clock(options)
+    numbers = itertools.count()
+
+    def fire_some() -> None:
+        while (number := next(numbers)) < options.events:
+            fire(number)
+            clock.note()
+
+    threads = [threading.Thread(target=fire_some, daemon=True) for _ in range(options.threads)]
+    for thread in threads:
+        thread.start()
+    return clock.ended.result(PATIENCE)
+
+
+def main(measurements: Mapping[str, Callable[[Options], Any]]) -> None:
+    """Do what the command line says, and print the result."""
+    name, given = sys.argv[1:]
+    result = measurements[name](Options(**json.loads(given)))
+    if inspect.iscoroutine(result):
+        result = asyncio.run(result)
+    print(json.dumps(result), flush=True)
+    # What a contender does to end in good order is not measured, and takes some of them seconds.
+    os._exit(0)
