@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 import click
 from rich.console import Console
 
-from benchmarks import firing, goals, latency, starting
+from benchmarks import firing, goals, growth, handling, latency, memory, starting
 from benchmarks.brokers import Brokers
 from benchmarks.comparing import Bench
 from benchmarks.environments import CONTENDERS, KEPT, ROOT
@@ -24,7 +24,10 @@ Topic = Callable[[Bench], Report]
 TOPICS: dict[str, Topic] = {
     "goals": goals.run,
     "firing": firing.run,
+    "handling": handling.run,
     "latency": latency.run,
+    "growth": growth.run,
+    "memory": memory.run,
     "starting": starting.run,
 }
 

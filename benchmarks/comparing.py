@@ -87,6 +87,11 @@ def cpu_per_event(result: Result) -> float:
     return float(result["cpu_seconds"] / result["events"] * 1e6)
 
 
+def mebibytes_at_most(result: Result) -> float:
+    """Return the most memory that the contender's process held, in MiB."""
+    return float(result["peak_memory"] / 2**20)
+
+
 def milliseconds(name: str) -> Quantity:
     """Return a quantity that is measured in seconds, in milliseconds."""
     return lambda result: float(result[name] * 1e3)
@@ -135,18 +140,22 @@ class Bench:
         result: Result = json.loads(output_of(command))
         return result
 
-    def alternate(self, cases: Sequence[Case]) -> list[Series]:
+    def alternate(self, cases: Sequence[Case], *, most_rounds: int = 100) -> list[Series]:
         """Run every case once a round, round after round, so that what else happens on the machine
         meets all of them. A case that fails is left out from then on.
+
+        Args:
+            most_rounds: For what takes so long that fewer rounds must do.
         """
         series = [Series(case, []) for case in cases]
         failed: set[str] = set()
-        for number in range(1, self.rounds + 1):
+        rounds = min(self.rounds, most_rounds)
+        for number in range(1, rounds + 1):
             for each in series:
                 name = each.case.name
                 if name in failed:
                     continue
-                print(f"  round {number} of {self.rounds}: {name}", file=sys.stderr)
+                print(f"  round {number} of {rounds}: {name}", file=sys.stderr)
                 try:
                     each.results.append(each.case.run())
                 except MeasurementFailed as error:

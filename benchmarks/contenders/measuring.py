@@ -42,6 +42,7 @@ class Options:
         rate: Events a second, at even distances; 0 is as fast as it goes.
         handler: ``async``, ``sync`` or ``typed``.
         is_filled: Whether the events to handle are there already.
+        backlog: How many more events wait behind those that are handled.
         listeners: How many listeners there are, each of which handles each event.
         apis: How many APIs there are; events are fired on each in turn.
     """
@@ -57,6 +58,7 @@ class Options:
     rate: float = 0
     handler: str = "async"
     is_filled: bool = False
+    backlog: int = 0
     listeners: int = 1
     apis: int = 1
 

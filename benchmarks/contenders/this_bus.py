@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable
+from dataclasses import replace
 from typing import Any
 
 import lightbus
@@ -101,13 +102,15 @@ async def handle(options: Options) -> Result:
     clock = Clock(options)
     bus = make_bus(options, clock)
     if not options.is_filled:
-        await fire_all(Firing(bus, options).fire_async, options)
+        waiting = range(options.events + options.backlog)
+        await fire_all(Firing(bus, options).fire_async, options, only=waiting)
     async with lightbus.Worker(bus):
         return await clock.result()
 
 
 async def fire_and_handle(options: Options) -> Result:
-    clock = Clock(options)
+    each = options.listeners
+    clock = Clock(replace(options, count=options.count * each, warm_up=options.warm_up * each))
     bus = make_bus(options, clock)
     async with lightbus.Worker(bus):
         return await fire_for_handlers(Firing(bus, options).fire_async, options, clock)

@@ -1,0 +1,44 @@
+"""Events handled a second, and what each costs, by the kind of handler."""
+
+from __future__ import annotations
+
+from benchmarks.comparing import Bench, Case, cpu_per_event, rate
+from benchmarks.environments import (
+    AIO_PIKA,
+    DRAMATIQ,
+    FASTSTREAM,
+    LIGHTBUS_REDIS,
+    THIS_BUS,
+    Contender,
+)
+from benchmarks.report import Report, Table, shown
+
+COLUMNS = ("handler", "who", "events a second", "CPU µs an event")
+
+HANDLERS = {
+    "async": (THIS_BUS, AIO_PIKA, FASTSTREAM, LIGHTBUS_REDIS),
+    "sync": (THIS_BUS, FASTSTREAM, DRAMATIQ),
+}
+
+
+def run(bench: Bench) -> Report:
+    """Measure each kind."""
+    rows: list[tuple[str, ...]] = []
+    for handler, contenders in HANDLERS.items():
+        cases = [_case(bench, contender, handler) for contender in contenders]
+        for place, series in enumerate(bench.alternate(cases)):
+            rows.append(
+                (
+                    "" if place else handler,
+                    series.case.contender.name,
+                    shown(series.summary(rate)),
+                    shown(series.summary(cpu_per_event)),
+                )
+            )
+    note = "FastStream's handlers, of both kinds, are typed: they get a pydantic model."
+    return Report(tables=[Table(COLUMNS, rows)], notes=[note])
+
+
+def _case(bench: Bench, contender: Contender, handler: str) -> Case:
+    count = bench.count(10_000)
+    return bench.case(contender, "handle", label=handler, handler=handler, **count)
