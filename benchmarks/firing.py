@@ -24,7 +24,7 @@ def in_flight(bench: Bench) -> Plot:
 
     return Plot(
         name="in-flight",
-        title="Firing: confirmed events a second from one event loop",
+        title="Confirmed events a second, one event loop",
         x_label="events in flight",
         y_label="events a second",
         lines=rates(bench, (THIS_BUS, AIO_PIKA, LIGHTBUS_REDIS), IN_FLIGHT, case),
@@ -41,7 +41,7 @@ def threads(bench: Bench) -> Plot:
 
     return Plot(
         name="threads",
-        title="Firing: confirmed events a second from threads that block",
+        title="Confirmed events a second, threads that block",
         x_label="threads (with aio-pika: tasks of one event loop)",
         y_label="events a second",
         lines=rates(bench, (THIS_BUS, AIO_PIKA, DRAMATIQ), THREADS, case),

@@ -55,8 +55,8 @@ def listeners(bench: Bench) -> Plot:
 
     return Plot(
         name="listeners",
-        title="Handled events a second, by listeners that each handle every event",
-        x_label="listeners in one process",
+        title="Handled events a second, by listeners",
+        x_label="listeners in one process, each of which handles every event",
         y_label="handled a second, all listeners together",
         lines=lines(bench, OURS, LISTENERS, case),
         y_from_zero=False,
@@ -76,8 +76,8 @@ def apis(bench: Bench) -> Plot:
 
     return Plot(
         name="apis",
-        title="Events fired and handled a second, by APIs with a listener each",
-        x_label="APIs in one process",
+        title="Events fired and handled a second, by APIs",
+        x_label="APIs in one process, with a listener each",
         y_label="events a second",
         lines=lines(bench, OURS, APIS, case),
         y_from_zero=False,
@@ -100,8 +100,8 @@ def bodies(bench: Bench) -> Plot:
 
     return Plot(
         name="bodies",
-        title="Events fired and handled a second, 20 in flight, by the size of the body",
-        x_label="bytes of JSON",
+        title="Events fired and handled a second, by size",
+        x_label="bytes of JSON (20 events in flight)",
         y_label="events a second",
         lines=lines(bench, (*OURS, BY_HAND), BODIES, case),
         y_from_zero=False,

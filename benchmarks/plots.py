@@ -11,12 +11,12 @@ mpl.use("svg")
 
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator
 
 from benchmarks.report import Plot, number
 
 STYLE: dict[Any, Any] = {
-    "figure.figsize": (7.2, 3.8),
+    "figure.figsize": (7.6, 3.8),
     "font.family": "sans-serif",
     "font.size": 10,
     "axes.spines.top": False,
@@ -29,6 +29,7 @@ STYLE: dict[Any, Any] = {
     "axes.labelcolor": "#374151",
     "axes.titlelocation": "left",
     "axes.titleweight": "bold",
+    "axes.titlesize": 11,
     # Ids that are the same in each run, so that a plot changes only where the numbers do.
     "svg.hashsalt": "lightbus",
     # Letters as letters, which keeps the files small.
@@ -75,12 +76,14 @@ def _label(axes: Axes, plot: Plot) -> None:
     axes.set_title(plot.title, pad=12)
     axes.set_xlabel(plot.x_label)
     axes.set_ylabel(plot.y_label)
-    axes.set_xscale("log")
+    if not plot.x_is_linear:
+        axes.set_xscale("log")
     axes.set_xticks(places, [f"{place:,.0f}" for place in places])
-    axes.minorticks_off()
     if plot.y_from_zero:
         axes.set_ylim(bottom=0)
     else:
         axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.minorticks_off()
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
     axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))

@@ -62,6 +62,7 @@ class Plot:
 
     Attributes:
         name: Of its file.
+        x_is_linear: Whether the x axis is linear; else it is logarithmic.
         y_from_zero: Whether the y axis is linear; else it is logarithmic.
     """
 
@@ -70,6 +71,7 @@ class Plot:
     x_label: str
     y_label: str
     lines: list[Line]
+    x_is_linear: bool = False
     y_from_zero: bool = True
 
     def as_table(self) -> Table:

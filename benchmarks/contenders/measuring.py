@@ -12,7 +12,6 @@ import inspect
 import itertools
 import json
 import os
-import resource
 import sys
 import threading
 import time
@@ -103,9 +102,7 @@ class Clock:
     def note(self, number: int = -1) -> None:
         """Note that an event is fired, or handled, whichever it is that is measured."""
         if self._planned:
-            latency = time.perf_counter() - self._planned.pop(number)
-            if number >= self._options.warm_up:
-                self._latencies.append(latency)
+            self._latencies.append(time.perf_counter() - self._planned.pop(number))
         nth = next(self._numbers)
         if nth == self._options.warm_up:
             self._begin()
@@ -122,7 +119,7 @@ class Clock:
             "events": self._options.count,
             "seconds": seconds,
             "cpu_seconds": time.process_time() - self._cpu_before,
-            "peak_memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+            "peak_memory": _peak_memory(),
             **_percentiles(self._latencies),
         }
 
@@ -130,6 +127,14 @@ class Clock:
         """Return what was measured, once it is."""
         async with asyncio.timeout(PATIENCE):
             return await asyncio.wrap_future(self.ended)
+
+
+def _peak_memory() -> int:
+    """Return the most memory that this process has held, in bytes."""
+    # What getrusage() tells also counts what its parent held when it was forked.
+    with open("/proc/self/status", encoding="ascii") as lines:  # noqa: PTH123
+        (kibibytes,) = [line.split()[1] for line in lines if line.startswith("VmHWM:")]
+    return int(kibibytes) * 1024
 
 
 def _percentiles(latencies: list[float]) -> dict[str, float]:
@@ -159,15 +164,15 @@ async def fire_all(
 
 
 async def fire_paced(fire: Fire, options: Options, clock: Clock) -> None:
-    """Fire every event when its time has come, however long the ones before it take.
+    """Fire every event after the warm-up when its time has come, however long others take.
 
     A latency counts from that time, so that a contender which fires late does not look the better
     for it.
     """
     began_at = time.perf_counter()
     async with asyncio.TaskGroup() as tasks:
-        for number in range(options.events):
-            planned_at = began_at + number / options.rate
+        for number in range(options.warm_up, options.events):
+            planned_at = began_at + (number - options.warm_up) / options.rate
             await asyncio.sleep(max(planned_at - time.perf_counter(), 0))
             clock.plan(number, planned_at)
             tasks.create_task(_awaited(fire(number)))
@@ -179,13 +184,13 @@ async def _awaited(awaitable: Awaitable[Any]) -> None:
 
 async def fire_for_handlers(fire: Fire, options: Options, clock: Clock) -> Result:
     """Fire every event, while handlers tell `clock` of each; return what was measured."""
-    if options.rate:
-        await fire_paced(fire, options, clock)
-        return await clock.result()
     await fire_all(fire, options, only=range(options.warm_up))
     # Or else handlers would still be busy with the warm-up when the clock starts.
     await asyncio.wrap_future(clock.began)
-    await fire_all(fire, options, only=range(options.warm_up, options.events))
+    if options.rate:
+        await fire_paced(fire, options, clock)
+    else:
+        await fire_all(fire, options, only=range(options.warm_up, options.events))
     return await clock.result()
 
 
