@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-import time
 from collections.abc import Mapping, Sequence
 
 from faults.soak import Fault, Soak
@@ -18,19 +17,17 @@ SLOW = 50_000
 
 
 async def kill_worker(soak: Soak) -> None:
-    start = time.monotonic()
-    killed = soak.replace_worker()
-    soak.note("kill_worker", start, killed)
+    soak.replace_worker()
 
 
 async def freeze_worker(soak: Soak) -> None:
-    start, worker = time.monotonic(), soak.any_worker()
-    worker.process.send_signal(signal.SIGSTOP)
-    try:
-        await asyncio.sleep(6)  # longer than heartbeats, or leases, wait
-    finally:
-        worker.process.send_signal(signal.SIGCONT)
-        soak.note("freeze_worker", start, worker.name)
+    worker = soak.any_worker()
+    with soak.disrupting("freeze_worker", worker.name):
+        worker.process.send_signal(signal.SIGSTOP)
+        try:
+            await asyncio.sleep(6)  # longer than heartbeats, or leases, wait
+        finally:
+            worker.process.send_signal(signal.SIGCONT)
 
 
 async def kill_producer(soak: Soak) -> None:
@@ -38,89 +35,82 @@ async def kill_producer(soak: Soak) -> None:
 
 
 async def cut_link(soak: Soak) -> None:
-    start = time.monotonic()
-    soak.proxy.cut()
-    soak.note("cut_link", start)
+    with soak.disrupting("cut_link"):
+        soak.proxy.cut()
 
 
 async def silence_link(soak: Soak) -> None:
-    start = time.monotonic()
-    soak.proxy.silence()
-    try:
-        await asyncio.sleep(6)
-    finally:
-        soak.proxy.resume()
-        soak.note("silence_link", start)
+    with soak.disrupting("silence_link"):
+        soak.proxy.silence()
+        try:
+            await asyncio.sleep(6)
+        finally:
+            soak.proxy.resume()
 
 
 async def slow_link(soak: Soak) -> None:
-    start = time.monotonic()
-    soak.proxy.bytes_per_second = SLOW
-    try:
-        await asyncio.sleep(4)
-    finally:
-        soak.proxy.bytes_per_second = None
-        soak.note("slow_link", start)
+    with soak.disrupting("slow_link"):
+        soak.proxy.bytes_per_second = SLOW
+        try:
+            await asyncio.sleep(4)
+        finally:
+            soak.proxy.bytes_per_second = None
 
 
 async def close_connections(soak: Soak) -> None:
-    start = time.monotonic()
-    with contextlib.suppress(NodeFailed):  # one that has gone by itself meanwhile
+    with (
+        soak.disrupting("close_connections"),
+        contextlib.suppress(NodeFailed),  # one that has gone by itself meanwhile
+    ):
         await asyncio.to_thread(soak.node.close_connections, "/")
-    soak.note("close_connections", start)
 
 
 async def close_channel(soak: Soak) -> None:
-    start, worker = time.monotonic(), soak.any_worker()
-    worker.process.send_signal(signal.SIGUSR1)
-    soak.note("close_channel", start, worker.name)
+    worker = soak.any_worker()
+    with soak.disrupting("close_channel", worker.name):
+        worker.process.send_signal(signal.SIGUSR1)
 
 
 async def delete_queue(soak: Soak) -> None:
     """Delete the queue that all consume from, which takes what is in it along, when that is
     nothing.
     """
-    start = time.monotonic()
     async with soak.everything_settled() as is_empty:
         if not is_empty:
             return
-        await asyncio.to_thread(soak.node.delete_queue, "/", QUEUE)
-        # Until it is there again, events are confirmed that nobody listens for.
-        await asyncio.to_thread(soak.node.wait_for_consumers, "/", QUEUE)
+        with soak.disrupting("delete_queue"):
+            await asyncio.to_thread(soak.node.delete_queue, "/", QUEUE)
+            # Until it is there again, events are confirmed that nobody listens for.
+            await asyncio.to_thread(soak.node.wait_for_consumers, "/", QUEUE)
         await asyncio.sleep(NEW_QUEUES_ARE_SAVED_AFTER)
-    soak.note("delete_queue", start)
 
 
 async def restart_broker(soak: Soak) -> None:
-    start = time.monotonic()
-    await asyncio.to_thread(soak.node.stop)
-    await asyncio.to_thread(soak.node.start)
-    soak.note("restart_broker", start)
+    with soak.disrupting("restart_broker"):
+        await asyncio.to_thread(soak.node.stop)
+        await asyncio.to_thread(soak.node.start)
 
 
 async def restart_broker_slowly(soak: Soak) -> None:
-    start = time.monotonic()
-    await asyncio.to_thread(soak.node.stop)
-    await asyncio.sleep(8)
-    await asyncio.to_thread(soak.node.start)
-    soak.note("restart_broker_slowly", start)
+    with soak.disrupting("restart_broker_slowly"):
+        await asyncio.to_thread(soak.node.stop)
+        await asyncio.sleep(8)
+        await asyncio.to_thread(soak.node.start)
 
 
 async def kill_broker(soak: Soak) -> None:
-    start = time.monotonic()
-    await asyncio.to_thread(soak.node.kill)
-    await asyncio.to_thread(soak.node.start)
-    soak.note("kill_broker", start)
+    with soak.disrupting("kill_broker"):
+        await asyncio.to_thread(soak.node.kill)
+        await asyncio.to_thread(soak.node.start)
 
 
 async def freeze_broker(soak: Soak) -> None:
-    start = time.monotonic()
-    soak.node.freeze()
-    try:
-        await asyncio.sleep(6)
-    finally:
-        soak.node.thaw()
-        soak.note("freeze_broker", start)
+    with soak.disrupting("freeze_broker"):
+        soak.node.freeze()
+        try:
+            await asyncio.sleep(6)
+        finally:
+            soak.node.thaw()
 
 
 async def fill_memory(soak: Soak) -> None:
@@ -141,22 +131,20 @@ async def _with_alarm(soak: Soak, command: str, low: str, normal: str) -> None:
 
 async def kill_leader(soak: Soak) -> None:
     """Kill the node that leads the queue that all consume from, and bring it back."""
-    start = time.monotonic()
-    await asyncio.to_thread(soak.cluster.kill_leader, QUEUE)
-    await asyncio.sleep(5)
-    await asyncio.to_thread(soak.cluster.mend)
-    soak.note("kill_leader", start)
+    with soak.disrupting("kill_leader"):
+        await asyncio.to_thread(soak.cluster.kill_leader, QUEUE)
+        await asyncio.sleep(5)
+        await asyncio.to_thread(soak.cluster.mend)
 
 
 async def partition(soak: Soak) -> None:
     """Part one node of a cluster from the others for a while."""
-    start = time.monotonic()
-    await asyncio.to_thread(soak.cluster.partition, soak.choose(soak.cluster.nodes))
-    try:
-        await asyncio.sleep(10)
-    finally:
-        await asyncio.to_thread(soak.cluster.mend)
-        soak.note("partition", start)
+    with soak.disrupting("partition"):
+        await asyncio.to_thread(soak.cluster.partition, soak.choose(soak.cluster.nodes))
+        try:
+            await asyncio.sleep(10)
+        finally:
+            await asyncio.to_thread(soak.cluster.mend)
 
 
 ON: Mapping[str, Sequence[Fault]] = {

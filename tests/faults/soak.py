@@ -201,14 +201,14 @@ class Soak:
         """Return one of them, as the seed decides."""
         return self._random.choice(things)
 
-    def replace_worker(self) -> str:
-        """Kill a worker and start another; return the name of the one that was killed."""
+    def replace_worker(self) -> None:
+        """Kill a worker and start another."""
         # One is never killed, so that there is progress.
         place = self._random.randrange(1, WORKERS)
         killed = self._workers[place]
-        killed.kill()
+        with self.disrupting("kill_worker", killed.name):
+            killed.kill()
         self._workers[place] = self._start_worker()
-        return killed.name
 
     def replace_producer(self) -> None:
         """Kill a process that fires, and have another one fire the rest."""
@@ -228,9 +228,14 @@ class Soak:
         finally:
             self._signal_producers(signal.SIGUSR2)
 
-    def note(self, fault: str, start: float, process: str | None = None) -> None:
-        """Note that `fault` was made, and is over now."""
-        self._disruptions.append(Disruption(fault, start, time.monotonic(), process))
+    @contextlib.contextmanager
+    def disrupting(self, fault: str, process: str | None = None) -> Iterator[None]:
+        """Note that `fault` is made while the block runs, to one process or to all."""
+        start = time.monotonic()
+        try:
+            yield
+        finally:
+            self._disruptions.append(Disruption(fault, start, time.monotonic(), process))
 
     # How it is run
 

@@ -144,7 +144,7 @@ async def test_a_consumer_that_the_broker_found_too_slow_is_restored(
 async def test_what_was_not_begun_goes_back_when_the_worker_stops(
     make_bus: MakeBus, broker: Broker
 ) -> None:
-    bus = make_bus()
+    bus = make_bus(transport={"prefetch": 5})
     begun, release = asyncio.Event(), asyncio.Event()
 
     async def welcome(username: str) -> None:
@@ -157,6 +157,7 @@ async def test_what_was_not_begun_goes_back_when_the_worker_stops(
     worker = Worker(bus)
     running = asyncio.create_task(worker.run())
     await begun.wait()
+    await broker.wait_for_count(QUEUE, 14)  # five are taken ahead
 
     worker.request_stop()
     await broker.wait_for_count(QUEUE, 19)
