@@ -58,7 +58,9 @@ class RabbitMQCluster:
         first.start()
         with ThreadPoolExecutor() as threads:
             list(threads.map(RabbitMQNode.start, others))
-        self.wait_until_whole()
+            self.wait_until_whole()
+            # Asked for a virtual host before that, a node may wait for another one for ever.
+            list(threads.map(lambda node: node.ctl("await_online_nodes", str(SIZE)), self.nodes))
 
     def kill(self) -> None:
         """End all nodes at once."""
@@ -78,7 +80,10 @@ class RabbitMQCluster:
     # What is in it
 
     def create_vhost(self, name: str) -> None:
-        """Create a virtual host. A cluster that was just formed may need to be asked twice."""
+        """Create a virtual host, and wait until it runs on all nodes.
+
+        A cluster that was just formed may need to be asked twice.
+        """
 
         def create() -> bool:
             with contextlib.suppress(OSError, RequestRefused):
@@ -86,7 +91,20 @@ class RabbitMQCluster:
                 return True
             return False
 
+        path = f"vhosts/{quote(name, safe='')}"
+
+        def runs() -> bool:
+            # Where a node learned of it too early to start it, it is told to.
+            with contextlib.suppress(OSError, RequestRefused):
+                states = self.nodes[0].api("GET", path)["cluster_state"]
+                idle = [one for one in self.nodes if states.get(one.name) != "running"]
+                for node in idle:
+                    self.nodes[0].api("POST", f"{path}/start/{node.name}")
+                return not idle
+            return False
+
         _wait_until(create)
+        _wait_until(runs)
 
     def urls(self, vhost: str = "/", *, first: RabbitMQNode | None = None) -> list[str]:
         """Return the URLs of all nodes, that of `first` before the others."""

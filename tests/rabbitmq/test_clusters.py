@@ -11,7 +11,12 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from lightbus import Bus, Worker, create
-from lightbus.exceptions import SendOutcomeUnknown, SendRefused, TransportUnavailable
+from lightbus.exceptions import (
+    SendOutcomeUnknown,
+    SendRefused,
+    TransportRefused,
+    TransportUnavailable,
+)
 from ports import free_ports
 from rabbitmq_cluster import RabbitMQCluster, running_cluster
 from rabbitmq_node import NEW_QUEUES_ARE_SAVED_AFTER
@@ -141,6 +146,18 @@ async def test_a_url_whose_node_is_down_is_passed_over(
     urls = [f"amqp://guest:guest@127.0.0.1:{nobody}/", *cluster.urls(vhost)]
     async with bus_on(urls, fire_timeout=5) as bus:
         await bus.auth.user_created.fire_async(username="ada", email="e")
+
+
+async def test_a_url_at_which_the_connection_is_refused_is_passed_over(
+    cluster: RabbitMQCluster, vhost: str
+) -> None:
+    refusing = cluster.nodes[0].url("no such virtual host")
+    async with bus_on([refusing, *cluster.urls(vhost)], fire_timeout=20) as bus:
+        await bus.auth.user_created.fire_async(username="ada", email="e")
+
+    async with bus_on([refusing, refusing], fire_timeout=20) as bus:
+        with pytest.raises(TransportRefused, match="no such virtual host"):
+            await bus.auth.user_created.fire_async(username="ada", email="e")
 
 
 async def test_the_killed_leader_of_a_queue_under_load_loses_nothing(

@@ -172,19 +172,21 @@ class Link:
     async def _connect(self) -> aio_pika.Connection:
         await self._disconnect()
         for wait in growing_waits():
+            refusal: TransportError | None = None
             for url in self._settings.urls:
                 try:
                     self._connection = await self._connect_to(url)
                 except ConnectionLost as error:
                     self.last_problem = str(error)
                 except TransportError as error:
-                    # Once connected, a refusal may pass, as when the broker's user store restarts.
-                    if not self._was_connected:
-                        raise
+                    refusal = error
                     self.last_problem = str(error)
                 else:
                     self._note_connected(shown(url))
                     return self._connection
+            # Once connected, a refusal may pass, as when the broker's user store restarts.
+            if refusal is not None and not self._was_connected:
+                raise refusal
             _log.warning(
                 "RabbitMQ can not be reached; trying again.",
                 url=self._places,
