@@ -20,6 +20,7 @@ from pamqp.commands import Basic, Queue
 import lightbus
 from lightbus.topology import topology_of
 from lightbus_rabbitmq import migration
+from lightbus_rabbitmq.channel import Channel as PublishingChannel
 
 _CHANGES = (Queue.Bind, Queue.Unbind, Queue.Delete, Basic.Get)
 
@@ -30,21 +31,30 @@ def kill_after(steps: int) -> None:
     """Have this process killed once it has done `steps` of what changes something."""
     left = steps
 
+    def count(_: object = None) -> None:
+        nonlocal left
+        left -= 1
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
     def counted(call: Call) -> Call:
         async def wrapper(self: Channel, *args: Any, **kwargs: Any) -> Any:
-            nonlocal left
             result = await call(self, *args, **kwargs)
-            is_request = call.__name__ == "rpc"
-            if not is_request or _changes(args[0]):
-                left -= 1
-                if left == 0:
-                    os.kill(os.getpid(), signal.SIGKILL)
+            if call.__name__ != "rpc" or _changes(args[0]):
+                count()
             return result
 
         return wrapper
 
-    for name in ("rpc", "basic_publish", "basic_ack"):
+    def counted_send(self: PublishingChannel, *args: Any, **kwargs: Any) -> asyncio.Future[Any]:
+        sent = send(self, *args, **kwargs)
+        sent.add_done_callback(count)
+        return sent
+
+    for name in ("rpc", "basic_ack"):
         setattr(Channel, name, counted(getattr(Channel, name)))
+    send = PublishingChannel.send
+    setattr(PublishingChannel, "send", counted_send)  # noqa: B010 - it is no method to mypy
 
 
 def _changes(request: Any) -> bool:
