@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import random
 from datetime import UTC, datetime, timedelta, timezone
-from typing import Any
 
 import pytest
 from aiormq.abc import DeliveredMessage
@@ -19,11 +18,13 @@ from lightbus.transport import Delivery, Subscription
 from lightbus_rabbitmq import headers
 from lightbus_rabbitmq.channel import Channel
 from lightbus_rabbitmq.frames import EventFrames, encoded, encoded_method
+from lightbus_rabbitmq.reading import MessageReader
 from rabbitmq_server import RabbitMQServer
 from rabbitmq_support import Broker, MakeBus, transport_of
 
 QUEUE = "lightbus:shop:welcome:auth"
 FRAME_SIZE = 4096
+ACK = Basic.Ack.index.to_bytes(4, "big")
 
 
 class OtherApi(Api):
@@ -141,18 +142,17 @@ async def test_what_is_returned_of_an_event_that_was_given_up_is_not_taken_for_i
     await bus.auth.user_created.fire_async(username="first", email="e")
     transport = transport_of(bus)
     message = bus.client.message("auth", "user_created", {"username": "ada", "email": "e"})
-    held_back: list[Any] = []
-    take_in = Channel.take_in
+    held_back: list[tuple[MessageReader, bytes]] = []
+    feed_data = MessageReader.feed_data
 
-    def hold_back(channel: Channel, frame: Any) -> bool:
-        held_back.append(frame)
-        return True
+    def hold_back(reader: MessageReader, data: bytes) -> None:
+        held_back.append((reader, data))
 
     # Nobody wants it, and before the broker's word of that is read, its sender gives up.
-    monkeypatch.setattr(Channel, "take_in", hold_back)
+    monkeypatch.setattr(MessageReader, "feed_data", hold_back)
     unwanted = asyncio.create_task(transport.send(message, timeout=20, require_listeners=True))
     async with asyncio.timeout(10):
-        while not any(isinstance(frame, Basic.Ack) for frame in held_back):  # noqa: ASYNC110
+        while not any(ACK in data for _, data in held_back):  # noqa: ASYNC110
             await asyncio.sleep(0.01)
     unwanted.cancel()
     await asyncio.gather(unwanted, return_exceptions=True)
@@ -160,11 +160,9 @@ async def test_what_is_returned_of_an_event_that_was_given_up_is_not_taken_for_i
     await broker.channel.queue_bind("wanted", "lightbus:auth", "user_created")
     again = asyncio.create_task(transport.send(message, timeout=20, require_listeners=True))
     await asyncio.sleep(0)
-    monkeypatch.setattr(Channel, "take_in", take_in)
-    channel = transport._publisher._channel
-    assert channel is not None
-    for frame in held_back:
-        channel.take_in(frame)
+    monkeypatch.setattr(MessageReader, "feed_data", feed_data)
+    for reader, data in held_back:
+        reader.feed_data(data)
 
     await again
 

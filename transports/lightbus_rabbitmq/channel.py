@@ -81,7 +81,6 @@ class Channel(aiormq.Channel):
         self._acked: set[int] = set()
         self._settled: set[int] = set()
         self._settled_up_to = 0
-        self.frames = _Frames(self, self.frames.maxsize)
         # The driver may end a connection and leave those who wait on its channels waiting.
         connection_lost = connection.closing
         connection_lost.add_done_callback(self._end)
@@ -275,6 +274,11 @@ class Channel(aiormq.Channel):
         for tag in acked:
             self._settle(tag, Basic.Ack(delivery_tag=tag))
 
+    @property
+    def is_message_awaited(self) -> bool:
+        """Whether a message has begun to come in."""
+        return self._incoming is not None
+
     def take_in(self, frame: FrameType) -> bool:
         """Take in a frame that was read, if it is one of a message or of an answer to one."""
         incoming = self._incoming
@@ -354,18 +358,6 @@ class _Incoming:
             body=self._bodies[0] if len(self._bodies) == 1 else b"".join(self._bodies),
             channel=channel,
         )
-
-
-class _Frames(asyncio.Queue[Any]):
-    """The queue of frames between a connection and a channel, less those that need not queue."""
-
-    def __init__(self, channel: Channel, size: int) -> None:
-        super().__init__(size)
-        self._channel = channel
-
-    async def put(self, item: Any) -> None:
-        if not self._channel.take_in(item[1]):
-            await super().put(item)
 
 
 async def _not_called(_: DeliveredMessage) -> None:

@@ -21,6 +21,7 @@ from lightbus.exceptions import (
 from lightbus.log import get_logger
 from lightbus_rabbitmq.channel import Channel
 from lightbus_rabbitmq.errors import ConnectionLost, reason, translated
+from lightbus_rabbitmq.reading import Reading
 from lightbus_rabbitmq.settings import RabbitMQSettings, TLSSettings, shown
 from lightbus_rabbitmq.waiting import abandon, growing_waits, unless_lost
 
@@ -203,6 +204,8 @@ class Link:
         connection = aio_pika.Connection(
             url, ssl_context=context, client_properties={"connection_name": self._name}
         )
+        reading = Reading()
+        connection.kwargs["transport_factory"] = reading
         try:
             await connection.connect(timeout=self._settings.connect_timeout)
         except TimeoutError as error:
@@ -224,6 +227,8 @@ class Link:
             if meaning := translated(error, f"the connection to {shown(url)}"):
                 raise meaning from error
             raise ConnectionLost(reason(error)) from error
+        if connection.transport is not None:
+            reading.begin(connection.transport.connection.channels)
         self._holding = asyncio.create_task(_hold(connection))
         return connection
 

@@ -1,0 +1,169 @@
+"""`Reading`: what is read from a connection; the frames of messages go past the driver.
+
+The driver reads each frame in three waits, logs it, and passes it on through a queue, which costs
+several times what decoding it does. Here the frames of messages, and of the broker's answers to
+them, are cut from what has come and handed to their channels at once. The driver reads the rest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from collections.abc import Iterable, Mapping
+from typing import Any, SupportsIndex
+
+from aiormq.abc import AbstractChannel, FrameType
+from aiormq.connection import TransportFactory
+from aiormq.exceptions import AMQPConnectionError, InvalidFrameError
+from pamqp import commands, constants
+from pamqp.base import Frame
+from pamqp.body import ContentBody
+from pamqp.header import ContentHeader
+from pamqp.heartbeat import Heartbeat
+from yarl import URL
+
+from lightbus_rabbitmq.channel import Channel
+
+# A frame's type, channel and size (AMQP 0-9-1, section 4.2.3)
+_HEAD = struct.Struct(">BHI")
+_KINDS = (
+    constants.FRAME_METHOD,
+    constants.FRAME_HEADER,
+    constants.FRAME_BODY,
+    constants.FRAME_HEARTBEAT,
+)
+
+# The methods that a `Channel` takes in, or wants to know of.
+_METHODS: dict[bytes, type[Frame]] = {
+    method.index.to_bytes(4, "big"): method
+    for method in (
+        commands.Basic.Deliver,
+        commands.Basic.Return,
+        commands.Basic.Ack,
+        commands.Basic.Nack,
+        commands.Channel.Close,
+    )
+}
+
+# The driver ends a connection from which it has read nothing for three heartbeats, and RabbitMQ
+# sends none while it sends other things. Less than the shortest heartbeat, in seconds.
+_HEARTBEAT_PERIOD = 0.5
+_HEARTBEAT = Heartbeat().marshal()
+
+
+class Reading(TransportFactory):
+    """Opens the link of one connection, as the driver asks for it."""
+
+    def __init__(self) -> None:
+        self._reader: MessageReader | None = None
+
+    def begin(self, channels: Mapping[int, AbstractChannel | None]) -> None:
+        """Hand the messages of `channels`, by their numbers, to those that are a `Channel`."""
+        if self._reader is not None:
+            self._reader.channels = channels
+
+    async def create(
+        self, url: URL, **kwargs: Any
+    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Connect; see `asyncio.open_connection`, which has no say in the class of its reader.
+
+        Raises:
+            AMQPConnectionError: There is nobody at `url`, or nobody who is to be trusted.
+        """
+        loop = asyncio.get_running_loop()
+        context_provider = kwargs.pop("ssl_context_provider")
+        context = await context_provider.get_context() if url.scheme == "amqps" else None
+        reader = MessageReader(loop)
+        protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
+        try:
+            transport, _ = await loop.create_connection(
+                lambda: protocol, host=url.host or "", port=url.port or 0, ssl=context, **kwargs
+            )
+        except OSError as error:
+            raise AMQPConnectionError(*error.args) from error
+        self._reader = reader
+        return reader, asyncio.StreamWriter(transport, protocol, reader, loop)
+
+
+class MessageReader(asyncio.StreamReader):
+    """Reads for the driver what no channel takes in."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop=loop)
+        self.channels: Mapping[int, AbstractChannel | None] = {}
+        self._now = loop.time
+        self._pending = b""
+        self._is_amqp = True
+        self._next_heartbeat = 0.0
+
+    def feed_data(self, data: Iterable[SupportsIndex]) -> None:
+        if not self._is_amqp:
+            super().feed_data(data)
+            return
+        try:
+            left = self._left_of(self._pending + bytes(data))
+        except InvalidFrameError as error:
+            # From here on nobody knows what is meant, and the driver ends the connection.
+            self._is_amqp = False
+            self.set_exception(error)
+            return
+        if left:
+            super().feed_data(left)
+        elif self._now() >= self._next_heartbeat:
+            super().feed_data(_HEARTBEAT)
+            self._next_heartbeat = self._now() + _HEARTBEAT_PERIOD
+
+    def feed_eof(self) -> None:
+        super().feed_data(self._pending)
+        super().feed_eof()
+
+    def _left_of(self, received: bytes) -> bytes:
+        """Hand on the frames of messages; return the others, and keep what is no whole frame."""
+        left: list[bytes] = []
+        start, end = 0, len(received)
+        while end - start >= _HEAD.size:
+            kind, number, size = _HEAD.unpack_from(received, start)
+            if kind not in _KINDS:
+                self._is_amqp = False
+                left.append(received[start:])
+                start = end
+                break
+            next_start = start + _HEAD.size + size + 1
+            if next_start > end:
+                break
+            payload = received[start + _HEAD.size : next_start - 1]
+            is_whole = received[next_start - 1] == constants.FRAME_END
+            if not (is_whole and self._is_taken(kind, number, payload)):
+                left.append(received[start:next_start])
+            start = next_start
+        self._pending = received[start:]
+        return b"".join(left)
+
+    def _is_taken(self, kind: int, number: int, payload: bytes) -> bool:
+        channel = self.channels.get(number)
+        if not isinstance(channel, Channel):
+            return False
+        try:
+            frame = _decoded(kind, payload, channel)
+        except Exception:
+            # The driver fails at it, too, and ends the connection in its own way.
+            return False
+        return frame is not None and channel.take_in(frame)
+
+
+def _decoded(kind: int, payload: bytes, channel: Channel) -> FrameType | None:
+    """Return the frame where it may be one for `channel` to take in."""
+    frame: FrameType
+    if kind == constants.FRAME_METHOD and (method := _METHODS.get(payload[:4])):
+        frame = method()
+        frame.unmarshal(payload[4:])
+    elif not channel.is_message_awaited:
+        return None
+    elif kind == constants.FRAME_HEADER:
+        frame = ContentHeader()
+        frame.unmarshal(payload)
+    elif kind == constants.FRAME_BODY:
+        frame = ContentBody(payload)
+    else:
+        return None
+    return frame
