@@ -28,6 +28,15 @@ _CLOSE_TIMEOUT = 5.0
 _inherited: list[object] = []
 
 
+def new_event_loop() -> asyncio.AbstractEventLoop:
+    """Return a new event loop: one of uvloop's where that is installed, for it is faster."""
+    try:
+        import uvloop  # noqa: PLC0415 - it is optional, and takes its time
+    except ImportError:
+        return asyncio.new_event_loop()
+    return uvloop.new_event_loop()
+
+
 class OpenTransport:
     """One transport on one loop, opened on first use, and what was declared through it."""
 
@@ -187,7 +196,7 @@ class Loops:
             self._forget(loop)
             self._background_loops.discard(loop)
 
-        loop = asyncio.new_event_loop()
+        loop = new_event_loop()
         self._background_loops.add(loop)
         return _BackgroundLoop(loop, before_end=self._close_this_loop, on_ended=ended)
 

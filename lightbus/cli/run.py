@@ -19,6 +19,7 @@ from lightbus.cli.output import FORMATS, LEVELS, set_up_logging
 from lightbus.client import BusClient
 from lightbus.exceptions import LightbusException
 from lightbus.log import get_logger
+from lightbus.loops import new_event_loop
 from lightbus.worker import Worker
 
 _log = get_logger("lightbus")
@@ -63,7 +64,8 @@ def run(
         _log.critical(str(error))
         _end_process(WRONG_USAGE)
     worker = Worker(bus)
-    code = asyncio.run(_serve(bus, worker, health_host, health_port))
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        code = runner.run(_serve(bus, worker, health_host, health_port))
     _end_process(code, at_once=worker.running_threads > 0)
 
 

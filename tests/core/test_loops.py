@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import importlib.util
 import os
+import sys
 import threading
 import weakref
 from collections.abc import Callable
@@ -18,12 +20,25 @@ from core.apis import AuditApi, AuthApi
 from core.support import PATIENCE, MakeBus, names, take_waiting
 from lightbus import Bus, EventMessage
 from lightbus.exceptions import CannotBlockHere, TransportClosed
+from lightbus.loops import new_event_loop
 from lightbus.transport import EventTransport
 from lightbus_memory.broker import Broker
 
 
 def ignore(username: str) -> None:
     """A handler for tests in which none is called."""
+
+
+def test_a_new_event_loop_is_one_of_uvloop_where_that_is_installed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    is_installed = importlib.util.find_spec("uvloop") is not None
+    with contextlib.closing(new_event_loop()) as loop:
+        assert type(loop).__module__.startswith("uvloop") == is_installed
+
+    monkeypatch.setitem(sys.modules, "uvloop", None)
+    with contextlib.closing(new_event_loop()) as loop:
+        assert type(loop).__module__.startswith("asyncio")
 
 
 @pytest.fixture
