@@ -101,6 +101,7 @@ def test_rabbitmqctl_reaches_the_node(rabbitmq_node: RabbitMQNode, rabbitmq_vhos
         rabbitmq_node.ctl("no-such-command")
 
 
+@pytest.mark.faults
 @RESTARTING
 async def test_a_killed_node_comes_back_with_its_messages(
     private_rabbitmq_node: RabbitMQNode,
@@ -117,6 +118,7 @@ async def test_a_killed_node_comes_back_with_its_messages(
         assert message.body == b"kept"
 
 
+@pytest.mark.faults
 @RESTARTING
 def test_a_stopped_node_leaves_no_process_behind(private_rabbitmq_node: RabbitMQNode) -> None:
     node = private_rabbitmq_node

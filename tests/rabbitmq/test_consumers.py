@@ -94,6 +94,7 @@ async def test_a_link_that_is_cut_in_mid_handling_makes_the_event_come_again(
             assert worker.failure is None
 
 
+@pytest.mark.faults
 async def test_a_silent_link_is_noticed_by_its_heartbeat(
     make_bus: MakeBus, rabbitmq_node: RabbitMQNode, rabbitmq_vhost: str
 ) -> None:

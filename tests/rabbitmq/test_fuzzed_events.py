@@ -319,11 +319,14 @@ async def test_names_and_headers_at_their_limits_keep_nothing_from_its_dead_lett
     bus = make_bus()
     seen = refusing(bus)
     async with Worker(bus):
+        link = transport_of(bus)._consuming
+        connection = link._connection
         await broker.put_raw("lightbus:return", routing_key, b"{}", properties)
         good = await bus.auth.user_created.fire_async(username="good", email="e")
 
         assert await seen.wait_for(1) == [good.id]
         await broker.wait_for_count(DEAD, 1)
+        assert link._connection is connection
 
 
 async def test_bytes_that_are_no_headers_are_refused_by_the_broker(

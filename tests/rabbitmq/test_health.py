@@ -60,6 +60,7 @@ async def test_a_consumer_that_is_lost_is_restored_or_told(
         assert await seen.wait_for(1) == ["ada"]
 
 
+@pytest.mark.faults
 @pytest.mark.timeout(180)
 async def test_readiness_follows_the_broker(private_rabbitmq_node: RabbitMQNode) -> None:
     node = private_rabbitmq_node

@@ -50,6 +50,7 @@ async def test_one_user_that_only_fires_and_one_that_only_listens(
     assert json.loads(letter.message.body)["username"] == "ada"
 
 
+@pytest.mark.faults
 async def test_a_user_that_listens_can_migrate(
     make_bus: MakeBus, rabbitmq_server: RabbitMQServer, rabbitmq_vhost: str, broker: Broker
 ) -> None:

@@ -142,6 +142,7 @@ async def test_what_the_broker_had_begun_to_say_when_it_went_is_left_to_the_driv
     reader = await reader_for(Taking())
 
     reader.feed_data(HEARTBEAT[:3])
+    reader.feed_eof()
 
     assert await left_in(reader) == HEARTBEAT[:3]
 

@@ -116,6 +116,7 @@ async def test_firing_waits_for_room_in_a_full_queue(
         assert sorted(await seen.wait_for(len(stored) + 1)) == [*stored, "late"]
 
 
+@pytest.mark.faults
 async def test_a_channel_on_which_a_queue_refuses_is_left_without_harm_to_others(
     make_bus: MakeBus, rabbitmq_server: RabbitMQServer, rabbitmq_vhost: str, broker: Broker
 ) -> None:

@@ -162,6 +162,7 @@ def test_a_service_that_was_down_gets_its_thousand_events(
         assert {line.split()[1] for line in shop.output} == {f"user-{n}" for n in range(1000)}
 
 
+@pytest.mark.faults
 def test_a_failed_listener_ends_the_worker_and_the_next_one_tries_again(
     tmp_path: Path, rabbitmq_url: str
 ) -> None:
@@ -285,6 +286,7 @@ def test_an_event_that_kills_its_workers_waits_from_the_second_time_on(
     assert time.monotonic() - started >= 2.5
 
 
+@pytest.mark.faults
 def test_what_was_prefetched_with_an_event_that_kills_its_workers_is_only_delayed(
     tmp_path: Path, rabbitmq_url: str
 ) -> None:

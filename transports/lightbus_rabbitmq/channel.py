@@ -32,6 +32,7 @@ from pamqp.commands import Channel as ChannelMethods
 from pamqp.header import ContentHeader
 
 from lightbus.log import get_logger
+from lightbus_rabbitmq.decoding import UnreadableHeader
 from lightbus_rabbitmq.errors import ConnectionLost, reason
 from lightbus_rabbitmq.frames import EventFrames
 from lightbus_rabbitmq.waiting import unless_lost
@@ -307,6 +308,16 @@ class Channel(aiormq.Channel):
         message = incoming.message(self)
         if isinstance(incoming.method, Basic.Return):
             self._on_returned(message)
+            return
+        if isinstance(message.header, UnreadableHeader):
+            # Rejected too often, the queue makes it a dead letter.
+            _log.error(
+                "The properties of an event can not be decoded; it is rejected.",
+                reason=reason(message.header.error),
+                exchange=message.exchange,
+                routing_key=message.routing_key,
+            )
+            self.reject(incoming.method.delivery_tag or 0)
             return
         try:
             self._receivers[str(incoming.method.consumer_tag)](message)

@@ -163,8 +163,8 @@ class RabbitMQStream(DeliveryStream):
         _log.warning("A listener lost its consumer; restoring it.", **self._fields())
         if self._channel is not None:
             await close_quietly(self._channel, self._settings.operation_timeout)
-        # What ended the connection may be the next event, whose properties the driver can not read.
-        # Taken alone, it is the only one that the broker counts as returned.
+        # What ended the connection may be the next event. Taken alone, it is the only one that the
+        # broker counts as returned.
         await self._consume_again(1)
         _log.info("A listener's consumer is restored.", **self._fields())
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import UTC, datetime
 
 import attrs
@@ -13,6 +12,7 @@ from pamqp.header import ContentHeader
 
 from lightbus.message import EventMessage
 from lightbus_rabbitmq import headers, names
+from lightbus_rabbitmq.patterns import Pattern
 
 # Stand for what differs from event to event, and can stand in no name.
 _ID = "\x01" * 36
@@ -116,24 +116,22 @@ class _Kind:
         )
         sample = attrs.evolve(message, id=_ID, fired_at=_TIME)
         header = ContentHeader(properties=headers.properties_of(sample), body_size=_SIZE)
-        # Literal parts, and between them the numbers of the values.
-        self._parts = _split(self._method + pamqp.frame.marshal(header, channel_number))
+        frames = self._method + pamqp.frame.marshal(header, channel_number)
+        self._pattern = Pattern(frames, _SAMPLE)
 
     def encoded(self, message: EventMessage) -> bytes:
         """Return the frames of an event's properties and body."""
         body = message.body
         values = self._fitting_values(message)
-        if values is None or len(body) > self._frame_size - _FRAME_OVERHEAD:
+        if values is None or not 0 < len(body) <= self._frame_size - _FRAME_OVERHEAD:
             return self._method + encoded(
                 headers.properties_of(message),
                 body,
                 channel_number=self._channel_number,
                 frame_size=self._frame_size,
             )
-        parts = [part if isinstance(part, bytes) else values[part] for part in self._parts]
-        if body:
-            parts.append(pamqp.frame.marshal(ContentBody(body), self._channel_number))
-        return b"".join(parts)
+        frames = self._pattern.filled(values)
+        return frames + pamqp.frame.marshal(ContentBody(body), self._channel_number)
 
     @staticmethod
     def _fitting_values(message: EventMessage) -> tuple[bytes, ...] | None:
@@ -143,25 +141,3 @@ class _Kind:
         except (OverflowError, UnicodeError, ValueError):
             return None
         return values if [len(value) for value in values] == _LENGTHS else None
-
-
-def _split(frame: bytes) -> list[bytes | int]:
-    """Cut `frame` at the values of the sample; put their numbers between what is left."""
-    found = sorted(
-        (position, number)
-        for number, value in enumerate(_SAMPLE)
-        for position in _positions(frame, value)
-    )
-    parts: list[bytes | int] = []
-    end = 0
-    for position, number in found:
-        parts += [frame[end:position], number]
-        end = position + _LENGTHS[number]
-    return [*parts, frame[end:]]
-
-
-def _positions(frame: bytes, value: bytes) -> Iterator[int]:
-    position = frame.find(value)
-    while position >= 0:
-        yield position
-        position = frame.find(value, position + len(value))

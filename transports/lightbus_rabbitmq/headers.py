@@ -18,9 +18,15 @@ from pamqp.commands import Basic
 from lightbus.failure import Failure
 from lightbus.message import EventMessage
 
+EVENT_ID = "cloudEvents:id"
+EVENT_TIME = "cloudEvents:time"
 ATTEMPT = "lightbus-attempt"
 FIRST_FAILED_AT = "lightbus-first-failed-at"
+_SPECIFICATION = "cloudEvents:specversion"
+_TYPE = "cloudEvents:type"
+_SOURCE = "cloudEvents:source"
 _VERSION = "lightbus-api-version"
+_FIRED_WITH = {_SPECIFICATION, EVENT_ID, _TYPE, _SOURCE, EVENT_TIME, _VERSION}
 _HEADERS_DROPPED = "lightbus-headers-dropped"
 _PERSISTENT = 2
 
@@ -54,11 +60,11 @@ def properties_of(message: EventMessage, **added: Any) -> Basic.Properties:
         timestamp=message.fired_at,
         app_id=message.service_name,
         headers={
-            "cloudEvents:specversion": "1.0",
-            "cloudEvents:id": message.id,
-            "cloudEvents:type": message.canonical_name,
-            "cloudEvents:source": f"/{quote(message.service_name)}",
-            "cloudEvents:time": exact_time(message.fired_at),
+            _SPECIFICATION: "1.0",
+            EVENT_ID: message.id,
+            _TYPE: message.canonical_name,
+            _SOURCE: f"/{quote(message.service_name)}",
+            EVENT_TIME: exact_time(message.fired_at),
             _VERSION: message.version,
             **added,
         },
@@ -68,6 +74,40 @@ def properties_of(message: EventMessage, **added: Any) -> Basic.Properties:
 def exact_time(time: datetime) -> str:
     """Return `time` as it stands in headers, with as many digits whatever it is (RFC 3339)."""
     return time.isoformat(timespec="microseconds")
+
+
+def is_as_fired(properties: Basic.Properties) -> bool:
+    """Return whether these have the headers of `properties_of`, and no others."""
+    return isinstance(properties.headers, dict) and properties.headers.keys() == _FIRED_WITH
+
+
+def of_another_event(
+    properties: Basic.Properties, event_id: str, time: str, timestamp: datetime
+) -> Basic.Properties:
+    """Return the properties of another event of the same kind as that of `properties`.
+
+    Args:
+        properties: As they were fired.
+        event_id: The other's id.
+        time: The other's `exact_time`.
+        timestamp: The same, in whole seconds.
+    """
+    return Basic.Properties(
+        content_type=properties.content_type,
+        content_encoding=properties.content_encoding,
+        headers={**(properties.headers or {}), EVENT_ID: event_id, EVENT_TIME: time},
+        delivery_mode=properties.delivery_mode,
+        priority=properties.priority,
+        correlation_id=properties.correlation_id,
+        reply_to=properties.reply_to,
+        expiration=properties.expiration,
+        message_id=event_id,
+        timestamp=timestamp,
+        message_type=properties.message_type,
+        user_id=properties.user_id,
+        app_id=properties.app_id,
+        cluster_id=properties.cluster_id,
+    )
 
 
 def message_of(delivered: DeliveredMessage, api_name: str) -> EventMessage:
@@ -291,7 +331,7 @@ def _whole_number(value: Any, *, default: int) -> int:
 
 def _fired_at(headers: Mapping[str, Any], properties: Basic.Properties) -> datetime:
     # The header is exact; the property knows whole seconds only.
-    if exact := _time(headers.get("cloudEvents:time")):
+    if exact := _time(headers.get(EVENT_TIME)):
         return exact
     if isinstance(properties.timestamp, datetime):
         return properties.timestamp.astimezone(UTC)

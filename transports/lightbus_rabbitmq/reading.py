@@ -18,11 +18,11 @@ from aiormq.exceptions import AMQPConnectionError, InvalidFrameError
 from pamqp import commands, constants
 from pamqp.base import Frame
 from pamqp.body import ContentBody
-from pamqp.header import ContentHeader
 from pamqp.heartbeat import Heartbeat
 from yarl import URL
 
 from lightbus_rabbitmq.channel import Channel
+from lightbus_rabbitmq.decoding import Decoder
 
 # A frame's type, channel and size (AMQP 0-9-1, section 4.2.3)
 _HEAD = struct.Struct(">BHI")
@@ -33,11 +33,12 @@ _KINDS = (
     constants.FRAME_HEARTBEAT,
 )
 
-# The methods that a `Channel` takes in, or wants to know of.
+_DELIVER = commands.Basic.Deliver.index.to_bytes(4, "big")
+
+# The other methods that a `Channel` takes in, or wants to know of.
 _METHODS: dict[bytes, type[Frame]] = {
     method.index.to_bytes(4, "big"): method
     for method in (
-        commands.Basic.Deliver,
         commands.Basic.Return,
         commands.Basic.Ack,
         commands.Basic.Nack,
@@ -92,6 +93,7 @@ class MessageReader(asyncio.StreamReader):
         super().__init__(loop=loop)
         self.channels: Mapping[int, AbstractChannel | None] = {}
         self._now = loop.time
+        self._decoder = Decoder()
         self._pending = b""
         self._is_amqp = True
         self._next_heartbeat = 0.0
@@ -114,7 +116,10 @@ class MessageReader(asyncio.StreamReader):
             self._next_heartbeat = self._now() + _HEARTBEAT_PERIOD
 
     def feed_eof(self) -> None:
-        super().feed_data(self._pending)
+        # It comes twice where the other side closes first.
+        if self._pending:
+            super().feed_data(self._pending)
+            self._pending = b""
         super().feed_eof()
 
     def _left_of(self, received: bytes) -> bytes:
@@ -144,26 +149,25 @@ class MessageReader(asyncio.StreamReader):
         if not isinstance(channel, Channel):
             return False
         try:
-            frame = _decoded(kind, payload, channel)
+            frame = self._decoded(kind, payload, channel)
         except Exception:
             # The driver fails at it, too, and ends the connection in its own way.
             return False
         return frame is not None and channel.take_in(frame)
 
-
-def _decoded(kind: int, payload: bytes, channel: Channel) -> FrameType | None:
-    """Return the frame where it may be one for `channel` to take in."""
-    frame: FrameType
-    if kind == constants.FRAME_METHOD and (method := _METHODS.get(payload[:4])):
-        frame = method()
-        frame.unmarshal(payload[4:])
-    elif not channel.is_message_awaited:
+    def _decoded(self, kind: int, payload: bytes, channel: Channel) -> FrameType | None:
+        """Return the frame where it may be one for `channel` to take in."""
+        if kind == constants.FRAME_METHOD:
+            if payload.startswith(_DELIVER):
+                return self._decoder.delivery(payload)
+            if method := _METHODS.get(payload[: len(_DELIVER)]):
+                frame = method()
+                frame.unmarshal(payload[len(_DELIVER) :])
+                return frame
+        elif not channel.is_message_awaited:
+            return None
+        elif kind == constants.FRAME_HEADER:
+            return self._decoder.header(payload)
+        elif kind == constants.FRAME_BODY:
+            return ContentBody(payload)
         return None
-    elif kind == constants.FRAME_HEADER:
-        frame = ContentHeader()
-        frame.unmarshal(payload)
-    elif kind == constants.FRAME_BODY:
-        frame = ContentBody(payload)
-    else:
-        return None
-    return frame

@@ -1,0 +1,103 @@
+"""What is decoded by what was decoded before, is decoded as if nothing had been."""
+
+from __future__ import annotations
+
+import struct
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+from pamqp.commands import Basic
+from pamqp.header import ContentHeader
+
+from lightbus import EventMessage
+from lightbus_rabbitmq import headers
+from lightbus_rabbitmq.decoding import Decoder, UnreadableHeader
+
+START = datetime(2026, 1, 2, tzinfo=UTC)
+
+
+def message(number: int, event_name: str) -> EventMessage:
+    return EventMessage(
+        api_name="auth",
+        event_name=event_name,
+        body=b"x" * number,
+        id=f"6f9619ff-8b86-4011-b42d-00c04fc9{number:04}",
+        fired_at=START + timedelta(microseconds=number * 1_234_567),
+        service_name="shop",
+    )
+
+
+def header_of(event: EventMessage, **added: Any) -> bytes:
+    properties = headers.properties_of(event, **added)
+    return ContentHeader(properties=properties, body_size=len(event.body)).marshal()
+
+
+@st.composite
+def header_payloads(draw: st.DrawFn) -> bytes:
+    """Headers of a few kinds; some with other ids or headers, and some damaged in one place."""
+    number = draw(st.integers(0, 9999))
+    event = message(number, draw(st.sampled_from(["user_created", "user_deleted", "happened"])))
+    added: dict[str, Any] = draw(
+        st.sampled_from([{}, {headers.EVENT_ID: "other"}, {"lightbus-attempt": 2}])
+    )
+    payload = bytearray(header_of(event, **added))
+    if draw(st.booleans()):
+        payload[draw(st.integers(0, len(payload) - 1))] = draw(st.integers(0, 255))
+    return bytes(payload)
+
+
+@given(st.lists(header_payloads(), max_size=30))
+def test_headers_are_decoded_as_the_driver_decodes_them(payloads: list[bytes]) -> None:
+    decoder = Decoder()
+    for payload in [header_of(message(1, "user_created")), *payloads]:
+        header = decoder.header(payload)
+        expected = ContentHeader()
+        try:
+            expected.unmarshal(payload)
+        except (ValueError, struct.error):
+            assert isinstance(header, UnreadableHeader)
+        else:
+            assert header.properties == expected.properties
+        assert header.body_size == expected.body_size
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["one", "two", "three"]),
+            st.integers(1, 2**63 - 1),
+            st.booleans(),
+            st.sampled_from(["user_created", "user_deleted", ""]),
+        )
+    )
+)
+def test_deliveries_are_decoded_as_the_driver_decodes_them(
+    deliveries: list[tuple[str, int, bool, str]],
+) -> None:
+    decoder = Decoder()
+    for consumer, tag, redelivered, routing_key in deliveries:
+        sent = Basic.Deliver(consumer, tag, redelivered, "lightbus:auth", routing_key)
+        payload = Basic.Deliver.index.to_bytes(4, "big") + sent.marshal()
+
+        assert dict(decoder.delivery(payload)) == dict(sent)
+
+
+def test_a_kind_that_was_seen_is_not_decoded_by_the_driver_again() -> None:
+    decoder = Decoder()
+    decoder.header(header_of(message(1, "user_created")))
+    decoder.header(header_of(message(1, "user_deleted")))
+
+    assert decoder._headers.find(header_of(message(2, "user_created"))) is not None
+    assert decoder._headers.find(header_of(message(2, "user_deleted"))) is not None
+    assert decoder._headers.find(header_of(message(2, "user_changed"))) is None
+
+
+def test_what_is_remembered_has_a_bound() -> None:
+    decoder = Decoder()
+    for number in range(1000):
+        decoder.header(header_of(message(1, "x" * (number % 100) + f"{number}")))
+
+    assert decoder._headers._count <= 256
+    assert sum(map(len, decoder._headers._by_length.values())) == decoder._headers._count
