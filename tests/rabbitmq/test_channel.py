@@ -18,7 +18,7 @@ from lightbus.transport import Delivery, Subscription
 from lightbus_rabbitmq import headers
 from lightbus_rabbitmq.channel import Channel
 from lightbus_rabbitmq.frames import EventFrames, encoded, encoded_method
-from lightbus_rabbitmq.reading import MessageReader
+from lightbus_rabbitmq.wire import MessageReader
 from rabbitmq_server import RabbitMQServer
 from rabbitmq_support import Broker, MakeBus, transport_of
 

@@ -40,6 +40,7 @@ from lightbus_rabbitmq.waiting import unless_lost
 _log = get_logger(__name__)
 
 Receiver = Callable[[DeliveredMessage], None]
+Write = Callable[[bytes], bool]
 
 # How many bytes may wait to be written before those who send wait, too.
 _MOST_UNWRITTEN = 1 << 20
@@ -65,8 +66,11 @@ class Channel(aiormq.Channel):
         senders: How many wait for what the broker says of their message.
     """
 
-    def __init__(self, connection: AbstractConnection, number: int, *, confirms: bool) -> None:
+    def __init__(
+        self, connection: AbstractConnection, number: int, write: Write, *, confirms: bool
+    ) -> None:
         super().__init__(connection, number, publisher_confirms=confirms, on_return_raises=False)
+        self._write_now = write
         self.senders = 0
         self.event_frames = EventFrames(self.number, connection.connection_tune.frame_max)
         self._is_lost = False
@@ -89,10 +93,16 @@ class Channel(aiormq.Channel):
         self.closing.add_done_callback(lambda _: connection_lost.cancel())
 
     @classmethod
-    async def opened(cls, connection: AbstractConnection, *, confirms: bool) -> Channel:
-        """Return a new channel of `connection`, which the broker has opened."""
+    async def opened(
+        cls, connection: AbstractConnection, write: Write, *, confirms: bool
+    ) -> Channel:
+        """Return a new channel of `connection`, which the broker has opened.
+
+        Args:
+            write: Writes to the connection at once, or returns that it can not.
+        """
         number = _free_number(connection)
-        channel = cls(connection, number, confirms=confirms)
+        channel = cls(connection, number, write, confirms=confirms)
         connection.channels[number] = channel
         await channel.open()
         return channel
@@ -190,18 +200,27 @@ class Channel(aiormq.Channel):
         if self.is_lost or not self._unwritten:
             self._is_idle.set()
             return
+        frames = b"".join(self._unwritten)
+        if self._write_now(frames):
+            self._note_written()
+            self._is_idle.set()
+            return
         written: asyncio.Future[None] = self.loop.create_future()
-        frames = ChannelFrame(b"".join(self._unwritten), should_close=False, drain_future=written)
         try:
-            self.write_queue.put_nowait(frames)
+            self.write_queue.put_nowait(
+                ChannelFrame(frames, should_close=False, drain_future=written)
+            )
         except asyncio.QueueFull:
             # Others of the connection have filled it, and its writer is at it.
             self.loop.call_later(_FULL_PAUSE, self._write_all)
             return
+        self._note_written()
+        written.add_done_callback(lambda _: self._write_all())
+
+    def _note_written(self) -> None:
         self._unwritten.clear()
         self._unwritten_bytes = 0
         self._has_room.set()
-        written.add_done_callback(lambda _: self._write_all())
 
     def _on_outcome(self, frame: Basic.Ack | Basic.Nack) -> None:
         last = frame.delivery_tag or 0

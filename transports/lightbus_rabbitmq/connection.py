@@ -21,9 +21,9 @@ from lightbus.exceptions import (
 from lightbus.log import get_logger
 from lightbus_rabbitmq.channel import Channel
 from lightbus_rabbitmq.errors import ConnectionLost, reason, translated
-from lightbus_rabbitmq.reading import Reading
 from lightbus_rabbitmq.settings import RabbitMQSettings, TLSSettings, shown
 from lightbus_rabbitmq.waiting import abandon, growing_waits, unless_lost
+from lightbus_rabbitmq.wire import Wire
 
 T = TypeVar("T")
 
@@ -42,6 +42,15 @@ _MOST_OPENING = 16
 _SMALLEST_FRAME = 4096
 
 
+class _Connection(aio_pika.Connection):
+    """The driver's connection, on a wire of ours."""
+
+    def __init__(self, url: URL, context: ssl.SSLContext | None, name: str) -> None:
+        super().__init__(url, ssl_context=context, client_properties={"connection_name": name})
+        self.wire = Wire()
+        self.kwargs["transport_factory"] = self.wire
+
+
 class Link:
     """One connection, made when it is first needed, and again, for as long as it takes.
 
@@ -54,9 +63,9 @@ class Link:
         self._settings = settings
         self._places = ", ".join(shown(url) for url in settings.urls)
         self._name = name
-        self._connection: aio_pika.Connection | None = None
+        self._connection: _Connection | None = None
         self._holding: asyncio.Task[None] | None = None
-        self._connecting: asyncio.Task[aio_pika.Connection] | None = None
+        self._connecting: asyncio.Task[_Connection] | None = None
         self._was_connected = False
         self._places_to_open = asyncio.Semaphore(_MOST_OPENING)
         self._context: ssl.SSLContext | None = None
@@ -124,13 +133,15 @@ class Link:
             TransportClosed: The link was closed.
             ConnectionLost: The connection went away meanwhile.
         """
-        underlay = (await self._connected()).transport
-        if underlay is None:
+        connection = await self._connected()
+        if connection.transport is None:
             raise ConnectionLost("the connection was closed")
         # The driver keeps what it asked for until the broker answers. So one who gives up leaves
         # the place taken, or a link that went silent would have every call ask for one more.
         await self._places_to_open.acquire()
-        opening = asyncio.create_task(self._open_channel(underlay.connection, confirms=confirms))
+        opening = asyncio.create_task(
+            self._open_channel(connection.transport.connection, connection.wire, confirms=confirms)
+        )
         opening.add_done_callback(lambda _: self._places_to_open.release())
         try:
             return await asyncio.shield(opening)
@@ -139,11 +150,11 @@ class Link:
             raise
 
     async def _open_channel(
-        self, connection: aiormq.abc.AbstractConnection, *, confirms: bool
+        self, connection: aiormq.abc.AbstractConnection, wire: Wire, *, confirms: bool
     ) -> Channel:
         try:
             async with asyncio.timeout(self._settings.operation_timeout):
-                return await unless_lost(connection, _opened(connection, confirms=confirms))
+                return await unless_lost(connection, _opened(connection, wire, confirms=confirms))
         except TimeoutError as error:
             raise ConnectionLost("RabbitMQ did not open a channel in time") from error
         except (Exception, asyncio.CancelledError) as error:
@@ -159,7 +170,7 @@ class Link:
             await asyncio.wait({self._connecting})
         await self._disconnect()
 
-    async def _connected(self) -> aio_pika.Connection:
+    async def _connected(self) -> _Connection:
         if self._is_closed:
             raise TransportClosed("The connection to RabbitMQ was closed.")
         connection = self._connection
@@ -170,7 +181,7 @@ class Link:
         # Others wait for the same connection: one that gives up must not end it for them.
         return await asyncio.shield(self._connecting)
 
-    async def _connect(self) -> aio_pika.Connection:
+    async def _connect(self) -> _Connection:
         await self._disconnect()
         for wait in growing_waits():
             refusal: TransportError | None = None
@@ -197,15 +208,11 @@ class Link:
             await asyncio.sleep(wait)
         raise AssertionError("the waits never end")
 
-    async def _connect_to(self, url: URL) -> aio_pika.Connection:
+    async def _connect_to(self, url: URL) -> _Connection:
         if "heartbeat" not in url.query:
             url = url.update_query(heartbeat=self._settings.heartbeat)
         context = await self._tls_context() if url.scheme == "amqps" else None
-        connection = aio_pika.Connection(
-            url, ssl_context=context, client_properties={"connection_name": self._name}
-        )
-        reading = Reading()
-        connection.kwargs["transport_factory"] = reading
+        connection = _Connection(url, context, self._name)
         try:
             await connection.connect(timeout=self._settings.connect_timeout)
         except TimeoutError as error:
@@ -228,7 +235,7 @@ class Link:
                 raise meaning from error
             raise ConnectionLost(reason(error)) from error
         if connection.transport is not None:
-            reading.begin(connection.transport.connection.channels)
+            connection.wire.begin(connection.transport.connection.channels)
         self._holding = asyncio.create_task(_hold(connection))
         return connection
 
@@ -267,13 +274,15 @@ def _tls_context(settings: TLSSettings) -> ssl.SSLContext:
     return context
 
 
-async def _opened(connection: aiormq.abc.AbstractConnection, *, confirms: bool) -> Channel:
+async def _opened(
+    connection: aiormq.abc.AbstractConnection, wire: Wire, *, confirms: bool
+) -> Channel:
     # A broker that does not read would not answer.
     await connection.ready()
-    return await Channel.opened(connection, confirms=confirms)
+    return await Channel.opened(connection, wire.write, confirms=confirms)
 
 
-async def _hold(connection: aio_pika.Connection) -> None:
+async def _hold(connection: _Connection) -> None:
     """Keep `connection` until this task is cancelled, and then close it in good order.
 
     A loop may end without anyone having closed the bus, as that of `asyncio.run` does; it then
@@ -281,10 +290,12 @@ async def _hold(connection: aio_pika.Connection) -> None:
     """
     try:
         await asyncio.get_running_loop().create_future()
-    finally:
+    except asyncio.CancelledError:
+        # Not for what collects this task as garbage, which can not wait.
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_CLOSE_TIMEOUT):
                 await connection.close()
+        raise
 
 
 def _close_unused(opening: asyncio.Task[Channel]) -> None:

@@ -1,4 +1,4 @@
-"""`Reading`: what is read from a connection; the frames of messages go past the driver.
+"""`Wire`: the bytes of a connection; the frames of messages go past the driver, both ways.
 
 The driver reads each frame in three waits, logs it, and passes it on through a queue, which costs
 several times what decoding it does. Here the frames of messages, and of the broker's answers to
@@ -52,16 +52,25 @@ _HEARTBEAT_PERIOD = 0.5
 _HEARTBEAT = Heartbeat().marshal()
 
 
-class Reading(TransportFactory):
-    """Opens the link of one connection, as the driver asks for it."""
+class Wire(TransportFactory):
+    """Makes the one connection, when the driver asks for it."""
 
     def __init__(self) -> None:
         self._reader: MessageReader | None = None
+        self._transport: asyncio.WriteTransport | None = None
 
     def begin(self, channels: Mapping[int, AbstractChannel | None]) -> None:
         """Hand the messages of `channels`, by their numbers, to those that are a `Channel`."""
         if self._reader is not None:
             self._reader.channels = channels
+
+    def write(self, frames: bytes) -> bool:
+        """Write frames, unless the driver has closed the wire, or others wait to be written."""
+        transport = self._transport
+        if transport is None or transport.is_closing() or transport.get_write_buffer_size():
+            return False
+        transport.write(frames)
+        return True
 
     async def create(
         self, url: URL, **kwargs: Any
@@ -82,7 +91,7 @@ class Reading(TransportFactory):
             )
         except OSError as error:
             raise AMQPConnectionError(*error.args) from error
-        self._reader = reader
+        self._reader, self._transport = reader, transport
         return reader, asyncio.StreamWriter(transport, protocol, reader, loop)
 
 

@@ -17,9 +17,10 @@ from yarl import URL
 
 from lightbus import Worker
 from lightbus_rabbitmq.channel import Channel
-from lightbus_rabbitmq.reading import MessageReader, Reading
+from lightbus_rabbitmq.connection import _hold
+from lightbus_rabbitmq.wire import MessageReader, Wire
 from ports import free_ports
-from rabbitmq_support import MakeBus, transport_of
+from rabbitmq_support import MakeBus, Seen, transport_of
 
 TAG = "ctag"
 HEARTBEAT = Heartbeat().marshal()
@@ -151,7 +152,7 @@ async def test_nobody_at_the_url_is_an_error_of_the_driver() -> None:
     (port,) = free_ports(1)
 
     with pytest.raises(AMQPConnectionError):
-        await Reading().create(URL(f"amqp://127.0.0.1:{port}"), ssl_context_provider=None)
+        await Wire().create(URL(f"amqp://127.0.0.1:{port}"), ssl_context_provider=None)
 
 
 @pytest.mark.faults
@@ -159,24 +160,34 @@ async def test_a_connection_that_brings_nothing_but_events_is_not_taken_for_a_lo
     make_bus: MakeBus,
 ) -> None:
     bus = make_bus(transport={"heartbeat": 1})
-    handled = 0
-
-    def handle(username: str) -> None:
-        nonlocal handled
-        handled += 1
-
-    bus.auth.user_created.listen(handle, listener_name="welcome")
+    seen = Seen[str]()
+    bus.auth.user_created.listen(lambda username: seen.add(username), listener_name="welcome")
     async with Worker(bus):
         await bus.auth.user_created.fire_async(username="ada", email="e")
         transport = transport_of(bus)
         links = transport._sending, transport._consuming
         before = [link._connection for link in links]
         # The driver is patient for three times a heartbeat and a second.
-        until = asyncio.get_running_loop().time() + 7
-        fired = 1
-        while asyncio.get_running_loop().time() < until:
+        now = asyncio.get_running_loop().time
+        fired, until = 1, now() + 7
+        while now() < until:
             await bus.auth.user_created.fire_async(username="ada", email="e")
             fired += 1
 
-    assert handled == fired
-    assert [link._connection for link in links] == before
+        assert len(await seen.wait_for(fired)) == fired
+        assert [link._connection for link in links] == before
+
+
+async def test_a_connection_whose_loop_went_away_is_collected_without_a_word(
+    make_bus: MakeBus,
+) -> None:
+    bus = make_bus()
+    await bus.auth.user_created.fire_async(username="ada", email="e")
+    connection = transport_of(bus)._sending._connection
+    assert connection is not None
+    holding = _hold(connection)
+    holding.send(None)
+
+    holding.close()
+
+    assert not connection.is_closed
