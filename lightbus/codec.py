@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypedDict, cast
 
 import msgspec
+import msgspec.inspect
 
 from lightbus.exceptions import UndecodableEvent, UnencodableValue
 
@@ -45,6 +46,62 @@ def decode(body: bytes) -> dict[str, Any]:
         return _decoder.decode(body)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise UndecodableEvent(f"The event's body is not a JSON object: {error}.") from error
+
+
+class FieldsDecoder:
+    """Decodes some of the parameters of bodies, each to a type of its own.
+
+    Text becomes whatever of it the type can be read from: a date, a `uuid.UUID`, a number.
+
+    Args:
+        types: The types, by the names of the parameters. Where one is nothing that `msgspec` makes
+            of JSON, the parameter is left as JSON has it.
+        has_others: Whether the others are returned, too.
+    """
+
+    def __init__(self, types: Mapping[str, Any], *, has_others: bool) -> None:
+        known = {name: type_ if _is_castable(type_) else Any for name, type_ in types.items()}
+        self._type: Any = TypedDict("Parameters", known, total=False)  # type: ignore[misc]
+        self._decoder = msgspec.json.Decoder(self._type, strict=False)
+        self._has_others = has_others
+
+    def decode(self, body: bytes) -> dict[str, Any]:
+        """Return the parameters that `body` holds.
+
+        Raises:
+            UndecodableEvent: `body` is not a JSON object.
+            msgspec.ValidationError: A parameter is not of its type.
+        """
+        if self._has_others:
+            found = decode(body)
+            found.update(msgspec.convert(found, self._type, strict=False))
+            return found
+        try:
+            return cast("dict[str, Any]", self._decoder.decode(body))
+        except (msgspec.MsgspecError, ValueError, RecursionError):
+            decode(body)
+            raise
+
+
+def _is_castable(type_: Any) -> bool:
+    try:
+        msgspec.json.Decoder(type_)
+        return not _holds_custom_type(msgspec.inspect.type_info(type_), set())
+    except Exception:  # of a type that is none, or whose own hints are wrong
+        return False
+
+
+def _holds_custom_type(node: object, seen: set[int]) -> bool:
+    """Return whether a description by `msgspec` holds a type that it can not make."""
+    if id(node) in seen:
+        return False
+    seen.add(id(node))
+    if isinstance(node, tuple):
+        return any(_holds_custom_type(item, seen) for item in node)
+    if isinstance(node, msgspec.inspect.CustomType):
+        return True
+    names = node.__struct_fields__ if isinstance(node, msgspec.Struct) else ()
+    return any(_holds_custom_type(getattr(node, name), seen) for name in names)
 
 
 def _first_unencodable(values: Mapping[str, Any], error: Exception) -> UnencodableValue:

@@ -9,7 +9,6 @@ import itertools
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
-from lightbus import codec
 from lightbus.client import BusClient
 from lightbus.exceptions import (
     AttemptsExhausted,
@@ -19,6 +18,7 @@ from lightbus.exceptions import (
     StuckHandler,
     TransportError,
     UndecodableEvent,
+    UnfitEvent,
 )
 from lightbus.failure import Failure
 from lightbus.handler import CallPlan, is_async, plan_call
@@ -128,7 +128,7 @@ class Dispatcher:
     async def _attempt(self, delivery: Delivery, limit: TimeLimit[Delivery]) -> None:
         try:
             call = self._call_for(delivery.message)
-        except (UndecodableEvent, NotListenedFor) as error:
+        except (UndecodableEvent, UnfitEvent, NotListenedFor) as error:
             self._on_error(error)
             await self._give_up(delivery, error)
             return
@@ -146,11 +146,10 @@ class Dispatcher:
                 await delivery.ack()
 
     def _call_for(self, message: EventMessage) -> Callable[[], Any]:
-        fields = codec.decode(message.body)
         plan = self._plans.get(message.event_name)
         if plan is None:
             raise NotListenedFor(self._listener.name, message.canonical_name)
-        args, kwargs = plan.arguments(message, fields)
+        args, kwargs = plan.arguments(message)
         return functools.partial(self._listener.handler, *args, **kwargs)
 
     async def _call(self, call: Callable[[], Any], message: EventMessage) -> None:

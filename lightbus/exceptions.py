@@ -210,6 +210,25 @@ class UndecodableEvent(ValidationError):
     """The body of an event is not a JSON object."""
 
 
+class UnfitEvent(ValidationError):
+    """A value of an event is not of the type that the handler's hint for it says.
+
+    Attributes:
+        handler: The handler's name.
+        event: The event's canonical name.
+        reason: What was found where, for example ``"Expected `int`, got `str` - at `$.age`"``.
+    """
+
+    def __init__(self, handler: str, event: str, reason: str) -> None:
+        super().__init__(
+            f"Event {event} does not fit the type hints of {handler}(): {reason}. Replay it with "
+            "other parameters, or with a handler that takes it: `lightbus dead-letters`."
+        )
+        self.handler = handler
+        self.event = event
+        self.reason = reason
+
+
 class CannotBlockHere(LightbusException):
     """A blocking call was made on a thread whose event loop is running."""
 

@@ -5,18 +5,23 @@ from __future__ import annotations
 import functools
 import inspect
 import itertools
+import types
 import typing
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import attrs
+import msgspec
 
-from lightbus.exceptions import InvalidEventListener
+from lightbus.codec import FieldsDecoder
+from lightbus.exceptions import InvalidEventListener, UnfitEvent
 from lightbus.message import EventMessage
 
 Handler = Callable[..., Any]
 
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+_OF_FIELDS = (*_POSITIONAL, inspect.Parameter.KEYWORD_ONLY)
+
 # How many of an event's fields, and how many letters of each, an error names
 _MOST_SHOWN = 20
 _LONGEST_SHOWN = 100
@@ -34,9 +39,9 @@ class CallPlan:
         takes_message: Whether the `EventMessage` is its first argument.
         message_name: The name under which it takes it, and so no field; None where there is none.
         positional: Fields that the handler takes by position only, in order.
-        named: Fields that it takes by name.
         required: Fields that it can not be called without.
         takes_any: Whether it takes further fields (``**kwargs``).
+        decoder: Decodes the fields, as the handler's hints say.
     """
 
     handler_name: str
@@ -44,28 +49,35 @@ class CallPlan:
     takes_message: bool
     message_name: str | None
     positional: tuple[str, ...]
-    named: frozenset[str]
     required: tuple[str, ...]
     takes_any: bool
+    decoder: FieldsDecoder
 
-    def arguments(
-        self, message: EventMessage, fields: dict[str, Any]
-    ) -> tuple[list[Any], dict[str, Any]]:
-        """Return the positional and the named arguments for an event that carries `fields`.
+    def arguments(self, message: EventMessage) -> tuple[list[Any], dict[str, Any]]:
+        """Return the positional and the named arguments for an event.
 
         Raises:
+            UndecodableEvent: The event's body is not a JSON object.
+            UnfitEvent: A field is not what the handler's hint for it says.
             InvalidEventListener: The handler requires a field that the event does not carry.
         """
+        try:
+            fields = self.decoder.decode(message.body)
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+            raise UnfitEvent(self.handler_name, self.event, str(error)) from error
         if missing := [name for name in self.required if name not in fields]:
-            raise _lacking(self.handler_name, self.event, missing, fields)
+            raise _lacking(self.handler_name, self.event, missing, message.kwargs)
         args: list[Any] = [message] if self.takes_message else []
         for name in self.positional:
             if name not in fields:
                 break
             args.append(fields.pop(name))
-        if self.takes_any:
-            return args, {name: v for name, v in fields.items() if name != self.message_name}
-        return args, {name: value for name, value in fields.items() if name in self.named}
+        if not self.takes_any:
+            for name in self.positional:
+                fields.pop(name, None)
+        elif self.message_name is not None:
+            fields.pop(self.message_name, None)
+        return args, fields
 
 
 def plan_call(handler: Handler, event: str, known_fields: Collection[str] | None) -> CallPlan:
@@ -73,8 +85,8 @@ def plan_call(handler: Handler, event: str, known_fields: Collection[str] | None
 
     The `EventMessage` goes to the first positional parameter if that is called ``event`` or
     ``event_message``, is annotated `EventMessage`, or has no default and is not one of the
-    event's fields. All others receive the event's fields by name; fields that no parameter names
-    are dropped.
+    event's fields. All others receive the event's fields by name, as the types that they are
+    annotated with; fields that no parameter names are dropped.
 
     Args:
         handler: A function, method, partial or other callable.
@@ -91,6 +103,7 @@ def plan_call(handler: Handler, event: str, known_fields: Collection[str] | None
     first = next((p for p in parameters if p.kind in _POSITIONAL), None)
     takes_message = first is not None and _wants_message(handler, first, known_fields)
     fields = [p for p in parameters if not (takes_message and p is first)]
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in fields)
     plan = CallPlan(
         handler_name=name,
         event=event,
@@ -99,15 +112,16 @@ def plan_call(handler: Handler, event: str, known_fields: Collection[str] | None
         if first is not None and takes_message and first.kind is not first.POSITIONAL_ONLY
         else None,
         positional=tuple(p.name for p in fields if p.kind is p.POSITIONAL_ONLY),
-        named=frozenset(
-            p.name for p in fields if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
-        ),
         required=tuple(
             p.name
             for p in fields
             if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
         ),
-        takes_any=any(p.kind is p.VAR_KEYWORD for p in fields),
+        takes_any=takes_any,
+        decoder=FieldsDecoder(
+            {p.name: _type_of(handler, p) for p in fields if p.kind in _OF_FIELDS},
+            has_others=takes_any,
+        ),
     )
     if known_fields is not None and (
         missing := [field for field in plan.required if field not in known_fields]
@@ -152,14 +166,26 @@ def _wants_message(
     )
 
 
+def _type_of(handler: Handler, parameter: inspect.Parameter) -> Any:
+    hint = _hint(handler, parameter)
+    return hint | None if parameter.default is None and hint is not Any else hint
+
+
 def _hint(handler: Handler, parameter: inspect.Parameter) -> Any:
-    if not isinstance(parameter.annotation, str):
-        return parameter.annotation
+    """Return the type that a parameter is annotated with; Any where that is not known."""
+    if parameter.annotation is parameter.empty:
+        return Any
+    while isinstance(handler, functools.partial):
+        handler = handler.func
     function = handler if hasattr(handler, "__annotations__") else type(handler).__call__
+    # By itself, for another annotation may name something that can not be imported.
+    alone = types.SimpleNamespace(__annotations__={parameter.name: parameter.annotation})
+    names = getattr(inspect.unwrap(function), "__globals__", {})
     try:
-        return typing.get_type_hints(function).get(parameter.name)
-    except Exception:  # another annotation of the handler names something that is not importable
-        return EventMessage if parameter.annotation.split(".")[-1] == "EventMessage" else None
+        return typing.get_type_hints(alone, names, include_extras=True)[parameter.name]
+    except Exception:
+        is_message = str(parameter.annotation).split(".")[-1] == EventMessage.__name__
+        return EventMessage if is_message else Any
 
 
 def _lacking(

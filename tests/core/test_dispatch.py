@@ -339,6 +339,27 @@ async def test_an_event_without_a_field_that_the_handler_requires_fails_by_name(
     assert "auth.user_deleted" in letter.failure.error_message
 
 
+async def test_an_event_that_does_not_fit_a_handlers_hints_is_a_dead_letter_at_once(
+    make_bus: MakeBus, broker: Broker
+) -> None:
+    bus = make_bus(AuthApi)
+
+    def handle(username: int) -> None:
+        pytest.fail("it must not be called")
+
+    bus.auth.user_deleted.listen(handle, listener_name="counts")
+
+    async with Worker(bus) as worker:
+        await bus.auth.user_deleted.fire_async(username="ann")
+        await eventually(lambda: broker.dead_letters("shop"))
+        assert worker.failure is None
+
+    (letter,) = broker.dead_letters("shop")
+    assert letter.failure.error_type == "lightbus.exceptions.UnfitEvent"
+    assert "Expected `int`, got `str` - at `$.username`" in letter.failure.error_message
+    assert letter.failure.attempt == 1
+
+
 async def test_a_handler_that_takes_too_long_is_cancelled_and_its_event_tried_again(
     make_bus: MakeBus, broker: Broker, received: Received, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+import uuid
 from collections.abc import Callable
+from datetime import UTC, date, datetime
+from decimal import Decimal
 from typing import Any
 
+import attrs
 import pytest
 
 import lightbus
 from lightbus import EventMessage
-from lightbus.exceptions import InvalidEventListener
+from lightbus.codec import encode
+from lightbus.exceptions import InvalidEventListener, UnfitEvent
 from lightbus.handler import is_async, name_of, plan_call
 
 FIELDS = {"username": "ann", "email": "a@b"}
-MESSAGE = EventMessage.create("auth", "user_created", FIELDS)
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]
+
+
+MESSAGE = EventMessage.create("auth", "user_created", FIELDS)
+
+
+def message_of(fields: dict[str, Any]) -> EventMessage:
+    return attrs.evolve(MESSAGE, body=encode(fields))
 
 
 def called(
@@ -24,7 +36,7 @@ def called(
 ) -> Any:
     """Call `handler` as a delivery of these fields would."""
     plan = plan_call(handler, "auth.user_created", tuple(fields) if is_known else None)
-    args, kwargs = plan.arguments(MESSAGE, dict(fields))
+    args, kwargs = plan.arguments(message_of(fields))
     return handler(*args, **kwargs)
 
 
@@ -164,7 +176,7 @@ def test_a_field_that_turns_out_to_be_missing_is_named_on_delivery() -> None:
     plan = plan_call(lambda username, email: None, "auth.user_deleted", None)
 
     with pytest.raises(InvalidEventListener, match=r"requires 'email'.*it has 'username'"):
-        plan.arguments(MESSAGE, {"username": "ann"})
+        plan.arguments(message_of({"username": "ann"}))
 
 
 @pytest.mark.parametrize("handler", [None, "handle", 3])
@@ -222,7 +234,8 @@ def test_a_field_of_the_name_under_which_the_message_is_taken_is_dropped() -> No
 
     plan = plan_call(handler, "auth.user_created", None)
 
-    assert plan.arguments(MESSAGE, {"event": 1, "email": 2}) == ([MESSAGE], {"email": 2})
+    message = message_of({"event": 1, "email": 2})
+    assert plan.arguments(message) == ([message], {"email": 2})
 
 
 def test_what_an_event_has_instead_is_named_up_to_a_limit() -> None:
@@ -231,5 +244,129 @@ def test_what_an_event_has_instead_is_named_up_to_a_limit() -> None:
     plan = plan_call(handler, "auth.user_created", None)
 
     with pytest.raises(InvalidEventListener, match="99,980 more") as raised:
-        plan.arguments(MESSAGE, {f"{number}{'x' * 1_000}": 1 for number in range(100_000)})
+        plan.arguments(message_of({f"{number}{'x' * 1_000}": 1 for number in range(100_000)}))
     assert len(str(raised.value)) < 5_000
+
+
+# Types
+
+
+@dataclasses.dataclass
+class Address:
+    street: str
+    since: date
+
+
+class Unknown:
+    """What JSON holds nothing of."""
+
+
+JANE = {
+    "number": uuid.UUID("6f9619ff-8b86-4011-b42d-00c04fc964ff"),
+    "at": datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC),
+    "address": Address("High Street", date(2020, 5, 6)),
+    "tags": {"new", "paid"},
+    "total": Decimal("12.50"),
+    "count": 3,
+}
+RAW = {
+    "number": "6f9619ff-8b86-4011-b42d-00c04fc964ff",
+    "at": "2026-01-02T03:04:05Z",
+    "address": {"street": "High Street", "since": "2020-05-06"},
+    "total": "12.50",
+    "count": 3,
+}
+
+
+def typed(
+    number: uuid.UUID,
+    at: datetime,
+    *,
+    address: Address,
+    tags: set[str],
+    total: Decimal,
+    count: int,
+) -> dict[str, Any]:
+    return dict(locals())
+
+
+def typed_with_others(number: uuid.UUID, at: datetime, **others: Any) -> dict[str, Any]:
+    return {"number": number, "at": at, **others}
+
+
+def test_a_handler_gets_the_types_that_its_hints_say() -> None:
+    assert called(typed, fields=JANE) == JANE
+
+
+def test_fields_of_no_parameter_stay_as_json_has_them() -> None:
+    got = called(typed_with_others, fields=JANE)
+
+    assert sorted(got.pop("tags")) == ["new", "paid"]
+    assert got == {**RAW, "number": JANE["number"], "at": JANE["at"]}
+
+
+def test_without_hints_a_handler_gets_what_json_has() -> None:
+    assert called(lambda number, at: (number, at), fields=JANE) == (RAW["number"], RAW["at"])
+
+
+def test_text_becomes_the_number_that_it_holds() -> None:
+    def handler(count: int) -> int:
+        return count
+
+    assert called(handler, fields={"count": "3"}) == 3
+
+
+def test_a_default_of_none_admits_null() -> None:
+    def handler(count: int = None) -> int | None:  # type: ignore[assignment]  # noqa: RUF013
+        return count
+
+    assert called(handler, fields={"count": None}) is None
+    assert called(handler, fields={}) is None
+
+
+@pytest.mark.parametrize(
+    "hint",
+    [
+        Unknown,
+        list[Unknown],
+        int | datetime | str | uuid.UUID,
+        Callable[..., Any],
+        "NotImportable",
+        "not a type",
+        3,
+    ],
+    ids=str,
+)
+def test_a_hint_that_json_has_nothing_for_leaves_the_value_as_it_is(hint: Any) -> None:
+    def handler(at: Any, count: Any) -> Any:
+        return at, count
+
+    handler.__annotations__ = {"at": hint, "count": "int"}
+
+    assert called(handler, fields={"at": "2026", "count": "3"}) == ("2026", 3)
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        ({"count": "many"}, r"Expected `int`, got `str` - at `\$.count`"),
+        ({"address": {"street": 1, "since": "2020-05-06"}}, r"`str`, got `int` - at `\$.address.s"),
+        ({"address": {}}, r"missing required field `street` - at `\$.address`"),
+        ({"number": "me"}, r"Invalid UUID - at `\$.number`"),
+    ],
+    ids=["number", "nested", "missing", "uuid"],
+)
+def test_a_value_that_does_not_fit_is_named_with_its_place(
+    changed: dict[str, Any], reason: str
+) -> None:
+    plan = plan_call(typed, "auth.user_created", None)
+
+    with pytest.raises(UnfitEvent, match=rf"user_created does not fit .* typed\(\): .*{reason}"):
+        plan.arguments(message_of({**JANE, **changed}))
+
+
+def test_a_value_that_does_not_fit_is_named_beside_others_too() -> None:
+    plan = plan_call(typed_with_others, "auth.user_created", None)
+
+    with pytest.raises(UnfitEvent, match=r"Invalid UUID - at `\$.number`"):
+        plan.arguments(message_of({**JANE, "number": "me"}))

@@ -176,7 +176,7 @@ async def test_one_event_after_another_is_handled_in_the_order_of_firing(
     bus = make_bus()
     running = 0
 
-    async def handle(username: str) -> None:
+    async def handle(username: int) -> None:
         nonlocal running
         running += 1
         received.add((username, running))
@@ -199,7 +199,7 @@ async def test_async_handlers_run_in_parallel_up_to_the_concurrency(
     three_at_once = asyncio.Barrier(3)
     most = running = 0
 
-    async def handle(username: str) -> None:
+    async def handle(username: int) -> None:
         nonlocal most, running
         running += 1
         most = max(most, running)
@@ -224,7 +224,7 @@ async def test_sync_handlers_run_in_parallel_up_to_the_concurrency(
     bus = make_bus()
     three_at_once = threading.Barrier(3, timeout=PATIENCE)
 
-    def handle(username: str) -> None:
+    def handle(username: int) -> None:
         three_at_once.wait()
         received.add(username)
 

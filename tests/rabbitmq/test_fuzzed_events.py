@@ -18,7 +18,7 @@ from pamqp.commands import Basic
 from pamqp.header import ContentHeader
 
 from lightbus import Bus, OnError, Worker
-from lightbus.exceptions import InvalidEventListener, UndecodableEvent
+from lightbus.exceptions import InvalidEventListener, UndecodableEvent, UnfitEvent
 from lightbus.failure import Failure
 from lightbus.handler import plan_call
 from lightbus.message import EventMessage
@@ -187,19 +187,20 @@ JSON = st.recursive(
 def by_name(username: str = "", **others: Any) -> None: ...
 def by_position(username: Any, /, event: Any = None) -> None: ...
 def with_message(event: EventMessage, **fields: Any) -> None: ...
+def typed(username: int, *, email: list[datetime] | None = None) -> None: ...
 
 
 @settings(max_examples=300, deadline=None, derandomize=True)
 @given(JSON)
-@pytest.mark.parametrize("handler", [by_name, by_position, with_message])
+@pytest.mark.parametrize("handler", [by_name, by_position, with_message, typed])
 def test_whatever_the_body_is_a_handler_is_called_or_told_why_not(
     handler: Any, body: bytes
 ) -> None:
     message = EventMessage(api_name="auth", event_name="user_created", body=body)
     plan = plan_call(handler, message.canonical_name, None)
 
-    with contextlib.suppress(UndecodableEvent, InvalidEventListener):
-        args, kwargs = plan.arguments(message, dict(message.kwargs))
+    with contextlib.suppress(UndecodableEvent, UnfitEvent, InvalidEventListener):
+        args, kwargs = plan.arguments(message)
         handler(*args, **kwargs)
 
 
