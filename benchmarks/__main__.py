@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 import click
 from rich.console import Console
 
-from benchmarks import firing, goals, growth, handling, latency, memory, starting
+from benchmarks import allocations, firing, goals, growth, handling, latency, memory, starting
 from benchmarks.brokers import Brokers
 from benchmarks.comparing import Bench
 from benchmarks.environments import CONTENDERS, KEPT, ROOT
@@ -28,6 +28,7 @@ TOPICS: dict[str, Topic] = {
     "latency": latency.run,
     "growth": growth.run,
     "memory": memory.run,
+    "allocations": allocations.run,
     "starting": starting.run,
 }
 

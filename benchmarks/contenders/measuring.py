@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import importlib
 import inspect
 import itertools
 import json
@@ -17,6 +18,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Future
+from pathlib import Path
 from typing import Any
 
 SERVICE, API, EVENT, LISTENER = "bench", "auth", "user_created", "welcome"
@@ -44,6 +46,7 @@ class Options:
         backlog: How many more events wait behind those that are handled.
         listeners: How many listeners there are, each of which handles each event.
         apis: How many APIs there are; events are fired on each in turn.
+        counts_allocations: Whether allocations are counted, which slows all else down.
     """
 
     url: str = ""
@@ -60,6 +63,7 @@ class Options:
     backlog: int = 0
     listeners: int = 1
     apis: int = 1
+    counts_allocations: bool = False
 
     @property
     def events(self) -> int:
@@ -210,12 +214,26 @@ def fire_from_threads(fire: Callable[[int], Any], options: Options) -> Result:
     return clock.ended.result(PATIENCE)
 
 
+def counting_allocations(measure: Callable[[], Result]) -> Result:
+    """Measure, and add how many blocks of memory Python and its extensions asked for."""
+    memray = importlib.import_module("memray")
+    file = Path("allocations.bin")
+    with memray.Tracker(file, trace_python_allocators=True):
+        result = measure()
+    return {**result, "allocations": memray.FileReader(file).metadata.total_allocations}
+
+
 def main(measurements: Mapping[str, Callable[[Options], Any]]) -> None:
     """Do what the command line says, and print the result."""
     name, given = sys.argv[1:]
-    result = measurements[name](Options(**json.loads(given)))
-    if inspect.iscoroutine(result):
-        result = asyncio.run(result)
+    options = Options(**json.loads(given))
+
+    def measure() -> Result:
+        result = measurements[name](options)
+        found: Result = asyncio.run(result) if inspect.iscoroutine(result) else result
+        return found
+
+    result = counting_allocations(measure) if options.counts_allocations else measure()
     print(json.dumps(result), flush=True)
     # What a contender does to end in good order is not measured, and takes some of them seconds.
     os._exit(0)

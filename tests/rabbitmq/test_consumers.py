@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -20,6 +24,44 @@ IMPATIENT = """
 application:set_env(rabbit, consumer_timeout, 2000),
 application:set_env(rabbit, channel_tick_interval, 500).
 """
+
+IDLE = """
+import asyncio, json, sys, time
+import lightbus
+from rabbitmq_support import AuthApi
+
+SECONDS = 10
+
+async def main():
+    transport = {"rabbitmq": {"url": sys.argv[1]}}
+    bus = lightbus.create({"apis": {"default": {"event_transport": transport}}})
+    bus.client.register_api(AuthApi)
+    for number in range(200):
+        bus.auth.user_created.listen(lambda username: None, listener_name=f"listener_{number}")
+    async with lightbus.Worker(bus):
+        await asyncio.sleep(1)
+        before = time.process_time()
+        await asyncio.sleep(SECONDS)
+        used = (time.process_time() - before) / SECONDS
+    await bus.client.close_async()
+    print(json.dumps(used))
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.faults
+def test_a_worker_with_200_listeners_that_wait_uses_next_to_no_cpu(rabbitmq_url: str) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", IDLE, rabbitmq_url],
+        cwd=Path(__file__).parent.parent,
+        capture_output=True,
+        timeout=50,
+        check=True,
+    )
+
+    # Of one core
+    assert json.loads(ended.stdout.splitlines()[-1]) < 0.01
 
 
 async def test_a_deleted_queue_is_made_again_and_consumed(
