@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, TypedDict, cast
+from typing import Any, TypedDict
 
 import msgspec
 import msgspec.inspect
@@ -51,8 +51,6 @@ def decode(body: bytes) -> dict[str, Any]:
 class FieldsDecoder:
     """Decodes some of the parameters of bodies, each to a type of its own.
 
-    Text becomes whatever of it the type can be read from: a date, a `uuid.UUID`, a number.
-
     Args:
         types: The types, by the names of the parameters. Where one is nothing that `msgspec` makes
             of JSON, the parameter is left as JSON has it.
@@ -61,8 +59,7 @@ class FieldsDecoder:
 
     def __init__(self, types: Mapping[str, Any], *, has_others: bool) -> None:
         known = {name: type_ if _is_castable(type_) else Any for name, type_ in types.items()}
-        self._type: Any = TypedDict("Parameters", known, total=False)  # type: ignore[misc]
-        self._decoder = msgspec.json.Decoder(self._type, strict=False)
+        self._decoder = _decoder_of(known)
         self._has_others = has_others
 
     def decode(self, body: bytes) -> dict[str, Any]:
@@ -70,22 +67,25 @@ class FieldsDecoder:
 
         Raises:
             UndecodableEvent: `body` is not a JSON object.
-            msgspec.ValidationError: A parameter is not of its type.
+            Exception: A parameter is not of its type.
         """
-        if self._has_others:
-            found = decode(body)
-            found.update(msgspec.convert(found, self._type, strict=False))
-            return found
         try:
-            return cast("dict[str, Any]", self._decoder.decode(body))
-        except (msgspec.MsgspecError, ValueError, RecursionError):
+            typed = self._decoder.decode(body)
+        except Exception:
             decode(body)
             raise
+        return {**decode(body), **typed} if self._has_others else typed
+
+
+def _decoder_of(types: Mapping[str, Any]) -> msgspec.json.Decoder[dict[str, Any]]:
+    # Parameters may be missing, and others are passed over.
+    parameters: Any = TypedDict("Parameters", types, total=False)  # type: ignore[misc]
+    return msgspec.json.Decoder(parameters)
 
 
 def _is_castable(type_: Any) -> bool:
     try:
-        msgspec.json.Decoder(type_)
+        _decoder_of({"parameter": type_})
         return not _holds_custom_type(msgspec.inspect.type_info(type_), set())
     except Exception:  # of a type that is none, or whose own hints are wrong
         return False

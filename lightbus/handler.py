@@ -8,13 +8,12 @@ import itertools
 import types
 import typing
 from collections.abc import Callable, Collection, Mapping
-from typing import Any
+from typing import Any, Optional
 
 import attrs
-import msgspec
 
 from lightbus.codec import FieldsDecoder
-from lightbus.exceptions import InvalidEventListener, UnfitEvent
+from lightbus.exceptions import InvalidEventListener, UndecodableEvent, UnfitEvent
 from lightbus.message import EventMessage
 
 Handler = Callable[..., Any]
@@ -63,7 +62,9 @@ class CallPlan:
         """
         try:
             fields = self.decoder.decode(message.body)
-        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        except UndecodableEvent:
+            raise
+        except Exception as error:  # a user's class may raise any
             raise UnfitEvent(self.handler_name, self.event, str(error)) from error
         if missing := [name for name in self.required if name not in fields]:
             raise _lacking(self.handler_name, self.event, missing, message.kwargs)
@@ -168,24 +169,32 @@ def _wants_message(
 
 def _type_of(handler: Handler, parameter: inspect.Parameter) -> Any:
     hint = _hint(handler, parameter)
-    return hint | None if parameter.default is None and hint is not Any else hint
+    try:
+        return Optional[hint] if parameter.default is None else hint  # noqa: UP045 - no literal
+    except TypeError:  # it is no type
+        return Any
 
 
 def _hint(handler: Handler, parameter: inspect.Parameter) -> Any:
     """Return the type that a parameter is annotated with; Any where that is not known."""
     if parameter.annotation is parameter.empty:
         return Any
-    while isinstance(handler, functools.partial):
-        handler = handler.func
-    function = handler if hasattr(handler, "__annotations__") else type(handler).__call__
     # By itself, for another annotation may name something that can not be imported.
     alone = types.SimpleNamespace(__annotations__={parameter.name: parameter.annotation})
-    names = getattr(inspect.unwrap(function), "__globals__", {})
+    names = getattr(_function_of(handler), "__globals__", {})
     try:
         return typing.get_type_hints(alone, names, include_extras=True)[parameter.name]
     except Exception:
         is_message = str(parameter.annotation).split(".")[-1] == EventMessage.__name__
         return EventMessage if is_message else Any
+
+
+def _function_of(handler: Handler) -> Any:
+    """Return the function that has the annotations of `handler`."""
+    while isinstance(handler, functools.partial):
+        handler = handler.func
+    function = inspect.unwrap(handler)
+    return function if hasattr(function, "__globals__") else inspect.unwrap(type(handler).__call__)
 
 
 def _lacking(

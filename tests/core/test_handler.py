@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import inspect
 import uuid
 from collections.abc import Callable
 from datetime import UTC, date, datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, Final
 
 import attrs
 import pytest
@@ -257,6 +258,16 @@ class Address:
     since: date
 
 
+@dataclasses.dataclass
+class Dated:
+    """A handler with attributes of its own."""
+
+    name: str
+
+    def __call__(self, at: datetime) -> datetime:
+        return at
+
+
 class Unknown:
     """What JSON holds nothing of."""
 
@@ -309,13 +320,6 @@ def test_without_hints_a_handler_gets_what_json_has() -> None:
     assert called(lambda number, at: (number, at), fields=JANE) == (RAW["number"], RAW["at"])
 
 
-def test_text_becomes_the_number_that_it_holds() -> None:
-    def handler(count: int) -> int:
-        return count
-
-    assert called(handler, fields={"count": "3"}) == 3
-
-
 def test_a_default_of_none_admits_null() -> None:
     def handler(count: int = None) -> int | None:  # type: ignore[assignment]  # noqa: RUF013
         return count
@@ -333,17 +337,24 @@ def test_a_default_of_none_admits_null() -> None:
         Callable[..., Any],
         "NotImportable",
         "not a type",
+        Final[int],
+        any,
         3,
     ],
     ids=str,
 )
-def test_a_hint_that_json_has_nothing_for_leaves_the_value_as_it_is(hint: Any) -> None:
-    def handler(at: Any, count: Any) -> Any:
+@pytest.mark.parametrize("default", [inspect.Parameter.empty, None])
+def test_a_hint_that_json_has_nothing_for_leaves_the_value_as_it_is(
+    hint: Any, default: Any
+) -> None:
+    def handler(count: Any, at: Any) -> Any:
         return at, count
 
     handler.__annotations__ = {"at": hint, "count": "int"}
+    if default is None:
+        handler.__defaults__ = (None,)
 
-    assert called(handler, fields={"at": "2026", "count": "3"}) == ("2026", 3)
+    assert called(handler, fields={"at": "2026", "count": 3}) == ("2026", 3)
 
 
 @pytest.mark.parametrize(
@@ -363,6 +374,42 @@ def test_a_value_that_does_not_fit_is_named_with_its_place(
 
     with pytest.raises(UnfitEvent, match=rf"user_created does not fit .* typed\(\): .*{reason}"):
         plan.arguments(message_of({**JANE, **changed}))
+
+
+def test_what_a_users_class_refuses_does_not_fit() -> None:
+    def handler(tags: set[Any]) -> None: ...
+
+    plan = plan_call(handler, "auth.user_created", None)
+
+    with pytest.raises(UnfitEvent, match="unhashable"):
+        plan.arguments(message_of({"tags": [[1]]}))
+
+
+@pytest.mark.parametrize("handler", [Dated("a"), functools.partial(Dated("a"))])
+def test_an_object_that_is_called_has_hints_too(handler: Any) -> None:
+    assert called(handler, fields=JANE) == JANE["at"]
+
+
+@pytest.mark.parametrize(("hint", "value"), [(int | None, "null"), (float, "nan"), (int, "3")])
+def test_text_is_no_number_and_no_null(hint: Any, value: str) -> None:
+    def handler(value: Any) -> None: ...
+
+    handler.__annotations__ = {"value": hint}
+    plan = plan_call(handler, "auth.user_created", None)
+
+    with pytest.raises(UnfitEvent, match="got `str`"):
+        plan.arguments(message_of({"value": value}))
+
+
+def test_digits_of_decimals_are_kept_beside_other_fields() -> None:
+    def handler(total: Decimal, **others: Any) -> Any:
+        return total, others
+
+    plan = plan_call(handler, "auth.user_created", None)
+    args, kwargs = plan.arguments(attrs.evolve(MESSAGE, body=b'{"total": 1.10, "tax": 2}'))
+
+    assert str(kwargs.pop("total")) == "1.10"
+    assert (args, kwargs) == ([], {"tax": 2})
 
 
 def test_a_value_that_does_not_fit_is_named_beside_others_too() -> None:

@@ -246,5 +246,31 @@ async def test_an_event_that_can_not_be_taken_comes_again_and_holds_up_no_acks(
     assert await broker.count(QUEUE) == 0
 
 
+async def test_what_is_settled_while_its_channel_closes_costs_no_connection(
+    make_bus: MakeBus,
+) -> None:
+    bus = make_bus()
+    bus.auth.user_created.listen(lambda username: None, listener_name="welcome")
+    for number in range(20):
+        await bus.auth.user_created.fire_async(username=f"{number}", email="e")
+    link = transport_of(bus)._sending
+    connection = link._connection
+    channel = await link.channel(confirms=False)
+    taken = asyncio.Queue[int]()
+    await channel.consume(QUEUE, lambda delivered: taken.put_nowait(delivered.delivery_tag or 0))
+    async with asyncio.timeout(10):
+        tags = [await taken.get() for _ in range(20)]
+
+    closing = asyncio.create_task(channel.close())
+    while tags and not closing.done():
+        if not channel.is_lost:
+            channel.ack(tags.pop(0))
+        await asyncio.sleep(0)
+    await closing
+    await bus.auth.user_created.fire_async(username="last", email="e")
+
+    assert link._connection is connection
+
+
 def username(delivery: Delivery) -> str:
     return str(delivery.message.kwargs["username"])

@@ -101,3 +101,26 @@ def test_what_is_remembered_has_a_bound() -> None:
 
     assert decoder._headers._count <= 256
     assert sum(map(len, decoder._headers._by_length.values())) == decoder._headers._count
+
+
+def nested(levels: int) -> bytes:
+    value = b"V"
+    for _ in range(levels):
+        value = b"F" + struct.pack(">I", len(value) + 2) + b"\x01a" + value
+    return value
+
+
+def test_properties_that_can_be_decoded_and_not_encoded_harm_nothing() -> None:
+    decoder = Decoder()
+    name = b"\x12cloudEvents:source"
+    payload = header_of(message(1, "user_created"))
+    begin = payload.index(name)
+    end = payload.index(b"\x17cloudEvents:specversion")
+    flags_and_content_type = 12 + 2 + 1 + len("application/json")
+    table = payload[flags_and_content_type + 4 :]
+    size = int.from_bytes(payload[flags_and_content_type : flags_and_content_type + 4], "big")
+    for levels in range(50, 1000):
+        value = name + nested(levels)
+        grown = size + len(value) - (end - begin)
+        fields = table[: begin - flags_and_content_type - 4] + value + payload[end:]
+        decoder.header(payload[:flags_and_content_type] + grown.to_bytes(4, "big") + fields)

@@ -329,6 +329,9 @@ async def test_names_and_headers_at_their_limits_keep_nothing_from_its_dead_lett
         await broker.wait_for_count(DEAD, 1)
         assert link._connection is connection
 
+        letters = [letter async for letter in transport_of(bus).dead_letters("shop")]
+        assert [letter.message.body for letter in letters] == [b"{}"]
+
 
 async def test_bytes_that_are_no_headers_are_refused_by_the_broker(
     make_bus: MakeBus, rabbitmq_url: str

@@ -43,7 +43,7 @@ class Taking(Channel):
 
 async def reader_for(channel: Channel) -> MessageReader:
     reader = MessageReader(asyncio.get_running_loop())
-    reader.channels = {1: channel}
+    reader.begin({1: channel})
     reader._next_heartbeat = float("inf")
     return reader
 
@@ -146,6 +146,16 @@ async def test_what_the_broker_had_begun_to_say_when_it_went_is_left_to_the_driv
     reader.feed_eof()
 
     assert await left_in(reader) == HEARTBEAT[:3]
+
+
+async def test_a_frame_of_the_negotiation_may_come_in_pieces() -> None:
+    reader = MessageReader(asyncio.get_running_loop())
+    start = frame.marshal(commands.Connection.Start(server_properties={}), 0)
+
+    reader.feed_data(start[:20])
+    reader.feed_data(start[20:])
+
+    assert await left_in(reader) == start
 
 
 async def test_nobody_at_the_url_is_an_error_of_the_driver() -> None:

@@ -120,8 +120,16 @@ class Channel(aiormq.Channel):
     async def close(self, exc: Any = asyncio.CancelledError, timeout: TimeoutType = None) -> None:
         """Close the channel, once all that was sent and settled is with the connection."""
         if exc is asyncio.CancelledError:  # as it is for those who give no reason
-            await self._is_idle.wait()
+            while not self._is_idle.is_set():
+                await self._is_idle.wait()
+            self.give_up()
         await super().close(exc, timeout)
+
+    def give_up(self) -> None:
+        """Send and settle nothing more: the driver closes the channel, and what is written behind
+        that would end the connection.
+        """
+        self._is_lost = True
 
     def _end(self, closing: asyncio.Future[Any]) -> None:
         cause = None if closing.cancelled() else closing.exception()
@@ -319,8 +327,7 @@ class Channel(aiormq.Channel):
             self._on_outcome(frame)
             return True
         if isinstance(frame, ChannelMethods.Close):
-            # The driver answers it, and what is written behind the answer would end the connection.
-            self._is_lost = True
+            self.give_up()  # for the driver answers it
         return False
 
     def _hand_on(self, incoming: _Incoming) -> None:

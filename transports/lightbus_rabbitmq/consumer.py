@@ -138,7 +138,9 @@ class RabbitMQStream(DeliveryStream):
         try:
             async with asyncio.timeout(self._settings.operation_timeout):
                 await unless_lost(channel.connection, channel.basic_cancel(tag))
-        except (TimeoutError, ConnectionLost):
+        except TimeoutError:
+            channel.give_up()
+        except ConnectionLost:
             pass
         except (Exception, asyncio.CancelledError) as error:
             if translated(error, "to cancel a consumer") is None:
@@ -217,6 +219,7 @@ class RabbitMQStream(DeliveryStream):
                     channel.connection, channel.consume(self.queue, self._receiver(channel))
                 )
         except TimeoutError as error:
+            channel.give_up()
             await close_quietly(channel, self._settings.operation_timeout)
             raise ConnectionLost("RabbitMQ did not start a consumer in time") from error
         except (Exception, asyncio.CancelledError) as error:

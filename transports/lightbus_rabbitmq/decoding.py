@@ -6,7 +6,6 @@ event of a kind to the next, little in them differs, and where it stands, the fi
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Generic, Protocol, TypeVar
@@ -63,11 +62,7 @@ class Decoder:
         """
         found = self._headers.find(payload)
         if found is None:
-            found = ContentHeader()
-            try:
-                found.unmarshal(payload)
-            except Exception as error:
-                return UnreadableHeader(found, error)
+            found = decoded_header(payload)
             if headers.is_as_fired(found.properties):
                 self._headers.learn(payload, found)
         return found
@@ -84,6 +79,16 @@ class UnreadableHeader(ContentHeader):
     def __init__(self, header: ContentHeader, error: Exception) -> None:
         super().__init__(body_size=header.body_size)
         self.error = error
+
+
+def decoded_header(payload: bytes) -> ContentHeader:
+    """Return what the driver makes of a content header; an `UnreadableHeader` where it can not."""
+    header = ContentHeader()
+    try:
+        header.unmarshal(payload)
+    except Exception as error:
+        return UnreadableHeader(header, error)
+    return header
 
 
 class _Kind(Protocol[Decoded_co]):
@@ -120,7 +125,7 @@ class _Memory(Generic[Decoded]):
             self._count, known = 0, []
         try:
             kind = self._kind_of(decoded)
-        except (ArithmeticError, TypeError, ValueError, struct.error):
+        except Exception:
             return  # what the driver can decode, and not encode
         if kind.decoded(payload) is not None:
             self._by_length[len(payload)] = [*known, kind]

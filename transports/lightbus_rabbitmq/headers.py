@@ -266,6 +266,11 @@ def dead_letter_of(delivered: DeliveredMessage) -> tuple[EventMessage, Failure]:
     return message_of(delivered, text("lightbus-api", api_name)), failure
 
 
+def dropped() -> Basic.Properties:
+    """Return what stands for properties that can not be decoded."""
+    return Basic.Properties(headers={_HEADERS_DROPPED: True})
+
+
 def _last_death(headers: Mapping[str, Any]) -> tuple[str, datetime | None]:
     """Return the queue that the broker itself took the event from, and when."""
     deaths = headers.get("x-death")

@@ -8,21 +8,25 @@ them, are cut from what has come and handed to their channels at once. The drive
 from __future__ import annotations
 
 import asyncio
+import math
 import struct
 from collections.abc import Iterable, Mapping
 from typing import Any, SupportsIndex
 
+import pamqp.frame
 from aiormq.abc import AbstractChannel, FrameType
 from aiormq.connection import TransportFactory
 from aiormq.exceptions import AMQPConnectionError, InvalidFrameError
 from pamqp import commands, constants
 from pamqp.base import Frame
 from pamqp.body import ContentBody
+from pamqp.header import ContentHeader
 from pamqp.heartbeat import Heartbeat
 from yarl import URL
 
+from lightbus_rabbitmq import headers
 from lightbus_rabbitmq.channel import Channel
-from lightbus_rabbitmq.decoding import Decoder
+from lightbus_rabbitmq.decoding import Decoder, UnreadableHeader, decoded_header
 
 # A frame's type, channel and size (AMQP 0-9-1, section 4.2.3)
 _HEAD = struct.Struct(">BHI")
@@ -62,7 +66,7 @@ class Wire(TransportFactory):
     def begin(self, channels: Mapping[int, AbstractChannel | None]) -> None:
         """Hand the messages of `channels`, by their numbers, to those that are a `Channel`."""
         if self._reader is not None:
-            self._reader.channels = channels
+            self._reader.begin(channels)
 
     def write(self, frames: bytes) -> bool:
         """Write frames, unless the driver has closed the wire, or others wait to be written."""
@@ -105,7 +109,13 @@ class MessageReader(asyncio.StreamReader):
         self._decoder = Decoder()
         self._pending = b""
         self._is_amqp = True
-        self._next_heartbeat = 0.0
+        # While the connection is negotiated, the driver takes nothing but what it waits for.
+        self._next_heartbeat = math.inf
+
+    def begin(self, channels: Mapping[int, AbstractChannel | None]) -> None:
+        """Hand on the messages of `channels` from now on."""
+        self.channels = channels
+        self._next_heartbeat = self._now()
 
     def feed_data(self, data: Iterable[SupportsIndex]) -> None:
         if not self._is_amqp:
@@ -148,7 +158,8 @@ class MessageReader(asyncio.StreamReader):
             payload = received[start + _HEAD.size : next_start - 1]
             is_whole = received[next_start - 1] == constants.FRAME_END
             if not (is_whole and self._is_taken(kind, number, payload)):
-                left.append(received[start:next_start])
+                frame = received[start:next_start]
+                left.append(_readable(frame) if kind == constants.FRAME_HEADER else frame)
             start = next_start
         self._pending = received[start:]
         return b"".join(left)
@@ -180,3 +191,17 @@ class MessageReader(asyncio.StreamReader):
         elif kind == constants.FRAME_BODY:
             return ContentBody(payload)
         return None
+
+
+def _readable(frame: bytes) -> bytes:
+    """Return the frame of a content header, without its properties where they can not be decoded.
+
+    The driver would end the connection, and what waits behind such a message in a queue could
+    never be read.
+    """
+    _, number, _ = _HEAD.unpack_from(frame)
+    header = decoded_header(frame[_HEAD.size : -1])
+    if not isinstance(header, UnreadableHeader):
+        return frame
+    kept = ContentHeader(0, header.body_size, headers.dropped())
+    return pamqp.frame.marshal(kept, number)
