@@ -8,14 +8,12 @@ from __future__ import annotations
 import json
 import os
 import re
-import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import attrs
 import msgspec
-import yaml
 
 from lightbus.exceptions import InvalidConfig, did_you_mean
 from lightbus.names import checked_name, filled_in, usable_name
@@ -261,6 +259,11 @@ def _default_file() -> Path | None:
 
 
 def _parse(file: Path) -> Any:
+    # Here, for they take as long to import as all of the rest, and not every program has a file.
+    import tomllib  # noqa: PLC0415
+
+    import yaml  # noqa: PLC0415
+
     parsers: dict[str, Callable[[str], Any]] = {
         ".yaml": yaml.safe_load,
         ".yml": yaml.safe_load,

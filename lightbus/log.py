@@ -6,12 +6,14 @@ A plain formatter shows the fields behind the text. A record also carries them, 
 
 from __future__ import annotations
 
+import functools
 import logging
 import re
 from collections.abc import MutableMapping
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
-import structlog
+if TYPE_CHECKING:
+    import structlog
 
 # Those of Unicode's C0 and C1 that begin no line and fill no column
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -24,14 +26,32 @@ def get_logger(name: str) -> structlog.stdlib.BoundLogger:
 
     Its settings are its own: `structlog.configure` is left to the application.
     """
-    logger: structlog.stdlib.BoundLogger = structlog.wrap_logger(
-        logging.getLogger(name),
-        processors=[structlog.stdlib.filter_by_level, _to_standard_logging],
-        wrapper_class=structlog.stdlib.BoundLogger,
-        context_class=dict,
-        cache_logger_on_first_use=True,
-    )
-    return logger
+    return cast("structlog.stdlib.BoundLogger", _Logger(name))
+
+
+class _Logger:
+    """Stands for a structured logger, and makes it when something is first logged: to import
+    `structlog` takes as long as to import all of the rest.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._logger, name)
+
+    @functools.cached_property
+    def _logger(self) -> structlog.stdlib.BoundLogger:
+        import structlog  # noqa: PLC0415
+
+        logger: structlog.stdlib.BoundLogger = structlog.wrap_logger(
+            logging.getLogger(self._name),
+            processors=[structlog.stdlib.filter_by_level, _to_standard_logging],
+            wrapper_class=structlog.stdlib.BoundLogger,
+            context_class=dict,
+            cache_logger_on_first_use=True,
+        )
+        return logger
 
 
 def printable(text: str) -> str:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from importlib.metadata import EntryPoint, entry_points
+from typing import TYPE_CHECKING
 
 from lightbus.exceptions import TransportNotFound, did_you_mean
 from lightbus.transport import EventTransport
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 GROUP = "lightbus.transports"
 
@@ -17,6 +20,8 @@ def find_transport(name: str) -> type[EventTransport]:
     Raises:
         TransportNotFound: No package offers it, or a package that it needs is not installed.
     """
+    from importlib.metadata import entry_points  # noqa: PLC0415 - it is slow to import
+
     offered = {entry_point.name: entry_point for entry_point in entry_points(group=GROUP)}
     if name not in offered:
         raise TransportNotFound(
