@@ -138,8 +138,12 @@ class MemoryStream(DeliveryStream):
                 delivery = MemoryDelivery(self, entry)
                 self._unsettled.add(delivery)
                 return delivery
+            delay = self.queue.next_delay()
+            if delay is None:
+                await self._wake.wait()
+                continue
             try:
-                async with asyncio.timeout(self.queue.next_delay()):
+                async with asyncio.timeout(delay):
                     await self._wake.wait()
             except TimeoutError:
                 pass  # a delayed entry's time has come

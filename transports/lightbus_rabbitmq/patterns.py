@@ -25,7 +25,14 @@ class Pattern:
         parts.append(sample[end:])
         self._parts = parts
         self._same = tuple(parts[::2])
-        self._count = len(values)
+        # Where each value stands among the parts, and where it stands again
+        places = [2 * place + 1 for place in map(self._numbers.index, range(len(values)))]
+        self._places = places
+        self._again = [
+            (2 * place + 1, places[number])
+            for place, number in enumerate(self._numbers)
+            if 2 * place + 1 != places[number]
+        ]
         self._struct = struct.Struct("".join(f"{len(part)}s" for part in parts))
 
     def filled(self, values: Sequence[bytes]) -> bytes:
@@ -40,12 +47,10 @@ class Pattern:
         parts = self._struct.unpack(data)
         if parts[::2] != self._same:
             return None
-        values = [b""] * self._count
-        for number, value in zip(self._numbers, parts[1::2], strict=True):
-            if values[number] not in (b"", value):
+        for again, place in self._again:
+            if parts[again] != parts[place]:
                 return None
-            values[number] = value
-        return values
+        return [parts[place] for place in self._places]
 
 
 def _places(sample: bytes, values: Sequence[bytes]) -> Iterator[tuple[int, int]]:
