@@ -39,7 +39,14 @@ from sqlite.support import SUBSCRIPTION, open_transport
 
 SECONDS = 4
 
+def sleep_as_often():
+    for _ in range(SECONDS * 50):
+        time.sleep(0.02)
+
 async def main():
+    before = time.process_time()
+    sleep_as_often()
+    slept = (time.process_time() - before) / SECONDS
     transport = await open_transport(pathlib.Path(sys.argv[1]))
     stream = await transport.subscribe(SUBSCRIPTION)
     waiting = asyncio.create_task(anext(stream, None))
@@ -49,7 +56,7 @@ async def main():
     used = (time.process_time() - before) / SECONDS
     await transport.close()
     await waiting
-    print(json.dumps(used))
+    print(json.dumps([used, slept]))
 
 asyncio.run(main())
 """
@@ -85,8 +92,9 @@ def test_a_waiting_process_uses_next_to_no_cpu(tmp_path: Path) -> None:
         check=True,
     )
 
-    # Of one core; on an idle machine it is less than 0.01.
-    assert json.loads(ended.stdout) < 0.015
+    # Of one core. On some virtual machines it costs as much to wake up fifty times a second.
+    used, slept = json.loads(ended.stdout)
+    assert used < max(0.01, 4 * slept)
 
 
 @pytest.mark.timeout(180)

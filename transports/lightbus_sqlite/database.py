@@ -43,19 +43,25 @@ class _Operation:
         """Whether nobody waits for it any more."""
         return self.result.done()
 
-    def succeed(self, value: Any) -> None:
-        self._settle(lambda: self.result.set_result(value))
-
     def fail(self, error: Exception) -> None:
-        self._settle(lambda: self.result.set_exception(error))
-
-    def _settle(self, settle: Callable[[], None]) -> None:
         def unless_given_up() -> None:
-            if not self.result.done():
-                settle()
+            if not self.is_given_up:
+                self.result.set_exception(error)
 
         with contextlib.suppress(RuntimeError):  # the loop ended without waiting for it
             self.loop.call_soon_threadsafe(unless_given_up)
+
+
+def _succeed(batch: list[_Operation], results: list[Any]) -> None:
+    def unless_given_up(loop: asyncio.AbstractEventLoop) -> None:
+        for operation, value in zip(batch, results, strict=True):
+            if operation.loop is loop and not operation.is_given_up:
+                operation.result.set_result(value)
+
+    # Once for all of them: to wake a loop costs more than an operation.
+    for loop in {operation.loop for operation in batch}:
+        with contextlib.suppress(RuntimeError):  # the loop ended without waiting for it
+            loop.call_soon_threadsafe(unless_given_up, loop)
 
 
 class Database:
@@ -145,8 +151,7 @@ class Database:
                 self._fail(batch, error)
                 return
             else:
-                for operation, value in zip(batch, results, strict=True):
-                    operation.succeed(value)
+                _succeed(batch, results)
                 return
 
     def _make_room(self) -> None:

@@ -17,7 +17,7 @@ from lightbus_sqlite import schema
 from lightbus_sqlite.connection import Connection, File
 
 # How often the file is looked at while a listener waits, in seconds. A look is one system call.
-_PERIOD = 0.015
+_PERIOD = 0.02
 
 # How often, in seconds, it is made sure that the file is still where it was.
 _CHECK_PERIOD = 1.0
