@@ -17,6 +17,7 @@ from lightbus.exceptions import TransportRefused
 from lightbus.transport import Delivery, Subscription
 from lightbus_rabbitmq import headers
 from lightbus_rabbitmq.channel import Channel
+from lightbus_rabbitmq.errors import ConnectionLost
 from lightbus_rabbitmq.frames import EventFrames, encoded, encoded_method
 from lightbus_rabbitmq.wire import MessageReader
 from rabbitmq_server import RabbitMQServer
@@ -244,6 +245,25 @@ async def test_an_event_that_can_not_be_taken_comes_again_and_holds_up_no_acks(
 
     assert channel._settled_up_to == 3
     assert await broker.count(QUEUE) == 0
+
+
+async def test_a_channel_that_is_waited_for_while_its_connection_ends_is_said_to_be_lost(
+    make_bus: MakeBus,
+) -> None:
+    bus = make_bus()
+    await bus.auth.user_created.fire_async(username="ada", email="e")
+    link = transport_of(bus)._sending
+    while not link._places_to_open.locked():
+        await link._places_to_open.acquire()
+
+    waiting = asyncio.create_task(link.channel(confirms=False))
+    await asyncio.sleep(0)
+    assert link._connection is not None
+    await link._connection.close()
+    link._places_to_open.release()
+
+    with pytest.raises(ConnectionLost):
+        await waiting
 
 
 async def test_what_is_settled_while_its_channel_closes_costs_no_connection(

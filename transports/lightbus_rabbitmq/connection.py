@@ -134,13 +134,14 @@ class Link:
             ConnectionLost: The connection went away meanwhile.
         """
         connection = await self._connected()
-        if connection.transport is None:
+        underlay = connection.transport
+        if underlay is None:
             raise ConnectionLost("the connection was closed")
         # The driver keeps what it asked for until the broker answers. So one who gives up leaves
         # the place taken, or a link that went silent would have every call ask for one more.
         await self._places_to_open.acquire()
         opening = asyncio.create_task(
-            self._open_channel(connection.transport.connection, connection.wire, confirms=confirms)
+            self._open_channel(underlay.connection, connection.wire, confirms=confirms)
         )
         opening.add_done_callback(lambda _: self._places_to_open.release())
         try:
