@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import Any, TypedDict
 
 import msgspec
-import msgspec.inspect
 
 from lightbus.exceptions import UndecodableEvent, UnencodableValue
 

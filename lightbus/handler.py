@@ -113,11 +113,7 @@ def plan_call(handler: Handler, event: str, known_fields: Collection[str] | None
         if first is not None and takes_message and first.kind is not first.POSITIONAL_ONLY
         else None,
         positional=tuple(p.name for p in fields if p.kind is p.POSITIONAL_ONLY),
-        required=tuple(
-            p.name
-            for p in fields
-            if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
-        ),
+        required=tuple(p.name for p in fields if p.default is p.empty and p.kind in _OF_FIELDS),
         takes_any=takes_any,
         decoder=FieldsDecoder(
             {p.name: _type_of(handler, p) for p in fields if p.kind in _OF_FIELDS},
@@ -133,17 +129,21 @@ def plan_call(handler: Handler, event: str, known_fields: Collection[str] | None
 
 def name_of(handler: Handler) -> str:
     """Return the name of `handler` for people, for example ``"handle_created"``."""
-    while isinstance(handler, functools.partial):
-        handler = handler.func
+    handler = _without_partials(handler)
     return str(getattr(handler, "__name__", type(handler).__name__))
 
 
 def is_async(handler: Handler) -> bool:
     """Return whether calling `handler` makes a coroutine, as far as can be told before."""
-    while isinstance(handler, functools.partial):
-        handler = handler.func
+    handler = _without_partials(handler)
     call = type(handler).__call__
     return inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(call)
+
+
+def _without_partials(handler: Handler) -> Handler:
+    while isinstance(handler, functools.partial):
+        handler = handler.func
+    return handler
 
 
 def _parameters(handler: Handler) -> list[inspect.Parameter]:
@@ -191,8 +191,7 @@ def _hint(handler: Handler, parameter: inspect.Parameter) -> Any:
 
 def _function_of(handler: Handler) -> Any:
     """Return the function that has the annotations of `handler`."""
-    while isinstance(handler, functools.partial):
-        handler = handler.func
+    handler = _without_partials(handler)
     function = inspect.unwrap(handler)
     return function if hasattr(function, "__globals__") else inspect.unwrap(type(handler).__call__)
 

@@ -14,6 +14,7 @@ from pamqp.commands import Basic
 from pamqp.header import ContentHeader
 
 from lightbus_rabbitmq import headers
+from lightbus_rabbitmq.frames import SAMPLE_ID, SAMPLE_SIZE, SAMPLE_TIME, SAMPLE_VALUES
 from lightbus_rabbitmq.patterns import Pattern
 
 # How many kinds are remembered, and how many of one length. Foreign ones could be without number.
@@ -23,11 +24,8 @@ _MOST_OF_ONE_LENGTH = 16
 # A class and a method (AMQP 0-9-1, section 4.2.4)
 _METHOD_SIZE = 4
 
-# Stand for what differs, and can stand in no name.
+# Stands for what differs, and can stand in no name.
 _TAG = (0x0102030405060708).to_bytes(8, "big")
-_ID = "\x01" * 36
-_TIME = datetime(2001, 2, 3, 4, 5, 6, 789012, tzinfo=UTC)
-_SIZE = 0x0807060504030201
 
 # What is larger means milliseconds to the driver.
 _LAST_TIMESTAMP = 0xFFFFFFFF
@@ -157,10 +155,11 @@ class _KnownHeader:
 
     def __init__(self, one: ContentHeader) -> None:
         self._properties = one.properties
-        time = headers.exact_time(_TIME)
-        sample = headers.of_another_event(one.properties, _ID, time, _TIME)
-        values = [_ID.encode(), time.encode(), _timestamp(_TIME), _SIZE.to_bytes(8, "big")]
-        self._pattern = Pattern(ContentHeader(0, _SIZE, sample).marshal(), values)
+        sample = headers.of_another_event(
+            one.properties, SAMPLE_ID, headers.exact_time(SAMPLE_TIME), SAMPLE_TIME
+        )
+        header = ContentHeader(0, SAMPLE_SIZE, sample)
+        self._pattern = Pattern(header.marshal(), SAMPLE_VALUES)
 
     def decoded(self, payload: bytes) -> ContentHeader | None:
         values = self._pattern.values_in(payload)
@@ -177,7 +176,3 @@ class _KnownHeader:
             datetime.fromtimestamp(seconds, UTC),
         )
         return ContentHeader(0, int.from_bytes(size, "big"), properties)
-
-
-def _timestamp(time: datetime) -> bytes:
-    return int(time.timestamp()).to_bytes(8, "big")

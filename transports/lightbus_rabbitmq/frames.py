@@ -15,9 +15,9 @@ from lightbus_rabbitmq import headers, names
 from lightbus_rabbitmq.patterns import Pattern
 
 # Stand for what differs from event to event, and can stand in no name.
-_ID = "\x01" * 36
-_TIME = datetime(2001, 2, 3, 4, 5, 6, 789012, tzinfo=UTC)
-_SIZE = 0x0102030405060708
+SAMPLE_ID = "\x01" * 36
+SAMPLE_TIME = datetime(2001, 2, 3, 4, 5, 6, 789012, tzinfo=UTC)
+SAMPLE_SIZE = 0x0102030405060708
 
 # A frame's head and end (AMQP 0-9-1, section 4.2.3)
 _FRAME_OVERHEAD = 8
@@ -63,8 +63,8 @@ def _values(event_id: str, fired_at: datetime, size: int) -> tuple[bytes, ...]:
     )
 
 
-_SAMPLE = _values(_ID, _TIME, _SIZE)
-_LENGTHS = [len(value) for value in _SAMPLE]
+SAMPLE_VALUES = _values(SAMPLE_ID, SAMPLE_TIME, SAMPLE_SIZE)
+_LENGTHS = [len(value) for value in SAMPLE_VALUES]
 
 
 class EventFrames:
@@ -114,10 +114,10 @@ class _Kind:
             is_mandatory=is_mandatory,
             channel_number=channel_number,
         )
-        sample = attrs.evolve(message, id=_ID, fired_at=_TIME)
-        header = ContentHeader(properties=headers.properties_of(sample), body_size=_SIZE)
+        sample = attrs.evolve(message, id=SAMPLE_ID, fired_at=SAMPLE_TIME)
+        header = ContentHeader(properties=headers.properties_of(sample), body_size=SAMPLE_SIZE)
         frames = self._method + pamqp.frame.marshal(header, channel_number)
-        self._pattern = Pattern(frames, _SAMPLE)
+        self._pattern = Pattern(frames, SAMPLE_VALUES)
 
     def encoded(self, message: EventMessage) -> bytes:
         """Return the frames of an event's properties and body."""
