@@ -1,4 +1,4 @@
-"""`Database`: one file, written by one thread of this process, many operations to a commit."""
+"""`Database`: one file, written by one thread for an event loop, many operations to a commit."""
 
 from __future__ import annotations
 
@@ -35,7 +35,6 @@ class _Operation:
     must_last: bool
     deadline: float
     timeout: float
-    loop: asyncio.AbstractEventLoop
     result: asyncio.Future[Any]
 
     @property
@@ -49,33 +48,34 @@ class _Operation:
                 self.result.set_exception(error)
 
         with contextlib.suppress(RuntimeError):  # the loop ended without waiting for it
-            self.loop.call_soon_threadsafe(unless_given_up)
+            self.result.get_loop().call_soon_threadsafe(unless_given_up)
 
 
 def _succeed(batch: list[_Operation], results: list[Any]) -> None:
-    def unless_given_up(loop: asyncio.AbstractEventLoop) -> None:
+    def unless_given_up() -> None:
         for operation, value in zip(batch, results, strict=True):
-            if operation.loop is loop and not operation.is_given_up:
+            if not operation.is_given_up:
                 operation.result.set_result(value)
 
     # Once for all of them: to wake a loop costs more than an operation.
-    for loop in {operation.loop for operation in batch}:
-        with contextlib.suppress(RuntimeError):  # the loop ended without waiting for it
-            loop.call_soon_threadsafe(unless_given_up, loop)
+    with contextlib.suppress(RuntimeError):  # the loop ended without waiting for it
+        batch[0].result.get_loop().call_soon_threadsafe(unless_given_up)
 
 
 class Database:
     """The file of one transport.
 
-    Operations that come in while a commit is under way share the next one. What must last is
-    written through to the disk before it is confirmed; the rest survives a crash of any process,
-    and a power failure at worst undoes it, so that events come again.
+    The operations of one turn of the loop share a commit, and so do those that come in while a
+    commit is under way. What must last is written through to the disk before it is confirmed; the
+    rest survives a crash of any process, and a power failure at worst undoes it, so that events
+    come again.
     """
 
     def __init__(self, file: File) -> None:
         self._path = file.path
         self._connection = Connection(file)
         self._is_closed = False
+        self._of_this_turn: list[_Operation] = []
         self._operations: queue.SimpleQueue[_Operation | None] = queue.SimpleQueue()
         self._was_told_to_end = False
         self._ended: Future[None] | None = None
@@ -96,7 +96,9 @@ class Database:
         loop = asyncio.get_running_loop()
         result: asyncio.Future[Any] = loop.create_future()
         deadline = time.monotonic() + timeout
-        self._operations.put(_Operation(work, must_last, deadline, timeout, loop, result))
+        if not self._of_this_turn:
+            loop.call_soon(self._hand_over)
+        self._of_this_turn.append(_Operation(work, must_last, deadline, timeout, result))
         async with asyncio.timeout(timeout + _GRACE):
             return await result
 
@@ -104,9 +106,17 @@ class Database:
         """Commit what was given to `write`, and close the file. Closing again does nothing."""
         if not self._is_closed:
             self._is_closed = True
+            self._hand_over()
             self._operations.put(None)
         if self._ended is not None:
             await asyncio.shield(asyncio.wrap_future(self._ended))
+
+    def _hand_over(self) -> None:
+        # Not one by one: the thread would begin a commit with the first, and the rest of the turn
+        # would wait for the next one.
+        operations, self._of_this_turn = self._of_this_turn, []
+        for operation in operations:
+            self._operations.put(operation)
 
     def _run(self) -> None:
         while not self._was_told_to_end:
