@@ -1,7 +1,8 @@
 """Lightbus: an event bus for Python services."""
 
-from lightbus.api import Api, Event, Parameter, WildcardParameter
+from lightbus.api import Api
 from lightbus.bus import Bus, create, get_bus
+from lightbus.events import Event, Parameter, WildcardParameter, event
 from lightbus.listener import OnError
 from lightbus.message import EventMessage
 from lightbus.worker import Worker
@@ -16,5 +17,6 @@ __all__ = [
     "WildcardParameter",
     "Worker",
     "create",
+    "event",
     "get_bus",
 ]

@@ -1,116 +1,17 @@
-"""`Api`, `Event` and `Parameter`: what can be fired."""
+"""`Api`: the events of a service, under a name."""
 
 from __future__ import annotations
 
-import enum
-import keyword
-import types
-from collections.abc import Iterable, Mapping
-from typing import Any, ClassVar, Union, get_args, get_origin
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
 
 import attrs
 
-from lightbus.exceptions import EventNotFound, InvalidApi, InvalidEventArguments, did_you_mean
+from lightbus.events import Event
+from lightbus.exceptions import EventNotFound, InvalidApi, did_you_mean
 from lightbus.names import checked_name
 
 _META_OPTIONS = ("name", "version", "internal")
-
-
-class _Required(enum.Enum):
-    """Stands in a parameter's default where there is none, for None is a default like any other."""
-
-    REQUIRED = "required"
-
-
-@attrs.frozen
-class Parameter:
-    """One named value of an event.
-
-    Attributes:
-        name: A Python identifier; the key in the event's JSON body.
-        annotation: The type of the value.
-        default: What is sent where `fire` is not given the value. A parameter whose annotation
-            admits ``None`` has the default ``None``.
-    """
-
-    name: str
-    annotation: Any = Any
-    default: Any = _Required.REQUIRED
-
-    def __attrs_post_init__(self) -> None:
-        if (
-            not isinstance(self.name, str)
-            or not self.name.isidentifier()
-            or keyword.iskeyword(self.name)
-        ):
-            raise InvalidApi(f"{self.name!r} can not name a parameter: it is not an identifier.")
-        if self.default is _Required.REQUIRED and _admits_none(self.annotation):
-            object.__setattr__(self, "default", None)
-
-    @property
-    def is_required(self) -> bool:
-        """Whether `fire` must be given this value."""
-        return self.default is _Required.REQUIRED
-
-
-@attrs.frozen
-class WildcardParameter:
-    """Stands among an event's parameters and admits any further ones."""
-
-
-class Event:
-    """An event of an `Api`, declared as a class attribute.
-
-    Args:
-        parameters: Names, `Parameter` objects or `WildcardParameter`. A plain string is one name.
-
-    Raises:
-        InvalidApi: A parameter is none of these, or two have the same name.
-    """
-
-    def __init__(
-        self, parameters: str | Iterable[str | Parameter | WildcardParameter] = ()
-    ) -> None:
-        given = [parameters] if isinstance(parameters, str) else list(parameters)
-        self.admits_any = any(isinstance(item, WildcardParameter) for item in given)
-        self.parameters: dict[str, Parameter] = {}
-        for item in given:
-            if not isinstance(item, WildcardParameter):
-                self._add(item)
-        self._defaults = {p.name: p.default for p in self.parameters.values() if not p.is_required}
-        self.name = ""
-
-    def _add(self, item: str | Parameter) -> None:
-        if not isinstance(item, str | Parameter):
-            raise InvalidApi(f"{item!r} is not an event's parameter: give a name or a Parameter.")
-        parameter = Parameter(item) if isinstance(item, str) else item
-        if parameter.name in self.parameters:
-            raise InvalidApi(f"An event has two parameters named {parameter.name!r}.")
-        self.parameters[parameter.name] = parameter
-
-    def __set_name__(self, owner: type, name: str) -> None:
-        self.name = name
-
-    def __repr__(self) -> str:
-        names = [*self.parameters, *(["*"] if self.admits_any else [])]
-        return f"<Event {self.name}({', '.join(names)})>"
-
-    def arguments(self, canonical_name: str, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Return what an event fired with `given` carries: these, and defaults for the rest.
-
-        Raises:
-            InvalidEventArguments: Some are missing, or some do not belong to the event.
-        """
-        if given.keys() == self.parameters.keys():
-            return dict(given)
-        arguments = {**self._defaults, **given}
-        missing = [name for name in self.parameters if name not in arguments]
-        unexpected = (
-            [] if self.admits_any else [name for name in given if name not in self.parameters]
-        )
-        if missing or unexpected:
-            raise InvalidEventArguments(canonical_name, missing=missing, unexpected=unexpected)
-        return arguments
 
 
 @attrs.frozen
@@ -145,7 +46,7 @@ class Api:
     """
 
     meta: ClassVar[ApiMeta]
-    events: ClassVar[Mapping[str, Event]]
+    events: ClassVar[Mapping[str, Event[...]]]
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -158,7 +59,14 @@ class Api:
         }
 
     @classmethod
-    def event(cls, name: str) -> Event:
+    def on_bus(cls, path: object) -> Self:
+        """Return this API on a bus, where it is at `path`."""
+        api = cls.__new__(cls)
+        vars(api)["_path"] = path
+        return api
+
+    @classmethod
+    def event(cls, name: str) -> Event[...]:
         """Return the event called `name`.
 
         Raises:
@@ -168,6 +76,18 @@ class Api:
             return cls.events[name]
         except KeyError:
             raise EventNotFound(cls.meta.name, name, cls.events) from None
+
+
+def api_class_of(api: object) -> type[Api]:
+    """Return `api`, which is a class, or its class.
+
+    Raises:
+        InvalidApi: It is not an API.
+    """
+    api_class = api if isinstance(api, type) else type(api)
+    if not issubclass(api_class, Api) or api_class is Api:
+        raise InvalidApi(f"{api!r} is not an Api: derive a class from lightbus.Api.")
+    return api_class
 
 
 def _read_meta(cls: type[Api]) -> ApiMeta:
@@ -190,8 +110,3 @@ def _read_meta(cls: type[Api]) -> ApiMeta:
         )
     checked_name("API", options["name"])
     return ApiMeta(**options)
-
-
-def _admits_none(annotation: Any) -> bool:
-    is_union = get_origin(annotation) in (Union, types.UnionType)
-    return annotation is None or (is_union and type(None) in get_args(annotation))

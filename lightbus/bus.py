@@ -7,16 +7,19 @@ import os
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar, cast
 
 from lightbus import config as configuration
+from lightbus.api import Api, api_class_of
 from lightbus.client import BusClient
-from lightbus.exceptions import InvalidBusModule, InvalidParameters, LightbusException, NotCallable
+from lightbus.exceptions import InvalidBusModule, LightbusException, NotCallable
 from lightbus.handler import Handler
 from lightbus.listener import OnError
 from lightbus.message import EventMessage
 
 DEFAULT_MODULE = "bus"
+
+SomeApi = TypeVar("SomeApi", bound=Api)
 
 
 class BusPath:
@@ -49,8 +52,8 @@ class BusPath:
         Raises:
             UnknownApi: The API is not registered here.
             EventNotFound: It has no such event.
-            InvalidEventArguments: Arguments are missing, or do not belong to the event.
-            InvalidParameters: Arguments were given by position.
+            InvalidEventArguments: Arguments are missing, do not belong to the event, or are wrong.
+            InvalidParameters: Arguments were given by position, where the event takes none so.
             UnencodableValue: An argument can not travel as JSON.
             CannotBlockHere: An event loop runs on this thread; use `fire_async`.
             TransportUnavailable: The broker was not reached; the event was not sent.
@@ -102,12 +105,7 @@ class BusPath:
 
     def _message(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> EventMessage:
         api_name, event_name = self._api_and_event
-        if args:
-            raise InvalidParameters(
-                f"{api_name}.{event_name} was fired with {len(args)} positional argument(s). "
-                f"Give each by name: fire(name=value)."
-            )
-        return self._client.message(api_name, event_name, kwargs)
+        return self._client.message(api_name, event_name, kwargs, args)
 
     @cached_property
     def _api_and_event(self) -> tuple[str, str]:
@@ -133,11 +131,30 @@ class Bus(BusPath):
 
     Attributes:
         client: Registers APIs, adds hooks, closes the bus.
+        schema: Loads files that what is fired has to fit.
     """
 
     def __init__(self, client: BusClient) -> None:
         super().__init__(client)
         self.client = client
+        self.schema = client.schema
+        self._typed: dict[type[Api], Api] = {}
+
+    def __getitem__(self, api: type[SomeApi]) -> SomeApi:
+        """Return the API of class `api` on this bus, where type checkers know its events.
+
+        ``bus[AuthApi].user_created`` is the same as ``bus.auth.user_created``.
+
+        Raises:
+            InvalidApi: `api` is no class of an API.
+        """
+        found = self._typed.get(api)
+        if found is None:
+            path: BusPath = self
+            for name in api_class_of(api).meta.name.split("."):
+                path = getattr(path, name)
+            found = self._typed[api] = api.on_bus(path)
+        return cast("SomeApi", found)
 
     def __repr__(self) -> str:
         return f"<Bus of service {self.client.config.service_name!r}>"

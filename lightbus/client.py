@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping
+from datetime import UTC, timedelta, tzinfo
+from typing import Any, TypeVar
 
 import attrs
 import msgspec
 
-from lightbus.api import Api
+from lightbus.api import Api, api_class_of
 from lightbus.config import Config, TransportSettings, convert
 from lightbus.exceptions import (
     DuplicateListenerName,
@@ -19,7 +20,7 @@ from lightbus.exceptions import (
     InvalidEventListener,
     UnknownApi,
 )
-from lightbus.handler import Handler, name_of, plan_call
+from lightbus.handler import CallPlan, Handler, name_of, plan_call
 from lightbus.hooks import Hooks
 from lightbus.listener import Listener, OnError
 from lightbus.log import get_logger
@@ -27,9 +28,13 @@ from lightbus.loops import Loops, OpenTransport
 from lightbus.message import EventMessage
 from lightbus.names import checked_name
 from lightbus.registry import find_transport
+from lightbus.schema import LoadedSchemas
+from lightbus.tasks import Task, at_times, every, in_background
 from lightbus.transport import EventTransport, Subscription
 
 _log = get_logger(__name__)
+
+Scheduled = TypeVar("Scheduled", bound=Callable[[], Any])
 
 
 @attrs.frozen
@@ -49,6 +54,7 @@ class BusClient:
 
     Attributes:
         config: The configuration that the bus was created with.
+        schema: Loads files that what is fired has to fit.
         on_start: Hooks called when a worker starts, before its listeners take events.
         on_stop: Hooks called when a worker has stopped its listeners.
         before_event_sent: Hooks called with `event_message` before an event is sent. What one
@@ -63,6 +69,7 @@ class BusClient:
 
     def __init__(self, config: Config) -> None:
         self.config = config
+        self.schema = LoadedSchemas()
         self.on_start = Hooks()
         self.on_stop = Hooks()
         self.before_event_sent = Hooks()
@@ -72,7 +79,8 @@ class BusClient:
         self._apis: dict[str, type[Api]] = {}
         self._listeners: dict[tuple[str, str], Listener] = {}
         self._subscriptions: defaultdict[tuple[str, str], list[Subscription]] = defaultdict(list)
-        self._listener_added: list[Callable[[Listener], None]] = []
+        self._tasks: list[Task] = []
+        self._added: list[Callable[[Listener | Task], None]] = []
         self._choices = {
             name: _choose_transport(api.event_transport, f"$.apis.{name}", config.source)
             for name, api in config.apis.items()
@@ -96,35 +104,54 @@ class BusClient:
         """Make the events of `api`, a class or an instance of it, known to this bus.
 
         Raises:
-            InvalidApi: `api` is no API, or another one has its name.
+            InvalidApi: `api` is no API, another one has its name, or one of its events is declared
+                wrongly.
         """
-        api_class = api if isinstance(api, type) else type(api)
-        if not issubclass(api_class, Api) or api_class is Api:
-            raise InvalidApi(f"{api!r} is not an Api: derive a class from lightbus.Api.")
+        api_class = api_class_of(api)
+        for event in api_class.events.values():
+            event.check()
         name = api_class.meta.name
         if self._apis.setdefault(name, api_class) is not api_class:
             raise InvalidApi(
                 f"Another API is already registered as {name!r}: {self._apis[name]!r}."
             )
 
-    def message(self, api_name: str, event_name: str, given: Mapping[str, Any]) -> EventMessage:
+    def message(
+        self,
+        api_name: str,
+        event_name: str,
+        given: Mapping[str, Any],
+        by_position: tuple[Any, ...] = (),
+    ) -> EventMessage:
         """Return the message that firing an event with the arguments `given` would send.
+
+        Args:
+            by_position: Arguments without a name, for events that are declared to take some.
 
         Raises:
             UnknownApi: The API is not registered.
             EventNotFound: It has no such event.
-            InvalidEventArguments: Arguments are missing, or do not belong to the event.
+            InvalidEventArguments: Arguments are missing, do not belong to the event, or are wrong.
+            InvalidParameters: The event takes no arguments, or not so many, by position.
             UnencodableValue: An argument can not travel as JSON.
         """
         api = self._api(api_name)
         event = api.event(event_name)
-        return EventMessage.create(
+        canonical_name = f"{api_name}.{event_name}"
+        if by_position:
+            given = event.with_names(canonical_name, by_position, given)
+        message = EventMessage.create(
             api_name,
             event_name,
-            event.arguments(f"{api_name}.{event_name}", given),
+            event.arguments(canonical_name, given),
             version=api.meta.version,
             service_name=self.config.service_name,
         )
+        if event.decoder is not None and self.config.api(api_name).validate:
+            event.check_values(canonical_name, message.body)
+        if self.schema:
+            self.schema.check(canonical_name, message.kwargs)
+        return message
 
     def fire(self, message: EventMessage) -> None:
         """Send `message`; return when the broker has confirmed it.
@@ -231,7 +258,7 @@ class BusClient:
         by_api: defaultdict[str, set[str]] = defaultdict(set)
         for api_name, event_name in _pairs(events, name):
             by_api[checked_name("API", api_name)].add(checked_name("event", event_name))
-            self._check_handler(listener, api_name, event_name)
+            self.plan_call(listener, api_name, event_name)
         for api_name in by_api:
             if (api_name, name) in self._listeners:
                 raise DuplicateListenerName(name, api_name)
@@ -256,13 +283,116 @@ class BusClient:
         subscription = listener.subscription(self.config.service_name)
         for event_name in listener.events:
             self._subscriptions[listener.api_name, event_name].append(subscription)
-        for notify in self._listener_added:
-            notify(listener)
+        self._notify(listener)
 
-    def notify_of_listeners(self, notify: Callable[[Listener], None]) -> Callable[[], None]:
-        """Call `notify` with each listener added from now on; return what ends that."""
-        self._listener_added.append(notify)
-        return lambda: self._listener_added.remove(notify)
+    def notify_of_additions(self, notify: Callable[[Listener | Task], None]) -> Callable[[], None]:
+        """Call `notify` with each listener and task added from now on; return what ends that."""
+        self._added.append(notify)
+        return lambda: self._added.remove(notify)
+
+    def _notify(self, added: Listener | Task) -> None:
+        for notify in self._added:
+            notify(added)
+
+    def every(
+        self,
+        *,
+        seconds: float = 0,
+        minutes: float = 0,
+        hours: float = 0,
+        days: float = 0,
+        also_run_immediately: bool = False,
+        on_error: OnError = OnError.SHUTDOWN,
+    ) -> Callable[[Scheduled], Scheduled]:
+        """Decorate a function that every worker calls at even intervals, counted from its start.
+
+        ::
+
+            @bus.client.every(minutes=5)
+            async def tidy() -> None: ...
+
+        One call follows the other; a call that takes longer skips the times that go by meanwhile.
+
+        Args:
+            also_run_immediately: Whether it is called when the worker starts, too.
+            on_error: With `OnError.SHUTDOWN`, the worker exits where the function raises; with
+                `OnError.ACKNOWLEDGE_AND_LOG`, the error is logged.
+
+        Raises:
+            InvalidTask: On decorating, where the interval is not positive, or `on_error` another.
+        """
+        period = timedelta(seconds=seconds, minutes=minutes, hours=hours, days=days)
+
+        def decorate(function: Scheduled) -> Scheduled:
+            self._add_task(
+                every(
+                    function,
+                    period,
+                    also_run_immediately=also_run_immediately,
+                    on_error=on_error,
+                )
+            )
+            return function
+
+        return decorate
+
+    def schedule(
+        self,
+        cron: str,
+        *,
+        timezone: str | tzinfo = UTC,
+        also_run_immediately: bool = False,
+        on_error: OnError = OnError.SHUTDOWN,
+    ) -> Callable[[Scheduled], Scheduled]:
+        """Decorate a function that every worker calls at the times of a cron expression.
+
+        ::
+
+            @bus.client.schedule("30 4 * * mon-fri", timezone="Europe/Berlin")
+            def report() -> None: ...
+
+        Where clocks are put forward or back, it does what Debian's cron does. The other arguments
+        are those of `every`.
+
+        Raises:
+            InvalidTask: On decorating, where the expression or the time zone is wrong.
+        """
+
+        def decorate(function: Scheduled) -> Scheduled:
+            self._add_task(
+                at_times(
+                    function,
+                    cron,
+                    timezone=timezone,
+                    also_run_immediately=also_run_immediately,
+                    on_error=on_error,
+                )
+            )
+            return function
+
+        return decorate
+
+    def add_background_task(
+        self, task: Coroutine[Any, Any, Any] | Callable[[], Awaitable[Any]]
+    ) -> None:
+        """Have every worker await an async function without parameters, or one a coroutine, for as
+        long as it runs.
+
+        It is cancelled when the worker stops. Where it raises, the worker exits.
+
+        Raises:
+            InvalidTask: `task` is neither.
+        """
+        self._add_task(in_background(task))
+
+    def _add_task(self, task: Task) -> None:
+        self._tasks.append(task)
+        self._notify(task)
+
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        """The scheduled and the background tasks, in the order in which they were added."""
+        return tuple(self._tasks)
 
     def _listener_name(self, listener: Handler, given: str | None) -> str:
         if given is not None:
@@ -275,15 +405,22 @@ class BusClient:
         )
         return name
 
-    def _check_handler(self, handler: Handler, api_name: str, event_name: str) -> None:
-        plan_call(handler, f"{api_name}.{event_name}", self.known_fields(api_name, event_name))
-
-    def known_fields(self, api_name: str, event_name: str) -> tuple[str, ...] | None:
-        """Return the fields of an event, or None where this process can not know them all.
+    def plan_call(self, handler: Handler, api_name: str, event_name: str) -> CallPlan:
+        """Return how `handler` is called for an event.
 
         Raises:
+            InvalidEventListener: It can not be.
             EventNotFound: The API is registered, and has no such event.
         """
+        return plan_call(
+            handler,
+            f"{api_name}.{event_name}",
+            self._known_fields(api_name, event_name),
+            casts_values=self.config.api(api_name).cast_values,
+        )
+
+    def _known_fields(self, api_name: str, event_name: str) -> tuple[str, ...] | None:
+        """Return the fields of an event, or None where this process can not know them all."""
         if api_name not in self._apis:
             return None
         event = self._apis[api_name].event(event_name)

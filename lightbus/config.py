@@ -45,6 +45,10 @@ class ApiConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         retry: The waits of listeners with `OnError.RETRY`.
         fire_timeout: How long firing may wait for the broker, in seconds.
         require_listeners: Whether firing an event that no listener wants is an error.
+        validate: Whether the values of an event that is fired must be of the types that the event
+            is declared with.
+        cast_values: Whether handlers get values as the types of their hints, rather than as JSON
+            has them.
     """
 
     event_transport: dict[str, dict[str, Any] | None] = msgspec.field(
@@ -55,6 +59,8 @@ class ApiConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     retry: Retry = Retry()
     fire_timeout: Seconds = 30.0
     require_listeners: bool = False
+    validate: bool = True
+    cast_values: bool = True
 
     def __repr__(self) -> str:
         # The settings of a transport may hold a password.
@@ -64,7 +70,9 @@ class ApiConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         return [("event_transport", "/".join(self.event_transport))]
 
 
-class _Document(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Document(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a config file says."""
+
     service_name: str | None = None
     process_name: str = "{hostname}-{pid}"
     bus: str | None = None
@@ -135,7 +143,7 @@ def load(
         InvalidName: The service's or the process's name can not be one.
     """
     source, data = _read(config)
-    document = convert(data, _Document, source=source)
+    document = convert(data, Document, source=source)
     return _checked(
         source,
         document,
@@ -162,7 +170,7 @@ def load_file(file: str | Path, *, service_name: str) -> Config:
         InvalidName: The service's or the process's name can not be one.
     """
     source, data = _read_file(Path(file))
-    document = convert(data, _Document, source=source)
+    document = convert(data, Document, source=source)
     return _checked(
         source,
         document,
@@ -172,7 +180,7 @@ def load_file(file: str | Path, *, service_name: str) -> Config:
 
 
 def _checked(
-    source: str, document: _Document, *, service_name: str | None, process_name: str
+    source: str, document: Document, *, service_name: str | None, process_name: str
 ) -> Config:
     loaded = Config(
         source=source,

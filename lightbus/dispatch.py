@@ -21,7 +21,7 @@ from lightbus.exceptions import (
     UnfitEvent,
 )
 from lightbus.failure import Failure
-from lightbus.handler import CallPlan, is_async, plan_call
+from lightbus.handler import CallPlan, is_async
 from lightbus.listener import Listener, OnError
 from lightbus.log import get_logger
 from lightbus.message import EventMessage
@@ -71,8 +71,7 @@ class Dispatcher:
 
     def _plan(self, event_name: str) -> CallPlan:
         listener = self._listener
-        fields = self._client.known_fields(listener.api_name, event_name)
-        return plan_call(listener.handler, f"{listener.api_name}.{event_name}", fields)
+        return self._client.plan_call(listener.handler, listener.api_name, event_name)
 
     async def run(self, stream: DeliveryStream) -> None:
         """Dispatch the deliveries of `stream`, one after another, until it is closed."""

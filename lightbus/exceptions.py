@@ -10,7 +10,9 @@
     │   ├── EventNotFound
     │   ├── InvalidParameters
     │   ├── NotCallable
+    │   ├── NotOnBus
     │   ├── InvalidEventListener
+    │   ├── InvalidTask
     │   └── DuplicateListenerName
     ├── ValidationError             an event's values do not fit
     │   ├── InvalidEventArguments
@@ -22,6 +24,8 @@
     │   ├── InvalidConfig
     │   ├── TransportNotFound
     │   ├── InvalidBusModule
+    │   ├── InvalidSchema
+    │   ├── PackageMissing
     │   └── HealthPortUnusable
     ├── TransportError              the broker, or the way to it
     │   ├── TransportUnavailable    not reached: nothing was sent
@@ -133,15 +137,34 @@ class EventNotFound(ApiError):
 
 
 class InvalidParameters(ApiError):
-    """An event was fired with positional arguments."""
+    """An event was fired with more positional arguments than it is declared to take."""
 
 
 class NotCallable(ApiError):
     """A bus path was called; only ``.fire(...)``, ``.fire_async(...)`` and ``.listen(...)`` are."""
 
 
+class NotOnBus(ApiError, AttributeError):
+    """An event was asked for at an instance of an `Api` that belongs to no bus.
+
+    Attributes:
+        event_name: The event's name.
+    """
+
+    def __init__(self, api_class: str, event_name: str) -> None:
+        super().__init__(
+            f"This {api_class} belongs to no bus. Its event is reached as "
+            f"bus[{api_class}].{event_name}."
+        )
+        self.event_name = event_name
+
+
 class InvalidEventListener(ApiError):
     """A handler can not be called with the event that it listens for."""
+
+
+class InvalidTask(ApiError):
+    """A function can not be run at the given times, or not in the background."""
 
 
 class DuplicateListenerName(ApiError):
@@ -167,18 +190,24 @@ class ValidationError(LightbusException):
 
 
 class InvalidEventArguments(ValidationError):
-    """An event was fired without all of its arguments, or with others.
+    """An event was fired without all of its arguments, with others, or with wrong values.
 
     Attributes:
         event: The event's canonical name, for example ``"auth.user_created"``.
         missing: Names that the event requires and `fire` was not given.
         unexpected: Names that `fire` was given and the event does not have.
+        reason: What is wrong with the values; empty where nothing is.
     """
 
     def __init__(
-        self, event: str, *, missing: Collection[str], unexpected: Collection[str]
+        self,
+        event: str,
+        *,
+        missing: Collection[str] = (),
+        unexpected: Collection[str] = (),
+        reason: str = "",
     ) -> None:
-        problems = []
+        problems = [reason] if reason else []
         if missing:
             problems.append(f"missing {_listing(missing)}")
         if unexpected:
@@ -187,6 +216,7 @@ class InvalidEventArguments(ValidationError):
         self.event = event
         self.missing = tuple(missing)
         self.unexpected = tuple(unexpected)
+        self.reason = reason
 
 
 class UnencodableValue(ValidationError):
@@ -286,6 +316,30 @@ class InvalidBusModule(ConfigError):
     def __init__(self, module_name: str, problem: str) -> None:
         super().__init__(f"Bus module {module_name!r} {problem}")
         self.module_name = module_name
+
+
+class InvalidSchema(ConfigError):
+    """A file is no schema of events.
+
+    Attributes:
+        path: The file's path.
+    """
+
+    def __init__(self, path: str, problem: str) -> None:
+        super().__init__(f"{path} {problem}. `lightbus schema dump` prints a schema of events.")
+        self.path = path
+
+
+class PackageMissing(ConfigError):
+    """A package is needed that only an extra of Lightbus installs.
+
+    Attributes:
+        extra: The extra's name.
+    """
+
+    def __init__(self, purpose: str, extra: str) -> None:
+        super().__init__(f"{purpose}, install the extra: pip install 'lightbus[{extra}]'.")
+        self.extra = extra
 
 
 class HealthPortUnusable(ConfigError):

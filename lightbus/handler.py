@@ -8,13 +8,14 @@ import itertools
 import types
 import typing
 from collections.abc import Callable, Collection, Mapping
-from typing import Any, Optional
+from typing import Any
 
 import attrs
 
 from lightbus.codec import FieldsDecoder
 from lightbus.exceptions import InvalidEventListener, UndecodableEvent, UnfitEvent
 from lightbus.message import EventMessage
+from lightbus.values import optional
 
 Handler = Callable[..., Any]
 
@@ -81,7 +82,13 @@ class CallPlan:
         return args, fields
 
 
-def plan_call(handler: Handler, event: str, known_fields: Collection[str] | None) -> CallPlan:
+def plan_call(
+    handler: Handler,
+    event: str,
+    known_fields: Collection[str] | None,
+    *,
+    casts_values: bool = True,
+) -> CallPlan:
     """Return how `handler` is called for the event of canonical name `event`.
 
     The `EventMessage` goes to the first positional parameter if that is called ``event`` or
@@ -94,6 +101,8 @@ def plan_call(handler: Handler, event: str, known_fields: Collection[str] | None
         event: For messages.
         known_fields: The event's fields; None where its API is not registered here, or where it
             admits any.
+        casts_values: Whether it gets values as the types of its hints, rather than as JSON has
+            them.
 
     Raises:
         InvalidEventListener: `handler` is not callable, or requires a field that the event is known
@@ -116,7 +125,11 @@ def plan_call(handler: Handler, event: str, known_fields: Collection[str] | None
         required=tuple(p.name for p in fields if p.default is p.empty and p.kind in _OF_FIELDS),
         takes_any=takes_any,
         decoder=FieldsDecoder(
-            {p.name: _type_of(handler, p) for p in fields if p.kind in _OF_FIELDS},
+            {
+                p.name: _type_of(handler, p) if casts_values else Any
+                for p in fields
+                if p.kind in _OF_FIELDS
+            },
             has_others=takes_any,
         ),
     )
@@ -169,10 +182,7 @@ def _wants_message(
 
 def _type_of(handler: Handler, parameter: inspect.Parameter) -> Any:
     hint = _hint(handler, parameter)
-    try:
-        return Optional[hint] if parameter.default is None else hint  # noqa: UP045 - no literal
-    except TypeError:  # it is no type
-        return Any
+    return optional(hint) if parameter.default is None else hint
 
 
 def _hint(handler: Handler, parameter: inspect.Parameter) -> Any:

@@ -20,9 +20,7 @@ def find_transport(name: str) -> type[EventTransport]:
     Raises:
         TransportNotFound: No package offers it, or a package that it needs is not installed.
     """
-    from importlib.metadata import entry_points  # noqa: PLC0415 - it is slow to import
-
-    offered = {entry_point.name: entry_point for entry_point in entry_points(group=GROUP)}
+    offered = _offered()
     if name not in offered:
         raise TransportNotFound(
             name,
@@ -30,6 +28,25 @@ def find_transport(name: str) -> type[EventTransport]:
             f"Installed: {', '.join(sorted(offered)) or 'none'}.",
         )
     return _load(offered[name])
+
+
+def installed_transports() -> dict[str, type[EventTransport] | None]:
+    """Return every transport that an installed package offers, by name; None for one that can not
+    be used, as it needs a package that is not installed.
+    """
+    found: dict[str, type[EventTransport] | None] = {}
+    for name, entry_point in sorted(_offered().items()):
+        try:
+            found[name] = _load(entry_point)
+        except TransportNotFound:
+            found[name] = None
+    return found
+
+
+def _offered() -> dict[str, EntryPoint]:
+    from importlib.metadata import entry_points  # noqa: PLC0415 - it is slow to import
+
+    return {entry_point.name: entry_point for entry_point in entry_points(group=GROUP)}
 
 
 def _load(entry_point: EntryPoint) -> type[EventTransport]:

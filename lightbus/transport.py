@@ -64,11 +64,13 @@ class SubscriptionStats:
         waiting: Ready to be taken.
         delayed: Waiting for their time.
         taken: Handed to a worker, and not settled.
+        workers: How many there are that take them.
     """
 
     waiting: int
     delayed: int | None
     taken: int | None
+    workers: int | None = None
 
 
 class ObjectState(enum.Enum):

@@ -1,4 +1,4 @@
-"""`Worker`: runs the listeners of a bus until it is told to stop, or one of them fails."""
+"""`Worker`: runs the listeners and tasks of a bus until it is told to stop, or one fails."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from lightbus.exceptions import WorkerNotReusable
 from lightbus.listener import Listener
 from lightbus.log import get_logger
 from lightbus.once import Once
+from lightbus.tasks import BackgroundTask, Task
 from lightbus.threads import HandlerThreads
 from lightbus.transport import DeliveryStream, EventTransport
 
@@ -25,18 +26,24 @@ _CLEAN_UP_TIMEOUT = 5.0
 
 
 class Worker:
-    """Runs the listeners of `bus` on the running event loop, once.
+    """Runs the listeners and the tasks of `bus` on the running event loop, once.
 
     `run` does the whole. As an async context manager, a worker runs beside other code; leaving the
-    block stops it, and raises what a listener failed with. Listeners that are added while it runs
-    are served too.
+    block stops it, and raises what a listener or a task failed with. Those that are added while it
+    runs are served too.
+
+    Args:
+        serves_events: Whether its listeners take events.
+        runs_tasks: Whether its scheduled and background tasks run.
 
     Attributes:
         failure: What made the worker stop; None while all is well.
         has_served: Whether its listeners have taken events.
     """
 
-    def __init__(self, bus: Bus) -> None:
+    def __init__(self, bus: Bus, *, serves_events: bool = True, runs_tasks: bool = True) -> None:
+        self.serves_events = serves_events
+        self.runs_tasks = runs_tasks
         self.failure: BaseException | None = None
         self.has_served = False
         self._client = bus.client
@@ -48,10 +55,11 @@ class Worker:
         self._is_serving = False
         self._watching: asyncio.Task[None] | None = None
         self._stopping = Once(self._stop)
-        self._served: set[Listener] = set()
+        self._served: set[Listener | Task] = set()
         self._subscribed: dict[Listener, EventTransport] = {}
         self._streams: list[DeliveryStream] = []
         self._tasks: set[asyncio.Task[None]] = set()
+        self._background: set[asyncio.Task[None]] = set()
         self._end_notices: Callable[[], None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -85,7 +93,7 @@ class Worker:
         found = [
             f"Listener {listener.name!r} on {listener.api_name} is not started yet."
             for listener in self._client.listeners
-            if listener not in self._subscribed
+            if listener not in self._subscribed and self.serves_events
         ]
         for transport in set(self._subscribed.values()):
             found += await transport.problems(timeout=timeout)
@@ -156,22 +164,37 @@ class Worker:
     async def _start(self) -> None:
         loop = asyncio.get_running_loop()
 
-        def serve_soon(listener: Listener) -> None:
-            loop.call_soon_threadsafe(self._serve_soon, listener)
+        def serve_soon(added: Listener | Task) -> None:
+            loop.call_soon_threadsafe(self._serve_soon, added)
 
-        self._end_notices = self._client.notify_of_listeners(serve_soon)
+        self._end_notices = self._client.notify_of_additions(serve_soon)
         await self._client.on_start.run(client=self._client)
         self._is_serving = True
         for listener in self._client.listeners:
             await self._serve(listener)
+        for task in self._client.tasks:
+            self._run_task(task)
 
-    def _serve_soon(self, listener: Listener) -> None:
+    def _serve_soon(self, added: Listener | Task) -> None:
         # What on_start hooks add, start() serves itself, and reports where it can not.
-        if self._is_serving:
-            self._own(self._serve(listener))
+        if not self._is_serving:
+            return
+        if isinstance(added, Listener):
+            self._own(self._serve(added))
+        else:
+            self._run_task(added)
+
+    def _run_task(self, task: Task) -> None:
+        if not self.runs_tasks or task in self._served:
+            return
+        self._served.add(task)
+        if isinstance(task, BackgroundTask):
+            self._background.add(self._own(task.run()))
+        else:
+            self._own(task.run(self._threads, self._stop_requested))
 
     async def _serve(self, listener: Listener) -> None:
-        if listener in self._served:
+        if not self.serves_events or listener in self._served:
             return
         self._served.add(listener)
         dispatcher = Dispatcher(
@@ -185,7 +208,7 @@ class Worker:
         for _ in range(listener.concurrency):
             self._own(dispatcher.run(stream))
 
-    def _own(self, work: Coroutine[Any, Any, None]) -> None:
+    def _own(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         async def guarded() -> None:
             try:
                 await work
@@ -195,6 +218,7 @@ class Worker:
         task = asyncio.create_task(guarded())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     def _fail(self, error: BaseException) -> None:
         self.failure = self.failure or error
@@ -215,6 +239,8 @@ class Worker:
         was_serving, self._is_serving = self._is_serving, False
         if self._end_notices is not None:
             self._end_notices()
+        for task in self._background:
+            task.cancel()
         await asyncio.gather(*(stream.stop() for stream in self._streams))
         await self._drain()
         await asyncio.gather(*(stream.aclose() for stream in self._streams))
@@ -237,7 +263,7 @@ class Worker:
         finished.cancel()
         unfinished = {task for task in tasks if not task.done()}
         if unfinished:
-            _log.warning("Handlers did not finish in time; their events are given back.")
+            _log.warning("Handlers or tasks did not finish in time. Events are given back.")
             # Cancelled once, a handler may clean up. Cancelled again, a thread is left to itself.
             for timeout in (_CANCEL_TIMEOUT, _CLEAN_UP_TIMEOUT):
                 for task in unfinished:

@@ -6,9 +6,13 @@ from importlib.metadata import version
 
 import click
 
+from lightbus.cli.config import config
 from lightbus.cli.dead_letters import dead_letters
+from lightbus.cli.fire import fire
 from lightbus.cli.move import move
 from lightbus.cli.run import run
+from lightbus.cli.schema import schema
+from lightbus.cli.status import status
 from lightbus.cli.topology import topology
 
 
@@ -18,7 +22,11 @@ def main() -> None:
     """Lightbus: an event bus for Python services."""
 
 
+main.add_command(config)
 main.add_command(dead_letters)
+main.add_command(fire)
 main.add_command(move)
 main.add_command(run)
+main.add_command(schema)
+main.add_command(status)
 main.add_command(topology)

@@ -16,6 +16,7 @@ from lightbus.bus import Bus
 from lightbus.cli.health import Health
 from lightbus.cli.loading import ASKED_TO_STOP, FAILED, WRONG_USAGE, bus_options, load_bus
 from lightbus.cli.output import FORMATS, LEVELS, set_up_logging
+from lightbus.cli.reload import run_reloading
 from lightbus.client import BusClient
 from lightbus.exceptions import LightbusException
 from lightbus.log import get_logger
@@ -23,6 +24,8 @@ from lightbus.loops import new_event_loop
 from lightbus.worker import Worker
 
 _log = get_logger("lightbus")
+
+_KINDS = ("events", "tasks")
 
 
 @click.command()
@@ -41,29 +44,44 @@ _log = get_logger("lightbus")
     help="Answer GET /live and GET /ready on this port; 0 is any free one.",
 )
 @click.option("--health-host", default="127.0.0.1", show_default=True, help="... of this address.")
+@click.option(
+    "--reload", is_flag=True, help="Start again whenever a file changes, for development."
+)
+@click.option(
+    "--only", type=click.Choice(_KINDS), help="Do only this: handle events, or run tasks."
+)
+@click.option("--skip", type=click.Choice(_KINDS), help="Do all but this.")
 def run(
     *,
     log_level: str,
     log_format: str,
     health_port: int | None,
     health_host: str,
+    reload: bool,
+    only: str | None,
+    skip: str | None,
     **options: Any,
 ) -> None:
-    """Serve the listeners of a bus until told to stop.
+    """Serve the listeners of a bus, and run its scheduled and background tasks, until told to stop.
 
     Ctrl-C, or SIGTERM, lets running handlers finish and gives the other events back; a second one
     stops at once.
 
-    Exits with 0 when asked to stop, 1 when a listener or a hook failed, and 2 when the usage, the
-    configuration or the bus module is wrong.
+    Exits with 0 when asked to stop, 1 when a listener, a task or a hook failed, and 2 when the
+    usage, the configuration or the bus module is wrong.
     """
+    if only is not None and skip is not None:
+        raise click.UsageError("Give --only or --skip, not both.")
     set_up_logging(log_format, log_level)
     try:
+        if reload:
+            sys.exit(run_reloading([word for word in sys.argv[1:] if word != "--reload"]))
         bus = load_bus(**options)
     except LightbusException as error:
         _log.critical(str(error))
         _end_process(WRONG_USAGE)
-    worker = Worker(bus)
+    wanted = [kind for kind in _KINDS if kind != skip and only in (None, kind)]
+    worker = Worker(bus, serves_events="events" in wanted, runs_tasks="tasks" in wanted)
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
         code = runner.run(_serve(bus, worker, health_host, health_port))
     _end_process(code, at_once=worker.running_threads > 0)
@@ -79,7 +97,7 @@ async def _serve(bus: Bus, worker: Worker, health_host: str, health_port: int | 
         if health_port is not None:
             health = Health(worker, host=health_host, port=health_port)
             _log.info(f"Health is told at {health.address}/live and {health.address}/ready.")
-        await worker.run(on_started=lambda: _announce_ready(bus))
+        await worker.run(on_started=lambda: _announce_ready(bus, worker))
     except Exception as error:
         return _report(error, worker)
     finally:
@@ -108,24 +126,28 @@ def _announce_bus(bus: Bus) -> None:
     )
 
 
-def _announce_ready(bus: Bus) -> None:
+def _announce_ready(bus: Bus, worker: Worker) -> None:
     client = bus.client
+    listeners = client.listeners if worker.serves_events else ()
+    tasks = client.tasks if worker.runs_tasks else ()
     for transport, api_names in _apis_by_transport(client).items():
         _log.info(f"Using {transport}.", apis=", ".join(api_names))
-    for listener in client.listeners:
+    for listener in listeners:
         _log.info(
             "Listening.",
             listener=listener.name,
             events=", ".join(f"{listener.api_name}.{name}" for name in sorted(listener.events)),
             on_error=listener.on_error.name,
         )
-    if client.listeners and not client.config.is_service_named:
+    for task in tasks:
+        _log.info("Running.", task=task.name)
+    if listeners and not client.config.is_service_named:
         _log.warning(
             "No service_name is set, so the folder's name is used. Services of one name share "
             "their events: set one before two services run in folders of one name.",
             service=client.config.service_name,
         )
-    _log.info("Ready. Ctrl-C stops.", listeners=len(client.listeners))
+    _log.info("Ready. Ctrl-C stops.", listeners=len(listeners), tasks=len(tasks))
 
 
 def _apis_by_transport(client: BusClient) -> dict[str, list[str]]:
@@ -142,8 +164,8 @@ def _report(error: Exception, worker: Worker) -> int:
         # Once it has served, the set-up was right.
         return FAILED if worker.has_served or error is worker.failure else WRONG_USAGE
     _log.critical(
-        f"Stopped, for a listener or a hook failed: {type(error).__name__}: {error}",
-        # A failed listener's traceback was logged with its event.
+        f"Stopped, for a listener, a task or a hook failed: {type(error).__name__}: {error}",
+        # A failed listener's traceback was logged with its event, and a task's when it failed.
         exc_info=None if error is worker.failure else error,
     )
     return FAILED

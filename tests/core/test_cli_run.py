@@ -133,7 +133,7 @@ bus.auth.user_deleted.listen(fails, listener_name="gather")
 
     assert code == 1
     assert said.count("Traceback") == 1
-    assert "Stopped, for a listener or a hook failed: ValueError: no database" in said
+    assert "Stopped, for a listener, a task or a hook failed: ValueError: no database" in said
 
 
 @pytest.mark.parametrize("moment", ["on_start", "on_stop"])

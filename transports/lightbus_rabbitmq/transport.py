@@ -97,7 +97,9 @@ class RabbitMQTransport(EventTransport):
         )
         if counted is None:
             raise TransportRefused(f"RabbitMQ has no queue {queue!r}: its listener never ran.")
-        return SubscriptionStats(waiting=counted.ready, delayed=None, taken=None)
+        return SubscriptionStats(
+            waiting=counted.ready, delayed=None, taken=None, workers=counted.users
+        )
 
     async def topology(
         self, subscriptions: Collection[Subscription], events: Mapping[str, Collection[str]]

@@ -1,0 +1,64 @@
+"""``lightbus schema``: what events look like, and whether a change of them breaks a listener."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.markup import escape
+
+from lightbus.cli.loading import ASKED_TO_STOP, FAILED, bus_options, load_bus, report
+from lightbus.exceptions import LightbusException
+from lightbus.schema import breaking_changes, read_schema, schema_of
+
+_err = Console(stderr=True)
+
+
+@click.group()
+def schema() -> None:
+    """Show what events look like, and find changes that break listeners."""
+
+
+@schema.command()
+@bus_options
+def dump(**options: Any) -> None:
+    """Print the JSON Schema of the events of every registered API.
+
+    It is of an object that holds, by its name such as "auth.user_created", what an event carries.
+    """
+    try:
+        found = schema_of(load_bus(**options).client.apis.values())
+    except LightbusException as error:
+        sys.exit(report(error, _err))
+    click.echo(json.dumps(found, indent=2))
+
+
+@schema.command()
+@click.argument("old", type=click.Path(path_type=Path))
+@bus_options
+def check(old: Path, **options: Any) -> None:
+    """Compare the events of every registered API with OLD, which `lightbus schema dump` has printed
+    before, and say which change breaks a listener, and why.
+
+    Exits with 0 where none does, 1 where one does, and 2 when OLD, the configuration or the bus
+    module is wrong.
+    """
+    try:
+        before = read_schema(old)
+        after = schema_of(load_bus(**options).client.apis.values())
+    except LightbusException as error:
+        sys.exit(report(error, _err))
+    out = Console()
+    found = list(breaking_changes(before, after))
+    for change in found:
+        place = f"{change.event}, field {change.field!r}" if change.field else change.event
+        out.print(f"[bold]{escape(place)}[/]: {escape(change.what)}.", highlight=False)
+        out.print(f"    {escape(change.why)}", highlight=False)
+    if found:
+        sys.exit(FAILED)
+    out.print(f"No listener breaks: {len(before['properties'])} events compared.", highlight=False)
+    sys.exit(ASKED_TO_STOP)

@@ -1,0 +1,120 @@
+"""``lightbus status``: where the events of a service's listeners are."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import sys
+from typing import Any
+
+import attrs
+import click
+from rich.console import Console
+from rich.live import Live
+from rich.markup import escape
+from rich.table import Table
+
+from lightbus.cli.loading import ASKED_TO_STOP, bus_options, load_bus, report
+from lightbus.cli.output import set_up_logging
+from lightbus.client import BusClient
+from lightbus.exceptions import LightbusException
+from lightbus.status import ListenerStatus, Status, status_of
+
+_NUMBERS = ("waiting", "taken", "delayed", "dead", "workers")
+
+_err = Console(stderr=True)
+
+
+@click.command()
+@click.option(
+    "--watch",
+    type=click.FloatRange(min=0.1),
+    is_flag=False,
+    flag_value=2.0,
+    metavar="SECONDS",
+    help="Look again and again, every 2 s or so often, until Ctrl-C.",
+)
+@click.option("--format", "form", type=click.Choice(["table", "json"]), default="table")
+@bus_options
+def status(*, watch: float | None, form: str, **options: Any) -> None:
+    """Show where the events of each listener are, and how many workers it has.
+
+    They wait, are taken by workers, are delayed, or dead. A question mark stands for what the
+    broker does not tell.
+
+    Exits with 0, with 1 where a broker failed, and with 2 when the usage, the configuration or the
+    bus module is wrong.
+    """
+    set_up_logging("console", "warning")
+    try:
+        client = load_bus(**options).client
+        asyncio.run(_show(client, watch, is_json=form == "json"))
+    except LightbusException as error:
+        sys.exit(report(error, _err))
+    except asyncio.CancelledError:
+        pass
+    sys.exit(ASKED_TO_STOP)
+
+
+async def _show(client: BusClient, watch: float | None, *, is_json: bool) -> None:
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    assert task is not None  # noqa: S101 - for the type checker
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, task.cancel)
+    try:
+        async with status_of(client) as known:
+            if is_json:
+                await _print_json(known, watch)
+            else:
+                await _draw(known, watch)
+    finally:
+        await client.close_async()
+
+
+async def _print_json(known: Status, watch: float | None) -> None:
+    while True:
+        found = [_as_json(one) for one in await known.listeners()]
+        click.echo(json.dumps(found, indent=None if watch else 2))
+        if watch is None:
+            return
+        await asyncio.sleep(watch)
+
+
+async def _draw(known: Status, watch: float | None) -> None:
+    if watch is None:
+        Console().print(_table(await known.listeners()))
+        return
+    with Live(_table(await known.listeners()), auto_refresh=False, screen=False) as live:
+        while True:
+            await asyncio.sleep(watch)
+            live.update(_table(await known.listeners()), refresh=True)
+
+
+def _as_json(one: ListenerStatus) -> dict[str, Any]:
+    return {"listener": one.name, "api": one.api_name, **_numbers(one)}
+
+
+def _numbers(one: ListenerStatus) -> dict[str, int | None]:
+    stats = one.stats
+    counted = attrs.asdict(stats) if stats is not None else {}
+    return {name: one.dead if name == "dead" else counted.get(name) for name in _NUMBERS}
+
+
+def _table(found: list[ListenerStatus]) -> Table | str:
+    if not found:
+        return "No listeners: the bus module, and its on_start hooks, add none."
+    table = Table("listener", "API", box=None)
+    for name in _NUMBERS:
+        table.add_column(name, justify="right")
+    for one in found:
+        numbers = _numbers(one)
+        shown = ["?" if number is None else f"{number:,}" for number in numbers.values()]
+        if one.stats is None:
+            shown[0] = "[yellow]never ran[/]"
+        if one.dead:
+            shown[_NUMBERS.index("dead")] = f"[red]{one.dead:,}[/]"
+        if numbers["workers"] == 0:
+            shown[_NUMBERS.index("workers")] = "[yellow]0[/]"
+        table.add_row(escape(one.name), escape(one.api_name), *shown)
+    return table

@@ -1,0 +1,43 @@
+"""What a config file may say, as JSON Schema: with the settings of every installed transport."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from lightbus.config import ApiConfig, Document
+from lightbus.registry import installed_transports
+
+Schema = dict[str, Any]
+
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+
+
+def schema_of_config() -> Schema:
+    """Return the JSON Schema (draft 2020-12) of a config file.
+
+    Of a transport whose packages are missing, nothing is known but its name.
+    """
+    transports = installed_transports()
+    settings = {name: found.Settings for name, found in transports.items() if found is not None}
+    (document, api, *described), definitions = msgspec.json.schema_components(
+        (Document, ApiConfig, *settings.values()), ref_template="#/$defs/{name}"
+    )
+    api_schema = definitions[api["$ref"].removeprefix("#/$defs/")]
+    api_schema["properties"]["event_transport"] = {
+        "type": "object",
+        "minProperties": 1,
+        "maxProperties": 1,
+        "additionalProperties": False,
+        "properties": {
+            **{name: {} for name in transports},
+            **{
+                name: {"anyOf": [schema, {"type": "null"}]}
+                for name, schema in zip(settings, described, strict=True)
+            },
+        },
+    }
+    document_schema = definitions.pop(document["$ref"].removeprefix("#/$defs/"))
+    document_schema["properties"]["apis"]["additionalProperties"] = api
+    return {"$schema": DIALECT, **document_schema, "title": "Lightbus", "$defs": definitions}

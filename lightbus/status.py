@@ -1,0 +1,89 @@
+"""`Status`: where the events of a service's listeners are."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from collections.abc import AsyncGenerator
+
+import attrs
+
+from lightbus.client import BusClient
+from lightbus.dead_letters import DeadLetters, Filter
+from lightbus.exceptions import TransportRefused
+from lightbus.listener import Listener
+from lightbus.transport import SubscriptionStats
+
+# Looking through more dead letters than this takes long, and is left to those who want to.
+_MOST_LETTERS = 1000
+
+
+@attrs.frozen(kw_only=True)
+class ListenerStatus:
+    """Where the events of one listener on one API are.
+
+    Attributes:
+        name: The listener's name.
+        api_name: The API.
+        stats: What the broker tells; None where it holds nothing for the listener yet.
+        dead: How many it gave up; None where there are too many dead letters to look at them all.
+    """
+
+    name: str
+    api_name: str
+    stats: SubscriptionStats | None
+    dead: int | None
+
+
+class Status:
+    """Looks where the events of the listeners of a bus are."""
+
+    def __init__(self, client: BusClient) -> None:
+        self._client = client
+
+    async def listeners(self) -> list[ListenerStatus]:
+        """Return where the events of each listener are now.
+
+        Raises:
+            TransportError: A broker did not tell.
+        """
+        dead = await self._dead()
+        return [
+            ListenerStatus(
+                name=listener.name,
+                api_name=listener.api_name,
+                stats=await self._stats(listener),
+                dead=None if dead is None else dead[listener.api_name, listener.name],
+            )
+            for listener in self._client.listeners
+        ]
+
+    async def _stats(self, listener: Listener) -> SubscriptionStats | None:
+        transport = await self._client.opened_transport(listener.api_name)
+        subscription = listener.subscription(self._client.config.service_name)
+        try:
+            return await transport.stats(subscription)
+        except TransportRefused:
+            return None
+
+    async def _dead(self) -> Counter[tuple[str, str]] | None:
+        found: Counter[tuple[str, str]] = Counter()
+        letters = DeadLetters(self._client).matching(Filter())
+        async with contextlib.aclosing(letters):
+            async for letter in letters:
+                found[letter.message.api_name, letter.failure.listener] += 1
+                if found.total() > _MOST_LETTERS:
+                    return None
+        return found
+
+
+@contextlib.asynccontextmanager
+async def status_of(client: BusClient) -> AsyncGenerator[Status]:
+    """Give the status of a bus, between its `on_start` hooks, which may add listeners, and its
+    `on_stop` hooks.
+    """
+    await client.on_start.run(client=client)
+    try:
+        yield Status(client)
+    finally:
+        await client.on_stop.run(client=client)

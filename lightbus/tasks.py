@@ -1,0 +1,213 @@
+"""What a worker does beside handling events: at intervals, at times, or all the while."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from datetime import UTC, datetime, timedelta, tzinfo
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import attrs
+
+from lightbus.exceptions import InvalidTask
+from lightbus.handler import is_async, name_of
+from lightbus.listener import OnError
+from lightbus.log import get_logger
+from lightbus.threads import HandlerThreads
+
+_log = get_logger(__name__)
+
+# How long to sleep at most before looking at the clock again, in seconds: it may be set meanwhile.
+_LONGEST_NAP = 30.0
+
+# Given when the worker started and the time now, returns the next time.
+NextTime = Callable[[float, float], float]
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class ScheduledTask:
+    """A function that a worker calls again and again.
+
+    Attributes:
+        name: For messages.
+        function: What is called; an async one on the worker's loop, a sync one in a thread.
+        also_run_immediately: Whether it is called when the worker starts, too.
+        on_error: What happens when it raises.
+        now: Tells the time on the clock that `next_time` is of.
+        next_time: Tells when it is called next.
+    """
+
+    name: str
+    function: Callable[[], Any]
+    also_run_immediately: bool
+    on_error: OnError
+    now: Callable[[], float]
+    next_time: NextTime
+
+    async def run(self, threads: HandlerThreads, stopping: asyncio.Event) -> None:
+        """Call the function at its times, one call after the other, until `stopping` is set.
+
+        Raises:
+            Exception: What it raised, where that is to end the worker.
+        """
+        began = self.now()
+        if self.also_run_immediately:
+            await self._call(threads)
+        while not stopping.is_set():
+            # Counted from now, so that times that went by during the last call are left out.
+            due = self.next_time(began, self.now())
+            while not stopping.is_set() and (left := due - self.now()) > 0:
+                await _set_within(stopping, min(left, _LONGEST_NAP))
+            if not stopping.is_set():
+                await self._call(threads)
+
+    async def _call(self, threads: HandlerThreads) -> None:
+        try:
+            if is_async(self.function):
+                await self.function()
+            else:
+                result = await threads.call(self.function)
+                if inspect.isawaitable(result):
+                    await result
+        except Exception:
+            _log.exception("A scheduled task failed.", task=self.name, on_error=self.on_error.name)
+            if self.on_error is OnError.SHUTDOWN:
+                raise
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class BackgroundTask:
+    """A coroutine that runs for as long as the worker does.
+
+    Attributes:
+        name: For messages.
+        start: Returns what is awaited.
+    """
+
+    name: str
+    start: Callable[[], Awaitable[Any]]
+
+    async def run(self) -> None:
+        """Await it.
+
+        Raises:
+            Exception: What it raised.
+        """
+        try:
+            await self.start()
+        except Exception:
+            _log.exception("A background task failed.", task=self.name)
+            raise
+
+
+Task = ScheduledTask | BackgroundTask
+
+
+def every(
+    function: Callable[[], Any],
+    period: timedelta,
+    *,
+    also_run_immediately: bool = False,
+    on_error: OnError = OnError.SHUTDOWN,
+) -> ScheduledTask:
+    """Return a task that is called in even periods from the worker's start on.
+
+    A call that takes longer than a period skips those that it overlaps.
+
+    Raises:
+        InvalidTask: The period is not positive, or the function can not be called.
+    """
+    seconds = period.total_seconds()
+    if seconds <= 0:
+        raise InvalidTask(f"{name_of(function)}() is to run every {seconds:g} s; give more than 0.")
+
+    def next_time(began: float, now: float) -> float:
+        return began + seconds * ((now - began) // seconds + 1)
+
+    return _scheduled(
+        function, also_run_immediately, on_error, now=time.monotonic, next_time=next_time
+    )
+
+
+def at_times(
+    function: Callable[[], Any],
+    cron: str,
+    *,
+    timezone: str | tzinfo = UTC,
+    also_run_immediately: bool = False,
+    on_error: OnError = OnError.SHUTDOWN,
+) -> ScheduledTask:
+    """Return a task that is called at the times of a cron expression.
+
+    Raises:
+        InvalidTask: The expression or the time zone is wrong, or the function can not be called.
+    """
+    from cronsim import CronSim, CronSimError  # noqa: PLC0415 - few programs need it
+
+    try:
+        zone = ZoneInfo(timezone) if isinstance(timezone, str) else timezone
+    except (KeyError, ValueError) as error:
+        raise InvalidTask(
+            f"{name_of(function)}() has a time zone that is none: {error}."
+        ) from error
+
+    def next_time(_: float, now: float) -> float:
+        return float(next(CronSim(cron, datetime.fromtimestamp(now, zone))).timestamp())
+
+    try:
+        next_time(0, time.time())
+    except (CronSimError, StopIteration) as error:
+        raise InvalidTask(
+            f"{name_of(function)}() is to run at {cron!r}, which is no time"
+            f"{f': {error}' if str(error) else ''}. An example: '30 4 * * mon-fri'."
+        ) from error
+    return _scheduled(function, also_run_immediately, on_error, now=time.time, next_time=next_time)
+
+
+def in_background(given: Coroutine[Any, Any, Any] | Callable[[], Awaitable[Any]]) -> BackgroundTask:
+    """Return a task that awaits `given`: a coroutine, or an async function without parameters.
+
+    Raises:
+        InvalidTask: It is neither.
+    """
+    if inspect.iscoroutine(given):
+        return BackgroundTask(name=given.__qualname__, start=lambda: given)
+    if not callable(given) or not is_async(given):
+        raise InvalidTask(f"{given!r} can not run in the background: give an async function.")
+    return BackgroundTask(name=name_of(given), start=given)
+
+
+def _scheduled(
+    function: Callable[[], Any],
+    also_run_immediately: bool,  # noqa: FBT001 - passed on
+    on_error: OnError,
+    *,
+    now: Callable[[], float],
+    next_time: NextTime,
+) -> ScheduledTask:
+    if not callable(function):
+        raise InvalidTask(f"{function!r} can not be scheduled: it is not callable.")
+    if on_error not in (OnError.SHUTDOWN, OnError.ACKNOWLEDGE_AND_LOG):
+        raise InvalidTask(
+            f"{name_of(function)}() has on_error {on_error!r}. A scheduled task takes "
+            f"OnError.SHUTDOWN or OnError.ACKNOWLEDGE_AND_LOG."
+        )
+    return ScheduledTask(
+        name=name_of(function),
+        function=function,
+        also_run_immediately=also_run_immediately,
+        on_error=on_error,
+        now=now,
+        next_time=next_time,
+    )
+
+
+async def _set_within(event: asyncio.Event, seconds: float) -> None:
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        pass

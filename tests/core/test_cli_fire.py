@@ -1,0 +1,152 @@
+"""`lightbus fire` and `lightbus config`, in processes of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+import lightbus
+from core.support import Received
+from lightbus import Worker
+
+TIMEOUT = 30
+BUS = """
+import lightbus
+from lightbus import Api, Event, event
+
+bus = lightbus.create()
+
+
+class AuthApi(Api):
+    user_created = Event(parameters=("username", "age"))
+
+    @event
+    def user_renamed(self, *, name: str, at: int | None = None) -> None: ...
+
+    class Meta:
+        name = "auth"
+
+
+bus.client.register_api(AuthApi)
+"""
+
+
+def run_lightbus(folder: Path, *args: str) -> subprocess.CompletedProcess[str]:
+    (folder / "bus.py").write_text(BUS)
+    return subprocess.run(
+        [sys.executable, "-m", "lightbus.cli", *args],
+        cwd=folder,
+        env={"PATH": os.environ["PATH"], "HOME": str(folder), "COLUMNS": "200"},
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+        check=False,
+    )
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> dict[str, Any]:
+    """A configuration that leads to a file of the test, and is in its folder."""
+    found = {
+        "service_name": "shop",
+        "apis": {"default": {"event_transport": {"sqlite": {"path": str(tmp_path / "events.db")}}}},
+    }
+    (tmp_path / "lightbus.json").write_text(json.dumps(found))
+    return found
+
+
+async def test_an_event_is_fired_with_values_as_json_or_as_text(
+    tmp_path: Path, config: dict[str, Any], received: Received
+) -> None:
+    bus = lightbus.create(config)
+    bus.auth.user_created.listen(lambda **fields: received.add(fields), listener_name="created")
+    bus.auth.user_renamed.listen(lambda **fields: received.add(fields), listener_name="renamed")
+    async with Worker(bus):
+        ended = run_lightbus(tmp_path, "fire", "auth.user_created", "username=adam", "age=[3, 4]")
+        assert (ended.returncode, ended.stderr, len(ended.stdout.strip())) == (0, "", 36)
+        assert await received.next() == {"username": "adam", "age": [3, 4]}
+        ended = run_lightbus(tmp_path, "fire", "auth.user_renamed", "name=3", "at=4")
+        assert (ended.returncode, ended.stderr) == (0, "")
+        assert await received.next() == {"name": "3", "at": 4}
+    await bus.client.close_async()
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "said"),
+    [
+        (["auth.user_created", "username=adam"], 1, "missing 'age'"),
+        (["auth.user_crated"], 1, "Did you mean 'user_created'?"),
+        (["mail.sent"], 1, "API 'mail' is not registered here"),
+        (
+            ["auth.user_renamed", "name=a", "at=soon"],
+            1,
+            "Expected `int | null`, got `str` - at `$.at`",
+        ),
+        (["user_created"], 2, "'user_created' is not of the form api.event."),
+        (["auth.user_created", "adam"], 2, "'adam' is not of the form name=value."),
+    ],
+)
+def test_what_can_not_be_fired_is_told_in_a_line(
+    tmp_path: Path, config: dict[str, Any], args: list[str], code: int, said: str
+) -> None:
+    ended = run_lightbus(tmp_path, "fire", *args)
+    assert (ended.returncode, ended.stdout) == (code, "")
+    assert said in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_a_right_configuration_is_shown(tmp_path: Path, config: dict[str, Any]) -> None:
+    config["apis"]["slow"] = {"acknowledgement_timeout": 300}
+    (tmp_path / "lightbus.json").write_text(json.dumps(config))
+    ended = run_lightbus(tmp_path, "config", "check")
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert "Right: lightbus.json" in ended.stdout
+    assert "service shop" in ended.stdout
+    assert [line.split()[0] for line in ended.stdout.splitlines()[2:]] == ["API", "default", "slow"]
+    assert "300 s" in ended.stdout
+
+
+def test_no_password_of_a_configuration_is_shown(tmp_path: Path, config: dict[str, Any]) -> None:
+    url = "amqp://shop:hunter2@localhost/"
+    config["apis"]["default"]["event_transport"] = {"rabbitmq": {"url": url}}
+    (tmp_path / "lightbus.json").write_text(json.dumps(config))
+    ended = run_lightbus(tmp_path, "config", "check")
+    assert "amqp://localhost:5672/" in ended.stdout
+    assert "hunter2" not in ended.stdout
+
+
+def test_a_wrong_configuration_is_told_in_a_line(tmp_path: Path, config: dict[str, Any]) -> None:
+    config["apis"]["default"]["fire_timout"] = 3
+    (tmp_path / "lightbus.json").write_text(json.dumps(config))
+    ended = run_lightbus(tmp_path, "config", "check")
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert "$.apis.default: there is no setting 'fire_timout'. Did you mean" in ended.stderr
+
+
+def errors(schema: dict[str, Any], config: dict[str, Any]) -> list[str]:
+    validator = jsonschema.Draft202012Validator(schema)
+    return [error.json_path for error in validator.iter_errors(config)]
+
+
+def test_the_schema_of_the_configuration_takes_what_is_right_and_refuses_what_is_wrong(
+    tmp_path: Path, config: dict[str, Any]
+) -> None:
+    ended = run_lightbus(tmp_path, "config", "schema")
+    assert ended.returncode == 0
+    schema = json.loads(ended.stdout)
+    jsonschema.Draft202012Validator.check_schema(schema)
+    assert errors(schema, config) == []
+    assert errors(schema, {}) == []
+    assert errors(schema, {"apis": {"a": {"event_transport": {"sqlite": None}}}}) == []
+    assert errors(schema, {"apis": {"a": {"event_transport": {}}}})
+    assert errors(schema, {"apis": {"a": {"event_transport": {"redis": {}}}}})
+    assert errors(schema, {"apis": {"a": {"event_transport": {"rabbitmq": {"url": 3}}}}})
+    assert errors(schema, {"apis": {"a": {"max_attempts": 0}}})
+    assert errors(schema, {"servce_name": "shop"})

@@ -1,0 +1,315 @@
+"""What a worker does beside handling events."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import threading
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from core.support import PATIENCE, Broken, MakeBus, Received
+from lightbus import Bus, OnError, Worker
+from lightbus.exceptions import InvalidTask
+from lightbus.tasks import ScheduledTask
+
+TIMEOUT = 30
+
+
+@pytest.fixture
+def bus(make_bus: MakeBus) -> Bus:
+    return make_bus()
+
+
+async def test_a_function_runs_again_and_again_while_a_worker_does(
+    bus: Bus, received: Received
+) -> None:
+    @bus.client.every(seconds=0.02)
+    async def tick() -> None:
+        received.add(asyncio.get_running_loop().time())
+
+    async with Worker(bus):
+        began = asyncio.get_running_loop().time()
+        times = await received.next_ones(4)
+    assert times[0] - began >= 0.015
+    assert all(later - earlier >= 0.005 for earlier, later in itertools.pairwise(times))
+    assert times[3] - began >= 0.07
+
+
+async def test_a_sync_function_runs_in_a_thread(bus: Bus, received: Received) -> None:
+    @bus.client.every(seconds=0.01)
+    def tick() -> None:
+        received.add(threading.current_thread())
+
+    async with Worker(bus):
+        assert await received.next() is not threading.main_thread()
+
+
+async def test_a_function_runs_at_the_start_too_where_that_is_wanted(
+    bus: Bus, received: Received
+) -> None:
+    bus.client.every(days=1, also_run_immediately=True)(lambda: received.add("ran"))
+    async with Worker(bus):
+        assert await received.next() == "ran"
+
+
+async def test_calls_do_not_overlap_and_times_that_went_by_are_left_out(
+    bus: Bus, received: Received
+) -> None:
+    running = 0
+
+    @bus.client.every(seconds=0.02)
+    async def slow() -> None:
+        nonlocal running
+        running += 1
+        received.add((running, asyncio.get_running_loop().time()))
+        await asyncio.sleep(0.05)
+        running -= 1
+
+    async with Worker(bus):
+        (_, first), (_, second), (most, third) = await received.next_ones(3)
+    assert most == 1
+    assert second - first >= 0.05
+    assert third - second >= 0.05
+
+
+async def test_a_function_runs_at_the_times_of_a_cron_expression(
+    bus: Bus, received: Received
+) -> None:
+    @bus.client.schedule("* * * * * *")
+    def every_second() -> None:
+        received.add(datetime.now().astimezone().microsecond)
+
+    async with Worker(bus):
+        assert await received.next() < 500_000
+
+
+def next_times(task: Any, start: str, zone: str, count: int) -> list[str]:
+    now = datetime.fromisoformat(start).replace(tzinfo=ZoneInfo(zone)).timestamp()
+    found = []
+    for _ in range(count):
+        now = task.next_time(0, now)
+        found.append(datetime.fromtimestamp(now, ZoneInfo(zone)).isoformat())
+    return found
+
+
+def test_a_schedule_keeps_to_the_clock_of_its_time_zone_when_that_is_changed(bus: Bus) -> None:
+    bus.client.schedule("30 2 * * *", timezone="Europe/Berlin")(lambda: None)
+    (task,) = bus.client.tasks
+    assert next_times(task, "2026-03-28T00:00", "Europe/Berlin", 3) == [
+        "2026-03-28T02:30:00+01:00",
+        "2026-03-29T03:00:00+02:00",
+        "2026-03-30T02:30:00+02:00",
+    ]
+
+
+def test_a_schedule_is_in_utc_where_nothing_else_is_said(bus: Bus) -> None:
+    bus.client.schedule("0 12 * * sun")(lambda: None)
+    (task,) = bus.client.tasks
+    assert next_times(task, "2026-11-25T00:00", "UTC", 1) == ["2026-11-29T12:00:00+00:00"]
+
+
+@pytest.mark.parametrize("on_error", [None, OnError.SHUTDOWN])
+async def test_a_scheduled_task_that_raises_ends_the_worker(
+    bus: Bus, on_error: OnError | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    options: dict[str, Any] = {} if on_error is None else {"on_error": on_error}
+
+    @bus.client.every(seconds=0.01, **options)
+    def fails() -> None:
+        raise Broken
+
+    with pytest.raises(Broken):
+        async with asyncio.timeout(PATIENCE):
+            await Worker(bus).run()
+    assert "A scheduled task failed." in caplog.text
+
+
+async def test_a_scheduled_task_that_raises_is_logged_and_runs_again_where_that_is_wanted(
+    bus: Bus, received: Received, caplog: pytest.LogCaptureFixture
+) -> None:
+    @bus.client.every(seconds=0.01, on_error=OnError.ACKNOWLEDGE_AND_LOG)
+    def fails() -> None:
+        received.add("ran")
+        raise Broken
+
+    async with Worker(bus):
+        await received.next_ones(2)
+    assert "A scheduled task failed." in caplog.text
+
+
+async def test_a_stopping_worker_lets_a_running_task_finish(bus: Bus, received: Received) -> None:
+    @bus.client.every(seconds=0.01)
+    async def tick() -> None:
+        received.add("began")
+        await asyncio.sleep(0.1)
+        received.add("ended")
+
+    async with Worker(bus):
+        assert await received.next() == "began"
+    assert await received.next() == "ended"
+    assert received.is_empty
+
+
+async def test_a_background_task_runs_until_the_worker_stops(bus: Bus, received: Received) -> None:
+    async def background() -> None:
+        received.add("began")
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0.01)
+            received.add("ended")
+
+    bus.client.add_background_task(background)
+    async with Worker(bus):
+        assert await received.next() == "began"
+        assert received.is_empty
+    assert await received.next() == "ended"
+
+
+async def test_a_background_task_may_be_a_coroutine_and_be_added_to_a_running_worker(
+    bus: Bus, received: Received
+) -> None:
+    async def background(what: str) -> None:
+        received.add(what)
+
+    @bus.client.on_start()
+    def on_start() -> None:
+        bus.client.add_background_task(background("in a hook"))
+
+    async with Worker(bus):
+        assert await received.next() == "in a hook"
+        bus.client.add_background_task(functools.partial(background, "later"))
+        assert await received.next() == "later"
+    assert received.is_empty
+
+
+async def test_a_background_task_that_raises_ends_the_worker(
+    bus: Bus, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def background() -> None:
+        raise Broken
+
+    bus.client.add_background_task(background)
+    with pytest.raises(Broken):
+        async with asyncio.timeout(PATIENCE):
+            await Worker(bus).run()
+    assert "A background task failed." in caplog.text
+
+
+async def test_a_second_worker_of_a_bus_runs_its_tasks_too(bus: Bus, received: Received) -> None:
+    bus.client.every(days=1, also_run_immediately=True)(lambda: received.add("ran"))
+    for _ in range(2):
+        async with Worker(bus):
+            assert await received.next() == "ran"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (lambda client: client.every()(print), "every 0 s; give more than 0"),
+        (lambda client: client.every(seconds=-1)(print), "every -1 s; give more than 0"),
+        (lambda client: client.every(seconds=1)("tick"), "'tick' can not be scheduled"),
+        (
+            lambda client: client.every(seconds=1, on_error=OnError.RETRY)(print),
+            "takes OnError.SHUTDOWN or OnError.ACKNOWLEDGE_AND_LOG",
+        ),
+        (
+            lambda client: client.schedule("99 * * * *")(print),
+            "'99 * * * *', which is no time: Bad",
+        ),
+        (lambda client: client.schedule("0 0 30 2 *")(print), "'0 0 30 2 *', which is no time"),
+        (
+            lambda client: client.schedule("* * * * *", timezone="Mars/Base")(print),
+            "has a time zone that is none",
+        ),
+        (lambda client: client.add_background_task(print), "can not run in the background"),
+        (lambda client: client.add_background_task(3), "can not run in the background"),
+    ],
+)
+def test_what_can_not_be_a_task_is_refused(bus: Bus, wrong: Any, said: str) -> None:
+    with pytest.raises(InvalidTask) as raised:
+        wrong(bus.client)
+    assert said in str(raised.value)
+    assert bus.client.tasks == ()
+
+
+def test_a_decorated_function_stays_what_it_is(bus: Bus) -> None:
+    @bus.client.every(hours=1)
+    @bus.client.schedule("0 0 * * *")
+    def tidy() -> str:
+        return "tidied"
+
+    assert tidy() == "tidied"
+    assert [task.name for task in bus.client.tasks if isinstance(task, ScheduledTask)] == [
+        "tidy"
+    ] * 2
+
+
+BUS = """
+import lightbus
+
+memory = {"default": {"event_transport": {"memory": {}}}}
+bus = lightbus.create({"apis": memory}, service_name="shop")
+
+
+@bus.client.every(seconds=0.05)
+def tick():
+    print("tick", flush=True)
+
+
+@bus.client.on_start()
+def on_start():
+    bus.auth.user_created.listen(print, listener_name="printer")
+"""
+
+
+@pytest.mark.parametrize(
+    ("options", "logged"),
+    [
+        ([], {"Running.", "Listening."}),
+        (["--only", "tasks"], {"Running."}),
+        (["--skip", "events"], {"Running."}),
+        (["--only", "events"], {"Listening."}),
+        (["--skip", "tasks"], {"Listening."}),
+    ],
+    ids=str,
+)
+def test_a_process_can_be_given_one_kind_of_work(
+    tmp_path: Path, options: list[str], logged: set[str]
+) -> None:
+    (tmp_path / "bus.py").write_text(BUS)
+    with subprocess.Popen(
+        [sys.executable, "-m", "lightbus.cli", "run", *options],
+        cwd=tmp_path,
+        env={"PATH": os.environ["PATH"], "HOME": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as worker:
+        assert worker.stdout is not None
+        assert worker.stderr is not None
+        try:
+            log = ""
+            for line in worker.stderr:
+                log += line
+                if "Ready." in line:
+                    break
+            if "Running." in logged:
+                assert worker.stdout.readline() == "tick\n"
+            worker.send_signal(signal.SIGTERM)
+            printed, _ = worker.communicate(timeout=TIMEOUT)
+        finally:
+            worker.kill()
+    assert worker.returncode == 0
+    assert {said for said in ("Running.", "Listening.") if said in log} == logged
+    assert "Running." in logged or printed == ""

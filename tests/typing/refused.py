@@ -1,0 +1,43 @@
+"""What type checkers refuse. They read this; it does not run.
+
+A line that one lets pass is an error, for then its `ignore` is unused.
+"""
+
+from __future__ import annotations
+
+from apis import AuthApi, bus
+
+auth = bus[AuthApi]
+
+
+def fire() -> None:
+    auth.user_created.fire(username="adam")  # type: ignore[call-arg]
+    auth.user_created.fire(username="adam", email=1)  # type: ignore[arg-type]
+    auth.user_created.fire(username="adam", email="a@b.c", age=3)  # type: ignore[call-arg]
+    auth.user_created.fire("adam", "a@b.c")  # type: ignore[call-arg]
+    auth.user_renamed.fire("adam")  # type: ignore[call-arg]
+    auth.password_changed.fire(name="adam")  # type: ignore[call-arg]
+    auth.password_changed.fire(username=None)  # type: ignore[arg-type]
+    auth.user_vanished.fire(username="adam")  # type: ignore[attr-defined]
+    AuthApi.user_created.fire(username="adam", email="a@b.c")  # type: ignore[attr-defined]
+
+
+async def fire_async() -> None:
+    await auth.user_created.fire_async(username="adam")  # type: ignore[call-arg]
+
+
+def wants_another_field(username: str, phone: str) -> None: ...
+def wants_another_type(username: int, **others: object) -> None: ...
+def names_only_some(username: str) -> None: ...
+
+
+def listen() -> None:
+    auth.user_created.listen(wants_another_field, listener_name="a")  # type: ignore[arg-type]
+    auth.user_created.listen(wants_another_type, listener_name="b")  # type: ignore[arg-type]
+    auth.user_created.listen(names_only_some, listener_name="c")  # type: ignore[arg-type]
+    auth.user_created.listen(print, listener_name=1)  # type: ignore[call-overload]
+
+
+def ask_for_what_is_no_api() -> None:
+    bus[str]  # type: ignore[type-var]
+    bus["auth"]  # type: ignore[index]
