@@ -60,15 +60,11 @@ class BusPath:
             SendRefused: The broker did not take the event.
             SendOutcomeUnknown: The broker did not confirm in time; the event may be stored.
         """
-        message = self._message(args, kwargs)
-        self._client.fire(message)
-        return message
+        return self._client.fire(self._message(args, kwargs))
 
     async def fire_async(self, *args: Any, **kwargs: Any) -> EventMessage:
         """Do what `fire` does, on the running event loop."""
-        message = self._message(args, kwargs)
-        await self._client.fire_async(message)
-        return message
+        return await self._client.fire_async(self._message(args, kwargs))
 
     def listen(
         self,

@@ -26,6 +26,7 @@ from lightbus.listener import Listener, OnError
 from lightbus.log import get_logger
 from lightbus.loops import Loops, OpenTransport
 from lightbus.message import EventMessage
+from lightbus.middleware import Middleware, send_through
 from lightbus.names import checked_name
 from lightbus.registry import find_transport
 from lightbus.schema import LoadedSchemas
@@ -55,6 +56,9 @@ class BusClient:
     Attributes:
         config: The configuration that the bus was created with.
         schema: Loads files that what is fired has to fit.
+        middleware: What `add_middleware` was given, in that order.
+        metrics_page: Returns the content type and the text of what a worker shows at ``/metrics``;
+            None where nothing is counted.
         on_start: Hooks called when a worker starts, before its listeners take events.
         on_stop: Hooks called when a worker has stopped its listeners.
         before_event_sent: Hooks called with `event_message` before an event is sent. What one
@@ -70,6 +74,8 @@ class BusClient:
     def __init__(self, config: Config) -> None:
         self.config = config
         self.schema = LoadedSchemas()
+        self.middleware: list[Middleware] = []
+        self.metrics_page: Callable[[], tuple[str, bytes]] | None = None
         self.on_start = Hooks()
         self.on_stop = Hooks()
         self.before_event_sent = Hooks()
@@ -153,23 +159,37 @@ class BusClient:
             self.schema.check(canonical_name, message.kwargs)
         return message
 
-    def fire(self, message: EventMessage) -> None:
-        """Send `message`; return when the broker has confirmed it.
+    def fire(self, message: EventMessage) -> EventMessage:
+        """Send `message`; return it, as it was sent, when the broker has confirmed it.
 
         Raises:
             CannotBlockHere: An event loop runs on this thread.
             TransportError: It was not sent, was refused, or its outcome is unknown.
         """
-        self._loops.call_blocking(
+        return self._loops.call_blocking(
             self.fire_async, message, blocking="fire()", instead="`await ....fire_async(...)`"
         )
 
-    async def fire_async(self, message: EventMessage) -> None:
-        """Send `message`; return when the broker has confirmed it.
+    async def fire_async(self, message: EventMessage) -> EventMessage:
+        """Send `message`; return it, as it was sent, when the broker has confirmed it.
 
         Raises:
             TransportError: It was not sent, was refused, or its outcome is unknown.
         """
+        if not self.middleware:
+            await self._send(message)
+            return message
+        sent = message
+
+        async def send(message: EventMessage) -> None:
+            nonlocal sent
+            sent = message
+            await self._send(message)
+
+        await send_through(self.middleware, message, send)
+        return sent
+
+    async def _send(self, message: EventMessage) -> None:
         if self.before_event_sent:
             await self.before_event_sent.run(client=self, event_message=message)
         api_config = self.config.api(message.api_name)
@@ -293,6 +313,12 @@ class BusClient:
     def _notify(self, added: Listener | Task) -> None:
         for notify in self._added:
             notify(added)
+
+    def add_middleware(self, middleware: Middleware) -> None:
+        """Have `middleware` around the sending and the handling of every event, within what was
+        added before.
+        """
+        self.middleware.append(middleware)
 
     def every(
         self,
@@ -438,6 +464,10 @@ class BusClient:
         """
         timeout = self.config.api(api_name).fire_timeout
         return await self.open_transport(api_name).opened(timeout=timeout)
+
+    def transport_name(self, api_name: str) -> str:
+        """Return the name, in the configuration, of the transport that an API has."""
+        return self._choice(api_name).name
 
     def transport_described(self, api_name: str) -> str:
         """Return, for people, which transport an API has and where it leads."""

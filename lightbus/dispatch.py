@@ -6,7 +6,7 @@ import asyncio
 import functools
 import inspect
 import itertools
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from typing import Any
 
 from lightbus.client import BusClient
@@ -25,6 +25,7 @@ from lightbus.handler import CallPlan, is_async
 from lightbus.listener import Listener, OnError
 from lightbus.log import get_logger
 from lightbus.message import EventMessage
+from lightbus.middleware import handle_through
 from lightbus.threads import HandlerThreads
 from lightbus.time_limit import TimeLimit, WorkCancelled
 from lightbus.transport import Delivery, DeliveryStream
@@ -135,7 +136,7 @@ class Dispatcher:
             await self._failed(delivery, error)
             return
         try:
-            is_in_time = await limit.run(self._call(call, delivery.message), delivery)
+            is_in_time = await limit.run(self._handle(call, delivery.message), delivery)
         except WorkCancelled as error:
             await self._failed(delivery, HandlerExited(self._listener.name, error))
         except Exception as error:
@@ -150,6 +151,13 @@ class Dispatcher:
             raise NotListenedFor(self._listener.name, message.canonical_name)
         args, kwargs = plan.arguments(message)
         return functools.partial(self._listener.handler, *args, **kwargs)
+
+    def _handle(self, call: Callable[[], Any], message: EventMessage) -> Coroutine[Any, Any, None]:
+        middleware = self._client.middleware
+        if not middleware:
+            return self._call(call, message)
+        handle = functools.partial(self._call, call, message)
+        return handle_through(middleware, message, self._listener.name, handle)
 
     async def _call(self, call: Callable[[], Any], message: EventMessage) -> None:
         client, hook_arguments = self._client, {"client": self._client, "event_message": message}

@@ -36,6 +36,8 @@ class EventMessage:
         version: The version of the API that fired it.
         fired_at: When it was fired, in UTC.
         service_name: The service that fired it; empty where the sender did not say.
+        traceparent: Which trace it belongs to, as in the header of that name (W3C Trace Context,
+            section 3.2); empty where it belongs to none.
     """
 
     api_name: str
@@ -45,6 +47,7 @@ class EventMessage:
     version: int = 1
     fired_at: datetime = attrs.field(factory=_now)
     service_name: str = ""
+    traceparent: str = ""
 
     @classmethod
     def create(

@@ -11,6 +11,7 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from lightbus.client import BusClient
 from lightbus.exceptions import HealthPortUnusable
 from lightbus.worker import Worker
 
@@ -19,23 +20,24 @@ _LOOP_TIMEOUT = 5.0
 
 
 class Health:
-    """Serves ``/live`` and ``/ready`` from threads of its own, so that a stuck event loop is told.
+    """Serves ``/live`` and ``/ready`` from threads of its own, so that a stuck event loop is told;
+    and ``/metrics``, where the program counts.
 
     Raises:
         HealthPortUnusable: It can not listen there.
     """
 
-    def __init__(self, worker: Worker, *, host: str, port: int) -> None:
+    def __init__(self, worker: Worker, client: BusClient, *, host: str, port: int) -> None:
         self._worker = worker
+        self._client = client
         self._loop = asyncio.get_running_loop()
         health = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                status, answer = health.answer(self.path)
-                body = json.dumps(answer).encode() + b"\n"
+                status, content_type, body = health.answer(self.path)
                 self.send_response(status)
-                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Type", content_type)
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
                 self.wfile.write(body)
@@ -57,15 +59,24 @@ class Health:
         host, port = self._server.server_address[:2]
         return f"http://{host!s}:{port}"
 
-    def answer(self, path: str) -> tuple[HTTPStatus, dict[str, Any]]:
-        """Return the status and the body for a path; called from any thread but the loop's."""
+    def answer(self, path: str) -> tuple[HTTPStatus, str, bytes]:
+        """Return the status, the content type and the body for a path; called from any thread but
+        the loop's.
+        """
+        if path == "/metrics" and self._client.metrics_page is not None:
+            return HTTPStatus.OK, *self._client.metrics_page()
+        status, answer = self._answer(path)
+        return status, "application/json", json.dumps(answer).encode() + b"\n"
+
+    def _answer(self, path: str) -> tuple[HTTPStatus, dict[str, Any]]:
         match path:
             case "/live":
                 return self._told("live", _nothing())
             case "/ready":
                 return self._told("ready", self._worker.problems())
             case _:
-                return HTTPStatus.NOT_FOUND, {"paths": ["/live", "/ready"]}
+                others = [] if self._client.metrics_page is None else ["/metrics"]
+                return HTTPStatus.NOT_FOUND, {"paths": ["/live", "/ready", *others]}
 
     def close(self) -> None:
         """Answer no more."""

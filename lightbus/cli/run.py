@@ -41,7 +41,7 @@ _KINDS = ("events", "tasks")
 @click.option(
     "--health-port",
     type=int,
-    help="Answer GET /live and GET /ready on this port; 0 is any free one.",
+    help="Answer GET /live, /ready and /metrics on this port; 0 is any free one.",
 )
 @click.option("--health-host", default="127.0.0.1", show_default=True, help="... of this address.")
 @click.option(
@@ -95,7 +95,7 @@ async def _serve(bus: Bus, worker: Worker, health_host: str, health_port: int | 
     health = None
     try:
         if health_port is not None:
-            health = Health(worker, host=health_host, port=health_port)
+            health = Health(worker, bus.client, host=health_host, port=health_port)
             _log.info(f"Health is told at {health.address}/live and {health.address}/ready.")
         await worker.run(on_started=lambda: _announce_ready(bus, worker))
     except Exception as error:

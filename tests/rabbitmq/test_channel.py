@@ -59,9 +59,16 @@ NAMES = st.text("abcxyz-_/", min_size=1, max_size=20)
     service_name=NAMES,
     body=st.binary(max_size=3 * FRAME_SIZE),
 )
+@pytest.mark.parametrize("traceparent", ["", f"00-{'a' * 32}-{'b' * 16}-01", "of another form"])
 @pytest.mark.parametrize("is_mandatory", [False, True])
 def test_an_event_is_encoded_as_if_nothing_of_it_had_been_encoded_before(
-    event_id: str, fired_at: datetime, service_name: str, body: bytes, *, is_mandatory: bool
+    event_id: str,
+    fired_at: datetime,
+    service_name: str,
+    body: bytes,
+    traceparent: str,
+    *,
+    is_mandatory: bool,
 ) -> None:
     message = EventMessage(
         api_name="auth",
@@ -70,6 +77,7 @@ def test_an_event_is_encoded_as_if_nothing_of_it_had_been_encoded_before(
         id=event_id,
         fired_at=fired_at,
         service_name=service_name,
+        traceparent=traceparent,
     )
     try:
         plain = encoded_method(

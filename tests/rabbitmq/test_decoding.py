@@ -18,7 +18,7 @@ from lightbus_rabbitmq.decoding import Decoder, UnreadableHeader
 START = datetime(2026, 1, 2, tzinfo=UTC)
 
 
-def message(number: int, event_name: str) -> EventMessage:
+def message(number: int, event_name: str, *, is_traced: bool = False) -> EventMessage:
     return EventMessage(
         api_name="auth",
         event_name=event_name,
@@ -26,6 +26,7 @@ def message(number: int, event_name: str) -> EventMessage:
         id=f"6f9619ff-8b86-4011-b42d-00c04fc9{number:04}",
         fired_at=START + timedelta(microseconds=number * 1_234_567),
         service_name="shop",
+        traceparent=f"00-{number:032x}-{number + 1:016x}-01" if is_traced else "",
     )
 
 
@@ -38,9 +39,18 @@ def header_of(event: EventMessage, **added: Any) -> bytes:
 def header_payloads(draw: st.DrawFn) -> bytes:
     """Headers of a few kinds; some with other ids or headers, and some damaged in one place."""
     number = draw(st.integers(0, 9999))
-    event = message(number, draw(st.sampled_from(["user_created", "user_deleted", "happened"])))
+    name = draw(st.sampled_from(["user_created", "user_deleted", "happened"]))
+    event = message(number, name, is_traced=draw(st.booleans()))
     added: dict[str, Any] = draw(
-        st.sampled_from([{}, {headers.EVENT_ID: "other"}, {"lightbus-attempt": 2}])
+        st.sampled_from(
+            [
+                {},
+                {headers.EVENT_ID: "other"},
+                {"lightbus-attempt": 2},
+                {headers.TRACEPARENT: 3},
+                {headers.TRACEPARENT: "another"},
+            ]
+        )
     )
     payload = bytearray(header_of(event, **added))
     if draw(st.booleans()):
@@ -51,7 +61,8 @@ def header_payloads(draw: st.DrawFn) -> bytes:
 @given(st.lists(header_payloads(), max_size=30))
 def test_headers_are_decoded_as_the_driver_decodes_them(payloads: list[bytes]) -> None:
     decoder = Decoder()
-    for payload in [header_of(message(1, "user_created")), *payloads]:
+    seen = [header_of(message(1, "user_created", is_traced=traced)) for traced in (False, True)]
+    for payload in [*seen, *payloads]:
         header = decoder.header(payload)
         expected = ContentHeader()
         try:

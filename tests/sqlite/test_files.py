@@ -26,6 +26,7 @@ from lightbus.exceptions import (
     TransportRefused,
     TransportUnavailable,
 )
+from lightbus_sqlite import schema
 from lightbus_sqlite import stream as sqlite_stream
 from lightbus_sqlite import transport as sqlite_transport
 from lightbus_sqlite.settings import SQLiteSettings
@@ -187,6 +188,27 @@ async def test_a_file_of_a_later_version_is_left_alone(file: Path) -> None:
         later.execute("PRAGMA user_version = 99")
 
     assert "made by a later version of Lightbus" in await refused_for(file)
+
+
+async def test_a_file_of_an_earlier_version_is_brought_to_this_one_with_what_is_in_it(
+    file: Path,
+) -> None:
+    with contextlib.closing(sqlite3.connect(file)) as earlier:
+        earlier.executescript(Path(__file__).with_name("version_1.sql").read_text())
+
+    transport = await open_transport(file)
+    stream = await transport.subscribe(SUBSCRIPTION)
+    delivery = await anext(stream)
+    assert (delivery.message.id, delivery.message.kwargs) == ("waiting", {"n": 1})
+    assert delivery.message.traceparent == ""
+    await delivery.ack()
+    letters = [letter async for letter in transport.dead_letters("shop")]
+    assert [letter.message.id for letter in letters] == ["dead"]
+    await transport.close()
+
+    with contextlib.closing(sqlite3.connect(file)) as now:
+        assert now.execute("PRAGMA user_version").fetchone() == (schema.VERSION,)
+    await (await open_transport(file)).close()
 
 
 async def test_a_damaged_file_is_told_and_takes_no_event(file: Path) -> None:

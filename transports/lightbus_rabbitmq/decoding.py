@@ -14,7 +14,13 @@ from pamqp.commands import Basic
 from pamqp.header import ContentHeader
 
 from lightbus_rabbitmq import headers
-from lightbus_rabbitmq.frames import SAMPLE_ID, SAMPLE_SIZE, SAMPLE_TIME, SAMPLE_VALUES
+from lightbus_rabbitmq.frames import (
+    SAMPLE_ID,
+    SAMPLE_SIZE,
+    SAMPLE_TIME,
+    SAMPLE_TRACEPARENT,
+    sample_values,
+)
 from lightbus_rabbitmq.patterns import Pattern
 
 # How many kinds are remembered, and how many of one length. Foreign ones could be without number.
@@ -151,28 +157,37 @@ def _delivery_like(one: Basic.Deliver, tag: int) -> Basic.Deliver:
 
 
 class _KnownHeader:
-    """Headers of fired events that differ in no more than id, time and size."""
+    """Headers of fired events that differ in no more than id, time, trace and size."""
 
     def __init__(self, one: ContentHeader) -> None:
         self._properties = one.properties
+        self._is_traced = headers.TRACEPARENT in (one.properties.headers or {})
         sample = headers.of_another_event(
-            one.properties, SAMPLE_ID, headers.exact_time(SAMPLE_TIME), SAMPLE_TIME
+            one.properties,
+            SAMPLE_ID,
+            headers.exact_time(SAMPLE_TIME),
+            SAMPLE_TIME,
+            SAMPLE_TRACEPARENT if self._is_traced else "",
         )
         header = ContentHeader(0, SAMPLE_SIZE, sample)
-        self._pattern = Pattern(header.marshal(), SAMPLE_VALUES)
+        self._pattern = Pattern(header.marshal(), sample_values(is_traced=self._is_traced))
 
     def decoded(self, payload: bytes) -> ContentHeader | None:
         values = self._pattern.values_in(payload)
         if values is None:
             return None
+        traceparent = values.pop() if self._is_traced else b""
         event_id, time, timestamp, size = values
         seconds = int.from_bytes(timestamp, "big")
-        if seconds > _LAST_TIMESTAMP or not (event_id.isascii() and time.isascii()):
+        if seconds > _LAST_TIMESTAMP or not (
+            event_id.isascii() and time.isascii() and traceparent.isascii()
+        ):
             return None
         properties = headers.of_another_event(
             self._properties,
             event_id.decode(),
             time.decode(),
             datetime.fromtimestamp(seconds, UTC),
+            traceparent.decode(),
         )
         return ContentHeader(0, int.from_bytes(size, "big"), properties)

@@ -18,6 +18,7 @@ from lightbus_rabbitmq.patterns import Pattern
 SAMPLE_ID = "\x01" * 36
 SAMPLE_TIME = datetime(2001, 2, 3, 4, 5, 6, 789012, tzinfo=UTC)
 SAMPLE_SIZE = 0x0102030405060708
+SAMPLE_TRACEPARENT = "\x02" * 55
 
 # A frame's head and end (AMQP 0-9-1, section 4.2.3)
 _FRAME_OVERHEAD = 8
@@ -63,8 +64,16 @@ def _values(event_id: str, fired_at: datetime, size: int) -> tuple[bytes, ...]:
     )
 
 
-SAMPLE_VALUES = _values(SAMPLE_ID, SAMPLE_TIME, SAMPLE_SIZE)
-_LENGTHS = [len(value) for value in SAMPLE_VALUES]
+_SAMPLE_VALUES = _values(SAMPLE_ID, SAMPLE_TIME, SAMPLE_SIZE)
+
+
+def sample_values(*, is_traced: bool) -> tuple[bytes, ...]:
+    """Return what differs from event to event of a kind, in the sample of it.
+
+    That is the id, the time, the same in whole seconds, the size of the body, and, where events of
+    the kind belong to a trace, the `traceparent`.
+    """
+    return (*_SAMPLE_VALUES, SAMPLE_TRACEPARENT.encode()) if is_traced else _SAMPLE_VALUES
 
 
 class EventFrames:
@@ -87,6 +96,7 @@ class EventFrames:
             message.event_name,
             message.service_name,
             message.version,
+            message.traceparent == "",
             is_mandatory,
         )
         kind = self._kinds.get(kind_of)
@@ -101,7 +111,7 @@ class EventFrames:
 
 
 class _Kind:
-    """Events that differ in no more than id, time and body."""
+    """Events that differ in no more than id, time, trace and body."""
 
     def __init__(
         self, message: EventMessage, *, is_mandatory: bool, channel_number: int, frame_size: int
@@ -114,10 +124,18 @@ class _Kind:
             is_mandatory=is_mandatory,
             channel_number=channel_number,
         )
-        sample = attrs.evolve(message, id=SAMPLE_ID, fired_at=SAMPLE_TIME)
+        is_traced = message.traceparent != ""
+        sample = attrs.evolve(
+            message,
+            id=SAMPLE_ID,
+            fired_at=SAMPLE_TIME,
+            traceparent=SAMPLE_TRACEPARENT if is_traced else "",
+        )
         header = ContentHeader(properties=headers.properties_of(sample), body_size=SAMPLE_SIZE)
         frames = self._method + pamqp.frame.marshal(header, channel_number)
-        self._pattern = Pattern(frames, SAMPLE_VALUES)
+        values = sample_values(is_traced=is_traced)
+        self._lengths = [len(value) for value in values]
+        self._pattern = Pattern(frames, values)
 
     def encoded(self, message: EventMessage) -> bytes:
         """Return the frames of an event's properties and body."""
@@ -133,11 +151,12 @@ class _Kind:
         frames = self._pattern.filled(values)
         return frames + pamqp.frame.marshal(ContentBody(body), self._channel_number)
 
-    @staticmethod
-    def _fitting_values(message: EventMessage) -> tuple[bytes, ...] | None:
+    def _fitting_values(self, message: EventMessage) -> tuple[bytes, ...] | None:
         """Return what to put in; None where it has not the form of the sample's."""
         try:
             values = _values(message.id, message.fired_at, len(message.body))
+            if message.traceparent:
+                values += (message.traceparent.encode(),)
         except (OverflowError, UnicodeError, ValueError):
             return None
-        return values if [len(value) for value in values] == _LENGTHS else None
+        return values if [len(value) for value in values] == self._lengths else None

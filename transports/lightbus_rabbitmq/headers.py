@@ -5,6 +5,7 @@ What comes in is hostile until it is read here: any property may be missing or o
 
 from __future__ import annotations
 
+import re
 import struct
 import uuid
 from collections.abc import Iterable, Mapping
@@ -26,12 +27,16 @@ _SPECIFICATION = "cloudEvents:specversion"
 _TYPE = "cloudEvents:type"
 _SOURCE = "cloudEvents:source"
 _VERSION = "lightbus-api-version"
+TRACEPARENT = "traceparent"
 _FIRED_WITH = {_SPECIFICATION, EVENT_ID, _TYPE, _SOURCE, EVENT_TIME, _VERSION}
 _HEADERS_DROPPED = "lightbus-headers-dropped"
 _PERSISTENT = 2
 
 # Of the name of a listener's queue
 _PARTS = 4
+
+# Of a foreign sender, anything may come. (W3C Trace Context, section 3.2.2)
+_TRACEPARENT = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
 # An AMQP timestamp has no sign (AMQP 0-9-1, section 4.2.5.4).
 _FIRST_TIME = datetime(1970, 1, 1, tzinfo=UTC)
@@ -66,6 +71,7 @@ def properties_of(message: EventMessage, **added: Any) -> Basic.Properties:
             _SOURCE: f"/{quote(message.service_name)}",
             EVENT_TIME: exact_time(message.fired_at),
             _VERSION: message.version,
+            **({TRACEPARENT: message.traceparent} if message.traceparent else {}),
             **added,
         },
     )
@@ -78,11 +84,16 @@ def exact_time(time: datetime) -> str:
 
 def is_as_fired(properties: Basic.Properties) -> bool:
     """Return whether these have the headers of `properties_of`, and no others."""
-    return isinstance(properties.headers, dict) and properties.headers.keys() == _FIRED_WITH
+    found = properties.headers
+    return isinstance(found, dict) and found.keys() - {TRACEPARENT} == _FIRED_WITH
 
 
 def of_another_event(
-    properties: Basic.Properties, event_id: str, time: str, timestamp: datetime
+    properties: Basic.Properties,
+    event_id: str,
+    time: str,
+    timestamp: datetime,
+    traceparent: str = "",
 ) -> Basic.Properties:
     """Return the properties of another event of the same kind as that of `properties`.
 
@@ -91,11 +102,17 @@ def of_another_event(
         event_id: The other's id.
         time: The other's `exact_time`.
         timestamp: The same, in whole seconds.
+        traceparent: The other's, where events of this kind have one.
     """
     return Basic.Properties(
         content_type=properties.content_type,
         content_encoding=properties.content_encoding,
-        headers={**(properties.headers or {}), EVENT_ID: event_id, EVENT_TIME: time},
+        headers={
+            **(properties.headers or {}),
+            EVENT_ID: event_id,
+            EVENT_TIME: time,
+            **({TRACEPARENT: traceparent} if traceparent else {}),
+        },
         delivery_mode=properties.delivery_mode,
         priority=properties.priority,
         correlation_id=properties.correlation_id,
@@ -129,6 +146,7 @@ def message_of(delivered: DeliveredMessage, api_name: str) -> EventMessage:
         version=_whole_number(headers.get(_VERSION), default=1),
         fired_at=_fired_at(headers, properties),
         service_name=properties.app_id or "",
+        traceparent=_traceparent(headers[TRACEPARENT]) if TRACEPARENT in headers else "",
     )
 
 
@@ -328,6 +346,10 @@ def _cut(text: str, most_bytes: int) -> str:
 
 def _name_of(message: EventMessage) -> str:
     return message.canonical_name.encode()[:_LONGEST_NAME].decode("utf-8", "ignore")
+
+
+def _traceparent(value: Any) -> str:
+    return value if isinstance(value, str) and _TRACEPARENT.fullmatch(value) else ""
 
 
 def _whole_number(value: Any, *, default: int) -> int:

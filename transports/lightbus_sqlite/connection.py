@@ -133,23 +133,32 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 
 def _prepare(connection: sqlite3.Connection, path: Path) -> None:
-    if _is_ours(connection, path):
+    if _version_of(connection, path) == schema.VERSION:
         return
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("BEGIN IMMEDIATE")
     with _rolled_back_on_error(connection):
-        if not _is_ours(connection, path):  # no other process was faster
-            for statement in _statements(schema.CREATE):
-                connection.execute(statement)
+        # Asked again, for another process may have been faster.
+        version = _version_of(connection, path)
+        if version == 0:
+            _execute_all(connection, schema.CREATE)
             connection.execute(schema.SET_FILE_ID, (secrets.token_hex(16),))
+        else:
+            for older in range(version, schema.VERSION):
+                _execute_all(connection, schema.UPGRADES[older])
         connection.execute("COMMIT")
 
 
-def _is_ours(connection: sqlite3.Connection, path: Path) -> bool:
-    """Return whether the file has our tables; False where it has none at all.
+def _execute_all(connection: sqlite3.Connection, script: str) -> None:
+    for statement in _statements(script):
+        connection.execute(statement)
+
+
+def _version_of(connection: sqlite3.Connection, path: Path) -> int:
+    """Return the version of our tables in the file; 0 where it has no tables at all.
 
     Raises:
-        TransportRefused: It has others.
+        TransportRefused: It has those of a later version, or of another program.
     """
     application_id, version, tables = connection.execute(schema.IDENTIFY).fetchone()
     if application_id == schema.APPLICATION_ID:
@@ -158,10 +167,10 @@ def _is_ours(connection: sqlite3.Connection, path: Path) -> bool:
                 f"SQLite file {path} was made by a later version of Lightbus (its format is "
                 f"{version}, this one knows {schema.VERSION}). Upgrade Lightbus, or name another."
             )
-        return True
+        return int(version)
     if application_id != 0 or tables != 0:
         raise TransportRefused(f"SQLite file {path} belongs to another program. Name another file.")
-    return False
+    return 0
 
 
 @contextlib.contextmanager

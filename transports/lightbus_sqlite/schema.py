@@ -9,7 +9,7 @@ from __future__ import annotations
 
 # "lbus" in ASCII, so that the file of another program is not written to.
 APPLICATION_ID = 0x6C627573
-VERSION = 1
+VERSION = 2
 
 CREATE = f"""
 CREATE TABLE file (id TEXT NOT NULL) STRICT;
@@ -22,7 +22,8 @@ CREATE TABLE event (
     body BLOB NOT NULL,
     version INTEGER NOT NULL,
     fired_at TEXT NOT NULL,
-    service TEXT NOT NULL
+    service TEXT NOT NULL,
+    traceparent TEXT NOT NULL DEFAULT ''
 ) STRICT;
 
 CREATE TABLE listener (
@@ -69,13 +70,23 @@ CREATE TABLE dead_letter (
     version INTEGER NOT NULL,
     fired_at TEXT NOT NULL,
     fired_by TEXT NOT NULL,
-    failure TEXT NOT NULL
+    failure TEXT NOT NULL,
+    traceparent TEXT NOT NULL DEFAULT ''
 ) STRICT;
 CREATE INDEX dead_letter_by_service ON dead_letter (service, id);
 
 PRAGMA application_id = {APPLICATION_ID};
 PRAGMA user_version = {VERSION};
 """
+
+# What makes a file of each older version one of the next.
+UPGRADES = {
+    1: """
+    ALTER TABLE event ADD COLUMN traceparent TEXT NOT NULL DEFAULT '';
+    ALTER TABLE dead_letter ADD COLUMN traceparent TEXT NOT NULL DEFAULT '';
+    PRAGMA user_version = 2;
+    """,
+}
 
 # In one statement, so that another process is not seen half way through making the tables.
 IDENTIFY = """
@@ -92,8 +103,8 @@ ADD_WANTED = "INSERT OR IGNORE INTO wanted (api, event_name, listener) VALUES (?
 
 IS_WANTED = "SELECT 1 FROM wanted WHERE api = ? AND event_name = ? LIMIT 1"
 ADD_EVENT = """
-INSERT INTO event (message_id, api, name, body, version, fired_at, service)
-VALUES (?, ?, ?, ?, ?, ?, ?)
+INSERT INTO event (message_id, api, name, body, version, fired_at, service, traceparent)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?)
 """
 ADD_DELIVERIES = """
 INSERT INTO delivery (listener, event)
@@ -123,7 +134,7 @@ WHERE listener = ? AND available_at > 0 AND available_at <= ?
 TAKE = """
 SELECT
     delivery.id, attempt, returns, first_failed_at,
-    message_id, api, name, body, version, fired_at, service
+    message_id, api, name, body, version, fired_at, service, traceparent
 FROM delivery JOIN event ON event.id = delivery.event
 WHERE listener = ? AND available_at = 0
 ORDER BY delivery.id
@@ -146,17 +157,17 @@ SELECT listener, event, ?, ?, coalesce(first_failed_at, ?) FROM delivery {_MINE}
 """
 ADD_DEAD_LETTER = f"""
 INSERT INTO dead_letter
-    (service, message_id, api, name, body, version, fired_at, fired_by, failure)
-SELECT ?, message_id, api, name, body, version, fired_at, service, ?
+    (service, failure, message_id, api, name, body, version, fired_at, fired_by, traceparent)
+SELECT ?, ?, message_id, api, name, body, version, fired_at, service, traceparent
 FROM event WHERE id = (SELECT event FROM delivery {_MINE})
 """
 BURY = """
 INSERT INTO dead_letter
-    (service, message_id, api, name, body, version, fired_at, fired_by, failure)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+    (service, failure, message_id, api, name, body, version, fired_at, fired_by, traceparent)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 DISCARD = "DELETE FROM dead_letter WHERE id = ?"
 DEAD_LETTERS = """
-SELECT id, message_id, api, name, body, version, fired_at, fired_by, failure
+SELECT id, failure, message_id, api, name, body, version, fired_at, fired_by, traceparent
 FROM dead_letter WHERE service = ? AND id > ? ORDER BY id LIMIT 100
 """

@@ -277,7 +277,7 @@ class SQLiteDelivery(Delivery):
 
 def message_of(columns: list[Any]) -> EventMessage:
     """Return the event that a row holds."""
-    message_id, api, name, body, version, fired_at, service = columns
+    message_id, api, name, body, version, fired_at, service, traceparent = columns
     return EventMessage(
         id=message_id,
         api_name=api,
@@ -286,4 +286,5 @@ def message_of(columns: list[Any]) -> EventMessage:
         version=version,
         fired_at=datetime.fromisoformat(fired_at),
         service_name=service,
+        traceparent=traceparent,
     )

@@ -110,7 +110,7 @@ class SQLiteTransport(EventTransport):
     async def bury(
         self, service_name: str, message: EventMessage, failure: Failure, *, timeout: float
     ) -> None:
-        row = (service_name, *_columns_of(message), msgspec.json.encode(failure).decode())
+        row = (service_name, msgspec.json.encode(failure).decode(), *_columns_of(message))
         await self._send(
             lambda connection: connection.execute(schema.BURY, row), message, timeout=timeout
         )
@@ -174,7 +174,7 @@ class SQLiteDeadLetter(DeadLetter):
     """One row of the dead letters."""
 
     def __init__(self, transport: SQLiteTransport, row: tuple[Any, ...]) -> None:
-        self._id, *columns, failure = row
+        self._id, failure, *columns = row
         self.message = message_of(columns)
         self.failure = msgspec.json.decode(failure, type=Failure)
         self._transport = transport
@@ -206,4 +206,5 @@ def _columns_of(message: EventMessage) -> tuple[Any, ...]:
         message.version,
         message.fired_at.isoformat(),
         message.service_name,
+        message.traceparent,
     )

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from datetime import UTC, datetime
 
+import attrs
 import pytest
 
 from lightbus.testing.conformance.broker import DELAY, BrokerUnderTest, text_of, texts_of
@@ -219,7 +220,10 @@ class TestFailing:
         self, broker: BrokerUnderTest
     ) -> None:
         transport = await broker.open()
-        message = broker.message("moved")
+        message = attrs.evolve(
+            broker.message("moved"),
+            traceparent="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+        )
         failure = broker.failure(
             failed_at=datetime(2020, 1, 1, 12, tzinfo=UTC), hostname="elsewhere", pid=7, attempt=4
         )

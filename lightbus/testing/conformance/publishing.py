@@ -84,7 +84,11 @@ class TestPublishing:
         stream = await transport.subscribe(broker.subscription())
         fired_at = datetime(2024, 2, 29, 12, 30, 59, 123456, timezone(timedelta(hours=9)))
         sent = attrs.evolve(
-            broker.message("hello"), version=7, fired_at=fired_at.astimezone(UTC), id="my-id"
+            broker.message("hello"),
+            version=7,
+            fired_at=fired_at.astimezone(UTC),
+            id="my-id",
+            traceparent="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
         )
 
         await transport.send(sent, timeout=broker.patience)
