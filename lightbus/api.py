@@ -13,6 +13,12 @@ from lightbus.names import checked_name
 
 _META_OPTIONS = ("name", "version", "internal")
 
+# What an API, or a path of a bus, has under these names is no event.
+_TAKEN = ("event", "events", "fire", "fire_async", "listen", "meta", "on_bus")
+
+# What a bus has under these names is no API.
+_TAKEN_ON_A_BUS = ("client", "fire", "fire_async", "listen", "schema")
+
 
 @attrs.frozen
 class ApiMeta:
@@ -51,12 +57,16 @@ class Api:
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         cls.meta = _read_meta(cls)
-        cls.events = {
-            name: value
+        names = {
+            name: None
             for base in reversed(cls.__mro__)
             for name, value in vars(base).items()
             if isinstance(value, Event)
         }
+        found = {name: getattr(cls, name) for name in names}
+        cls.events = {name: event for name, event in found.items() if isinstance(event, Event)}
+        for name, event in cls.events.items():
+            _check_name(cls, name, event)
 
     @classmethod
     def on_bus(cls, path: object) -> Self:
@@ -90,6 +100,15 @@ def api_class_of(api: object) -> type[Api]:
     return api_class
 
 
+def _check_name(api: type[Api], name: str, event: Event[...]) -> None:
+    if name.startswith("_") or name in _TAKEN:
+        raise InvalidApi(f"{api.__name__} can not have an event named {name!r}: the name is taken.")
+    if event.name != name:
+        raise InvalidApi(
+            f"{api.__name__}.{name} is the event that is also {event.name!r}. Declare each apart."
+        )
+
+
 def _read_meta(cls: type[Api]) -> ApiMeta:
     meta = vars(cls).get("Meta")
     options = {k: v for k, v in vars(meta).items() if not k.startswith("__")} if meta else {}
@@ -109,4 +128,8 @@ def _read_meta(cls: type[Api]) -> ApiMeta:
             f"every API that is not named."
         )
     checked_name("API", options["name"])
+    if options["name"].partition(".")[0] in _TAKEN_ON_A_BUS:
+        raise InvalidApi(
+            f"{cls.__name__} can not be named {options['name']!r}: a bus has something else there."
+        )
     return ApiMeta(**options)

@@ -43,7 +43,7 @@ class BusPath:
     def __repr__(self) -> str:
         return f"<BusPath {'.'.join(('bus', *self._parts))}>"
 
-    def fire(self, *args: Any, **kwargs: Any) -> EventMessage:
+    def fire(self, /, *args: Any, **kwargs: Any) -> EventMessage:
         """Fire this event and return its message once the broker has confirmed it.
 
         Blocks the calling thread, for `fire_timeout` at most; safe on any thread that runs no event
@@ -62,7 +62,7 @@ class BusPath:
         """
         return self._client.fire(self._message(args, kwargs))
 
-    async def fire_async(self, *args: Any, **kwargs: Any) -> EventMessage:
+    async def fire_async(self, /, *args: Any, **kwargs: Any) -> EventMessage:
         """Do what `fire` does, on the running event loop."""
         return await self._client.fire_async(self._message(args, kwargs))
 
@@ -144,12 +144,13 @@ class Bus(BusPath):
         Raises:
             InvalidApi: `api` is no class of an API.
         """
-        found = self._typed.get(api)
+        api_class = api_class_of(api)
+        found = self._typed.get(api_class)
         if found is None:
             path: BusPath = self
-            for name in api_class_of(api).meta.name.split("."):
+            for name in api_class.meta.name.split("."):
                 path = getattr(path, name)
-            found = self._typed[api] = api.on_bus(path)
+            found = self._typed[api_class] = api_class.on_bus(path)
         return cast("SomeApi", found)
 
     def __repr__(self) -> str:

@@ -18,6 +18,7 @@ from lightbus.exceptions import (
     DuplicateListenerName,
     InvalidApi,
     InvalidEventListener,
+    InvalidTask,
     UnknownApi,
 )
 from lightbus.handler import CallPlan, Handler, name_of, plan_call
@@ -345,9 +346,13 @@ class BusClient:
                 `OnError.ACKNOWLEDGE_AND_LOG`, the error is logged.
 
         Raises:
-            InvalidTask: On decorating, where the interval is not positive, or `on_error` another.
+            InvalidTask: The interval is not positive, `on_error` is another one, or the function
+                can not be called without arguments.
         """
-        period = timedelta(seconds=seconds, minutes=minutes, hours=hours, days=days)
+        try:
+            period = timedelta(seconds=seconds, minutes=minutes, hours=hours, days=days)
+        except (OverflowError, TypeError, ValueError) as error:
+            raise InvalidTask(f"An interval is no length of time: {error}.") from error
 
         def decorate(function: Scheduled) -> Scheduled:
             self._add_task(
@@ -381,7 +386,7 @@ class BusClient:
         are those of `every`.
 
         Raises:
-            InvalidTask: On decorating, where the expression or the time zone is wrong.
+            InvalidTask: The expression or the time zone is wrong, or as for `every`.
         """
 
         def decorate(function: Scheduled) -> Scheduled:
@@ -414,6 +419,10 @@ class BusClient:
     def _add_task(self, task: Task) -> None:
         self._tasks.append(task)
         self._notify(task)
+
+    def forget_task(self, task: Task) -> None:
+        """Run a task no more, which a worker has, and no other one can have."""
+        self._tasks.remove(task)
 
     @property
     def tasks(self) -> tuple[Task, ...]:

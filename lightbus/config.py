@@ -5,7 +5,6 @@ Arguments beat the environment, which beats the file; what was said on the comma
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -73,6 +72,8 @@ class ApiConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 class Document(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a config file says."""
 
+    # For editors, which look there for what a file may say.
+    schema: str | None = msgspec.field(name="$schema", default=None)
     service_name: str | None = None
     process_name: str = "{hostname}-{pid}"
     bus: str | None = None
@@ -268,6 +269,7 @@ def _default_file() -> Path | None:
 
 def _parse(file: Path) -> Any:
     # Here, for they take as long to import as all of the rest, and not every program has a file.
+    import json  # noqa: PLC0415
     import tomllib  # noqa: PLC0415
 
     import yaml  # noqa: PLC0415

@@ -40,4 +40,15 @@ def schema_of_config() -> Schema:
     }
     document_schema = definitions.pop(document["$ref"].removeprefix("#/$defs/"))
     document_schema["properties"]["apis"]["additionalProperties"] = api
+    for schema in (document_schema, *definitions.values()):
+        _admit_variables(schema)
     return {"$schema": DIALECT, **document_schema, "title": "Lightbus", "$defs": definitions}
+
+
+def _admit_variables(schema: Schema) -> None:
+    """Admit the name of an environment variable, such as ``${PORT}``, in the place of a number."""
+    for name, property_ in schema.get("properties", {}).items():
+        if property_.get("type") in ("integer", "number", "boolean"):
+            variable = {"type": "string", "pattern": r"\$\{[^}]*\}"}
+            default = {"default": property_.pop("default")} if "default" in property_ else {}
+            schema["properties"][name] = {"anyOf": [property_, variable], **default}

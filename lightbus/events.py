@@ -10,9 +10,11 @@ import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import (
+    Annotated,
     Any,
     Concatenate,
     Generic,
+    Literal,
     ParamSpec,
     Protocol,
     TypeVar,
@@ -29,7 +31,7 @@ from lightbus.codec import FieldsDecoder
 from lightbus.exceptions import InvalidApi, InvalidEventArguments, InvalidParameters, NotOnBus
 from lightbus.listener import OnError
 from lightbus.message import EventMessage
-from lightbus.values import optional
+from lightbus.values import field_names_of, fields_of, optional, told
 
 P = ParamSpec("P")
 This = TypeVar("This")
@@ -165,7 +167,8 @@ class Event(Generic[P]):
         return cast("EventOnBus[P]", getattr(path, self.name))
 
     def __set_name__(self, owner: type, name: str) -> None:
-        self.name = name
+        # The first one stays; `Api` refuses an event that is met under another.
+        self.name = self.name or name
 
     def __repr__(self) -> str:
         names = [*self.parameters, *(["*"] if self.admits_any else [])]
@@ -271,16 +274,15 @@ class Event(Generic[P]):
             if self.decoder is not None:
                 self.decoder.decode(body)
         except Exception as error:  # a user's class may raise any
-            raise InvalidEventArguments(canonical_name, reason=str(error)) from error
+            raise InvalidEventArguments(canonical_name, reason=told(error)) from error
 
     def _made_of(
         self, class_: type[Any], canonical_name: str, given: Mapping[str, Any]
     ) -> dict[str, Any]:
         try:
-            made = class_(**given)
-            return {name: getattr(made, name) for name in self.parameters}
+            return fields_of(class_(**given), self.parameters)
         except Exception as error:
-            reason = f"{class_.__name__} does not take them: {error}"
+            reason = f"{class_.__name__} does not take them: {told(error)}"
             raise InvalidEventArguments(canonical_name, reason=reason) from error
 
     @property
@@ -300,9 +302,16 @@ class Event(Generic[P]):
             return []
         try:
             parameters = list(inspect.signature(self._signed).parameters.values())
-        except (TypeError, ValueError) as error:
+        except (NameError, TypeError, ValueError) as error:
             raise InvalidApi(f"{self._signed!r} can not declare an event: {error}.") from error
-        return parameters if self._method is None else parameters[1:]
+        if self._method is None:
+            return parameters
+        if not parameters or parameters[0].name != "self":
+            raise InvalidApi(
+                f"{self._method.__qualname__} can not declare an event: its first parameter is to "
+                f"be self, as of a method."
+            )
+        return parameters[1:]
 
     @cached_property
     def _positional(self) -> list[str]:
@@ -334,6 +343,18 @@ def _parameters_of(
 ) -> Iterator[Parameter | WildcardParameter]:
     name = declaration.__qualname__
     hints = _hints_of(declaration)
+    if isinstance(declaration, type):
+        known = field_names_of(declaration)
+        unknown = [
+            p.name
+            for p in signature
+            if known is not None and p.name not in known and p.kind is not p.VAR_KEYWORD
+        ]
+        if unknown:
+            raise InvalidApi(
+                f"{name} can not declare an event: it takes {', '.join(map(repr, unknown))}, and "
+                f"has no such field, for others to be told of."
+            )
     for parameter in signature:
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.POSITIONAL_ONLY):
             raise InvalidApi(
@@ -349,7 +370,13 @@ def _parameters_of(
 
 def _hints_of(declaration: Callable[..., Any]) -> dict[str, Any]:
     try:
-        return typing.get_type_hints(declaration, include_extras=True)
+        found = typing.get_type_hints(declaration, include_extras=True)
+        if isinstance(declaration, type):
+            made_of = typing.get_type_hints(_init_of(declaration), include_extras=True)
+            names = field_names_of(declaration) or {}
+            of_fields = {name: found[held] for name, held in names.items() if held in found}
+            found = {**made_of, **found, **of_fields}
+        return found
     except NameError as error:
         raise InvalidApi(
             f"{declaration.__qualname__} can not declare an event: {error}. Its type hints are "
@@ -362,6 +389,14 @@ def _hints_of(declaration: Callable[..., Any]) -> dict[str, Any]:
         ) from error
 
 
+def _init_of(class_: type[Any]) -> Any:
+    return class_.__init__
+
+
 def _admits_none(annotation: Any) -> bool:
-    is_union = get_origin(annotation) in (Union, types.UnionType)
-    return annotation is None or (is_union and type(None) in get_args(annotation))
+    origin, args = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _admits_none(args[0])
+    if origin in (Union, types.UnionType):
+        return any(map(_admits_none, args))
+    return annotation in (None, type(None)) or (origin is Literal and None in args)

@@ -19,6 +19,7 @@
     │   ├── UnencodableValue
     │   └── UndecodableEvent
     ├── CannotBlockHere
+    ├── TaskExited
     ├── WorkerNotReusable
     ├── ConfigError                 a worker or a bus can not be set up from what it was given
     │   ├── InvalidConfig
@@ -30,6 +31,7 @@
     ├── TransportError              the broker, or the way to it
     │   ├── TransportUnavailable    not reached: nothing was sent
     │   ├── TransportRefused        reached, and it said no
+    │   │   └── NotDeclared         it keeps nothing for the listener yet
     │   ├── TopologyMismatch        it holds an object that differs from the declared one
     │   ├── SendRefused             it did not take this event
     │   ├── SendOutcomeUnknown      it may or may not have taken this event
@@ -48,11 +50,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable
-from difflib import get_close_matches
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return `` Did you mean 'x'?`` for the known name nearest to `name`, or an empty string."""
+    from difflib import get_close_matches  # noqa: PLC0415 - it is slow to import
+
     matches = get_close_matches(name, list(known), n=1)
     return f" Did you mean {matches[0]!r}?" if matches else ""
 
@@ -268,6 +271,18 @@ class CannotBlockHere(LightbusException):
         )
 
 
+class TaskExited(LightbusException):
+    """A scheduled or background task tried to end the process, or was cancelled from within.
+
+    Attributes:
+        task: The task's name.
+    """
+
+    def __init__(self, task: str, raised: BaseException) -> None:
+        super().__init__(f"Task {task!r} raised {type(raised).__name__}: {raised}")
+        self.task = task
+
+
 class WorkerNotReusable(LightbusException):
     """A worker was started a second time, or after it was stopped."""
 
@@ -366,6 +381,10 @@ class TransportUnavailable(TransportError):
 
 class TransportRefused(TransportError):
     """The broker was reached and said no: credentials, permissions, or a missing virtual host."""
+
+
+class NotDeclared(TransportRefused):
+    """The broker keeps nothing for a listener, which never ran."""
 
 
 class TopologyMismatch(TransportError):

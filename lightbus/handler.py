@@ -15,7 +15,7 @@ import attrs
 from lightbus.codec import FieldsDecoder
 from lightbus.exceptions import InvalidEventListener, UndecodableEvent, UnfitEvent
 from lightbus.message import EventMessage
-from lightbus.values import optional
+from lightbus.values import optional, told
 
 Handler = Callable[..., Any]
 
@@ -66,7 +66,7 @@ class CallPlan:
         except UndecodableEvent:
             raise
         except Exception as error:  # a user's class may raise any
-            raise UnfitEvent(self.handler_name, self.event, str(error)) from error
+            raise UnfitEvent(self.handler_name, self.event, told(error)) from error
         if missing := [name for name in self.required if name not in fields]:
             raise _lacking(self.handler_name, self.event, missing, message.kwargs)
         args: list[Any] = [message] if self.takes_message else []

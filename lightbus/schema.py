@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import attrs
 import msgspec
@@ -19,7 +18,8 @@ from lightbus.exceptions import (
     did_you_mean,
 )
 from lightbus.schema_fit import why_not
-from lightbus.values import decodable, encode_unknown, mapped, to_bus
+from lightbus.type_schema import schemas_of_types
+from lightbus.values import decodable, encode_unknown, to_bus
 
 Schema = dict[str, Any]
 
@@ -40,25 +40,21 @@ def schema_of(apis: Iterable[type[Api]]) -> Schema:
         f"{api.meta.name}.{name}": event for api in apis for name, event in api.events.items()
     }
     types = {
-        (name, parameter.name): mapped(decodable(parameter.type), _with_format)
+        (name, parameter.name): decodable(parameter.type)
         for name, event in declared.items()
         for parameter in event.parameters.values()
     }
-    found, definitions = msgspec.json.schema_components(
-        types.values(), schema_hook=_schema_of_unknown, ref_template="#/$defs/{name}"
-    )
-    values = dict(zip(types, found, strict=True))
-    document = {
+    values, definitions = schemas_of_types(list(types.values()))
+    found = dict(zip(types, values, strict=True))
+    return {
         "$schema": DIALECT,
         "type": "object",
         "properties": {
-            name: _schema_of_event(event, {p: values[name, p] for p in event.parameters})
+            name: _schema_of_event(event, {p: found[name, p] for p in event.parameters})
             for name, event in declared.items()
         },
         "$defs": definitions,
     }
-    _lift_definitions(document, definitions)
-    return document
 
 
 def read_schema(path: Path) -> Schema:
@@ -74,9 +70,29 @@ def read_schema(path: Path) -> Schema:
     except ValueError as error:
         raise InvalidSchema(str(path), f"is no JSON: {error}") from error
     events = found.get("properties") if isinstance(found, dict) else None
-    if not isinstance(events, dict) or not all(isinstance(e, dict) for e in events.values()):
+    if not isinstance(events, dict) or not all(map(_is_of_event, events.values())):
         raise InvalidSchema(str(path), "has no events in it")
+    definitions = found.setdefault("$defs", {})
+    for reference in _references_in(found):
+        name = str(reference).removeprefix("#/$defs/")
+        if not isinstance(definitions, dict) or name not in definitions:
+            raise InvalidSchema(str(path), f"refers to {reference!r}, which is not in it")
     return dict(found)
+
+
+def _is_of_event(schema: Any) -> bool:
+    return isinstance(schema, dict) and isinstance(schema.get("properties", {}), dict)
+
+
+def _references_in(node: Any) -> Iterator[Any]:
+    if isinstance(node, dict):
+        if "$ref" in node:
+            yield node["$ref"]
+        for child in node.values():
+            yield from _references_in(child)
+    elif isinstance(node, list):
+        for child in node:
+            yield from _references_in(child)
 
 
 class LoadedSchemas:
@@ -130,7 +146,7 @@ def _told(error: Any) -> str:
         said = error.message
     else:
         said = f"{error.validator} is not {str(error.validator_value)[:_MOST_SHOWN]}"
-    _, *place = error.absolute_path
+    place = list(error.absolute_path)[1:]
     return f"{said} - at `${''.join(f'[{p}]' if isinstance(p, int) else f'.{p}' for p in place)}`"
 
 
@@ -146,38 +162,17 @@ def _schema_of_event(event: Event[...], values: Mapping[str, Schema]) -> Schema:
         "type": "object",
         "properties": properties,
         "required": [p.name for p in event.parameters.values() if p.is_required],
+        **({"additionalProperties": True} if event.admits_any else {}),
     }
 
 
-def _with_format(type_: Any) -> Any:
-    # Left out by `msgspec`, as such text may lack the offset from UTC that RFC 3339 wants.
-    format_ = msgspec.Meta(extra_json_schema={"format": "date-time"})
-    return Annotated[datetime, format_] if type_ is datetime else type_
-
-
 def _default_of(default: Any) -> Schema:
+    if default is attrs.NOTHING:  # stands for a factory
+        return {}
     try:
         return {"default": msgspec.to_builtins(to_bus(default), enc_hook=encode_unknown)}
-    except Exception:  # such as what a class puts there to say that it makes one
+    except Exception:  # such as what a dataclass has in the place of a factory
         return {}
-
-
-def _schema_of_unknown(type_: Any) -> Schema:
-    if hasattr(type_, "model_json_schema"):  # of pydantic
-        schema: Schema = type_.model_json_schema(ref_template="#/$defs/{model}")
-        return schema
-    return {}
-
-
-def _lift_definitions(node: Any, definitions: Schema) -> None:
-    """Move the definitions that pydantic puts beside each model to where references look."""
-    for child in list(node.values()) if isinstance(node, dict) else node:
-        if isinstance(child, dict):
-            if child is not definitions:
-                definitions.update(child.pop("$defs", {}))
-            _lift_definitions(child, definitions)
-        elif isinstance(child, list):
-            _lift_definitions(child, definitions)
 
 
 @attrs.frozen
@@ -236,7 +231,8 @@ def _changes_of_event(
             yield Change(name, field, "it is gone", _REMOVED)
             continue
         then, now = (schema, before[1]), (new[field], after[1])
-        if reason := why_not(now, then):
+        # What has a default is always sent, by those who know of it.
+        if reason := why_not(now, then, may_be_missing=True):
             yield Change(name, field, f"it can be what it could not be: {reason}", _WIDER)
         if reason := why_not(then, now):
             yield Change(name, field, f"it can not be what it could be: {reason}", _NARROWER)
@@ -246,3 +242,5 @@ def _changes_of_event(
             yield Change(name, field, "it is new and required", _REQUIRED)
         elif field not in required_before:
             yield Change(name, field, "it was optional and is required", _REQUIRED)
+    if before[0].get("additionalProperties") is True and "additionalProperties" not in after[0]:
+        yield Change(name, "", "it admits no further fields", _REMOVED)

@@ -10,7 +10,7 @@ import attrs
 
 from lightbus.client import BusClient
 from lightbus.dead_letters import DeadLetters, Filter
-from lightbus.exceptions import TransportRefused
+from lightbus.exceptions import NotDeclared
 from lightbus.listener import Listener
 from lightbus.transport import SubscriptionStats
 
@@ -63,7 +63,7 @@ class Status:
         subscription = listener.subscription(self._client.config.service_name)
         try:
             return await transport.stats(subscription)
-        except TransportRefused:
+        except NotDeclared:
             return None
 
     async def _dead(self) -> Counter[tuple[str, str]] | None:

@@ -8,11 +8,10 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine
 from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import attrs
 
-from lightbus.exceptions import InvalidTask
+from lightbus.exceptions import InvalidTask, TaskExited
 from lightbus.handler import is_async, name_of
 from lightbus.listener import OnError
 from lightbus.log import get_logger
@@ -53,12 +52,13 @@ class ScheduledTask:
         Raises:
             Exception: What it raised, where that is to end the worker.
         """
-        began = self.now()
+        began = due = self.now()
         if self.also_run_immediately:
             await self._call(threads)
         while not stopping.is_set():
-            # Counted from now, so that times that went by during the last call are left out.
-            due = self.next_time(began, self.now())
+            # Times that went by during the last call are left out; and where the clock was set back
+            # meanwhile, none comes twice.
+            due = self.next_time(began, max(self.now(), due))
             while not stopping.is_set() and (left := due - self.now()) > 0:
                 await _set_within(stopping, min(left, _LONGEST_NAP))
             if not stopping.is_set():
@@ -66,16 +66,16 @@ class ScheduledTask:
 
     async def _call(self, threads: HandlerThreads) -> None:
         try:
-            if is_async(self.function):
-                await self.function()
-            else:
-                result = await threads.call(self.function)
-                if inspect.isawaitable(result):
-                    await result
+            await _guarded(self.name, self._called(threads))
         except Exception:
             _log.exception("A scheduled task failed.", task=self.name, on_error=self.on_error.name)
             if self.on_error is OnError.SHUTDOWN:
                 raise
+
+    async def _called(self, threads: HandlerThreads) -> None:
+        result = self.function() if is_async(self.function) else await threads.call(self.function)
+        if inspect.isawaitable(result):
+            await result
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -85,10 +85,12 @@ class BackgroundTask:
     Attributes:
         name: For messages.
         start: Returns what is awaited.
+        coroutine: What `start` returns, where that was there before, and can be awaited only once.
     """
 
     name: str
     start: Callable[[], Awaitable[Any]]
+    coroutine: Coroutine[Any, Any, Any] | None = None
 
     async def run(self) -> None:
         """Await it.
@@ -97,7 +99,7 @@ class BackgroundTask:
             Exception: What it raised.
         """
         try:
-            await self.start()
+            await _guarded(self.name, self.start())
         except Exception:
             _log.exception("A background task failed.", task=self.name)
             raise
@@ -121,7 +123,7 @@ def every(
         InvalidTask: The period is not positive, or the function can not be called.
     """
     seconds = period.total_seconds()
-    if seconds <= 0:
+    if not seconds > 0:
         raise InvalidTask(f"{name_of(function)}() is to run every {seconds:g} s; give more than 0.")
 
     def next_time(began: float, now: float) -> float:
@@ -145,21 +147,25 @@ def at_times(
     Raises:
         InvalidTask: The expression or the time zone is wrong, or the function can not be called.
     """
-    from cronsim import CronSim, CronSimError  # noqa: PLC0415 - few programs need it
+    from zoneinfo import ZoneInfo  # noqa: PLC0415 - few programs need them
+
+    from cronsim import CronSim, CronSimError  # noqa: PLC0415
 
     try:
-        zone = ZoneInfo(timezone) if isinstance(timezone, str) else timezone
-    except (KeyError, ValueError) as error:
+        zone = timezone if isinstance(timezone, tzinfo) else ZoneInfo(timezone)
+    except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:
         raise InvalidTask(
-            f"{name_of(function)}() has a time zone that is none: {error}."
+            f"{name_of(function)}() has the time zone {timezone!r}, which is none."
         ) from error
 
     def next_time(_: float, now: float) -> float:
-        return float(next(CronSim(cron, datetime.fromtimestamp(now, zone))).timestamp())
+        # In the hour that comes twice when clocks are put back, it also gives times of the first.
+        times = CronSim(cron, datetime.fromtimestamp(now, zone))
+        return next(at for at in (float(time.timestamp()) for time in times) if at > now)
 
     try:
         next_time(0, time.time())
-    except (CronSimError, StopIteration) as error:
+    except (CronSimError, StopIteration, AttributeError, TypeError) as error:
         raise InvalidTask(
             f"{name_of(function)}() is to run at {cron!r}, which is no time"
             f"{f': {error}' if str(error) else ''}. An example: '30 4 * * mon-fri'."
@@ -174,9 +180,10 @@ def in_background(given: Coroutine[Any, Any, Any] | Callable[[], Awaitable[Any]]
         InvalidTask: It is neither.
     """
     if inspect.iscoroutine(given):
-        return BackgroundTask(name=given.__qualname__, start=lambda: given)
+        return BackgroundTask(name=given.__qualname__, start=lambda: given, coroutine=given)
     if not callable(given) or not is_async(given):
         raise InvalidTask(f"{given!r} can not run in the background: give an async function.")
+    _check_needs_nothing(given)
     return BackgroundTask(name=name_of(given), start=given)
 
 
@@ -190,6 +197,7 @@ def _scheduled(
 ) -> ScheduledTask:
     if not callable(function):
         raise InvalidTask(f"{function!r} can not be scheduled: it is not callable.")
+    _check_needs_nothing(function)
     if on_error not in (OnError.SHUTDOWN, OnError.ACKNOWLEDGE_AND_LOG):
         raise InvalidTask(
             f"{name_of(function)}() has on_error {on_error!r}. A scheduled task takes "
@@ -203,6 +211,35 @@ def _scheduled(
         now=now,
         next_time=next_time,
     )
+
+
+def _check_needs_nothing(function: Callable[..., Any]) -> None:
+    try:
+        inspect.signature(function).bind()
+    except (TypeError, ValueError) as error:
+        raise InvalidTask(
+            f"{name_of(function)}() can not be a task, which is called without arguments: {error}."
+        ) from error
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise InvalidTask(f"{name_of(function)}() can not be a task: it is a generator.")
+
+
+async def _guarded(name: str, work: Awaitable[Any]) -> None:
+    """Await `work`, and raise an `Exception` where it tries to end more than itself.
+
+    Raises:
+        TaskExited: It raised something like `SystemExit`, or was cancelled from within.
+        CancelledError: This task was cancelled.
+        Exception: What it raised.
+    """
+    try:
+        await work
+    except asyncio.CancelledError as error:
+        if (current := asyncio.current_task()) is not None and current.cancelling():
+            raise
+        raise TaskExited(name, error) from error
+    except (SystemExit, KeyboardInterrupt, GeneratorExit) as error:
+        raise TaskExited(name, error) from error
 
 
 async def _set_within(event: asyncio.Event, seconds: float) -> None:

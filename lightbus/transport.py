@@ -302,6 +302,7 @@ class EventTransport(Protocol):
         """Count the events of a declared subscription.
 
         Raises:
+            NotDeclared: It is not, where the broker tells.
             TransportError: The broker did not tell.
         """
 

@@ -5,16 +5,30 @@ from __future__ import annotations
 import copy
 import dataclasses
 import functools
+import re
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
-from typing import Annotated, Any, Literal, Optional, TypedDict, Union, get_args, get_origin
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    NewType,
+    Optional,
+    TypedDict,
+    Union,
+    get_args,
+    get_origin,
+)
 from uuid import UUID
 
 import attrs
 import msgspec
+
+# The encoder's own words are followed by the value.
+_ENUM_VALUE = re.compile(r"(?s)Invalid enum value .*(?= - at `\$)|Invalid enum value .*")
 
 _PLAIN = frozenset(
     {str, int, float, bool, types.NoneType, bytes}
@@ -49,7 +63,7 @@ def encode_unknown(value: Any) -> Any:
         TypeError: Nothing does.
     """
     if hasattr(value, "model_dump"):  # of pydantic, which need not be installed
-        return value.model_dump(mode="json")
+        return _model_fields(value)
     raise TypeError(f"Encoding objects of type {type(value).__qualname__} is unsupported")
 
 
@@ -61,10 +75,15 @@ def decode_unknown(type_: Any, value: Any) -> Any:
     """
     if isinstance(type_, _StandIn):
         type_ = type_.stands_for
-    if hasattr(type_, "__from_bus__"):
-        return type_.__from_bus__(value)
-    if hasattr(type_, "model_validate"):
-        return type_.model_validate(value)
+    class_ = get_origin(type_) or type_
+    if hasattr(class_, "__from_bus__"):
+        return class_.__from_bus__(value)
+    if hasattr(class_, "model_validate_json"):
+        try:
+            # As JSON, of which a strict model takes the text of a date.
+            return type_.model_validate_json(msgspec.json.encode(value))
+        except ValueError as error:
+            raise ValueError(told(error)) from None
     raise NotImplementedError
 
 
@@ -86,6 +105,9 @@ def mapped(hint: Any, change: Callable[[Any], Any]) -> Any:
         Exception: It is no type.
     """
     changed = change(hint)
+    if isinstance(hint, NewType):
+        alike = mapped(hint.__supertype__, change)
+        return hint if alike is hint.__supertype__ else alike
     origin, args = get_origin(hint), get_args(hint)
     if changed is not hint or not args or origin is Literal:
         return changed
@@ -111,12 +133,60 @@ def optional(hint: Any) -> Any:
         return Any
 
 
+def told(error: Exception) -> str:
+    """Return what `error` says, without the value that it is about where that is known: it may be a
+    secret.
+    """
+    if hasattr(error, "errors") and hasattr(error, "error_count"):  # of pydantic
+        found = error.errors(include_input=False, include_url=False, include_context=False)
+        return "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in found)
+    return _ENUM_VALUE.sub("Invalid enum value", str(error))
+
+
+def fields_of(value: Any, names: Iterable[str]) -> dict[str, Any]:
+    """Return the fields of an object by the names that its class takes them under.
+
+    Raises:
+        AttributeError: It does not keep one of them.
+    """
+    if hasattr(value, "model_dump"):
+        return _model_fields(value)
+    attributes = field_names_of(type(value)) or {}
+    return {name: getattr(value, attributes.get(name, name)) for name in names}
+
+
+def field_names_of(class_: type[Any]) -> dict[str, str] | None:
+    """Return the attributes that hold what the `__init__` of a class takes, by the names there;
+    None where that is not known.
+    """
+    if dataclasses.is_dataclass(class_):
+        return {field.name: field.name for field in dataclasses.fields(class_) if field.init}
+    if attrs.has(class_):
+        return {
+            field.alias or field.name: field.name for field in attrs.fields(class_) if field.init
+        }
+    if hasattr(class_, "model_fields"):
+        return {field.alias or name: name for name, field in class_.model_fields.items()}
+    if issubclass(class_, msgspec.Struct) or hasattr(class_, "_fields"):  # a named tuple
+        names = getattr(class_, "__struct_fields__", getattr(class_, "_fields", ()))
+        return {name: name for name in names}
+    return None
+
+
+def _model_fields(value: Any) -> dict[str, Any]:
+    found: dict[str, Any] = value.model_dump(mode="json", by_alias=True, round_trip=True)
+    return found
+
+
 def _items_to_bus(value: Any) -> list[Any]:
     return [to_bus(item) for item in value]
 
 
 def _fields_to_bus(value: Any) -> Any:
     before = {name: getattr(value, name, None) for name in _field_names(value.__class__)}
+    if attrs.has(value.__class__):
+        # The encoder leaves out what begins with an underscore.
+        return {name: to_bus(item) for name, item in before.items()}
     if are_plain(before.values()):
         return value
     after = {name: to_bus(item) for name, item in before.items()}
@@ -167,7 +237,7 @@ def _holds_unknown(node: object, seen: set[int]) -> bool:
     if isinstance(node, tuple):
         return any(_holds_unknown(item, seen) for item in node)
     if isinstance(node, msgspec.inspect.CustomType):
-        is_known = hasattr(node.cls, "__from_bus__") or hasattr(node.cls, "model_validate")
+        is_known = hasattr(node.cls, "__from_bus__") or hasattr(node.cls, "model_validate_json")
         return not is_known and not isinstance(node.cls, _StandIn)
     names = node.__struct_fields__ if isinstance(node, msgspec.Struct) else ()
     return any(_holds_unknown(getattr(node, name), seen) for name in names)

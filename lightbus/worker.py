@@ -13,7 +13,7 @@ from lightbus.exceptions import WorkerNotReusable
 from lightbus.listener import Listener
 from lightbus.log import get_logger
 from lightbus.once import Once
-from lightbus.tasks import BackgroundTask, Task
+from lightbus.tasks import BackgroundTask, ScheduledTask, Task
 from lightbus.threads import HandlerThreads
 from lightbus.transport import DeliveryStream, EventTransport
 
@@ -77,9 +77,9 @@ class Worker:
             raise self.failure
 
     @property
-    def running_threads(self) -> int:
-        """How many sync handlers run; after `stop`, how many could not be ended."""
-        return self._threads.running
+    def unfinished(self) -> int:
+        """How many handlers and tasks run; after `stop`, how many could not be ended."""
+        return self._threads.running + len(self._tasks)
 
     async def problems(self, *, timeout: float = 2.0) -> list[str]:
         """Say what keeps this worker's listeners from taking events, or its process from sending
@@ -185,13 +185,21 @@ class Worker:
             self._run_task(added)
 
     def _run_task(self, task: Task) -> None:
+        if isinstance(task, BackgroundTask) and task.coroutine is not None:
+            self._client.forget_task(task)
+            if not self.runs_tasks:
+                task.coroutine.close()
         if not self.runs_tasks or task in self._served:
             return
-        self._served.add(task)
-        if isinstance(task, BackgroundTask):
-            self._background.add(self._own(task.run()))
-        else:
+        if isinstance(task, ScheduledTask):
+            self._served.add(task)
             self._own(task.run(self._threads, self._stop_requested))
+            return
+        if task.coroutine is None:
+            self._served.add(task)
+        running = self._own(task.run())
+        self._background.add(running)
+        running.add_done_callback(self._background.discard)
 
     async def _serve(self, listener: Listener) -> None:
         if not self.serves_events or listener in self._served:
@@ -239,7 +247,7 @@ class Worker:
         was_serving, self._is_serving = self._is_serving, False
         if self._end_notices is not None:
             self._end_notices()
-        for task in self._background:
+        for task in list(self._background):
             task.cancel()
         await asyncio.gather(*(stream.stop() for stream in self._streams))
         await self._drain()

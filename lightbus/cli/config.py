@@ -28,9 +28,9 @@ def config() -> None:
 @config.command()
 @config_options
 def check(**options: Any) -> None:
-    """Read the configuration as `lightbus run` would, and show what it comes to.
+    """Read the config file, the environment and these options, and show what they come to.
 
-    No broker is asked.
+    What a bus module itself gives to create() is not looked at, and no broker is asked.
 
     Exits with 0 where it is right, and 2 where it is not.
     """

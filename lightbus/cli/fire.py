@@ -12,7 +12,7 @@ from rich.console import Console
 from lightbus.cli.loading import ASKED_TO_STOP, bus_options, load_bus, report
 from lightbus.cli.output import set_up_logging
 from lightbus.client import BusClient
-from lightbus.exceptions import LightbusException
+from lightbus.codec import FieldsDecoder, encode
 
 _err = Console(stderr=True)
 
@@ -23,6 +23,8 @@ def _pairs(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> di
         name, equals, text = value.partition("=")
         if not (name and equals):
             raise click.BadParameter(f"{value!r} is not of the form name=value.")
+        if name in found:
+            raise click.BadParameter(f"{name!r} is given twice.")
         found[name] = text
     return found
 
@@ -34,8 +36,8 @@ def _pairs(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> di
 def fire(event: str, arguments: dict[str, str], **options: Any) -> None:
     """Fire an event of a registered API, and print its id once it is stored.
 
-    A value is JSON where it can be read so, and text otherwise: age=3 is a number, and name=adam a
-    text, as is name='"3"'. Where the event is declared with the type str, it is always text.
+    A value is text where the type that the event is declared with takes it so, such as a date or a
+    name. Otherwise it is JSON where it can be read so: age=3 is a number, name='"3"' a text.
 
     Exits with 0 once the event is stored, 1 where it was not, and 2 when the usage, the
     configuration or the bus module is wrong.
@@ -50,7 +52,7 @@ def fire(event: str, arguments: dict[str, str], **options: Any) -> None:
         message = client.message(api_name, event_name, given)
         client.fire(message)
         client.close()
-    except LightbusException as error:
+    except Exception as error:  # a hook may raise any
         sys.exit(report(error, _err))
     click.echo(message.id)
     sys.exit(ASKED_TO_STOP)
@@ -61,14 +63,22 @@ def _read(
 ) -> dict[str, Any]:
     api = client.apis.get(api_name)
     declared = api.event(event_name).parameters if api is not None else {}
-    texts = {name for name, parameter in declared.items() if parameter.annotation is str}
-    return {
-        name: text if name in texts else _json_or_text(text) for name, text in arguments.items()
-    }
+    types = {name: parameter.type for name, parameter in declared.items()}
+    return {name: _value(text, types.get(name, Any)) for name, text in arguments.items()}
 
 
-def _json_or_text(text: str) -> Any:
+def _value(text: str, type_: Any) -> Any:
+    if type_ is not Any and _takes(type_, text):
+        return text
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text
+
+
+def _takes(type_: Any, text: str) -> bool:
+    try:
+        FieldsDecoder({"value": type_}, has_others=False).decode(encode({"value": text}))
+    except Exception:  # a user's class may raise any
+        return False
+    return True

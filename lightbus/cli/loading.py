@@ -14,7 +14,7 @@ from rich.markup import escape
 
 from lightbus import config
 from lightbus.bus import Bus, get_bus
-from lightbus.exceptions import ConfigError, LightbusException
+from lightbus.exceptions import ConfigError, InvalidName, LightbusException
 from lightbus.log import printable
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -54,12 +54,13 @@ def config_options(command: Command) -> Command:
     return command
 
 
-def report(error: LightbusException, console: Console) -> int:
+def report(error: Exception, console: Console) -> int:
     """Tell of `error` in a line, and return the exit code for it."""
-    console.print(
-        f"[red]Error:[/] {escape(printable(str(error)))}", highlight=False, soft_wrap=True
+    text = (
+        str(error) if isinstance(error, LightbusException) else f"{type(error).__name__}: {error}"
     )
-    return WRONG_USAGE if isinstance(error, ConfigError) else FAILED
+    console.print(f"[red]Error:[/] {escape(printable(text))}", highlight=False, soft_wrap=True)
+    return WRONG_USAGE if isinstance(error, ConfigError | InvalidName) else FAILED
 
 
 def take_over(

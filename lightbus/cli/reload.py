@@ -16,8 +16,9 @@ _log = get_logger("lightbus")
 # What a program and its configuration are made of
 _SUFFIXES = (".py", ".yaml", ".yml", ".json", ".toml")
 
-# How long running handlers may take to finish before the worker is killed, in seconds.
-_PATIENCE = 30
+# How long running handlers may take to finish before the worker is killed, in seconds: longer than
+# the worker itself gives them.
+_PATIENCE = 60
 
 
 def run_reloading(arguments: list[str]) -> int:
@@ -40,10 +41,17 @@ def run_reloading(arguments: list[str]) -> int:
 
     folder = Path.cwd()
     stopping = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stopping.set())
-    _log.info("Watching for changes. Ctrl-C stops.", folder=str(folder))
     worker = _start(arguments)
+
+    def stop(*_: object) -> None:
+        # Told once more, the worker stops at once.
+        if stopping.is_set():
+            worker.send_signal(signal.SIGINT)
+        stopping.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, stop)
+    _log.info("Watching for changes. Ctrl-C stops.", folder=str(folder))
     try:
         for changes in watch(folder, watch_filter=OfPrograms(), stop_event=stopping, debounce=200):
             names = sorted({str(Path(path).relative_to(folder)) for _, path in changes})

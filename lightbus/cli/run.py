@@ -84,7 +84,10 @@ def run(
     worker = Worker(bus, serves_events="events" in wanted, runs_tasks="tasks" in wanted)
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
         code = runner.run(_serve(bus, worker, health_host, health_port))
-    _end_process(code, at_once=worker.running_threads > 0)
+        if worker.unfinished:
+            # Else what can not be ended would be waited for.
+            _end_process(code, at_once=True)
+    _end_process(code)
 
 
 async def _serve(bus: Bus, worker: Worker, health_host: str, health_port: int | None) -> int:

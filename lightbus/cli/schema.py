@@ -56,9 +56,15 @@ def check(old: Path, **options: Any) -> None:
     found = list(breaking_changes(before, after))
     for change in found:
         place = f"{change.event}, field {change.field!r}" if change.field else change.event
-        out.print(f"[bold]{escape(place)}[/]: {escape(change.what)}.", highlight=False)
-        out.print(f"    {escape(change.why)}", highlight=False)
+        out.print(
+            f"[bold]{escape(place)}[/]: {escape(change.what)}.", highlight=False, soft_wrap=True
+        )
+        out.print(f"    {escape(change.why)}", highlight=False, soft_wrap=True)
     if found:
         sys.exit(FAILED)
-    out.print(f"No listener breaks: {len(before['properties'])} events compared.", highlight=False)
+    out.print(
+        f"No listener breaks: {len(before['properties'])} events compared.",
+        highlight=False,
+        soft_wrap=True,
+    )
     sys.exit(ASKED_TO_STOP)

@@ -18,7 +18,6 @@ from rich.table import Table
 from lightbus.cli.loading import ASKED_TO_STOP, bus_options, load_bus, report
 from lightbus.cli.output import set_up_logging
 from lightbus.client import BusClient
-from lightbus.exceptions import LightbusException
 from lightbus.status import ListenerStatus, Status, status_of
 
 _NUMBERS = ("waiting", "taken", "delayed", "dead", "workers")
@@ -50,7 +49,7 @@ def status(*, watch: float | None, form: str, **options: Any) -> None:
     try:
         client = load_bus(**options).client
         asyncio.run(_show(client, watch, is_json=form == "json"))
-    except LightbusException as error:
+    except Exception as error:  # a hook may raise any
         sys.exit(report(error, _err))
     except asyncio.CancelledError:
         pass

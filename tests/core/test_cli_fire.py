@@ -18,14 +18,17 @@ from lightbus import Worker
 
 TIMEOUT = 30
 BUS = """
+from decimal import Decimal
+
 import lightbus
-from lightbus import Api, Event, event
+from lightbus import Api, Event, Parameter, event
 
 bus = lightbus.create()
 
 
 class AuthApi(Api):
     user_created = Event(parameters=("username", "age"))
+    paid = Event(parameters=(Parameter("cents", Decimal), Parameter("by", str | None)))
 
     @event
     def user_renamed(self, *, name: str, at: int | None = None) -> None: ...
@@ -78,6 +81,18 @@ async def test_an_event_is_fired_with_values_as_json_or_as_text(
     await bus.client.close_async()
 
 
+async def test_a_value_is_text_where_its_type_takes_it(
+    tmp_path: Path, config: dict[str, Any], received: Received
+) -> None:
+    bus = lightbus.create(config)
+    bus.auth.paid.listen(lambda **fields: received.add(fields), listener_name="paid")
+    async with Worker(bus):
+        ended = run_lightbus(tmp_path, "fire", "auth.paid", "cents=12345678901234567.89", "by=007")
+        assert (ended.returncode, ended.stderr) == (0, "")
+        assert await received.next() == {"cents": "12345678901234567.89", "by": "007"}
+    await bus.client.close_async()
+
+
 @pytest.mark.parametrize(
     ("args", "code", "said"),
     [
@@ -90,6 +105,8 @@ async def test_an_event_is_fired_with_values_as_json_or_as_text(
             "Expected `int | null`, got `str` - at `$.at`",
         ),
         (["user_created"], 2, "'user_created' is not of the form api.event."),
+        (["auth.user_created", "username=a", "username=b"], 2, "'username' is given twice."),
+        (["auth.user_created", "username=a", f"age={'[' * 5000}", "x=1"], 1, "unexpected 'x'"),
         (["auth.user_created", "adam"], 2, "'adam' is not of the form name=value."),
     ],
 )
@@ -130,6 +147,17 @@ def test_a_wrong_configuration_is_told_in_a_line(tmp_path: Path, config: dict[st
     assert "$.apis.default: there is no setting 'fire_timout'. Did you mean" in ended.stderr
 
 
+def test_a_name_that_can_not_be_one_is_a_wrong_configuration(
+    tmp_path: Path, config: dict[str, Any]
+) -> None:
+    config["service_name"] = "two words"
+    config["$schema"] = "config.json"
+    (tmp_path / "lightbus.json").write_text(json.dumps(config))
+    ended = run_lightbus(tmp_path, "config", "check")
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert "Invalid service name 'two words'" in ended.stderr
+
+
 def errors(schema: dict[str, Any], config: dict[str, Any]) -> list[str]:
     validator = jsonschema.Draft202012Validator(schema)
     return [error.json_path for error in validator.iter_errors(config)]
@@ -144,6 +172,9 @@ def test_the_schema_of_the_configuration_takes_what_is_right_and_refuses_what_is
     jsonschema.Draft202012Validator.check_schema(schema)
     assert errors(schema, config) == []
     assert errors(schema, {}) == []
+    assert errors(schema, {"shutdown_timeout": "${SECONDS}", "$schema": "config.json"}) == []
+    assert errors(schema, {"apis": {"a": {"max_attempts": "${COUNT}"}}}) == []
+    assert errors(schema, {"apis": {"a": {"max_attempts": "many"}}})
     assert errors(schema, {"apis": {"a": {"event_transport": {"sqlite": None}}}}) == []
     assert errors(schema, {"apis": {"a": {"event_transport": {}}}})
     assert errors(schema, {"apis": {"a": {"event_transport": {"redis": {}}}}})

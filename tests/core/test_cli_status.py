@@ -124,6 +124,15 @@ def test_it_looks_again_until_it_is_told_to_stop(tmp_path: Path, config: dict[st
     assert [len(json.loads(line)) for line in lines] == [2, 2, 2]
 
 
+def test_a_hook_that_fails_is_told_in_a_line(tmp_path: Path, config: dict[str, Any]) -> None:
+    (tmp_path / "failing.py").write_text(
+        "import lightbus\nbus = lightbus.create()\n"
+        "@bus.client.on_start()\ndef on_start():\n    raise ValueError('no database')\n"
+    )
+    code, printed, said = ended(status(tmp_path, "--bus", "failing"))
+    assert (code, printed, said) == (1, "", "Error: ValueError: no database\n")
+
+
 def test_it_says_where_there_are_no_listeners(tmp_path: Path, config: dict[str, Any]) -> None:
     (tmp_path / "empty.py").write_text("import lightbus\nbus = lightbus.create()\n")
     code, printed, _ = ended(status(tmp_path, "--bus", "empty"))

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import dataclasses
+import enum
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Optional
 
 import attrs
 import msgspec
+import pydantic
 import pytest
 
 from core.support import MakeBus, Received
@@ -320,3 +322,194 @@ async def test_handlers_get_what_json_has_where_the_configuration_says_so(
     async with Worker(bus):
         await bus.typed.sold.fire_async(number=1, at=datetime(2026, 1, 2, tzinfo=UTC))
         assert await received.next() == (1, "2026-01-02T00:00:00Z")
+
+
+# What a class or a name can not be
+
+
+class PrivateAttrs(Api):
+    @attrs.frozen
+    class Login:
+        name: str
+        _token: str = "none"
+
+    logged_in = Event(Login)
+
+    class Meta:
+        name = "private"
+
+
+async def test_a_private_field_of_attrs_is_fired_by_its_public_name(make_bus: MakeBus) -> None:
+    message = await make_bus(PrivateAttrs).private.logged_in.fire_async(name="ann", token="t")
+    assert message.kwargs == {"name": "ann", "token": "t"}
+    assert PrivateAttrs.logged_in.parameters["token"].annotation is str
+
+
+class Aliased(pydantic.BaseModel):
+    user_name: str = pydantic.Field(alias="userName", min_length=3)
+    page: pydantic.HttpUrl | None = None
+
+
+class Open(pydantic.BaseModel, extra="allow"):
+    number: int
+
+
+class ModelApi(Api):
+    aliased = Event(Aliased)
+    more = Event(Open)
+
+    class Meta:
+        name = "models"
+
+
+async def test_a_model_of_pydantic_declares_an_event_with_its_aliases(make_bus: MakeBus) -> None:
+    bus = make_bus(ModelApi)
+    message = await bus.models.aliased.fire_async(userName="ann", page="https://example.com/")
+    assert message.kwargs == {"userName": "ann", "page": "https://example.com/"}
+    assert ModelApi.aliased.parameters["userName"].annotation is str
+
+
+async def test_what_a_model_admits_beyond_its_fields_travels(make_bus: MakeBus) -> None:
+    message = await make_bus(ModelApi).models.more.fire_async(number=1, more=2)
+    assert message.kwargs == {"number": 1, "more": 2}
+
+
+async def test_what_a_model_refuses_is_told_without_the_value(make_bus: MakeBus) -> None:
+    with pytest.raises(InvalidEventArguments) as raised:
+        await make_bus(ModelApi).models.aliased.fire_async(userName="pw")
+    assert raised.value.reason == (
+        "Aliased does not take them: userName: String should have at least 3 characters"
+    )
+
+
+class Secret(enum.Enum):
+    KNOWN = "known"
+
+
+async def test_an_unknown_value_of_an_enum_is_not_told(make_bus: MakeBus) -> None:
+    class SecretApi(Api):
+        told = Event([Parameter("secret", Secret)])
+
+        class Meta:
+            name = "secrets"
+
+    with pytest.raises(InvalidEventArguments) as raised:
+        await make_bus(SecretApi).secrets.told.fire_async(secret="hunter2 - at `x")
+    assert raised.value.reason == "Invalid enum value - at `$.secret`"
+
+
+@dataclasses.dataclass
+class WithInitVar:
+    name: str
+    password: dataclasses.InitVar[str]
+
+    def __post_init__(self, password: str) -> None: ...
+
+
+class Plain:
+    """A class without fields that anyone could know."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+
+def test_a_class_that_takes_what_is_no_field_is_refused(make_bus: MakeBus) -> None:
+    class WrongApi(Api):
+        wrong = Event(WithInitVar)
+
+        class Meta:
+            name = "wrong"
+
+    with pytest.raises(InvalidApi, match="it takes 'password', and has no such field"):
+        make_bus(WrongApi)
+
+
+async def test_a_plain_class_declares_an_event_by_what_it_is_made_of(make_bus: MakeBus) -> None:
+    class PlainApi(Api):
+        plain = Event(Plain)
+
+        class Meta:
+            name = "plain"
+
+    bus = make_bus(PlainApi)
+    assert (await bus.plain.plain.fire_async(number=1)).kwargs == {"number": 1}
+    with pytest.raises(InvalidEventArguments, match="Expected `int`, got `str`"):
+        await bus.plain.plain.fire_async(number="1")
+
+
+def test_one_event_under_two_names_is_refused() -> None:
+    with pytest.raises(InvalidApi, match="user_added is the event that is also 'user_created'"):
+
+        class TwiceApi(Api):
+            user_created = Event("username")
+            user_added = user_created
+
+            class Meta:
+                name = "twice"
+
+    with pytest.raises(InvalidApi, match="paid_again is the event that is also 'paid'"):
+
+        class OtherApi(Api):
+            paid_again = ShopApi.paid
+
+            class Meta:
+                name = "other"
+
+
+def test_an_event_that_a_derived_api_takes_away_is_none_of_it() -> None:
+    class Later(ShopApi):
+        paid = None  # type: ignore[assignment]
+
+        class Meta:
+            name = "later"
+
+    assert "paid" not in Later.events
+    assert "paid" in ShopApi.events
+
+
+@pytest.mark.parametrize("name", ["fire", "listen", "event", "on_bus", "_private"])
+def test_an_event_can_not_have_a_name_that_is_taken(name: str) -> None:
+    with pytest.raises(InvalidApi, match=f"an event named '{name}'"):
+        type("SomeApi", (Api,), {name: Event(), "Meta": type("Meta", (), {"name": "a"})})
+
+
+@pytest.mark.parametrize("name", ["client", "schema", "schema.v1"])
+def test_an_api_can_not_have_a_name_that_a_bus_has_itself(name: str) -> None:
+    with pytest.raises(InvalidApi, match=f"can not be named '{name}'"):
+        type("SomeApi", (Api,), {"Meta": type("Meta", (), {"name": name})})
+
+
+def test_a_method_without_self_is_refused(make_bus: MakeBus) -> None:
+    class WrongApi(Api):
+        @event  # type: ignore[arg-type]
+        def wrong(*, username: str, email: str) -> None: ...
+
+        class Meta:
+            name = "wrong"
+
+    with pytest.raises(InvalidApi, match="its first parameter is to be self"):
+        make_bus(WrongApi)
+
+
+async def test_a_parameter_may_be_called_self(make_bus: MakeBus) -> None:
+    class SelfApi(Api):
+        told = Event(("self",))
+
+        class Meta:
+            name = "selves"
+
+    assert (await make_bus(SelfApi).selves.told.fire_async(self=1)).kwargs == {"self": 1}
+
+
+@pytest.mark.parametrize(
+    "hint",
+    [
+        Annotated[str | None, "doc"],
+        Literal["a", None],  # noqa: PYI061
+        Optional[int],  # noqa: UP045
+        type(None),
+    ],
+    ids=str,
+)
+def test_a_type_that_admits_none_is_not_required(hint: Any) -> None:
+    assert Parameter("x", hint).default is None

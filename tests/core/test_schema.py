@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import enum
 import json
 import os
 import subprocess
 import sys
-from datetime import datetime
+import time as time_module
+from datetime import datetime, time
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+import attrs
 import jsonschema
+import msgspec
 import pydantic
 import pytest
 
 from core.support import MakeBus
-from lightbus import Api, Event, Parameter, event
+from lightbus import Api, Event, Parameter, WildcardParameter, event
 from lightbus.exceptions import InvalidEventArguments, InvalidSchema
 from lightbus.schema import breaking_changes, read_schema, schema_of
 
@@ -213,6 +217,173 @@ def test_an_event_that_is_gone_is_told() -> None:
     assert "hear of nothing" in change.why
 
 
+@dataclasses.dataclass
+class Dated:
+    at: datetime
+    by: time | None = None
+
+
+@dataclasses.dataclass
+class DatedText:
+    at: str
+    by: str | None = None
+
+
+class Cat(pydantic.BaseModel):
+    kind: Literal["cat"] = "cat"
+    lives: int
+
+
+class Dog(pydantic.BaseModel):
+    kind: Literal["dog"] = "dog"
+
+
+class TallDog(Dog):
+    height: int
+
+
+Pet = Annotated[Cat | Dog, pydantic.Field(discriminator="kind")]
+LaterPet = Annotated[Cat | TallDog, pydantic.Field(discriminator="kind")]
+
+
+class Owner(pydantic.BaseModel):
+    pet: Pet
+
+
+class LaterOwner(pydantic.BaseModel):
+    pet: LaterPet
+
+
+class Closed(msgspec.Struct, forbid_unknown_fields=True):
+    a: int = 0
+
+
+@dataclasses.dataclass
+class WithDefault:
+    x: int = 0
+
+
+@dataclasses.dataclass
+class WithoutDefault:
+    x: int
+
+
+A_OR_NONE: Any = Literal["a", None]  # noqa: PYI061
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "directions"),
+    [
+        (Dated, DatedText, [WIDER]),
+        (DatedText, Dated, [NARROWER]),
+        (str, time, [NARROWER]),
+        (Owner, LaterOwner, [NARROWER]),
+        (dict[str, int], Closed, [NARROWER]),
+        (dict[str, str], WithDefault, [WIDER, NARROWER]),
+        (tuple[str, int], list[int], [WIDER, NARROWER]),
+        (WithDefault, WithoutDefault, [NARROWER]),
+        (WithoutDefault, WithDefault, []),
+        (Literal["a"] | None, A_OR_NONE, []),
+        (A_OR_NONE, Literal["a"] | None, []),
+        (list[int], tuple[int, int], [NARROWER]),
+    ],
+    ids=str,
+)
+def test_changes_within_types_are_found(before: Any, after: Any, directions: list[str]) -> None:
+    found = changes({"x": before}, {"x": after})
+    assert [next(d for d in (WIDER, NARROWER) if d in change) for change in found] == directions
+
+
+def test_an_event_that_admits_no_further_fields_any_more_is_told() -> None:
+    class Before(Api):
+        e = Event(("x", WildcardParameter()))
+
+        class Meta:
+            name = "a"
+
+    (change,) = breaking_changes(schema_of([Before]), schema_of([api(x=Any)]))
+    assert (change.field, change.what) == ("", "it admits no further fields")
+
+
+def test_types_that_refer_to_each_other_are_compared_in_no_time() -> None:
+    names = [f"T{number}" for number in range(12)]
+    fields = {
+        name.lower(): {"anyOf": [{"$ref": f"#/$defs/{name}"}, {"type": "null"}]} for name in names
+    }
+    definitions = {name: {"type": "object", "title": name, "properties": fields} for name in names}
+    events = {"a.e": {"type": "object", "properties": {"x": {"$ref": "#/$defs/T0"}}}}
+    schema = {"properties": events, "$defs": definitions}
+    began = time_module.process_time()
+    assert list(breaking_changes(schema, copy.deepcopy(schema))) == []
+    assert time_module.process_time() - began < 2
+
+
+class Address(pydantic.BaseModel):
+    ip: str
+
+
+class Server(pydantic.BaseModel):
+    address: Address
+
+
+def another_address() -> Any:
+    class Address(pydantic.BaseModel):
+        street: str
+
+    return Address
+
+
+Home = pydantic.create_model("Home", address=(another_address(), ...))
+
+
+class Money:
+    """A class of which no schema is known."""
+
+    @classmethod
+    def __from_bus__(cls, value: str) -> Money:
+        return cls()
+
+    def __to_bus__(self) -> str:
+        return "1.00"
+
+
+def test_classes_of_one_name_keep_their_schemas_apart() -> None:
+    class NetApi(Api):
+        e = Event([Parameter("server", Server), Parameter("house", Home)])
+
+        class Meta:
+            name = "net"
+
+    document = schema_of([NetApi])
+    validator = jsonschema.Draft202012Validator(document)
+    right = {"server": {"address": {"ip": "::1"}}, "house": {"address": {"street": "High"}}}
+    assert list(validator.iter_errors({"net.e": right})) == []
+    wrong = {**right, "server": {"address": {"street": "High"}}}
+    assert len(list(validator.iter_errors({"net.e": wrong}))) == 1
+
+
+@pytest.mark.parametrize("hint", [Money, Money | None, list[Money]], ids=str)
+def test_a_class_that_makes_itself_may_be_anything(hint: Any) -> None:
+    document = schema_of([api(x=hint)])
+    jsonschema.Draft202012Validator.check_schema(document)
+    assert changes({"x": hint}, {"x": hint}) == []
+
+
+def test_a_factory_is_no_default() -> None:
+    @attrs.frozen
+    class Tagged:
+        tags: list[str] = attrs.Factory(list)
+
+    class TaggedApi(Api):
+        e = Event(Tagged)
+
+        class Meta:
+            name = "tagged"
+
+    (properties,) = (e["properties"] for e in schema_of([TaggedApi])["properties"].values())
+    assert properties == {"tags": {"type": "array", "items": {"type": "string"}}}
+
+
 # Files
 
 
@@ -245,6 +416,9 @@ async def test_what_is_fired_has_to_fit_a_file_that_is_loaded(
         ("[]", "has no events in it"),
         ("{}", "has no events in it"),
         ('{"properties": {"a.e": 3}}', "has no events in it"),
+        ('{"properties": []}', "has no events in it"),
+        ('{"properties": {"a.e": {"properties": []}}}', "has no events in it"),
+        ('{"properties": {"a.e": {"$ref": "#/$defs/x"}}}', "refers to '#/$defs/x', which is not"),
         ('{"properties": {"a.e": {"type": "strnig"}}}', "is no JSON Schema"),
     ],
 )
@@ -304,7 +478,7 @@ def test_the_command_prints_a_schema_and_checks_against_it(tmp_path: Path) -> No
     code, said, _ = lightbus_schema(tmp_path, "check", "old.json")
     assert (code, said) == (0, "No listener breaks: 1 events compared.\n")
 
-    code, said, _ = lightbus_schema(tmp_path, "check", "old.json", more="age: str")
+    code, said, _ = lightbus_schema(tmp_path, "check", "old.json", more="age: int | str")
     assert code == 1
     assert "auth.user_created, field 'age': it can be what it could not be: at $, string" in said
     assert "Listeners that were written for what it was get what they do not take." in said

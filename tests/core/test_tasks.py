@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,9 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from core.support import PATIENCE, Broken, MakeBus, Received
+from core.support import PATIENCE, Broken, MakeBus, Received, eventually
 from lightbus import Bus, OnError, Worker
-from lightbus.exceptions import InvalidTask
+from lightbus.exceptions import InvalidTask, TaskExited
 from lightbus.tasks import ScheduledTask
 
 TIMEOUT = 30
@@ -213,6 +214,10 @@ async def test_a_second_worker_of_a_bus_runs_its_tasks_too(bus: Bus, received: R
             assert await received.next() == "ran"
 
 
+def generator() -> Iterator[int]:
+    yield 1
+
+
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
@@ -230,8 +235,15 @@ async def test_a_second_worker_of_a_bus_runs_its_tasks_too(bus: Bus, received: R
         (lambda client: client.schedule("0 0 30 2 *")(print), "'0 0 30 2 *', which is no time"),
         (
             lambda client: client.schedule("* * * * *", timezone="Mars/Base")(print),
-            "has a time zone that is none",
+            "the time zone 'Mars/Base', which is none",
         ),
+        (lambda client: client.schedule("* * * * *", timezone=None)(print), "zone None"),
+        (lambda client: client.schedule("* * * * *", timezone="Europe")(print), "zone 'Europe'"),
+        (lambda client: client.schedule(None)(print), "None, which is no time"),
+        (lambda client: client.every(days=1e12), "is no length of time"),
+        (lambda client: client.every(seconds=float("nan")), "is no length of time"),
+        (lambda client: client.every(seconds=1)(len), "len() can not be a task"),
+        (lambda client: client.every(seconds=1)(generator), "it is a generator"),
         (lambda client: client.add_background_task(print), "can not run in the background"),
         (lambda client: client.add_background_task(3), "can not run in the background"),
     ],
@@ -313,3 +325,120 @@ def test_a_process_can_be_given_one_kind_of_work(
     assert worker.returncode == 0
     assert {said for said in ("Running.", "Listening.") if said in log} == logged
     assert "Running." in logged or printed == ""
+
+
+# What tasks do to others
+
+
+def test_a_schedule_never_names_a_time_that_has_gone(bus: Bus) -> None:
+    bus.client.schedule("30 2 * * *", timezone="Europe/Berlin")(lambda: None)
+    (task,) = bus.client.tasks
+    assert isinstance(task, ScheduledTask)
+    # In the hour that comes twice, the second time
+    now = datetime.fromisoformat("2026-10-25T02:10:00+01:00").timestamp()
+    assert datetime.fromtimestamp(
+        task.next_time(0, now), ZoneInfo("Europe/Berlin")
+    ).isoformat() in (
+        "2026-10-25T02:30:00+01:00",
+        "2026-10-26T02:30:00+01:00",
+    )
+
+
+def cancelled_future() -> asyncio.Future[None]:
+    future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    future.cancel()
+    return future
+
+
+async def cancels_itself() -> None:
+    await cancelled_future()
+
+
+async def exits() -> None:
+    sys.exit(0)
+
+
+@pytest.mark.parametrize("function", [cancels_itself, exits])
+@pytest.mark.parametrize("add", ["every", "background"])
+async def test_a_task_that_is_cancelled_from_within_or_exits_has_failed(
+    bus: Bus, function: Any, add: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    if add == "every":
+        bus.client.every(seconds=0.01)(function)
+    else:
+        bus.client.add_background_task(function)
+    with pytest.raises(TaskExited, match=f"Task '{function.__name__}' raised"):
+        async with asyncio.timeout(PATIENCE):
+            await Worker(bus).run()
+    assert "task failed." in caplog.text
+
+
+async def test_a_sync_task_that_exits_has_failed(bus: Bus) -> None:
+    bus.client.every(seconds=0.01)(lambda: sys.exit(0))
+    with pytest.raises(TaskExited):
+        async with asyncio.timeout(PATIENCE):
+            await Worker(bus).run()
+
+
+async def test_a_coroutine_is_run_by_one_worker_and_by_none_that_runs_no_tasks(
+    bus: Bus, received: Received
+) -> None:
+    async def background(what: str) -> None:
+        received.add(what)
+
+    bus.client.add_background_task(background("once"))
+    async with Worker(bus):
+        assert await received.next() == "once"
+    bus.client.add_background_task(background("never"))
+    async with Worker(bus, runs_tasks=False):
+        pass
+    async with Worker(bus):
+        pass
+    assert received.is_empty
+    assert bus.client.tasks == ()
+
+
+async def test_background_tasks_that_have_ended_are_forgotten(bus: Bus, received: Received) -> None:
+    async with Worker(bus) as worker:
+        for number in range(50):
+            bus.client.add_background_task(functools.partial(asyncio.sleep, 0))
+            bus.client.add_background_task(asyncio.sleep(0, number))
+        await eventually(lambda: not worker._background and len(bus.client.tasks) == 50)
+
+
+STUBBORN = """
+import asyncio
+import lightbus
+
+memory = {"default": {"event_transport": {"memory": {}}}}
+bus = lightbus.create({"apis": memory, "shutdown_timeout": 0.1}, service_name="shop")
+
+
+@bus.client.add_background_task
+async def stubborn():
+    while True:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            pass
+"""
+
+
+def test_a_task_that_ignores_its_cancellation_does_not_keep_the_process(tmp_path: Path) -> None:
+    (tmp_path / "bus.py").write_text(STUBBORN)
+    with subprocess.Popen(
+        [sys.executable, "-m", "lightbus.cli", "run"],
+        cwd=tmp_path,
+        env={"PATH": os.environ["PATH"], "HOME": str(tmp_path)},
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as worker:
+        assert worker.stderr is not None
+        try:
+            next(line for line in worker.stderr if "Ready." in line)
+            worker.send_signal(signal.SIGTERM)
+            _, said = worker.communicate(timeout=TIMEOUT)
+        finally:
+            worker.kill()
+    assert worker.returncode == 0
+    assert "did not finish in time" in said

@@ -117,7 +117,7 @@ async def test_a_sync_handler_that_is_stuck_ends_the_run(
     with pytest.raises(StuckHandler, match="'stuck'"):
         await worker.run()
 
-    assert worker.running_threads == 1
+    assert worker.unfinished == 1
     go_on.set()
 
 

@@ -69,7 +69,7 @@ async def test_stop_lets_a_running_sync_handler_finish(
         await stopping
 
     assert await received.next() == "finished"
-    assert worker.running_threads == 0
+    assert worker.unfinished == 0
     assert take_waiting(broker, bus) == []
 
 
@@ -112,7 +112,7 @@ async def test_past_the_shutdown_timeout_a_sync_handler_is_left_behind_and_count
         await bus.auth.user_deleted.fire_async(username="ann")
         assert await received.next() == "begun"
 
-    assert worker.running_threads == 1
+    assert worker.unfinished == 1
     assert names(take_waiting(broker, bus)) == ["ann"]
     go_on.set()
 

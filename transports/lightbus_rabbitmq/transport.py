@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping
 from typing import Any, ClassVar, TypeVar
 
-from lightbus.exceptions import TransportClosed, TransportRefused
+from lightbus.exceptions import NotDeclared, TransportClosed
 from lightbus.failure import Failure
 from lightbus.message import EventMessage
 from lightbus.once import Once
@@ -96,7 +96,7 @@ class RabbitMQTransport(EventTransport):
             timeout=operation_timeout,
         )
         if counted is None:
-            raise TransportRefused(f"RabbitMQ has no queue {queue!r}: its listener never ran.")
+            raise NotDeclared(f"RabbitMQ has no queue {queue!r}: its listener never ran.")
         return SubscriptionStats(
             waiting=counted.ready, delayed=None, taken=None, workers=counted.users
         )

@@ -11,11 +11,11 @@ from typing import Any, ClassVar
 import msgspec
 
 from lightbus.exceptions import (
+    NotDeclared,
     SendOutcomeUnknown,
     SendRefused,
     TransportClosed,
     TransportError,
-    TransportRefused,
     TransportUnavailable,
 )
 from lightbus.failure import Failure
@@ -190,7 +190,7 @@ def _key_of(subscription: Subscription) -> tuple[str, str, str]:
 def _listener(connection: sqlite3.Connection, subscription: Subscription) -> int:
     found = connection.execute(schema.FIND_LISTENER, _key_of(subscription)).fetchone()
     if found is None:
-        raise TransportRefused(
+        raise NotDeclared(
             f"Listener {subscription.listener_name!r} of service {subscription.service_name!r} has "
             "no queue in the SQLite file: declare it first."
         )

@@ -1,0 +1,89 @@
+"""JSON Schemas of types, as their values travel."""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Iterator, Sequence
+from datetime import datetime, time
+from typing import Annotated, Any
+
+import msgspec
+
+from lightbus.values import mapped
+
+Schema = dict[str, Any]
+
+_FORMATS = {datetime: "date-time", time: "time"}
+
+
+def schemas_of_types(types: Sequence[Any]) -> tuple[list[Schema], Schema]:
+    """Return the schema of each type, and what these refer to, by name."""
+    schemas, definitions = _schemas([mapped(type_, _with_format) for type_ in types])
+    for class_ in _classes_in([msgspec.inspect.type_info(type_) for type_ in types]):
+        _add_formats(class_, definitions)
+    for schema in [*schemas, *list(definitions.values())]:
+        _lift_definitions(schema, definitions)
+    return schemas, definitions
+
+
+def _schemas(types: Sequence[Any]) -> tuple[list[Schema], Schema]:
+    found, definitions = msgspec.json.schema_components(
+        types, schema_hook=_of_unknown, ref_template="#/$defs/{name}"
+    )
+    return list(found), definitions
+
+
+def _of_unknown(type_: Any) -> Schema:
+    if not hasattr(type_, "model_json_schema"):
+        # One that says nothing; an empty one would mean that there is none.
+        return {"title": type_.__name__}
+    # What models refer to has the model's name before its own, for others have the same names.
+    prefix = f"{type_.__module__}.{type_.__qualname__}.".replace("<locals>.", "")
+    schema: Schema = type_.model_json_schema(ref_template=f"#/$defs/{prefix}{{model}}")
+    if "$defs" in schema:
+        schema["$defs"] = {f"{prefix}{name}": one for name, one in schema["$defs"].items()}
+    return schema
+
+
+def _lift_definitions(node: Any, definitions: Schema) -> None:
+    """Move the definitions that pydantic puts beside each model to where references look."""
+    if isinstance(node, dict):
+        definitions.update(node.pop("$defs", {}))
+    for child in list(node.values()) if isinstance(node, dict) else node:
+        if isinstance(child, dict | list):
+            _lift_definitions(child, definitions)
+
+
+def _with_format(type_: Any) -> Any:
+    # Left out by `msgspec`, as such text may lack the offset from UTC that RFC 3339 wants.
+    format_ = _FORMATS.get(type_) if isinstance(type_, type) else None
+    if format_ is None:
+        return type_
+    return Annotated[type_, msgspec.Meta(extra_json_schema={"format": format_})]
+
+
+def _add_formats(class_: Any, definitions: Schema) -> None:
+    """Say in the definition of a class what `_with_format` says of its fields."""
+    properties = definitions.get(class_.__name__, {}).get("properties", {})
+    for name, hint in typing.get_type_hints(class_, include_extras=True).items():
+        described = mapped(hint, _with_format)
+        if name in properties and described is not hint:
+            (schema,), _ = _schemas([described])
+            properties[name].update(schema)
+
+
+def _classes_in(node: object, seen: set[int] | None = None) -> Iterator[Any]:
+    """Yield the classes with fields that a description by `msgspec` is of."""
+    seen = set() if seen is None else seen
+    if id(node) in seen:
+        return
+    seen.add(id(node))
+    if isinstance(node, list | tuple):
+        for item in node:
+            yield from _classes_in(item, seen)
+    elif isinstance(node, msgspec.Struct):
+        class_ = getattr(node, "cls", None)
+        if class_ is not None and not isinstance(node, msgspec.inspect.CustomType):
+            yield class_
+        for name in node.__struct_fields__:
+            yield from _classes_in(getattr(node, name), seen)
