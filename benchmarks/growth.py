@@ -120,7 +120,8 @@ def backlog(bench: Bench) -> Plot:
             (*OURS, BY_HAND),
             sizes,
             lambda way, size: backlog_case(bench, way, size),
-            most_rounds=3,
+            # To fire so many takes minutes.
+            most_rounds=lambda size: 1 if size == max(BACKLOGS) else 3,
         ),
         y_from_zero=False,
     )
@@ -157,14 +158,14 @@ def lines(
     case: Callable[[Way, int], Case],
     *,
     quantity: Quantity = rate,
-    most_rounds: int = 5,
+    most_rounds: Callable[[int], int] = lambda _: 5,
 ) -> list[Line]:
     """Measure each way at each place, and return a line for each."""
     drawn = {way: Line(way.name, way.colour, {}) for way in ways}
     for place in places:
         cases = [case(way, place) for way in drawn]
         for line, series in zip(
-            drawn.values(), bench.alternate(cases, most_rounds=most_rounds), strict=True
+            drawn.values(), bench.alternate(cases, most_rounds=most_rounds(place)), strict=True
         ):
             if (summary := series.summary(quantity)) is not None:
                 line.points[place] = summary

@@ -33,7 +33,7 @@ def by_prefetch(bench: Bench) -> Plot:
             PREFETCHES,
             lambda way, size: backlog_case(bench, way, waiting, prefetch=size, body=BODY),
             quantity=mebibytes_at_most,
-            most_rounds=3,
+            most_rounds=lambda _: 3,
         ),
     )
 
@@ -50,6 +50,6 @@ def by_backlog(bench: Bench) -> Plot:
             [size for size in BACKLOGS if size <= QUICK_BACKLOG or not bench.is_quick],
             lambda way, size: backlog_case(bench, way, size),
             quantity=mebibytes_at_most,
-            most_rounds=3,
+            most_rounds=lambda _: 3,
         ),
     )
