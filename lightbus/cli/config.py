@@ -25,7 +25,7 @@ def config() -> None:
     """Check the configuration, or show what it may say."""
 
 
-@config.command()
+@config.command(short_help="Read the configuration, and show what it comes to.")
 @config_options
 def check(**options: Any) -> None:
     """Read the config file, the environment and these options, and show what they come to.

@@ -30,7 +30,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 _err = Console(stderr=True)
 
 
-@click.group()
+@click.group(short_help="Look at what was given up, and send it again.")
 def dead_letters() -> None:
     """Look at the events that a service gave up, send them again, or forget them."""
 
@@ -98,7 +98,7 @@ def list_(*, group_by: str | None, form: str, **options: Any) -> None:
     _run(options, work)
 
 
-@dead_letters.command()
+@dead_letters.command(short_help="Show what is known about them.")
 @click.argument("ids", nargs=-1, required=True, metavar="ID...")
 @_format_option
 @bus_options
@@ -121,7 +121,7 @@ def show(*, ids: tuple[str, ...], form: str, **options: Any) -> None:
     _run(options, work)
 
 
-@dead_letters.command()
+@dead_letters.command(short_help="Send them to the listener that gave them up.")
 @click.argument("ids", nargs=-1, metavar="[ID...]")
 @click.option("--all", "is_all", is_flag=True, help="All of them.")
 @click.option("--edit", is_flag=True, help="Correct the parameters of each in an editor first.")
@@ -152,7 +152,7 @@ def replay(*, ids: tuple[str, ...], is_all: bool, edit: bool, **options: Any) ->
     _run(options, work)
 
 
-@dead_letters.command()
+@dead_letters.command(short_help="Forget them for ever.")
 @click.argument("ids", nargs=-1, metavar="[ID...]")
 @click.option("--all", "is_all", is_flag=True, help="All of them.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
@@ -175,7 +175,7 @@ def discard(*, ids: tuple[str, ...], is_all: bool, yes: bool, **options: Any) ->
     _run(options, work)
 
 
-@dead_letters.command()
+@dead_letters.command(short_help="Write them, one JSON object a line.")
 @click.option("-o", "--output", type=click.File("w"), default="-", help="A file.  [default: -]")
 @_filter_options
 def export(*, output: Any, **options: Any) -> None:

@@ -29,7 +29,7 @@ def _pairs(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> di
     return found
 
 
-@click.command()
+@click.command(short_help="Fire one event.")
 @click.argument("event", metavar="API.EVENT")
 @click.argument("arguments", nargs=-1, callback=_pairs, metavar="[NAME=VALUE]...")
 @bus_options

@@ -28,7 +28,7 @@ _log = get_logger("lightbus")
 _KINDS = ("events", "tasks")
 
 
-@click.command()
+@click.command(short_help="Handle events and run tasks, until told to stop.")
 @bus_options
 @click.option("--log-level", type=click.Choice(LEVELS), default="info", show_default=True)
 @click.option(

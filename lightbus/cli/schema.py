@@ -18,7 +18,7 @@ from lightbus.schema import breaking_changes, read_schema, schema_of
 _err = Console(stderr=True)
 
 
-@click.group()
+@click.group(short_help="Show what events look like, and what breaks listeners.")
 def schema() -> None:
     """Show what events look like, and find changes that break listeners."""
 
@@ -37,7 +37,7 @@ def dump(**options: Any) -> None:
     click.echo(json.dumps(found, indent=2))
 
 
-@schema.command()
+@schema.command(short_help="Find changes that break a listener.")
 @click.argument("old", type=click.Path(path_type=Path))
 @bus_options
 def check(old: Path, **options: Any) -> None:

@@ -25,7 +25,7 @@ _NUMBERS = ("waiting", "taken", "delayed", "dead", "workers")
 _err = Console(stderr=True)
 
 
-@click.command()
+@click.command(short_help="Show where the events of each listener are.")
 @click.option(
     "--watch",
     type=click.FloatRange(min=0.1),

@@ -40,7 +40,7 @@ def _events(
     return pairs
 
 
-@click.command()
+@click.command(short_help="Compare what brokers hold with what is wanted.")
 @click.option(
     "--migrate",
     is_flag=True,
