@@ -157,3 +157,30 @@ def test_a_port_that_is_taken_ends_it_with_2(tmp_path: Path) -> None:
     assert ended.returncode == 2
     assert f"Health port {port} on 127.0.0.1 can not be used" in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+COUNTED = (
+    LISTENER
+    + """
+from lightbus.metrics import count_events
+count_events(bus)
+
+@bus.client.on_start()
+async def on_start():
+    await bus.auth.user_deleted.fire_async(username="ann")
+"""
+)
+
+
+def test_what_a_program_counts_is_shown(start: Start) -> None:
+    address = start(COUNTED)
+    ready(address)
+    url = f"{address}/metrics"
+    with urllib.request.urlopen(url, timeout=TIMEOUT) as answer:  # noqa: S310 - it is http
+        shown = answer.read().decode()
+    fired = 'lightbus_events_fired_total{api="auth",event="user_deleted",outcome="stored"} 1.0'
+    assert fired in shown
+
+
+def test_a_program_that_counts_nothing_shows_no_metrics(start: Start) -> None:
+    assert get(f"{start()}/metrics") == (404, {"paths": ["/live", "/ready"]})
