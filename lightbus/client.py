@@ -32,7 +32,7 @@ from lightbus.names import checked_name
 from lightbus.registry import find_transport
 from lightbus.schema import LoadedSchemas
 from lightbus.tasks import Task, at_times, every, in_background
-from lightbus.transport import EventTransport, Subscription
+from lightbus.transport import AsyncAPIParts, EventTransport, Subscription
 
 _log = get_logger(__name__)
 
@@ -477,6 +477,11 @@ class BusClient:
     def transport_name(self, api_name: str) -> str:
         """Return the name, in the configuration, of the transport that an API has."""
         return self._choice(api_name).name
+
+    def described_for_asyncapi(self, api_name: str, event_name: str) -> AsyncAPIParts:
+        """Return what the transport of an API adds to an AsyncAPI document, for an event."""
+        choice = self._choice(api_name)
+        return choice.transport.asyncapi(choice.settings, api_name, event_name)
 
     def transport_described(self, api_name: str) -> str:
         """Return, for people, which transport an API has and where it leads."""

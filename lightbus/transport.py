@@ -129,6 +129,21 @@ class MigrationProgress:
     is_done: bool
 
 
+@attrs.frozen(kw_only=True)
+class AsyncAPIParts:
+    """What a transport adds to an AsyncAPI document, for one event; what is empty is left out.
+
+    Attributes:
+        address: Where the event is sent to; by default its canonical name.
+        server: A Server Object. It holds no secret.
+        channel: A Channel Bindings Object.
+    """
+
+    address: str = ""
+    server: Mapping[str, Any] = attrs.field(factory=dict)
+    channel: Mapping[str, Any] = attrs.field(factory=dict)
+
+
 class DeadLetter(Protocol):
     """An event that was given up, and why."""
 
@@ -363,6 +378,11 @@ class EventTransport(Protocol):
         found = await self.topology(subscriptions, events)
         if left := [one.name for one in found if not one.state.is_good]:
             raise TransportRefused(f"This transport does not migrate: change {left} by hand.")
+
+    @classmethod
+    def asyncapi(cls, settings: Any, api_name: str, event_name: str) -> AsyncAPIParts:
+        """Return what an AsyncAPI document says of an event on a broker with these settings."""
+        return AsyncAPIParts()
 
     @abstractmethod
     async def problems(self, *, timeout: float) -> list[str]:

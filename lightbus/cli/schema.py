@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sys
 from pathlib import Path
@@ -11,7 +12,9 @@ import click
 from rich.console import Console
 from rich.markup import escape
 
+from lightbus.asyncapi import asyncapi_of
 from lightbus.cli.loading import ASKED_TO_STOP, FAILED, bus_options, load_bus, report
+from lightbus.client import BusClient
 from lightbus.exceptions import LightbusException
 from lightbus.schema import breaking_changes, read_schema, schema_of
 
@@ -35,6 +38,31 @@ def dump(**options: Any) -> None:
     except LightbusException as error:
         sys.exit(report(error, _err))
     click.echo(json.dumps(found, indent=2))
+
+
+@schema.command(short_help="Print an AsyncAPI document of the service.")
+@click.option("--api-version", default="1", show_default=True, help="The document's version.")
+@bus_options
+def asyncapi(*, api_version: str, **options: Any) -> None:
+    """Print an AsyncAPI 3.0 document of the service: what it fires, and what it listens for.
+
+    The on_start hooks of the bus module are run, for they add listeners; no broker is asked.
+    """
+    try:
+        client = load_bus(**options).client
+        found = asyncio.run(_asyncapi(client, api_version))
+    except Exception as error:  # a hook may raise any
+        sys.exit(report(error, _err))
+    click.echo(json.dumps(found, indent=2))
+
+
+async def _asyncapi(client: BusClient, version: str) -> dict[str, Any]:
+    await client.on_start.run(client=client)
+    try:
+        return asyncapi_of(client, version=version)
+    finally:
+        await client.on_stop.run(client=client)
+        await client.close_async()
 
 
 @schema.command(short_help="Find changes that break a listener.")

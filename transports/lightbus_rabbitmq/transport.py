@@ -11,13 +11,14 @@ from lightbus.failure import Failure
 from lightbus.message import EventMessage
 from lightbus.once import Once
 from lightbus.transport import (
+    AsyncAPIParts,
     BrokerObject,
     EventTransport,
     MigrationProgress,
     Subscription,
     SubscriptionStats,
 )
-from lightbus_rabbitmq import headers, migration, names, topology
+from lightbus_rabbitmq import asyncapi, headers, migration, names, topology
 from lightbus_rabbitmq.comparing import compare
 from lightbus_rabbitmq.connection import Link
 from lightbus_rabbitmq.consumer import RabbitMQStream
@@ -100,6 +101,10 @@ class RabbitMQTransport(EventTransport):
         return SubscriptionStats(
             waiting=counted.ready, delayed=None, taken=None, workers=counted.users
         )
+
+    @classmethod
+    def asyncapi(cls, settings: Any, api_name: str, event_name: str) -> AsyncAPIParts:
+        return asyncapi.described(settings, api_name, event_name)
 
     async def topology(
         self, subscriptions: Collection[Subscription], events: Mapping[str, Collection[str]]

@@ -1,0 +1,107 @@
+"""What a service fires and listens for, as an AsyncAPI document."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lightbus.client import BusClient
+from lightbus.schema import schema_of
+
+VERSION = "3.0.0"
+
+Document = dict[str, Any]
+
+
+def asyncapi_of(client: BusClient, *, version: str = "1") -> Document:
+    """Return the AsyncAPI document (3.0.0) of a service.
+
+    It sends the events of its registered APIs and receives those that its listeners name, which its
+    `on_start` hooks may add.
+
+    Args:
+        version: Of the document, as its author counts.
+    """
+    events = schema_of(client.apis.values())
+    documented = {name: _as_draft_7(schema) for name, schema in events["properties"].items()}
+    sent = {(api.meta.name, event) for api in client.apis.values() for event in api.events}
+    received = [
+        (listener.api_name, event, listener.name)
+        for listener in client.listeners
+        for event in sorted(listener.events)
+    ]
+    channels = sorted(sent | {(api, event) for api, event, _ in received})
+    servers: Document = {}
+    return {
+        "asyncapi": VERSION,
+        "info": {"title": client.config.service_name, "version": version},
+        "defaultContentType": "application/json",
+        "servers": servers,
+        "channels": {
+            f"{api}.{event}": _channel(client, api, event, servers) for api, event in channels
+        },
+        "operations": {
+            **{
+                f"send.{api}.{event}": _operation("send", api, event) for api, event in sorted(sent)
+            },
+            **{
+                f"receive.{listener}.{api}.{event}": _operation("receive", api, event)
+                for api, event, listener in received
+            },
+        },
+        "components": {
+            "messages": {
+                f"{api}.{event}": _message(f"{api}.{event}", documented) for api, event in channels
+            },
+            "schemas": {name: _as_draft_7(schema) for name, schema in events["$defs"].items()},
+        },
+    }
+
+
+def _channel(client: BusClient, api_name: str, event_name: str, servers: Document) -> Document:
+    name = f"{api_name}.{event_name}"
+    described = client.described_for_asyncapi(api_name, event_name)
+    server = next((key for key, known in servers.items() if known == described.server), None)
+    if server is None and described.server:
+        server = f"server{len(servers) + 1}"
+        servers[server] = dict(described.server)
+    return {
+        "address": described.address or name,
+        "messages": {event_name: {"$ref": f"#/components/messages/{name}"}},
+        **({"servers": [{"$ref": f"#/servers/{server}"}]} if server else {}),
+        **({"bindings": dict(described.channel)} if described.channel else {}),
+    }
+
+
+def _operation(action: str, api_name: str, event_name: str) -> Document:
+    channel = f"#/channels/{api_name}.{event_name}"
+    return {
+        "action": action,
+        "channel": {"$ref": channel},
+        "messages": [{"$ref": f"{channel}/messages/{event_name}"}],
+    }
+
+
+def _message(name: str, documented: Document) -> Document:
+    schema = dict(documented.get(name, {"type": "object"}))
+    description = schema.pop("description", "")
+    return {
+        "name": name,
+        **({"description": description} if description else {}),
+        "contentType": "application/json",
+        "payload": schema,
+    }
+
+
+def _as_draft_7(node: Any) -> Any:
+    """Return a schema as AsyncAPI has it, which is that of draft 7, with references into it."""
+    if isinstance(node, list):
+        return [_as_draft_7(item) for item in node]
+    if not isinstance(node, dict):
+        return node
+    found = {name: _as_draft_7(child) for name, child in node.items()}
+    if isinstance(found.get("$ref"), str):
+        found["$ref"] = found["$ref"].replace("#/$defs/", "#/components/schemas/")
+    if "prefixItems" in found:
+        found["additionalItems"] = found.pop("items", True)
+        found["items"] = found.pop("prefixItems")
+    return found
