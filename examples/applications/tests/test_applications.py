@@ -23,6 +23,7 @@ from nbclient import NotebookClient
 
 ROOT = Path(__file__).parent.parent
 SHOP = ROOT / "shop"
+DEPLOYMENT = ROOT / "deployment"
 Start = Callable[..., subprocess.Popen[str]]
 
 
@@ -143,8 +144,22 @@ def test_a_cell_of_jupyter_fires(
     assert mail.readline() == "To j@example.com: welcome, jupyter!\n"
 
 
+def test_the_configuration_of_all_three_leads_to_rabbitmq(tmp_path: Path) -> None:
+    config = DEPLOYMENT / "lightbus.yaml"
+    config_map, _ = yaml.safe_load_all((DEPLOYMENT / "kubernetes.yaml").read_text())
+    assert config_map["data"]["lightbus.yaml"] == config.read_text()
+    checked = subprocess.run(
+        [sys.executable, "-m", "lightbus.cli", "config", "check", "--config", str(config)],
+        env={"HOME": str(tmp_path), "AMQP_URL": "amqps://mail:secret@rabbitmq/", "COLUMNS": "200"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "rabbitmq (amqps://rabbitmq:5671/)" in checked.stdout
+
+
 def test_the_probes_of_kubernetes_ask_where_a_worker_answers(start: Start) -> None:
-    deployment = yaml.safe_load((ROOT / "deployment" / "kubernetes.yaml").read_text())
+    _, deployment = yaml.safe_load_all((DEPLOYMENT / "kubernetes.yaml").read_text())
     (container,) = deployment["spec"]["template"]["spec"]["containers"]
     command, *args = container["args"]
     assert command == "lightbus"
@@ -160,7 +175,7 @@ def test_the_probes_of_kubernetes_ask_where_a_worker_answers(start: Start) -> No
 
 
 def test_the_health_check_of_compose_passes_where_a_worker_is_ready(start: Start) -> None:
-    services = yaml.safe_load((ROOT / "deployment" / "compose.yaml").read_text())["services"]
+    services = yaml.safe_load((DEPLOYMENT / "compose.yaml").read_text())["services"]
     command, *args = services["mail"]["command"]
     assert command == "lightbus"
     worker = start(ROOT / "mail", "lightbus.cli", *args)
@@ -172,7 +187,7 @@ def test_the_health_check_of_compose_passes_where_a_worker_is_ready(start: Start
 def test_the_unit_of_systemd_starts_a_worker(start: Start) -> None:
     unit = configparser.ConfigParser(strict=False)
     unit.optionxform = str  # type: ignore[assignment,method-assign]
-    unit.read(ROOT / "deployment" / "lightbus-mail.service")
+    unit.read(DEPLOYMENT / "lightbus-mail.service")
     program, *args = unit["Service"]["ExecStart"].split()
     assert program.endswith("/bin/lightbus")
     worker = start(ROOT / "mail", "lightbus.cli", *args)
