@@ -208,6 +208,7 @@ def get_bus(module_name: str | None = None) -> Bus:
                 name,
                 f"was not found; looked in {Path.cwd()} and sys.path. "
                 f"Name it with --bus or LIGHTBUS_MODULE.",
+                is_missing=True,
             ) from error
         raise InvalidBusModule(name, f"needs {error.name!r}, which is not installed.") from error
     except (Exception, SystemExit) as error:

@@ -326,11 +326,13 @@ class InvalidBusModule(ConfigError):
 
     Attributes:
         module_name: The module's dotted name.
+        is_missing: Whether there is no module of that name.
     """
 
-    def __init__(self, module_name: str, problem: str) -> None:
+    def __init__(self, module_name: str, problem: str, *, is_missing: bool = False) -> None:
         super().__init__(f"Bus module {module_name!r} {problem}")
         self.module_name = module_name
+        self.is_missing = is_missing
 
 
 class InvalidSchema(ConfigError):

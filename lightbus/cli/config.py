@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import sys
 from typing import Any
@@ -9,13 +10,13 @@ from typing import Any
 import click
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from lightbus import config as configuration
-from lightbus.cli.loading import ASKED_TO_STOP, config_options, report, take_over
+from lightbus.cli.loading import ASKED_TO_STOP, bus_options, load_bus, report
+from lightbus.cli.output import set_up_logging
 from lightbus.client import BusClient
 from lightbus.config_schema import schema_of_config
-from lightbus.exceptions import LightbusException
+from lightbus.exceptions import InvalidBusModule, LightbusException
 
 _err = Console(stderr=True)
 
@@ -26,36 +27,40 @@ def config() -> None:
 
 
 @config.command(short_help="Read the configuration, and show what it comes to.")
-@config_options
+@bus_options
 def check(**options: Any) -> None:
-    """Read the config file, the environment and these options, and show what they come to.
+    """Read the configuration as `lightbus run` does, and show what it comes to.
 
-    What a bus module itself gives to create() is not looked at, and no broker is asked.
+    That is of the bus that the bus module makes; where there is none, of the config file, the
+    environment and these options. No broker is asked.
 
-    Exits with 0 where it is right, and 2 where it is not.
+    Exits with 0 where it is right, and 2 where it is not, or where the bus module is wrong.
     """
+    set_up_logging("console", "warning")
     try:
-        take_over(**options)
-        loaded = configuration.load()
-        client = BusClient(loaded)
+        client = _client(options)
+        found, process_name = client.config, client.config.process_name()
     except LightbusException as error:
         sys.exit(report(error, _err))
-    out = Console()
-    out.print(f"[green]Right:[/] {escape(loaded.source)}", highlight=False)
-    out.print(f"service {escape(loaded.service_name)}, process {escape(loaded.process_name())}")
-    table = Table(
-        "API", "transport", "acknowledgement_timeout", "max_attempts", "fire_timeout", box=None
-    )
-    for name, api in loaded.apis.items():
-        table.add_row(
-            escape(name),
-            escape(client.transport_described(name)),
-            f"{api.acknowledgement_timeout:g} s",
-            str(api.max_attempts),
-            f"{api.fire_timeout:g} s",
+    out = functools.partial(Console().print, highlight=False, soft_wrap=True)
+    out(f"[green]Right:[/] {escape(found.source)}")
+    out(f"service {escape(found.service_name)}, process {escape(process_name)}")
+    for name, api in found.apis.items():
+        out(f"[bold]{escape(name)}[/]: {escape(client.transport_described(name))}")
+        out(
+            f"    acknowledgement_timeout {api.acknowledgement_timeout:g} s, "
+            f"max_attempts {api.max_attempts}, fire_timeout {api.fire_timeout:g} s"
         )
-    out.print(table)
     sys.exit(ASKED_TO_STOP)
+
+
+def _client(options: dict[str, Any]) -> BusClient:
+    try:
+        return load_bus(**options).client
+    except InvalidBusModule as error:
+        if not error.is_missing or options["module"] is not None:
+            raise
+        return BusClient(configuration.load())
 
 
 @config.command()

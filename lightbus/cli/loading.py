@@ -23,14 +23,14 @@ ASKED_TO_STOP = 0
 FAILED = 1
 WRONG_USAGE = 2
 
-_BUS_OPTION = click.option(
-    "-b",
-    "--bus",
-    "module",
-    metavar="MODULE",
-    help="The bus module.  [default: $LIGHTBUS_MODULE, `bus` in the config file, or bus]",
-)
-_CONFIG_OPTIONS = (
+_OPTIONS = (
+    click.option(
+        "-b",
+        "--bus",
+        "module",
+        metavar="MODULE",
+        help="The bus module.  [default: $LIGHTBUS_MODULE, `bus` in the config file, or bus]",
+    ),
     click.option("-s", "--service-name", help="Whose listeners these are."),
     click.option("-p", "--process-name", help="Names this process at the broker."),
     click.option(
@@ -44,12 +44,7 @@ _CONFIG_OPTIONS = (
 
 def bus_options(command: Command) -> Command:
     """Give a command the options that `load_bus` takes."""
-    return _BUS_OPTION(config_options(command))
-
-
-def config_options(command: Command) -> Command:
-    """Give a command the options that `take_over` takes."""
-    for option in reversed(_CONFIG_OPTIONS):
+    for option in reversed(_OPTIONS):
         command = option(command)
     return command
 
@@ -63,22 +58,21 @@ def report(error: Exception, console: Console) -> int:
     return WRONG_USAGE if isinstance(error, ConfigError | InvalidName) else FAILED
 
 
-def take_over(
-    *, service_name: str | None, process_name: str | None, config_file: str | None
-) -> None:
-    """Have what the command line says beat every other source of the configuration."""
-    config.command_line.config_file = config_file
-    config.command_line.service_name = service_name
-    config.command_line.process_name = process_name
-
-
-def load_bus(*, module: str | None, **options: str | None) -> Bus:
+def load_bus(
+    *,
+    module: str | None,
+    service_name: str | None,
+    process_name: str | None,
+    config_file: str | None,
+) -> Bus:
     """Return the bus that the command line and the environment lead to.
 
     Raises:
         ConfigError: There is none, or its configuration is wrong.
     """
-    take_over(**options)
+    config.command_line.config_file = config_file
+    config.command_line.service_name = service_name
+    config.command_line.process_name = process_name
     # `python -m` finds modules of the current folder; a console script has to be told.
     sys.path.insert(0, str(Path.cwd()))
     return get_bus(module or os.environ.get("LIGHTBUS_MODULE") or config.load().bus_module)

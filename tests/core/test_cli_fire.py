@@ -126,8 +126,37 @@ def test_a_right_configuration_is_shown(tmp_path: Path, config: dict[str, Any]) 
     assert (ended.returncode, ended.stderr) == (0, "")
     assert "Right: lightbus.json" in ended.stdout
     assert "service shop" in ended.stdout
-    assert [line.split()[0] for line in ended.stdout.splitlines()[2:]] == ["API", "default", "slow"]
-    assert "300 s" in ended.stdout
+    assert ended.stdout.splitlines()[2:] == [
+        f"default: sqlite ({tmp_path}/events.db)",
+        "    acknowledgement_timeout 60 s, max_attempts 20, fire_timeout 30 s",
+        f"slow: sqlite ({tmp_path}/events.db)",
+        "    acknowledgement_timeout 300 s, max_attempts 20, fire_timeout 30 s",
+    ]
+
+
+def test_what_a_bus_module_says_itself_is_shown(tmp_path: Path) -> None:
+    (tmp_path / "named.py").write_text(
+        "import lightbus\nbus = lightbus.create({'apis': {}}, service_name='shop')\n"
+    )
+    ended = run_lightbus(tmp_path, "config", "check", "--bus", "named")
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout.startswith("Right: the config given to create()\nservice shop, process ")
+
+
+def test_without_a_bus_module_the_config_file_is_checked(
+    tmp_path: Path, config: dict[str, Any]
+) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-m", "lightbus.cli", "config", "check"],
+        cwd=tmp_path,
+        env={"PATH": os.environ["PATH"], "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+        check=False,
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert "service shop" in ended.stdout
 
 
 def test_no_password_of_a_configuration_is_shown(tmp_path: Path, config: dict[str, Any]) -> None:
