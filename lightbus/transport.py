@@ -339,6 +339,19 @@ class EventTransport(Protocol):
             TransportError: As `send` does.
         """
 
+    async def tail(self, api_name: str) -> AsyncGenerator[EventMessage]:
+        """Return the events of an API that are sent from now on, wanted by a subscription or not;
+        close it after use. It takes nothing from any subscription. What comes much faster than it
+        is read is left out.
+
+        The iteration raises `TransportUnavailable` where the broker is lost.
+
+        Raises:
+            TransportRefused: This transport can not show them.
+            TransportUnavailable: The broker was not reached.
+        """
+        raise TransportRefused(f"{type(self).__name__} can not show the events of {api_name!r}.")
+
     async def topology(
         self, subscriptions: Collection[Subscription], events: Mapping[str, Collection[str]]
     ) -> list[BrokerObject]:

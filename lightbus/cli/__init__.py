@@ -13,6 +13,7 @@ from lightbus.cli.move import move
 from lightbus.cli.run import run
 from lightbus.cli.schema import schema
 from lightbus.cli.status import status
+from lightbus.cli.tail import tail
 from lightbus.cli.topology import topology
 
 
@@ -29,4 +30,5 @@ main.add_command(move)
 main.add_command(run)
 main.add_command(schema)
 main.add_command(status)
+main.add_command(tail)
 main.add_command(topology)

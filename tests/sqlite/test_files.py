@@ -691,3 +691,41 @@ async def test_what_a_write_leased_that_was_given_up_is_nobodys(
     await held.ack()
     assert (await transport.stats(SUBSCRIPTION)).taken == 0
     await transport.close()
+
+
+# Looking at events as they come
+
+
+async def test_who_does_not_read_what_he_wants_to_see_holds_up_nobody_and_fills_no_disk(
+    file: Path,
+) -> None:
+    transport = await open_transport(file)
+    events = await transport.tail("auth")
+    await asyncio.gather(
+        *(transport.send(message(str(number)), timeout=PATIENCE) for number in range(1_500))
+    )
+    with contextlib.closing(sqlite3.connect(file)) as other:
+        assert other.execute("SELECT count(*) FROM tailed_event").fetchone() == (1_000,)
+    async with asyncio.timeout(PATIENCE):
+        seen = [(await anext(events)).kwargs["username"] for _ in range(1_000)]
+    assert seen == [str(number) for number in range(1_000)]
+    await events.aclose()
+    await transport.close()
+
+
+async def test_what_one_wanted_to_see_who_was_killed_is_removed(file: Path) -> None:
+    transport = await open_transport(file)
+    killed = await transport.tail("auth")
+    await transport.send(message("a"), timeout=PATIENCE)
+    with contextlib.closing(sqlite3.connect(file)) as later:
+        later.execute("UPDATE tail SET expires_at = 1")
+        later.commit()
+    await transport.send(message("b"), timeout=PATIENCE)
+
+    await (await transport.tail("auth")).aclose()
+
+    with contextlib.closing(sqlite3.connect(file)) as other:
+        assert other.execute("SELECT count(*) FROM tail").fetchone() == (0,)
+        assert other.execute("SELECT count(*) FROM tailed_event").fetchone() == (0,)
+    await killed.aclose()
+    await transport.close()

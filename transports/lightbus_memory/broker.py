@@ -10,6 +10,7 @@ import os
 import threading
 import time
 from collections import deque
+from collections.abc import Iterator
 from datetime import datetime
 
 import attrs
@@ -19,6 +20,9 @@ from lightbus.message import EventMessage
 from lightbus.transport import DeadLetter, Subscription, SubscriptionStats
 
 QueueName = tuple[str, str, str]
+
+# How many events are held for one who looks at them too slowly: the oldest are left out then.
+_MOST_TAILED = 1000
 
 
 def queue_name(subscription: Subscription) -> QueueName:
@@ -133,6 +137,28 @@ class MemoryDeadLetter(DeadLetter):
         self._broker.discard(self)
 
 
+class Tail:
+    """The last events of an API, for one who looks at them on the running loop."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._events: deque[EventMessage] = deque(maxlen=_MOST_TAILED)
+        self._has_some = asyncio.Event()
+
+    def put(self, message: EventMessage) -> None:
+        """Add an event, from any thread."""
+        self._events.append(message)
+        with contextlib.suppress(RuntimeError):  # the loop has ended
+            self._loop.call_soon_threadsafe(self._has_some.set)
+
+    async def next(self) -> EventMessage:
+        """Wait for the next event."""
+        while not self._events:
+            self._has_some.clear()
+            await self._has_some.wait()
+        return self._events.popleft()
+
+
 class Broker:
     """Named queues and dead letters. Every method may be called from any thread."""
 
@@ -142,6 +168,7 @@ class Broker:
         self._lock = threading.Lock()
         self._queues: dict[QueueName, Queue] = {}
         self._dead: dict[str, list[MemoryDeadLetter]] = {}
+        self._tails: list[tuple[str, Tail]] = []
         self._positions = itertools.count()
 
     def declare(self, subscription: Subscription) -> Queue:
@@ -163,7 +190,21 @@ class Broker:
             ]
             for queue in wanting:
                 queue.put(Entry(next(self._positions), message))
+            for api_name, tail in self._tails:
+                if api_name == message.api_name:
+                    tail.put(message)
             return bool(wanting)
+
+    @contextlib.contextmanager
+    def tailed(self, api_name: str, tail: Tail) -> Iterator[None]:
+        """Put every event of an API into `tail` while the block runs."""
+        with self._lock:
+            self._tails = [*self._tails, (api_name, tail)]
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._tails = [known for known in self._tails if known[1] is not tail]
 
     def next_position(self) -> int:
         """Return the position behind all that were given out."""

@@ -6,7 +6,7 @@ import asyncio
 import os
 from collections.abc import AsyncGenerator, Mapping
 from datetime import UTC, datetime
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, cast
 
 import msgspec
 
@@ -22,7 +22,7 @@ from lightbus.transport import (
     Subscription,
     SubscriptionStats,
 )
-from lightbus_memory.broker import Broker, Entry, MemoryDeadLetter, Queue, broker_named
+from lightbus_memory.broker import Broker, Entry, MemoryDeadLetter, Queue, Tail, broker_named
 
 _log = get_logger(__name__)
 
@@ -84,6 +84,20 @@ class MemoryTransport(EventTransport):
         self._check_open()
         entry = Entry(self._broker.next_position(), message, attempt=attempt)
         self._broker.declare(subscription).put(entry)
+
+    async def tail(self, api_name: str) -> AsyncGenerator[EventMessage]:
+        self._check_open()
+        events = self._tailed(api_name)
+        # Begun, for what is sent from now on is to be in it.
+        await anext(events)
+        return cast("AsyncGenerator[EventMessage]", events)
+
+    async def _tailed(self, api_name: str) -> AsyncGenerator[EventMessage | None]:
+        tail = Tail()
+        with self._broker.tailed(api_name, tail):
+            yield None
+            while True:
+                yield await tail.next()
 
     async def stats(self, subscription: Subscription) -> SubscriptionStats:
         self._check_open()

@@ -27,6 +27,7 @@ from lightbus_rabbitmq.errors import ConnectionLost
 from lightbus_rabbitmq.objects import Wanted
 from lightbus_rabbitmq.publisher import Publisher
 from lightbus_rabbitmq.settings import RabbitMQSettings
+from lightbus_rabbitmq.tailing import tail_of
 
 T = TypeVar("T")
 
@@ -100,6 +101,12 @@ class RabbitMQTransport(EventTransport):
             raise NotDeclared(f"RabbitMQ has no queue {queue!r}: its listener never ran.")
         return SubscriptionStats(
             waiting=counted.ready, delayed=None, taken=None, workers=counted.users
+        )
+
+    async def tail(self, api_name: str) -> AsyncGenerator[EventMessage]:
+        timeout = self._settings.operation_timeout
+        return await self._until_connected(
+            lambda: tail_of(self._consuming, api_name, timeout=timeout), timeout=timeout
         )
 
     @classmethod

@@ -11,6 +11,29 @@ from __future__ import annotations
 APPLICATION_ID = 0x6C627573
 VERSION = 2
 
+# For those who look at events as they come. It is not kept for longer than they do.
+_CREATE_TAILS = """
+CREATE TABLE tail (
+    id TEXT PRIMARY KEY,
+    api TEXT NOT NULL,
+    expires_at REAL NOT NULL
+) STRICT;
+
+CREATE TABLE tailed_event (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    tail TEXT NOT NULL,
+    message_id TEXT NOT NULL,
+    api TEXT NOT NULL,
+    name TEXT NOT NULL,
+    body BLOB NOT NULL,
+    version INTEGER NOT NULL,
+    fired_at TEXT NOT NULL,
+    service TEXT NOT NULL,
+    traceparent TEXT NOT NULL
+) STRICT;
+CREATE INDEX tailed_event_by_tail ON tailed_event (tail, id);
+"""
+
 CREATE = f"""
 CREATE TABLE file (id TEXT NOT NULL) STRICT;
 
@@ -74,16 +97,17 @@ CREATE TABLE dead_letter (
     traceparent TEXT NOT NULL DEFAULT ''
 ) STRICT;
 CREATE INDEX dead_letter_by_service ON dead_letter (service, id);
-
+{_CREATE_TAILS}
 PRAGMA application_id = {APPLICATION_ID};
 PRAGMA user_version = {VERSION};
 """
 
 # What makes a file of each older version one of the next.
 UPGRADES = {
-    1: """
+    1: f"""
     ALTER TABLE event ADD COLUMN traceparent TEXT NOT NULL DEFAULT '';
     ALTER TABLE dead_letter ADD COLUMN traceparent TEXT NOT NULL DEFAULT '';
+    {_CREATE_TAILS}
     PRAGMA user_version = 2;
     """,
 }
@@ -101,7 +125,11 @@ ADD_LISTENER = "INSERT OR IGNORE INTO listener (service, name, api) VALUES (?, ?
 FIND_LISTENER = "SELECT id FROM listener WHERE service = ? AND name = ? AND api = ?"
 ADD_WANTED = "INSERT OR IGNORE INTO wanted (api, event_name, listener) VALUES (?, ?, ?)"
 
-IS_WANTED = "SELECT 1 FROM wanted WHERE api = ? AND event_name = ? LIMIT 1"
+WHO_WANTS = """
+SELECT
+    EXISTS (SELECT 1 FROM wanted WHERE api = ?1 AND event_name = ?2),
+    EXISTS (SELECT 1 FROM tail WHERE api = ?1)
+"""
 ADD_EVENT = """
 INSERT INTO event (message_id, api, name, body, version, fired_at, service, traceparent)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?)
@@ -112,6 +140,24 @@ SELECT listener, ? FROM wanted WHERE api = ? AND event_name = ?
 """
 
 ADD_DELIVERY = "INSERT INTO delivery (listener, event, attempt) VALUES (?, ?, ?)"
+
+MOST_TAILED = 1000
+ADD_TAILED_EVENT = f"""
+INSERT INTO tailed_event
+    (tail, message_id, api, name, body, version, fired_at, service, traceparent)
+SELECT id, ?, ?, ?, ?, ?, ?, ?, ? FROM tail
+WHERE api = ? AND expires_at > ?
+AND (SELECT count(*) FROM tailed_event WHERE tail = tail.id) < {MOST_TAILED}
+"""
+REMOVE_EXPIRED_TAILS = "DELETE FROM tail WHERE expires_at <= ?"
+REMOVE_EVENTS_OF_NO_TAIL = "DELETE FROM tailed_event WHERE tail NOT IN (SELECT id FROM tail)"
+ADD_TAIL = "INSERT INTO tail (id, api, expires_at) VALUES (?, ?, ?)"
+RENEW_TAIL = "UPDATE tail SET expires_at = ? WHERE id = ?"
+REMOVE_TAIL = "DELETE FROM tail WHERE id = ?"
+TAKE_TAILED_EVENTS = """
+DELETE FROM tailed_event WHERE tail = ?
+RETURNING id, message_id, api, name, body, version, fired_at, service, traceparent
+"""
 
 STATS = """
 SELECT

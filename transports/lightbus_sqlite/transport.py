@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sqlite3
 import time
 from collections.abc import AsyncGenerator
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import msgspec
 
@@ -27,6 +28,7 @@ from lightbus_sqlite.connection import File
 from lightbus_sqlite.database import Database, Work
 from lightbus_sqlite.settings import SQLiteSettings
 from lightbus_sqlite.stream import OPERATION_TIMEOUT, SQLiteStream, message_of
+from lightbus_sqlite.tail import TAIL_PERIOD, Tail
 from lightbus_sqlite.watcher import Watcher
 
 # A row holds 1,000,000,000 bytes (https://www.sqlite.org/limits.html); the rest is for the names.
@@ -55,7 +57,11 @@ class SQLiteTransport(EventTransport):
         name = (message.api_name, message.event_name)
 
         def add(connection: sqlite3.Connection) -> bool:
-            if connection.execute(schema.IS_WANTED, name).fetchone() is None:
+            is_wanted, is_tailed = connection.execute(schema.WHO_WANTS, name).fetchone()
+            if is_tailed:
+                tailed = (*_columns_of(message), message.api_name, time.time())
+                connection.execute(schema.ADD_TAILED_EVENT, tailed)
+            if not is_wanted:
                 return False
             event = connection.execute(schema.ADD_EVENT, _columns_of(message)).lastrowid
             connection.execute(schema.ADD_DELIVERIES, (event, *name))
@@ -95,6 +101,27 @@ class SQLiteTransport(EventTransport):
 
         waiting, delayed, taken = await self._write(count, timeout=OPERATION_TIMEOUT)
         return SubscriptionStats(waiting=waiting, delayed=delayed, taken=taken)
+
+    async def tail(self, api_name: str) -> AsyncGenerator[EventMessage]:
+        tail = Tail(api_name)
+        await self._write(tail.begin, timeout=OPERATION_TIMEOUT)
+        events = self._tailed(tail)
+        # Begun, for closing what was not begun would do nothing.
+        await anext(events)
+        return cast("AsyncGenerator[EventMessage]", events)
+
+    async def _tailed(self, tail: Tail) -> AsyncGenerator[EventMessage | None]:
+        try:
+            yield None
+            while True:
+                messages = await self._write(tail.take, timeout=OPERATION_TIMEOUT)
+                for message in messages:
+                    yield message
+                if not messages:
+                    await asyncio.sleep(TAIL_PERIOD)
+        finally:
+            with contextlib.suppress(TransportError):  # it expires
+                await self._write(tail.end, timeout=OPERATION_TIMEOUT)
 
     async def dead_letters(self, service_name: str) -> AsyncGenerator[SQLiteDeadLetter]:
         last = 0

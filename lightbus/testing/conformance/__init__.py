@@ -24,6 +24,7 @@ from lightbus.testing.conformance.lifecycle import TestLifecycle
 from lightbus.testing.conformance.model import TestModel
 from lightbus.testing.conformance.publishing import TestPublishing
 from lightbus.testing.conformance.settling import TestSettling
+from lightbus.testing.conformance.tailing import TestTailing, tailed_transport
 
 __all__ = [
     "TestConsuming",
@@ -33,8 +34,10 @@ __all__ = [
     "TestModel",
     "TestPublishing",
     "TestSettling",
+    "TestTailing",
     "broker",
     "patience",
+    "tailed_transport",
     "test_what_can_not_be_shared_is_refused_in_a_forked_process",
     "transport_class",
 ]

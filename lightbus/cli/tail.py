@@ -1,0 +1,105 @@
+"""``lightbus tail``: the events that services fire, as they come."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import signal
+import sys
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.markup import escape
+
+from lightbus.cli.loading import ASKED_TO_STOP, bus_options, load_bus, report
+from lightbus.cli.output import set_up_logging
+from lightbus.client import BusClient
+from lightbus.exceptions import UndecodableEvent
+from lightbus.log import printable
+from lightbus.message import EventMessage
+from lightbus.tail import tail as tailing
+
+_err = Console(stderr=True)
+
+
+@click.command(short_help="Show events as they are fired.")
+@click.argument("pattern", default="*")
+@click.option("--format", "form", type=click.Choice(["line", "json"]), default="line")
+@bus_options
+def tail(pattern: str, form: str, **options: Any) -> None:
+    """Show events as they are fired, by whichever service, until Ctrl-C.
+
+    PATTERN is of names of events, such as 'auth.*' or '*.user_created'; without it, every event of
+    the APIs that the bus module or the configuration names is shown. Listeners get all of them,
+    too. What comes too fast to be shown is left out.
+
+    Exits with 0, with 1 where a broker failed, and with 2 when the usage, the configuration or the
+    bus module is wrong.
+    """
+    set_up_logging("console", "warning")
+    try:
+        client = load_bus(**options).client
+        asyncio.run(_show(client, pattern, is_json=form == "json"))
+    except Exception as error:  # a hook may raise any
+        sys.exit(report(error, _err))
+    except asyncio.CancelledError:
+        pass
+    sys.exit(ASKED_TO_STOP)
+
+
+async def _show(client: BusClient, pattern: str, *, is_json: bool) -> None:
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    assert task is not None  # noqa: S101 - for the type checker
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, task.cancel)
+    out = Console()
+    await client.on_start.run(client=client)
+    try:
+        async with tailing(client, pattern) as events, contextlib.aclosing(events):
+            _err.print(f"[dim]Waiting for {escape(pattern)}. Ctrl-C stops.[/]", highlight=False)
+            async for message in events:
+                if is_json:
+                    click.echo(json.dumps(_as_json(message)))
+                else:
+                    _print(out, message)
+    finally:
+        await client.on_stop.run(client=client)
+        await client.close_async()
+
+
+def _as_json(message: EventMessage) -> dict[str, Any]:
+    return {
+        "event": message.canonical_name,
+        "id": message.id,
+        "fired_at": message.fired_at.isoformat(),
+        "service": message.service_name,
+        "version": message.version,
+        **({"traceparent": message.traceparent} if message.traceparent else {}),
+        "fields": _fields(message),
+    }
+
+
+def _print(out: Console, message: EventMessage) -> None:
+    time = message.fired_at.astimezone().strftime("%H:%M:%S.%f")[:-3]
+    fields = _fields(message)
+    shown = fields if isinstance(fields, str) else " ".join(map(_field, fields.items()))
+    out.print(
+        f"[dim]{time}[/] [bold]{escape(printable(message.canonical_name))}[/] "
+        f"{escape(printable(shown))} [dim]{escape(printable(message.id))} from "
+        f"{escape(printable(message.service_name or '?'))}[/]",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def _field(field: tuple[str, Any]) -> str:
+    return f"{field[0]}={json.dumps(field[1], ensure_ascii=False)}"
+
+
+def _fields(message: EventMessage) -> Any:
+    try:
+        return message.kwargs
+    except UndecodableEvent:
+        return message.body.decode("utf-8", "replace")

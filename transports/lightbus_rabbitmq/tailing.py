@@ -1,0 +1,98 @@
+"""Shows the events of an API as they come, by a queue that nobody else has and that goes again."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncGenerator
+from typing import Any, cast
+
+from aiormq.abc import DeliveredMessage
+
+from lightbus.exceptions import TransportUnavailable
+from lightbus.message import EventMessage
+from lightbus_rabbitmq import headers, names, topology
+from lightbus_rabbitmq.channel import Channel
+from lightbus_rabbitmq.connection import Link
+from lightbus_rabbitmq.errors import ConnectionLost, translated
+from lightbus_rabbitmq.waiting import close_quietly, unless_lost
+
+# How many events are held for one who reads them too slowly: the oldest of them are left out then.
+_MOST_WAITING = 1000
+_PREFETCH = 100
+
+
+async def tail_of(link: Link, api_name: str, *, timeout: float) -> AsyncGenerator[EventMessage]:
+    """Return the events of an API that are sent from now on.
+
+    Raises:
+        ConnectionLost: The connection went away, or the broker did not answer in `timeout` seconds.
+        TransportRefused: The broker's permissions do not allow it.
+    """
+    await topology.ensure_api(link, api_name, timeout=timeout)
+    channel = await link.channel(confirms=False)
+    queue = f"lightbus:tail:{secrets.token_hex(8)}"
+    # Never longer than the prefetch. None marks the end.
+    received: asyncio.Queue[DeliveredMessage | None] = asyncio.Queue()
+    try:
+        async with asyncio.timeout(timeout):
+            await unless_lost(channel.connection, _begin(channel, api_name, queue, received))
+    except TimeoutError as error:
+        await close_quietly(channel, timeout)
+        raise ConnectionLost("RabbitMQ did not show events in time") from error
+    except BaseException as error:
+        await close_quietly(channel, timeout)
+        if meaning := translated(error, f"to look at the events of API {api_name!r}"):
+            raise meaning from error
+        raise
+    channel.closing.add_done_callback(lambda _: received.put_nowait(None))
+    events = _events(channel, api_name, queue, received, timeout=timeout)
+    # Begun, for closing what was not begun would do nothing.
+    await anext(events)
+    return cast("AsyncGenerator[EventMessage]", events)
+
+
+async def _begin(
+    channel: Channel,
+    api_name: str,
+    queue: str,
+    received: asyncio.Queue[DeliveredMessage | None],
+) -> None:
+    arguments: dict[str, Any] = {"x-max-length": _MOST_WAITING, "x-overflow": "drop-head"}
+    await channel.queue_declare(queue, exclusive=True, auto_delete=True, arguments=arguments)
+    await channel.queue_bind(queue, names.api_exchange(api_name), routing_key="#")
+    await channel.basic_qos(prefetch_count=_PREFETCH)
+    await channel.consume(queue, received.put_nowait)
+
+
+async def _events(
+    channel: Channel,
+    api_name: str,
+    queue: str,
+    received: asyncio.Queue[DeliveredMessage | None],
+    *,
+    timeout: float,
+) -> AsyncGenerator[EventMessage | None]:
+    try:
+        yield None
+        while (delivered := await received.get()) is not None:
+            channel.ack(int(delivered.delivery_tag or 0))
+            yield headers.message_of(delivered, api_name)
+        raise TransportUnavailable(f"The events of API {api_name!r} are no longer seen.")
+    finally:
+        await _delete(channel, queue, timeout=timeout)
+        await close_quietly(channel, timeout)
+
+
+async def _delete(channel: Channel, queue: str, *, timeout: float) -> None:
+    # The broker would delete it by itself, and take events into it for a moment more.
+    if channel.is_lost:
+        return
+    try:
+        async with asyncio.timeout(timeout):
+            await unless_lost(channel.connection, channel.queue_delete(queue))
+    except (TimeoutError, ConnectionLost):
+        pass
+    except (Exception, asyncio.CancelledError) as error:
+        if translated(error, "to delete a queue") is None:
+            raise

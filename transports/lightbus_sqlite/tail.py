@@ -1,0 +1,48 @@
+"""`Tail`: what is kept in the file for one who looks at events as they come."""
+
+from __future__ import annotations
+
+import secrets
+import sqlite3
+import time
+
+from lightbus.message import EventMessage
+from lightbus_sqlite import schema
+from lightbus_sqlite.stream import message_of
+
+# How often the file is looked at, in seconds.
+TAIL_PERIOD = 0.1
+
+# For how long nothing more is kept for one who was killed, in seconds.
+_LEASE = 30.0
+
+
+class Tail:
+    """Copies of the events of an API. Its methods are operations for the `Database`."""
+
+    def __init__(self, api_name: str) -> None:
+        self._api_name = api_name
+        self._id = secrets.token_hex(8)
+        self._renew_at = 0.0
+
+    def begin(self, connection: sqlite3.Connection) -> None:
+        """Have copies made from now on, and remove those of others who are gone."""
+        now = time.time()
+        connection.execute(schema.REMOVE_EXPIRED_TAILS, (now,))
+        connection.execute(schema.REMOVE_EVENTS_OF_NO_TAIL)
+        connection.execute(schema.ADD_TAIL, (self._id, self._api_name, now + _LEASE))
+        self._renew_at = now + _LEASE / 3
+
+    def take(self, connection: sqlite3.Connection) -> list[EventMessage]:
+        """Return the events that have come."""
+        now = time.time()
+        if not 0 <= self._renew_at - now <= _LEASE:
+            connection.execute(schema.RENEW_TAIL, (now + _LEASE, self._id))
+            self._renew_at = now + _LEASE / 3
+        rows = connection.execute(schema.TAKE_TAILED_EVENTS, (self._id,)).fetchall()
+        return [message_of(columns) for _, *columns in sorted(rows)]
+
+    def end(self, connection: sqlite3.Connection) -> None:
+        """Have no more copies made, and remove those that are left."""
+        connection.execute(schema.REMOVE_TAIL, (self._id,))
+        connection.execute(schema.REMOVE_EVENTS_OF_NO_TAIL)
