@@ -1,0 +1,194 @@
+"""The tutorial, run as it is printed.
+
+Comments in it, which no reader sees, say what is done with the block that follows: ``run``,
+``start`` and ``stop`` commands in a terminal, ``write`` and ``append`` a file that its first line
+names, ``shows`` that the last command, or a terminal, printed the lines. In these, ``...`` stands
+for anything, and ``{name}`` for something that is the same each time.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import lightbus
+
+TUTORIAL = Path(__file__).parent.parent / "docs" / "tutorial.rst"
+PATIENCE = 30.0
+BASH = "/bin/bash"
+
+
+class Terminal:
+    """A command that goes on, and what it has printed."""
+
+    def __init__(self, command: str, folder: Path, environment: dict[str, str]) -> None:
+        self._lines: list[str] = []
+        self._process = subprocess.Popen(
+            [BASH, "-ec", re.sub("^lightbus", "exec lightbus", command, flags=re.MULTILINE)],
+            cwd=folder,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            self._lines.append(line)
+
+    @property
+    def printed(self) -> str:
+        return "".join(self._lines)
+
+    def wait_for(self, pattern: re.Pattern[str]) -> re.Match[str]:
+        """Wait until what it has printed matches."""
+        deadline = time.monotonic() + PATIENCE
+        while (found := pattern.search(self.printed)) is None:
+            assert time.monotonic() < deadline, f"no {pattern.pattern!r} in:\n{self.printed}"
+            time.sleep(0.02)
+        return found
+
+    def stop(self) -> None:
+        self._process.send_signal(signal.SIGINT)
+        assert self._process.wait(PATIENCE) == 0, self.printed
+        self._close()
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        self._close()
+
+    def _close(self) -> None:
+        self._reader.join()
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+
+
+class Reader:
+    """Does what the tutorial says, in a folder."""
+
+    def __init__(self, folder: Path, amqp_url: str) -> None:
+        self.terminals: dict[str, Terminal] = {}
+        self._folder = folder
+        self._amqp_url = amqp_url
+        self._last = ""
+        self._known: dict[str, str] = {}
+        scripts = Path(sys.executable).parent
+        package = Path(lightbus.__file__).parents[1]
+        self._environment = {
+            "PATH": f"{scripts}:{os.environ['PATH']}",
+            "HOME": str(folder),
+            "COLUMNS": "200",
+            "PYTHONUNBUFFERED": "1",
+        }
+        if package.name != "site-packages":
+            # An editable installation, which mypy does not find.
+            self._environment["MYPYPATH"] = str(package)
+
+    def do(self, step: str, block: str) -> None:
+        verb, _, rest = step.partition(" ")
+        getattr(self, f"do_{verb}")(rest, block)
+
+    def do_write(self, _: str, block: str) -> None:
+        name = block.splitlines()[0].removeprefix("# ")
+        (self._folder / name).write_text(block)
+        # Python takes a compiled file for the new one's where both are of one second and length.
+        for compiled in self._folder.rglob("*.pyc"):
+            compiled.unlink()
+
+    def do_append(self, _: str, block: str) -> None:
+        name = block.splitlines()[0].removeprefix("# ")
+        with (self._folder / name).open("a") as file:
+            file.write(block)
+
+    def do_environment(self, _: str, block: str) -> None:
+        for line in block.splitlines():
+            name, value = line.removeprefix("export ").split("=", 1)
+            value = self._amqp_url if name == "AMQP_URL" else value
+            self._environment[name] = value.replace("$PWD", str(self._folder))
+
+    def do_run(self, rest: str, block: str) -> None:
+        ended = subprocess.run(
+            [BASH, "-ec", block],
+            cwd=self._folder,
+            env=self._environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=PATIENCE * 2,
+            check=False,
+        )
+        self._last = ended.stdout
+        wanted = int(rest.removeprefix("exit=") or 0)
+        assert ended.returncode == wanted, ended.stdout
+
+    def do_start(self, rest: str, block: str) -> None:
+        name, until = rest.split(" until=")
+        self.terminals[name] = Terminal(block, self._folder, self._environment)
+        self.terminals[name].wait_for(re.compile(re.escape(until)))
+
+    def do_until(self, rest: str, _: str) -> None:
+        name, text = rest.split(" ", 1)
+        self.terminals[name].wait_for(re.compile(re.escape(text)))
+
+    def do_stop(self, name: str, _: str) -> None:
+        self.terminals.pop(name).stop()
+
+    def do_shows(self, name: str, block: str) -> None:
+        for line in block.splitlines():
+            pattern = self._pattern(line)
+            found = self.terminals[name].wait_for(pattern) if name else pattern.search(self._last)
+            assert found is not None, f"no {line!r} in:\n{self._last}"
+            self._known.update(found.groupdict())
+
+    def _pattern(self, line: str) -> re.Pattern[str]:
+        parts = []
+        for part in re.split(r"(\.\.\.(?= |[A-Za-z)]|$)|\{\w+\})", line):
+            if part == "...":
+                parts.append(".*")
+            elif part.startswith("{") and part[1:-1] in self._known:
+                parts.append(re.escape(self._known[part[1:-1]]))
+            elif part.startswith("{"):
+                parts.append(f"(?P<{part[1:-1]}>\\w+)")
+            else:
+                parts.append(re.escape(part))
+        return re.compile("".join(parts))
+
+
+def steps(text: str) -> Iterator[tuple[str, str]]:
+    """Yield each comment to this test with the block that follows it, which may be empty."""
+    for comment in re.split(r"^\.\. tutorial: ", text, flags=re.MULTILINE)[1:]:
+        step, _, rest = comment.partition("\n")
+        block = re.match(r"\n(?:\.\. code-block:: \w+|::)\n\n((?: {4}.*\n|\n)+)", rest)
+        yield step, textwrap.dedent(block.group(1)).strip("\n") + "\n" if block else ""
+
+
+@pytest.mark.timeout(240)
+def test_the_tutorial_works_as_it_is_printed(tmp_path: Path, rabbitmq_url: str) -> None:
+    text = TUTORIAL.read_text()
+    reader = Reader(tmp_path, rabbitmq_url)
+    try:
+        for step, block in steps(text):
+            reader.do(step, block)
+    finally:
+        for terminal in reader.terminals.values():
+            terminal.kill()
+
+
+def test_every_block_of_the_tutorial_is_used() -> None:
+    text = TUTORIAL.read_text()
+    blocks = len(re.findall(r"^(?:\.\. code-block:: \w+|::)$", text, flags=re.MULTILINE))
+    assert blocks == sum(block != "" for _, block in steps(text))
