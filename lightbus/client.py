@@ -483,6 +483,13 @@ class BusClient:
         choice = self._choice(api_name)
         return choice.transport.asyncapi(choice.settings, api_name, event_name)
 
+    def one_api_of_each_place(self) -> list[str]:
+        """Return, of the APIs that are known here, one for each place that events are kept in."""
+        named = {name for name in self.config.apis if name != "default"}
+        known = {*self.apis, *(listener.api_name for listener in self.listeners), *named}
+        by_place = {self.transport_described(name): name for name in sorted(known)}
+        return list(by_place.values()) or ["default"]
+
     def transport_described(self, api_name: str) -> str:
         """Return, for people, which transport an API has and where it leads."""
         choice = self._choice(api_name)

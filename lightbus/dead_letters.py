@@ -73,7 +73,7 @@ class DeadLetters:
             TransportError: They can not be read.
         """
         service_name = self._client.config.service_name
-        for api_name in self._one_api_of_each_place():
+        for api_name in self._client.one_api_of_each_place():
             transport = await self._client.opened_transport(api_name)
             letters = transport.dead_letters(service_name)
             async with contextlib.aclosing(letters):
@@ -107,10 +107,3 @@ class DeadLetters:
         timeout = self._client.config.api(message.api_name).fire_timeout
         await transport.put(subscription, message, attempt=1, timeout=timeout)
         await letter.discard()
-
-    def _one_api_of_each_place(self) -> list[str]:
-        client = self._client
-        named = {name for name in client.config.apis if name != "default"}
-        known = {*client.apis, *(listener.api_name for listener in client.listeners), *named}
-        by_place = {client.transport_described(name): name for name in sorted(known)}
-        return list(by_place.values()) or ["default"]

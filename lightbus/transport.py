@@ -129,6 +129,36 @@ class MigrationProgress:
     is_done: bool
 
 
+class PlaceState(enum.Enum):
+    """What an event does in a listener's queue."""
+
+    WAITING = "waiting"
+    DELAYED = "delayed"
+    TAKEN = "taken"
+
+
+@attrs.frozen(kw_only=True)
+class EventPlace:
+    """An event in the queue of one listener.
+
+    Attributes:
+        message: The event.
+        service_name: The listener's service.
+        listener_name: The listener.
+        state: What it does there.
+        attempt: Which attempt it is, or will be, counted from 1.
+        until: When its delay, or the lease of the worker that has it, ends, in UTC; None where it
+            waits.
+    """
+
+    message: EventMessage
+    service_name: str
+    listener_name: str
+    state: PlaceState
+    attempt: int
+    until: datetime | None
+
+
 @attrs.frozen(kw_only=True)
 class AsyncAPIParts:
     """What a transport adds to an AsyncAPI document, for one event; what is empty is left out.
@@ -351,6 +381,15 @@ class EventTransport(Protocol):
             TransportUnavailable: The broker was not reached.
         """
         raise TransportRefused(f"{type(self).__name__} can not show the events of {api_name!r}.")
+
+    async def find(self, event_id: str) -> list[EventPlace] | None:
+        """Return where the events are whose id is, or begins with, `event_id`, for every service;
+        None where the broker does not tell.
+
+        Raises:
+            TransportError: The broker did not answer.
+        """
+        return None
 
     async def topology(
         self, subscriptions: Collection[Subscription], events: Mapping[str, Collection[str]]

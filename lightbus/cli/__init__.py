@@ -9,6 +9,7 @@ import click
 from lightbus.cli.config import config
 from lightbus.cli.dead_letters import dead_letters
 from lightbus.cli.fire import fire
+from lightbus.cli.inspect import inspect
 from lightbus.cli.move import move
 from lightbus.cli.run import run
 from lightbus.cli.schema import schema
@@ -26,6 +27,7 @@ def main() -> None:
 main.add_command(config)
 main.add_command(dead_letters)
 main.add_command(fire)
+main.add_command(inspect)
 main.add_command(move)
 main.add_command(run)
 main.add_command(schema)

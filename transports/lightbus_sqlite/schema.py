@@ -187,6 +187,16 @@ ORDER BY delivery.id
 LIMIT ?
 """
 LEASE = "UPDATE delivery SET available_at = ?, owner = ? WHERE id = ?"
+FIND = """
+SELECT
+    listener.service, listener.name, attempt, available_at, owner IS NOT NULL,
+    message_id, event.api, event.name, body, version, fired_at, event.service, traceparent
+FROM event
+JOIN delivery ON delivery.event = event.id
+JOIN listener ON listener.id = delivery.listener
+WHERE substr(message_id, 1, length(?1)) = ?1
+ORDER BY event.id, listener.service, listener.name
+"""
 # A delivery whose lease ended has another attempt's number, and can not be settled any more.
 _MINE = "WHERE id = ? AND owner = ? AND attempt = ?"
 ACK = f"DELETE FROM delivery {_MINE}"

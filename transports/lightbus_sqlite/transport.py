@@ -7,6 +7,7 @@ import contextlib
 import sqlite3
 import time
 from collections.abc import AsyncGenerator
+from datetime import UTC, datetime
 from typing import Any, ClassVar, cast
 
 import msgspec
@@ -22,7 +23,14 @@ from lightbus.exceptions import (
 from lightbus.failure import Failure
 from lightbus.message import EventMessage
 from lightbus.once import Once
-from lightbus.transport import DeadLetter, EventTransport, Subscription, SubscriptionStats
+from lightbus.transport import (
+    DeadLetter,
+    EventPlace,
+    EventTransport,
+    PlaceState,
+    Subscription,
+    SubscriptionStats,
+)
 from lightbus_sqlite import schema
 from lightbus_sqlite.connection import File
 from lightbus_sqlite.database import Database, Work
@@ -123,6 +131,14 @@ class SQLiteTransport(EventTransport):
             with contextlib.suppress(TransportError):  # it expires
                 await self._write(tail.end, timeout=OPERATION_TIMEOUT)
 
+    async def find(self, event_id: str) -> list[EventPlace] | None:
+        rows = await self._write(
+            lambda connection: connection.execute(schema.FIND, (event_id,)).fetchall(),
+            timeout=OPERATION_TIMEOUT,
+        )
+        now = time.time()
+        return [_place_of(row, now) for row in rows]
+
     async def dead_letters(self, service_name: str) -> AsyncGenerator[SQLiteDeadLetter]:
         last = 0
 
@@ -208,6 +224,21 @@ class SQLiteDeadLetter(DeadLetter):
 
     async def discard(self) -> None:
         await self._transport.discard(self._id)
+
+
+def _place_of(row: tuple[Any, ...], now: float) -> EventPlace:
+    service, listener, attempt, available_at, is_owned, *columns = row
+    state = PlaceState.WAITING
+    if available_at > now:
+        state = PlaceState.TAKEN if is_owned else PlaceState.DELAYED
+    return EventPlace(
+        message=message_of(columns),
+        service_name=service,
+        listener_name=listener,
+        state=state,
+        attempt=attempt,
+        until=datetime.fromtimestamp(available_at, UTC) if available_at > now else None,
+    )
 
 
 def _key_of(subscription: Subscription) -> tuple[str, str, str]:

@@ -1,0 +1,113 @@
+"""``lightbus inspect``: where one event is, and what has become of it."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.markup import escape
+
+from lightbus.cli.loading import ASKED_TO_STOP, FAILED, bus_options, load_bus, report
+from lightbus.cli.output import set_up_logging
+from lightbus.client import BusClient
+from lightbus.dead_letters import SHORT_ID, DeadLetters, Filter
+from lightbus.log import printable
+from lightbus.message import EventMessage
+from lightbus.transport import DeadLetter, EventPlace
+
+_err = Console(stderr=True)
+
+
+@click.command(short_help="Show where one event is.")
+@click.argument("event_id", metavar="ID")
+@bus_options
+def inspect(event_id: str, **options: Any) -> None:
+    """Show where the event of this ID is: in which listeners' queues, and among the dead letters of
+    the service. Eight characters of the ID, or more, are enough.
+
+    RabbitMQ does not tell which events wait in a queue; of an event there, only dead letters are
+    found. An event that was handled is found nowhere.
+
+    Exits with 0 where it is found, with 1 where it is not or a broker failed, and with 2 when the
+    usage, the configuration or the bus module is wrong.
+    """
+    set_up_logging("console", "warning")
+    if len(event_id) < SHORT_ID:
+        raise click.BadParameter(f"give {SHORT_ID} characters or more.", param_hint="ID")
+    try:
+        found = asyncio.run(_inspect(load_bus(**options).client, event_id))
+    except Exception as error:  # a hook may raise any
+        sys.exit(report(error, _err))
+    sys.exit(ASKED_TO_STOP if found else FAILED)
+
+
+async def _inspect(client: BusClient, event_id: str) -> bool:
+    await client.on_start.run(client=client)
+    try:
+        places, is_all_told = await _places(client, event_id)
+        letters = [
+            letter
+            async for letter in DeadLetters(client).matching(Filter(ids=frozenset({event_id})))
+        ]
+    finally:
+        await client.on_stop.run(client=client)
+        await client.close_async()
+    found = [place.message for place in places] + [letter.message for letter in letters]
+    messages = {message.id: message for message in found}
+    out = Console()
+    for message in messages.values():
+        _print(out, message, _of(message, places), _of(message, letters))
+    if not messages:
+        _err.print(f"No event {escape(event_id)} waits or is dead: it was handled, or not fired.")
+    if not is_all_told:
+        _err.print("The broker does not tell which events wait; dead letters are all it shows.")
+    return bool(messages)
+
+
+async def _places(client: BusClient, event_id: str) -> tuple[list[EventPlace], bool]:
+    places: list[EventPlace] = []
+    is_all_told = True
+    for api_name in client.one_api_of_each_place():
+        found = await (await client.opened_transport(api_name)).find(event_id)
+        is_all_told = is_all_told and found is not None
+        places += found or []
+    return places, is_all_told
+
+
+def _of(message: EventMessage, found: Iterable[Any]) -> list[Any]:
+    return [one for one in found if one.message.id == message.id]
+
+
+def _print(
+    out: Console, message: EventMessage, places: list[EventPlace], letters: list[DeadLetter]
+) -> None:
+    def line(text: str) -> None:
+        out.print(text, highlight=False, soft_wrap=True)
+
+    name, sender = (escape(printable(t)) for t in (message.canonical_name, message.service_name))
+    line(f"[bold]{name}[/] {escape(printable(message.id))}")
+    line(f"    fired {_time(message.fired_at)} by {sender or '?'}, version {message.version}")
+    line(f"    {escape(printable(message.body.decode('utf-8', 'replace')))}")
+    for place in places:
+        until = f", until {_time(place.until)}" if place.until else ""
+        line(
+            f"  {place.state.value} in {escape(place.service_name)}, listener "
+            f"{escape(place.listener_name)}: attempt {place.attempt}{until}"
+        )
+    for letter in letters:
+        failure = letter.failure
+        error = escape(printable(f"{failure.error_type}: {failure.error_message}"))
+        line(
+            f"  [red]dead[/] in {escape(failure.service_name)}, listener "
+            f"{escape(failure.listener)}: attempt {failure.attempt}, {_time(failure.failed_at)}, "
+            f"{error}"
+        )
+
+
+def _time(time: datetime) -> str:
+    return time.astimezone().isoformat(sep=" ", timespec="seconds")
