@@ -180,14 +180,21 @@ class BusClient:
         if not self.middleware:
             await self._send(message)
             return message
-        sent = message
+        sent, is_stored = message, False
 
         async def send(message: EventMessage) -> None:
-            nonlocal sent
+            nonlocal sent, is_stored
             sent = message
             await self._send(message)
+            is_stored = True
 
-        await send_through(self.middleware, message, send)
+        try:
+            await send_through(self.middleware, message, send)
+        except Exception:
+            if not is_stored:
+                raise
+            # Raised, it would have the caller fire the event again.
+            _log.exception("A middleware failed; the event is stored.", event_id=sent.id)
         return sent
 
     async def _send(self, message: EventMessage) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import functools
 import inspect
 import itertools
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from typing import Any
 
 from lightbus.client import BusClient
@@ -25,7 +25,7 @@ from lightbus.handler import CallPlan, is_async
 from lightbus.listener import Listener, OnError
 from lightbus.log import get_logger
 from lightbus.message import EventMessage
-from lightbus.middleware import handle_through
+from lightbus.middleware import Middleware, handle_through
 from lightbus.threads import HandlerThreads
 from lightbus.time_limit import TimeLimit, WorkCancelled
 from lightbus.transport import Delivery, DeliveryStream
@@ -156,8 +156,16 @@ class Dispatcher:
         middleware = self._client.middleware
         if not middleware:
             return self._call(call, message)
+        return self._call_through(middleware, call, message)
+
+    async def _call_through(
+        self, middleware: Sequence[Middleware], call: Callable[[], Any], message: EventMessage
+    ) -> None:
         handle = functools.partial(self._call, call, message)
-        return handle_through(middleware, message, self._listener.name, handle)
+        try:
+            await handle_through(middleware, message, self._listener.name, handle)
+        except (SystemExit, KeyboardInterrupt, GeneratorExit) as error:
+            raise HandlerExited(self._listener.name, error) from error
 
     async def _call(self, call: Callable[[], Any], message: EventMessage) -> None:
         client, hook_arguments = self._client, {"client": self._client, "event_message": message}

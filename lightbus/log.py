@@ -62,7 +62,8 @@ def printable(text: str) -> str:
     return _CONTROL.sub(lambda found: repr(found.group())[1:-1], text)
 
 
-def _in_one_line(value: object) -> str:
+def in_one_line(value: object) -> str:
+    """Return `value` as text without a line break, or anything else that is not printed."""
     # A line that a sender could begin would be taken for one of the log's own.
     text = str(value)
     return text if text.isprintable() else repr(text)
@@ -73,5 +74,5 @@ def _to_standard_logging(
 ) -> tuple[tuple[str], dict[str, Any]]:
     arguments = {name: fields.pop(name) for name in _STANDARD_ARGUMENTS if name in fields}
     event = str(fields.pop("event"))
-    shown = "".join(f" {name}={_in_one_line(value)}" for name, value in fields.items())
+    shown = "".join(f" {name}={in_one_line(value)}" for name, value in fields.items())
     return (event + shown,), {**arguments, "extra": {"lightbus": {"event": event, **fields}}}

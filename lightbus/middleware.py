@@ -15,11 +15,13 @@ class Middleware:
     """Derive from it, and give an instance to `bus.client.add_middleware`.
 
     Each method does what it wants, before and after it awaits `call_next` once. What that raises,
-    and being cancelled, has to go through.
+    and being cancelled, has to go through. Without that call, an event is not sent, though `fire`
+    returns, or counts as handled.
     """
 
     async def send(self, message: EventMessage, call_next: Send) -> None:
-        """Be around the sending of an event, from `fire` to its confirm.
+        """Be around the sending of an event, from `fire` to its confirm. What this raises after
+        that is logged, for the event is stored.
 
         Args:
             message: The event; another one, with more in it, can be passed on.

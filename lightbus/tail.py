@@ -6,9 +6,10 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator
 from fnmatch import fnmatchcase
+from typing import Self
 
 from lightbus.client import BusClient
-from lightbus.exceptions import TransportUnavailable
+from lightbus.exceptions import InvalidName, TransportUnavailable
 from lightbus.log import get_logger
 from lightbus.message import EventMessage
 
@@ -18,10 +19,35 @@ _log = get_logger(__name__)
 _PAUSE = 1.0
 
 
+class Events:
+    """The events that are seen, for several tasks to iterate over, until the block is left."""
+
+    def __init__(self) -> None:
+        self._received: asyncio.Queue[EventMessage | Exception | None] = asyncio.Queue(maxsize=100)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> EventMessage:
+        found = await self._received.get()
+        if isinstance(found, EventMessage):
+            return found
+        self.end(found)  # for the next task that waits
+        raise found or StopAsyncIteration
+
+    async def put(self, message: EventMessage) -> None:
+        """Add an event, once there is room."""
+        await self._received.put(message)
+
+    def end(self, error: Exception | None = None) -> None:
+        """Have the iteration end, or raise `error`; what nobody has read is left out."""
+        while not self._received.empty():
+            self._received.get_nowait()
+        self._received.put_nowait(error)
+
+
 @contextlib.asynccontextmanager
-async def tail(
-    client: BusClient, pattern: str = "*"
-) -> AsyncGenerator[AsyncGenerator[EventMessage]]:
+async def tail(client: BusClient, pattern: str = "*") -> AsyncGenerator[Events]:
     """Give the events that are fired, by whichever service, while the block runs.
 
     Listeners get all of them, too. Events that come much faster than they are read are left out.
@@ -31,45 +57,43 @@ async def tail(
             neither it nor this process names, nothing is known.
 
     Raises:
+        InvalidName: No API is known that the pattern could be of.
         TransportRefused: The transport of an API can not show them.
         TransportError: A broker could not be reached.
     """
-    received: asyncio.Queue[EventMessage | Exception] = asyncio.Queue(maxsize=100)
+    shown = Events()
     tasks: list[asyncio.Task[None]] = []
-    shown = _shown(received)
     async with contextlib.AsyncExitStack() as begun:
         try:
             for api_name in _api_names(client, pattern):
                 transport = await client.opened_transport(api_name)
                 events = await transport.tail(api_name)
                 begun.push_async_callback(events.aclose)
-                keeping = _keep(client, api_name, events, pattern, received)
+                keeping = _keep(client, api_name, events, pattern, shown)
                 tasks.append(asyncio.create_task(keeping))
             yield shown
         finally:
-            await shown.aclose()
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            shown.end()
 
 
 def _api_names(client: BusClient, pattern: str) -> list[str]:
     named, _, _ = pattern.rpartition(".")
-    if named and "*" not in named and "?" not in named and "[" not in named:
-        return [named]
     configured = {name for name in client.config.apis if name != "default"}
     known = {*client.apis, *(listener.api_name for listener in client.listeners), *configured}
-    return sorted(name for name in known if not named or fnmatchcase(name, named))
-
-
-async def _shown(
-    received: asyncio.Queue[EventMessage | Exception],
-) -> AsyncGenerator[EventMessage]:
-    while True:
-        found = await received.get()
-        if isinstance(found, Exception):
-            raise found
-        yield found
+    # The names of APIs may hold dots, and the pattern's last part may be of several.
+    found = {name for name in known if fnmatchcase(name, named) or fnmatchcase(f"{name}.", pattern)}
+    if named and not any(special in named for special in "*?["):
+        found.add(named)
+    if not found:
+        raise InvalidName(
+            "event pattern",
+            pattern,
+            "no API is known that it could be of; name one, as in 'auth.*'",
+        )
+    return sorted(found)
 
 
 async def _keep(
@@ -77,7 +101,7 @@ async def _keep(
     api_name: str,
     events: AsyncGenerator[EventMessage],
     pattern: str,
-    received: asyncio.Queue[EventMessage | Exception],
+    shown: Events,
 ) -> None:
     """Hand on the events of one API, over lost connections too."""
     while True:
@@ -85,11 +109,11 @@ async def _keep(
             async with contextlib.aclosing(events):
                 async for message in events:
                     if fnmatchcase(message.canonical_name, pattern):
-                        await received.put(message)
+                        await shown.put(message)
         except TransportUnavailable as error:
             _log.warning("Events can not be seen; trying again.", reason=str(error))
         except Exception as error:
-            await received.put(error)
+            shown.end(error)
             return
         await asyncio.sleep(_PAUSE)
         events = await _begun_again(client, api_name)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import attrs
@@ -13,6 +16,7 @@ from lightbus.middleware import Handle, Middleware, Send
 
 try:
     from opentelemetry import trace
+    from opentelemetry.context import Context
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 except ModuleNotFoundError as error:
     raise PackageMissing("To trace events", "opentelemetry") from error
@@ -42,28 +46,37 @@ class _Tracing(Middleware):
         self._propagator = TraceContextTextMapPropagator()
 
     async def send(self, message: EventMessage, call_next: Send) -> None:
+        is_in_span = trace.get_current_span().get_span_context().is_valid
         with self._tracer.start_as_current_span(
             f"send {message.canonical_name}",
+            context=None if is_in_span else self._context_of(message),
             kind=trace.SpanKind.PRODUCER,
             attributes=self._attributes(message, "send"),
-        ):
+        ) as span:
             carrier: dict[str, str] = {}
             self._propagator.inject(carrier)
-            traceparent = carrier.get(_TRACEPARENT, "")
-            await call_next(attrs.evolve(message, traceparent=traceparent))
+            traceparent = carrier.get(_TRACEPARENT, message.traceparent)
+            with _told_of_cancellation(span):
+                await call_next(attrs.evolve(message, traceparent=traceparent))
 
     async def handle(self, message: EventMessage, listener_name: str, call_next: Handle) -> None:
-        with self._tracer.start_as_current_span(
-            f"process {message.canonical_name}",
-            context=self._propagator.extract({_TRACEPARENT: message.traceparent}),
-            kind=trace.SpanKind.CONSUMER,
-            attributes={
-                **self._attributes(message, "process"),
-                "messaging.consumer.group.name": self._client.config.service_name,
-                "messaging.destination.subscription.name": listener_name,
-            },
+        with (
+            self._tracer.start_as_current_span(
+                f"process {message.canonical_name}",
+                context=self._context_of(message),
+                kind=trace.SpanKind.CONSUMER,
+                attributes={
+                    **self._attributes(message, "process"),
+                    "messaging.consumer.group.name": self._client.config.service_name,
+                    "messaging.destination.subscription.name": listener_name,
+                },
+            ) as span,
+            _told_of_cancellation(span),
         ):
             await call_next()
+
+    def _context_of(self, message: EventMessage) -> Context:
+        return self._propagator.extract({_TRACEPARENT: message.traceparent})
 
     def _attributes(self, message: EventMessage, operation: str) -> dict[str, Any]:
         return {
@@ -74,3 +87,14 @@ class _Tracing(Middleware):
             "messaging.message.id": message.id,
             "messaging.message.body.size": len(message.body),
         }
+
+
+@contextlib.contextmanager
+def _told_of_cancellation(span: trace.Span) -> Iterator[None]:
+    """Have a span say that it was cancelled, as a handler is whose time is over."""
+    try:
+        yield
+    except asyncio.CancelledError:
+        span.set_status(trace.StatusCode.ERROR, "cancelled")
+        span.set_attribute("error.type", "cancelled")
+        raise

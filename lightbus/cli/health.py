@@ -10,10 +10,14 @@ from collections.abc import Coroutine
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from urllib.parse import urlsplit
 
 from lightbus.client import BusClient
 from lightbus.exceptions import HealthPortUnusable
+from lightbus.log import get_logger
 from lightbus.worker import Worker
+
+_log = get_logger(__name__)
 
 # How long the event loop may take to answer, in seconds.
 _LOOP_TIMEOUT = 5.0
@@ -63,8 +67,13 @@ class Health:
         """Return the status, the content type and the body for a path; called from any thread but
         the loop's.
         """
+        path = urlsplit(path).path
         if path == "/metrics" and self._client.metrics_page is not None:
-            return HTTPStatus.OK, *self._client.metrics_page()
+            try:
+                return HTTPStatus.OK, *self._client.metrics_page()
+            except Exception:  # what a program counts beside events may raise any
+                _log.exception("The metrics can not be shown.")
+                return HTTPStatus.INTERNAL_SERVER_ERROR, "text/plain", b"See the log.\n"
         status, answer = self._answer(path)
         return status, "application/json", json.dumps(answer).encode() + b"\n"
 

@@ -16,7 +16,7 @@ from lightbus.cli.loading import ASKED_TO_STOP, FAILED, bus_options, load_bus, r
 from lightbus.cli.output import set_up_logging
 from lightbus.client import BusClient
 from lightbus.dead_letters import SHORT_ID, DeadLetters, Filter
-from lightbus.log import printable
+from lightbus.log import in_one_line
 from lightbus.message import EventMessage
 from lightbus.transport import DeadLetter, EventPlace
 
@@ -59,7 +59,7 @@ async def _inspect(client: BusClient, event_id: str) -> bool:
         await client.close_async()
     found = [place.message for place in places] + [letter.message for letter in letters]
     messages = {message.id: message for message in found}
-    out = Console()
+    out = Console(emoji=False)
     for message in messages.values():
         _print(out, message, _of(message, places), _of(message, letters))
     if not messages:
@@ -89,24 +89,25 @@ def _print(
     def line(text: str) -> None:
         out.print(text, highlight=False, soft_wrap=True)
 
-    name, sender = (escape(printable(t)) for t in (message.canonical_name, message.service_name))
-    line(f"[bold]{name}[/] {escape(printable(message.id))}")
+    name, sender = (escape(in_one_line(t)) for t in (message.canonical_name, message.service_name))
+    line(f"[bold]{name}[/] {escape(in_one_line(message.id))}")
     line(f"    fired {_time(message.fired_at)} by {sender or '?'}, version {message.version}")
-    line(f"    {escape(printable(message.body.decode('utf-8', 'replace')))}")
+    line(f"    {escape(in_one_line(message.body.decode('utf-8', 'replace')))}")
     for place in places:
         until = f", until {_time(place.until)}" if place.until else ""
-        line(
-            f"  {place.state.value} in {escape(place.service_name)}, listener "
-            f"{escape(place.listener_name)}: attempt {place.attempt}{until}"
-        )
+        where = _listener(place.service_name, place.listener_name)
+        line(f"  {place.state.value} in {where}: attempt {place.attempt}{until}")
     for letter in letters:
         failure = letter.failure
-        error = escape(printable(f"{failure.error_type}: {failure.error_message}"))
-        line(
-            f"  [red]dead[/] in {escape(failure.service_name)}, listener "
-            f"{escape(failure.listener)}: attempt {failure.attempt}, {_time(failure.failed_at)}, "
-            f"{error}"
-        )
+        where = _listener(failure.service_name, failure.listener)
+        error = escape(in_one_line(f"{failure.error_type}: {failure.error_message}"))
+        when = _time(failure.failed_at)
+        line(f"  [red]dead[/] in {where}: attempt {failure.attempt}, {when}, {error}")
+
+
+def _listener(service_name: str, listener_name: str) -> str:
+    service, listener = (escape(in_one_line(name)) for name in (service_name, listener_name))
+    return f"{service}, listener {listener}"
 
 
 def _time(time: datetime) -> str:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
+import os
 import signal
 import sys
 from typing import Any
@@ -17,7 +17,7 @@ from lightbus.cli.loading import ASKED_TO_STOP, bus_options, load_bus, report
 from lightbus.cli.output import set_up_logging
 from lightbus.client import BusClient
 from lightbus.exceptions import UndecodableEvent
-from lightbus.log import printable
+from lightbus.log import in_one_line
 from lightbus.message import EventMessage
 from lightbus.tail import tail as tailing
 
@@ -42,6 +42,8 @@ def tail(pattern: str, form: str, **options: Any) -> None:
     try:
         client = load_bus(**options).client
         asyncio.run(_show(client, pattern, is_json=form == "json"))
+    except BrokenPipeError:  # whoever reads this has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except Exception as error:  # a hook may raise any
         sys.exit(report(error, _err))
     except asyncio.CancelledError:
@@ -54,10 +56,10 @@ async def _show(client: BusClient, pattern: str, *, is_json: bool) -> None:
     assert task is not None  # noqa: S101 - for the type checker
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, task.cancel)
-    out = Console()
+    out = Console(emoji=False)
     await client.on_start.run(client=client)
     try:
-        async with tailing(client, pattern) as events, contextlib.aclosing(events):
+        async with tailing(client, pattern) as events:
             _err.print(f"[dim]Waiting for {escape(pattern)}. Ctrl-C stops.[/]", highlight=False)
             async for message in events:
                 if is_json:
@@ -84,18 +86,20 @@ def _as_json(message: EventMessage) -> dict[str, Any]:
 def _print(out: Console, message: EventMessage) -> None:
     time = message.fired_at.astimezone().strftime("%H:%M:%S.%f")[:-3]
     fields = _fields(message)
-    shown = fields if isinstance(fields, str) else " ".join(map(_field, fields.items()))
+    shown = (
+        in_one_line(fields) if isinstance(fields, str) else " ".join(map(_field, fields.items()))
+    )
     out.print(
-        f"[dim]{time}[/] [bold]{escape(printable(message.canonical_name))}[/] "
-        f"{escape(printable(shown))} [dim]{escape(printable(message.id))} from "
-        f"{escape(printable(message.service_name or '?'))}[/]",
+        f"[dim]{time}[/] [bold]{escape(in_one_line(message.canonical_name))}[/] "
+        f"{escape(shown)} [dim]{escape(in_one_line(message.id))} from "
+        f"{escape(in_one_line(message.service_name or '?'))}[/]",
         highlight=False,
         soft_wrap=True,
     )
 
 
 def _field(field: tuple[str, Any]) -> str:
-    return f"{field[0]}={json.dumps(field[1], ensure_ascii=False)}"
+    return f"{in_one_line(field[0])}={in_one_line(json.dumps(field[1], ensure_ascii=False))}"
 
 
 def _fields(message: EventMessage) -> Any:

@@ -180,6 +180,8 @@ def test_what_a_program_counts_is_shown(start: Start) -> None:
         shown = answer.read().decode()
     fired = 'lightbus_events_fired_total{api="auth",event="user_deleted",outcome="stored"} 1.0'
     assert fired in shown
+    with urllib.request.urlopen(f"{url}?module=x", timeout=TIMEOUT) as answer:  # noqa: S310
+        assert answer.status == 200
 
 
 def test_a_program_that_counts_nothing_shows_no_metrics(start: Start) -> None:

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 
 import lightbus
-from core.apis import AuthApi, TicketApi
+from core.apis import AuditApi, AuthApi, TicketApi
 from lightbus import Bus, EventMessage
 
 TIMEOUT = 30
@@ -91,11 +92,37 @@ def test_it_shows_what_is_fired_in_a_line(bus: Bus, tail: Start) -> None:
     message = fired(bus, "añn\x1b[2J")
     line = next_line(process)
     assert "\x1b" not in line
-    time, name, rest = line.split(" ", 2)
-    assert (len(time), name) == (12, "auth.user_created")
+    at, name, rest = line.split(" ", 2)
+    assert (len(at), name) == (12, "auth.user_created")
     assert rest.startswith('username="añn')
     assert rest.endswith(f'email="e" {message.id} from shop\n')
     assert ended(process) == (0, "")
+
+
+def test_a_sender_can_forge_no_line_and_changes_nothing_that_is_shown(
+    bus: Bus, tail: Start
+) -> None:
+    process = tail("audit.*")
+    bus.client.register_api(AuditApi)
+    bus.audit.anything.fire(
+        what=":warning: [red]x\u202e", **{"a\n12:00:00.000 bank.paid amount": "b\nc"}
+    )
+    line = next_line(process)
+    assert ":warning: [red]x" in line
+    assert "\u202e" not in line
+    assert "a\\n12:00:00.000 bank.paid amount" in line
+    message = bus.audit.anything.fire(what=1)
+    assert message.id in next_line(process)
+
+
+def test_a_reader_who_has_seen_enough_is_no_error(bus: Bus, tail: Start) -> None:
+    process = tail("--format", "json")
+    assert process.stdout is not None
+    process.stdout.close()
+    while process.poll() is None:
+        fired(bus, "ann")
+        time.sleep(0.05)
+    assert process.returncode == 0
 
 
 def test_only_what_fits_the_pattern_is_shown(bus: Bus, tail: Start) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from typing import Any
 
 import attrs
@@ -18,7 +17,7 @@ from prometheus_client import CollectorRegistry
 from core.apis import AuthApi
 from core.support import PATIENCE, Broken, MakeBus, Received, eventually
 from lightbus import Bus, EventMessage, OnError, Worker
-from lightbus.exceptions import TransportUnavailable
+from lightbus.exceptions import HandlerExited, TransportUnavailable
 from lightbus.metrics import count_events
 from lightbus.middleware import Handle, Middleware, Send
 from lightbus.tracing import trace_events
@@ -96,17 +95,56 @@ async def test_an_error_of_a_middleware_counts_as_the_handlers(
     assert isinstance(worker.failure, Broken)
 
 
+@pytest.mark.parametrize("raised", [SystemExit(3), KeyboardInterrupt(), GeneratorExit()], ids=repr)
+async def test_a_middleware_that_exits_counts_as_a_handler_that_does(
+    bus: Bus, raised: BaseException
+) -> None:
+    class Exiting(Middleware):
+        async def handle(
+            self, message: EventMessage, listener_name: str, call_next: Handle
+        ) -> None:
+            raise raised
+
+    bus.client.add_middleware(Exiting())
+    bus.auth.user_deleted.listen(lambda username: None, listener_name="gather")
+    worker = Worker(bus)
+    await worker.start()
+    await bus.auth.user_deleted.fire_async(username="ann")
+    await eventually(lambda: worker.failure)
+    await worker.stop()
+    assert isinstance(worker.failure, HandlerExited)
+
+
+async def test_what_a_middleware_raises_once_the_event_is_stored_is_logged(
+    bus: Bus, received: Received, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Failing(Middleware):
+        async def send(self, message: EventMessage, call_next: Send) -> None:
+            await call_next(message)
+            raise Broken
+
+    bus.client.add_middleware(Failing())
+    bus.auth.user_deleted.listen(received.add_name, listener_name="gather")
+    async with Worker(bus):
+        await bus.auth.user_deleted.fire_async(username="ann")
+        assert await received.next() == "ann"
+    assert "A middleware failed; the event is stored." in caplog.text
+
+
 # Traces
 
 
-@pytest.fixture
-def exported(bus: Bus) -> Iterator[InMemorySpanExporter]:
-    exporter = InMemorySpanExporter()
-    provider = TracerProvider()
+def provider_of(exporter: InMemorySpanExporter) -> TracerProvider:
+    provider = TracerProvider(shutdown_on_exit=False)
     provider.add_span_processor(SimpleSpanProcessor(exporter))
-    trace_events(bus, provider)
-    yield exporter
-    provider.shutdown()
+    return provider
+
+
+@pytest.fixture
+def exported(bus: Bus) -> InMemorySpanExporter:
+    exporter = InMemorySpanExporter()
+    trace_events(bus, provider_of(exporter))
+    return exporter
 
 
 def spans(exported: InMemorySpanExporter) -> dict[str, ReadableSpan]:
@@ -198,6 +236,42 @@ async def test_an_event_that_came_without_a_trace_begins_one(
         await received.next()
 
     assert spans(exported)["process auth.user_deleted"].parent is None
+
+
+async def test_a_handler_whose_time_is_over_is_told_in_its_span(make_bus: MakeBus) -> None:
+    bus = make_bus(AuthApi, acknowledgement_timeout=0.05, max_attempts=1)
+    exporter = InMemorySpanExporter()
+    trace_events(bus, provider_of(exporter))
+
+    async def handle(username: str) -> None:
+        await asyncio.Event().wait()
+
+    bus.auth.user_deleted.listen(handle, listener_name="gather")
+    async with Worker(bus):
+        await bus.auth.user_deleted.fire_async(username="ann")
+        await eventually(lambda: "process auth.user_deleted" in spans(exporter))
+    process = spans(exporter)["process auth.user_deleted"]
+    assert process.status.status_code is StatusCode.ERROR
+    assert (process.attributes or {})["error.type"] == "cancelled"
+
+
+TRACEPARENT = f"00-{'a' * 32}-{'b' * 16}-01"
+
+
+async def test_a_trace_that_a_message_has_goes_on(bus: Bus, exported: InMemorySpanExporter) -> None:
+    message = bus.client.message("auth", "user_deleted", {"username": "ann"})
+    sent = await bus.client.fire_async(attrs.evolve(message, traceparent=TRACEPARENT))
+    assert sent.traceparent.startswith(f"00-{'a' * 32}-")
+    parent = spans(exported)["send auth.user_deleted"].parent
+    assert parent is not None
+    assert parent.span_id == int("b" * 16, 16)
+
+
+async def test_a_trace_that_a_message_has_is_kept_where_no_spans_are_made(bus: Bus) -> None:
+    trace_events(bus, trace.NoOpTracerProvider())
+    message = bus.client.message("auth", "user_deleted", {"username": "ann"})
+    sent = await bus.client.fire_async(attrs.evolve(message, traceparent=TRACEPARENT))
+    assert sent.traceparent == TRACEPARENT
 
 
 # Metrics

@@ -28,6 +28,7 @@ from lightbus.exceptions import (
 )
 from lightbus_sqlite import schema
 from lightbus_sqlite import stream as sqlite_stream
+from lightbus_sqlite import tail as sqlite_tail
 from lightbus_sqlite import transport as sqlite_transport
 from lightbus_sqlite.settings import SQLiteSettings
 from sqlite.support import (
@@ -720,12 +721,46 @@ async def test_what_one_wanted_to_see_who_was_killed_is_removed(file: Path) -> N
     with contextlib.closing(sqlite3.connect(file)) as later:
         later.execute("UPDATE tail SET expires_at = 1")
         later.commit()
-    await transport.send(message("b"), timeout=PATIENCE)
 
-    await (await transport.tail("auth")).aclose()
+    await transport.send(message("b"), timeout=PATIENCE)
 
     with contextlib.closing(sqlite3.connect(file)) as other:
         assert other.execute("SELECT count(*) FROM tail").fetchone() == (0,)
         assert other.execute("SELECT count(*) FROM tailed_event").fetchone() == (0,)
     await killed.aclose()
     await transport.close()
+
+
+async def test_one_who_stood_still_for_too_long_sees_what_comes_later(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite_tail, "_LEASE", 0.2)
+    transport = await open_transport(file)
+    events = await transport.tail("auth")
+    await transport.send(message("a"), timeout=PATIENCE)
+    assert (await anext(events)).kwargs["username"] == "a"
+    with contextlib.closing(sqlite3.connect(file)) as later:
+        later.execute("DELETE FROM tail")
+        later.commit()
+    seeing = asyncio.ensure_future(anext(events))
+    while not seeing.done():
+        await transport.send(message("b"), timeout=PATIENCE)
+        await asyncio.wait({seeing}, timeout=0.05)
+    assert (await seeing).kwargs["username"] == "b"
+    await events.aclose()
+    await transport.close()
+
+
+async def test_a_wish_to_see_events_that_was_cancelled_leaves_nothing_behind(file: Path) -> None:
+    transport = await open_transport(file)
+    with contextlib.closing(sqlite3.connect(file, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        beginning = asyncio.create_task(transport.tail("auth"))
+        await asyncio.sleep(0.3)
+        beginning.cancel()
+        await asyncio.sleep(0)
+        other.execute("COMMIT")
+    await asyncio.wait({beginning})
+    await transport.close()
+    with contextlib.closing(sqlite3.connect(file)) as other:
+        assert other.execute("SELECT count(*) FROM tail").fetchone() == (0,)

@@ -143,20 +143,32 @@ class Tail:
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._events: deque[EventMessage] = deque(maxlen=_MOST_TAILED)
-        self._has_some = asyncio.Event()
+        self._has_news = asyncio.Event()
+        self._is_told = False
+        self.is_closed = False
 
     def put(self, message: EventMessage) -> None:
         """Add an event, from any thread."""
         self._events.append(message)
-        with contextlib.suppress(RuntimeError):  # the loop has ended
-            self._loop.call_soon_threadsafe(self._has_some.set)
+        # Once until it is heard, for a loop that is busy would be told without end.
+        if not self._is_told:
+            self._is_told = True
+            with contextlib.suppress(RuntimeError):  # the loop has ended
+                self._loop.call_soon_threadsafe(self._has_news.set)
 
-    async def next(self) -> EventMessage:
-        """Wait for the next event."""
-        while not self._events:
-            self._has_some.clear()
-            await self._has_some.wait()
-        return self._events.popleft()
+    def close(self) -> None:
+        """Have nobody wait any more."""
+        self.is_closed = True
+        self._has_news.set()
+
+    async def next(self) -> EventMessage | None:
+        """Wait for the next event; None where it was closed."""
+        while not self._events and not self.is_closed:
+            self._has_news.clear()
+            self._is_told = False
+            if not self._events:  # none came in between
+                await self._has_news.wait()
+        return self._events.popleft() if self._events else None
 
 
 class Broker:

@@ -51,6 +51,7 @@ class MemoryTransport(EventTransport):
     def __init__(self, settings: MemorySettings, *, client_name: str) -> None:
         self._broker = broker_named(settings.name)
         self._streams: list[MemoryStream] = []
+        self._tails: set[Tail] = set()
         self._is_closed = False
 
     async def open(self, *, timeout: float) -> None:
@@ -94,10 +95,15 @@ class MemoryTransport(EventTransport):
 
     async def _tailed(self, api_name: str) -> AsyncGenerator[EventMessage | None]:
         tail = Tail()
-        with self._broker.tailed(api_name, tail):
-            yield None
-            while True:
-                yield await tail.next()
+        self._tails.add(tail)
+        try:
+            with self._broker.tailed(api_name, tail):
+                yield None
+                while (message := await tail.next()) is not None:
+                    yield message
+            self._check_open()
+        finally:
+            self._tails.discard(tail)
 
     async def stats(self, subscription: Subscription) -> SubscriptionStats:
         self._check_open()
@@ -122,6 +128,8 @@ class MemoryTransport(EventTransport):
         for stream in self._streams:
             await stream.aclose()
         self._streams.clear()
+        for tail in list(self._tails):
+            tail.close()
 
     def _check_open(self) -> None:
         if self._is_closed:

@@ -82,6 +82,7 @@ class Channel(aiormq.Channel):
         self._has_room = _set_event()
         self._is_idle = _set_event()
         self._receivers: dict[str, Receiver] = {}
+        self._discarding: set[str] = set()
         self._incoming: _Incoming | None = None
         self._acked: set[int] = set()
         self._settled: set[int] = set()
@@ -254,15 +255,19 @@ class Channel(aiormq.Channel):
 
     # Consuming
 
-    async def consume(self, queue: str, receiver: Receiver) -> str:
+    async def consume(self, queue: str, receiver: Receiver, *, discards: bool = False) -> str:
         """Begin to consume; return the consumer's tag.
 
         Args:
             queue: From which queue.
             receiver: Called with each message, from the task that reads the connection.
+            discards: Whether a message that can not be taken is dropped, rather than returned to
+                the queue.
         """
         tag = secrets.token_hex(8)
         self._receivers[tag] = receiver
+        if discards:
+            self._discarding.add(tag)
         await self.basic_consume(queue, _not_called, consumer_tag=tag)
         return tag
 
@@ -343,7 +348,7 @@ class Channel(aiormq.Channel):
                 exchange=message.exchange,
                 routing_key=message.routing_key,
             )
-            self.reject(incoming.method.delivery_tag or 0)
+            self._reject_untaken(incoming.method)
             return
         try:
             self._receivers[str(incoming.method.consumer_tag)](message)
@@ -351,7 +356,14 @@ class Channel(aiormq.Channel):
             # Raised further, it would end the connection for all. Rejected too often, the queue
             # makes it a dead letter.
             _log.exception("An event could not be taken; it comes again.")
-            self.reject(incoming.method.delivery_tag or 0)
+            self._reject_untaken(incoming.method)
+
+    def _reject_untaken(self, method: Basic.Deliver) -> None:
+        tag = method.delivery_tag or 0
+        if method.consumer_tag in self._discarding:
+            self._settle(tag, Basic.Reject(delivery_tag=tag, requeue=False))
+        else:
+            self.reject(tag)
 
 
 @attrs.frozen

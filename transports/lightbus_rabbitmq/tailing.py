@@ -21,6 +21,9 @@ from lightbus_rabbitmq.waiting import close_quietly, unless_lost
 _MOST_WAITING = 1000
 _PREFETCH = 100
 
+# After how long a queue goes from which nobody has begun to consume, in milliseconds.
+_EXPIRES = 60_000
+
 
 async def tail_of(link: Link, api_name: str, *, timeout: float) -> AsyncGenerator[EventMessage]:
     """Return the events of an API that are sent from now on.
@@ -58,11 +61,15 @@ async def _begin(
     queue: str,
     received: asyncio.Queue[DeliveredMessage | None],
 ) -> None:
-    arguments: dict[str, Any] = {"x-max-length": _MOST_WAITING, "x-overflow": "drop-head"}
+    arguments: dict[str, Any] = {
+        "x-max-length": _MOST_WAITING,
+        "x-overflow": "drop-head",
+        "x-expires": _EXPIRES,
+    }
     await channel.queue_declare(queue, exclusive=True, auto_delete=True, arguments=arguments)
     await channel.queue_bind(queue, names.api_exchange(api_name), routing_key="#")
     await channel.basic_qos(prefetch_count=_PREFETCH)
-    await channel.consume(queue, received.put_nowait)
+    await channel.consume(queue, received.put_nowait, discards=True)
 
 
 async def _events(

@@ -167,7 +167,8 @@ class Database:
     def _make_room(self) -> None:
         # What is in the log can be written over once it is in the database, too: so on a full disk
         # events can still be settled, which makes room for others.
-        with contextlib.suppress(sqlite3.Error), self._connection.lock:
+        errors = (sqlite3.Error, OSError, TransportRefused)
+        with contextlib.suppress(*errors), self._connection.lock:
             self._connection.opened().execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def _fail(self, batch: list[_Operation], error: Exception) -> None:

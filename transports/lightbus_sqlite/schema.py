@@ -16,7 +16,8 @@ _CREATE_TAILS = """
 CREATE TABLE tail (
     id TEXT PRIMARY KEY,
     api TEXT NOT NULL,
-    expires_at REAL NOT NULL
+    expires_at REAL NOT NULL,
+    kept INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 
 CREATE TABLE tailed_event (
@@ -141,14 +142,18 @@ SELECT listener, ? FROM wanted WHERE api = ? AND event_name = ?
 
 ADD_DELIVERY = "INSERT INTO delivery (listener, event, attempt) VALUES (?, ?, ?)"
 
+# How much is kept for one who does not look: so many events, or fewer large ones.
 MOST_TAILED = 1000
+_IS_KEPT = f"FROM tail WHERE api = ? AND kept < {MOST_TAILED}"
 ADD_TAILED_EVENT = f"""
 INSERT INTO tailed_event
     (tail, message_id, api, name, body, version, fired_at, service, traceparent)
-SELECT id, ?, ?, ?, ?, ?, ?, ?, ? FROM tail
-WHERE api = ? AND expires_at > ?
-AND (SELECT count(*) FROM tailed_event WHERE tail = tail.id) < {MOST_TAILED}
+SELECT id, ?, ?, ?, ?, ?, ?, ?, ? {_IS_KEPT}
 """
+COUNT_TAILED_EVENT = f"""
+UPDATE tail SET kept = kept + 1 + ? / 16384 WHERE id IN (SELECT id {_IS_KEPT})
+"""
+COUNT_FROM_NOTHING = "UPDATE tail SET kept = 0 WHERE id = ?"
 REMOVE_EXPIRED_TAILS = "DELETE FROM tail WHERE expires_at <= ?"
 REMOVE_EVENTS_OF_NO_TAIL = "DELETE FROM tailed_event WHERE tail NOT IN (SELECT id FROM tail)"
 ADD_TAIL = "INSERT INTO tail (id, api, expires_at) VALUES (?, ?, ?)"
@@ -196,6 +201,7 @@ JOIN delivery ON delivery.event = event.id
 JOIN listener ON listener.id = delivery.listener
 WHERE substr(message_id, 1, length(?1)) = ?1
 ORDER BY event.id, listener.service, listener.name
+LIMIT 100
 """
 # A delivery whose lease ended has another attempt's number, and can not be settled any more.
 _MINE = "WHERE id = ? AND owner = ? AND attempt = ?"

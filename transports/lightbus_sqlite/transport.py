@@ -36,7 +36,7 @@ from lightbus_sqlite.connection import File
 from lightbus_sqlite.database import Database, Work
 from lightbus_sqlite.settings import SQLiteSettings
 from lightbus_sqlite.stream import OPERATION_TIMEOUT, SQLiteStream, message_of
-from lightbus_sqlite.tail import TAIL_PERIOD, Tail
+from lightbus_sqlite.tail import TAIL_PERIOD, Tail, show
 from lightbus_sqlite.watcher import Watcher
 
 # A row holds 1,000,000,000 bytes (https://www.sqlite.org/limits.html); the rest is for the names.
@@ -67,8 +67,7 @@ class SQLiteTransport(EventTransport):
         def add(connection: sqlite3.Connection) -> bool:
             is_wanted, is_tailed = connection.execute(schema.WHO_WANTS, name).fetchone()
             if is_tailed:
-                tailed = (*_columns_of(message), message.api_name, time.time())
-                connection.execute(schema.ADD_TAILED_EVENT, tailed)
+                show(connection, message.api_name, _columns_of(message))
             if not is_wanted:
                 return False
             event = connection.execute(schema.ADD_EVENT, _columns_of(message)).lastrowid
@@ -112,7 +111,11 @@ class SQLiteTransport(EventTransport):
 
     async def tail(self, api_name: str) -> AsyncGenerator[EventMessage]:
         tail = Tail(api_name)
-        await self._write(tail.begin, timeout=OPERATION_TIMEOUT)
+        try:
+            await self._write(tail.begin, timeout=OPERATION_TIMEOUT)
+        except BaseException:
+            await self._end(tail)
+            raise
         events = self._tailed(tail)
         # Begun, for closing what was not begun would do nothing.
         await anext(events)
@@ -128,8 +131,11 @@ class SQLiteTransport(EventTransport):
                 if not messages:
                     await asyncio.sleep(TAIL_PERIOD)
         finally:
-            with contextlib.suppress(TransportError):  # it expires
-                await self._write(tail.end, timeout=OPERATION_TIMEOUT)
+            await self._end(tail)
+
+    async def _end(self, tail: Tail) -> None:
+        with contextlib.suppress(TransportError):  # it expires
+            await self._write(tail.end, timeout=OPERATION_TIMEOUT)
 
     async def find(self, event_id: str) -> list[EventPlace] | None:
         rows = await self._write(
