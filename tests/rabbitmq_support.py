@@ -20,6 +20,13 @@ T = TypeVar("T")
 MakeBus = Callable[..., Bus]
 
 
+class Raw(Basic.Properties):
+    """Properties whose text is sent as bytes that are no UTF-8, as no Python driver would do."""
+
+    def marshal(self) -> bytes:
+        return super().marshal().replace("raw-ÿ".encode(), b"raw-\xff\xff")
+
+
 class AuthApi(Api):
     """The seed's example."""
 

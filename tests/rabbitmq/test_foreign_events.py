@@ -6,10 +6,9 @@ import asyncio
 from typing import Any
 
 import pytest
-from pamqp.commands import Basic
 
 from lightbus import EventMessage, OnError, Worker
-from rabbitmq_support import Broker, MakeBus, Seen, headers_of
+from rabbitmq_support import Broker, MakeBus, Raw, Seen, headers_of
 
 DEAD = "lightbus:shop:dead"
 QUEUE = "lightbus:shop:welcome:auth"
@@ -22,13 +21,6 @@ HARMFUL_HEADERS: dict[str, dict[str, Any]] = {
     "fired before all time": {"cloudEvents:time": "0001-01-01T00:00:00+00:00"},
     "returned a million times": {"x-delivery-count": 10**6},
 }
-
-
-class Raw(Basic.Properties):
-    """Properties whose text is sent as bytes that are no UTF-8, as no Python driver would do."""
-
-    def marshal(self) -> bytes:
-        return super().marshal().replace("raw-ÿ".encode(), b"raw-\xff\xff")
 
 
 @pytest.mark.parametrize("body", [b"", b"\xff\xfe", b"[1, 2]", b'"text"', b"{" * 100_000])

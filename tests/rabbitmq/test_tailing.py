@@ -11,7 +11,7 @@ from lightbus.exceptions import TransportRefused
 from lightbus.tail import tail
 from rabbitmq_node import RabbitMQNode
 from rabbitmq_server import RabbitMQServer
-from rabbitmq_support import MakeBus
+from rabbitmq_support import Broker, MakeBus, Raw
 
 PATIENCE = 40.0
 
@@ -65,3 +65,16 @@ async def test_one_who_may_not_look_is_told(
     with pytest.raises(TransportRefused, match="refused for user 'fires'"):
         async with tail(bus.client, "auth.*"):
             pass
+
+
+async def test_an_event_that_can_not_be_decoded_is_not_seen_and_does_not_come_again(
+    make_bus: MakeBus, broker: Broker, caplog: pytest.LogCaptureFixture
+) -> None:
+    bus = make_bus()
+    async with tail(bus.client, "auth.*") as events, asyncio.timeout(PATIENCE):
+        unreadable = Raw(message_id="raw-ÿ")
+        await broker.put_raw("lightbus:auth", "user_created", b"{}", unreadable)
+        for name in ("ann", "bob"):
+            await bus.auth.user_created.fire_async(username=name, email="e")
+            assert (await anext(events)).kwargs["username"] == name
+    assert caplog.text.count("The properties of an event can not be decoded") == 1
