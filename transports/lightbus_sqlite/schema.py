@@ -128,8 +128,8 @@ ADD_WANTED = "INSERT OR IGNORE INTO wanted (api, event_name, listener) VALUES (?
 
 WHO_WANTS = """
 SELECT
-    EXISTS (SELECT 1 FROM wanted WHERE api = ?1 AND event_name = ?2),
-    EXISTS (SELECT 1 FROM tail WHERE api = ?1)
+    EXISTS (SELECT 1 FROM wanted WHERE api = ? AND event_name = ?),
+    EXISTS (SELECT 1 FROM tail WHERE api = ?)
 """
 ADD_EVENT = """
 INSERT INTO event (message_id, api, name, body, version, fired_at, service, traceparent)
@@ -199,7 +199,7 @@ SELECT
 FROM event
 JOIN delivery ON delivery.event = event.id
 JOIN listener ON listener.id = delivery.listener
-WHERE substr(message_id, 1, length(?1)) = ?1
+WHERE substr(message_id, 1, length(?)) = ?
 ORDER BY event.id, listener.service, listener.name
 LIMIT 100
 """

@@ -65,7 +65,9 @@ class SQLiteTransport(EventTransport):
         name = (message.api_name, message.event_name)
 
         def add(connection: sqlite3.Connection) -> bool:
-            is_wanted, is_tailed = connection.execute(schema.WHO_WANTS, name).fetchone()
+            is_wanted, is_tailed = connection.execute(
+                schema.WHO_WANTS, (*name, message.api_name)
+            ).fetchone()
             if is_tailed:
                 show(connection, message.api_name, _columns_of(message))
             if not is_wanted:
@@ -139,7 +141,7 @@ class SQLiteTransport(EventTransport):
 
     async def find(self, event_id: str) -> list[EventPlace] | None:
         rows = await self._write(
-            lambda connection: connection.execute(schema.FIND, (event_id,)).fetchall(),
+            lambda connection: connection.execute(schema.FIND, (event_id, event_id)).fetchall(),
             timeout=OPERATION_TIMEOUT,
         )
         now = time.time()
