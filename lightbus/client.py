@@ -5,7 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping
+from collections.abc import (
+    AsyncGenerator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Iterable,
+    Iterator,
+    Mapping,
+)
 from datetime import UTC, timedelta, tzinfo
 from typing import Any, TypeVar
 
@@ -490,11 +498,15 @@ class BusClient:
         choice = self._choice(api_name)
         return choice.transport.asyncapi(choice.settings, api_name, event_name)
 
+    @property
+    def known_api_names(self) -> set[str]:
+        """The APIs that are registered, listened to, or named in the configuration."""
+        named = {name for name in self.config.apis if name != "default"}
+        return {*self.apis, *(listener.api_name for listener in self.listeners), *named}
+
     def one_api_of_each_place(self) -> list[str]:
         """Return, of the APIs that are known here, one for each place that events are kept in."""
-        named = {name for name in self.config.apis if name != "default"}
-        known = {*self.apis, *(listener.api_name for listener in self.listeners), *named}
-        by_place = {self.transport_described(name): name for name in sorted(known)}
+        by_place = {self.transport_described(name): name for name in sorted(self.known_api_names)}
         return list(by_place.values()) or ["default"]
 
     def transport_described(self, api_name: str) -> str:
@@ -515,6 +527,15 @@ class BusClient:
             yield
         finally:
             self._choices = before
+
+    @contextlib.asynccontextmanager
+    async def started(self) -> AsyncGenerator[None]:
+        """Be between the `on_start` hooks, which may add listeners, and the `on_stop` hooks."""
+        await self.on_start.run(client=self)
+        try:
+            yield
+        finally:
+            await self.on_stop.run(client=self)
 
     async def close_async(self) -> None:
         """Close every connection of this bus. Its next use opens new ones."""

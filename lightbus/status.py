@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import AsyncGenerator
 
 import attrs
 
@@ -75,15 +74,3 @@ class Status:
                 if found.total() > _MOST_LETTERS:
                     return None
         return found
-
-
-@contextlib.asynccontextmanager
-async def status_of(client: BusClient) -> AsyncGenerator[Status]:
-    """Give the status of a bus, between its `on_start` hooks, which may add listeners, and its
-    `on_stop` hooks.
-    """
-    await client.on_start.run(client=client)
-    try:
-        yield Status(client)
-    finally:
-        await client.on_stop.run(client=client)

@@ -81,8 +81,7 @@ async def tail(client: BusClient, pattern: str = "*") -> AsyncGenerator[Events]:
 
 def _api_names(client: BusClient, pattern: str) -> list[str]:
     named, _, _ = pattern.rpartition(".")
-    configured = {name for name in client.config.apis if name != "default"}
-    known = {*client.apis, *(listener.api_name for listener in client.listeners), *configured}
+    known = client.known_api_names
     # The names of APIs may hold dots, and the pattern's last part may be of several.
     found = {name for name in known if fnmatchcase(name, named) or fnmatchcase(f"{name}.", pattern)}
     if named and not any(special in named for special in "*?["):

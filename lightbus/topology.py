@@ -67,11 +67,8 @@ async def topology_of(
     Raises:
         TransportError: A transport can not be opened.
     """
-    await client.on_start.run(client=client)
-    try:
+    async with client.started():
         yield Topology(await _wanted_by(client, unwanted))
-    finally:
-        await client.on_stop.run(client=client)
 
 
 async def _wanted_by(client: BusClient, unwanted: Iterable[tuple[str, str]]) -> list[_Wanted]:

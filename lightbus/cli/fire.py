@@ -9,7 +9,14 @@ from typing import Any
 import click
 from rich.console import Console
 
-from lightbus.cli.loading import ASKED_TO_STOP, bus_options, load_bus, report
+from lightbus.cli.loading import (
+    API_EVENT,
+    ASKED_TO_STOP,
+    api_and_event,
+    bus_options,
+    load_bus,
+    report,
+)
 from lightbus.cli.output import set_up_logging
 from lightbus.client import BusClient
 from lightbus.codec import FieldsDecoder, encode
@@ -30,10 +37,10 @@ def _pairs(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> di
 
 
 @click.command(short_help="Fire one event.")
-@click.argument("event", metavar="API.EVENT")
+@click.argument("event", metavar=API_EVENT, callback=lambda _, __, value: api_and_event(value))
 @click.argument("arguments", nargs=-1, callback=_pairs, metavar="[NAME=VALUE]...")
 @bus_options
-def fire(event: str, arguments: dict[str, str], **options: Any) -> None:
+def fire(event: tuple[str, str], arguments: dict[str, str], **options: Any) -> None:
     """Fire an event of a registered API, and print its id once it is stored.
 
     A value is text where the type that the event is declared with takes it so, such as a date or a
@@ -43,9 +50,7 @@ def fire(event: str, arguments: dict[str, str], **options: Any) -> None:
     configuration or the bus module is wrong.
     """
     set_up_logging("console", "warning")
-    api_name, dot, event_name = event.rpartition(".")
-    if not (api_name and dot and event_name):
-        raise click.BadParameter(f"{event!r} is not of the form api.event.", param_hint="API.EVENT")
+    api_name, event_name = event
     try:
         client = load_bus(**options).client
         given = _read(client, api_name, event_name, arguments)

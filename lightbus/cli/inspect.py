@@ -47,15 +47,12 @@ def inspect(event_id: str, **options: Any) -> None:
 
 
 async def _inspect(client: BusClient, event_id: str) -> bool:
-    await client.on_start.run(client=client)
+    wanted = Filter(ids=frozenset({event_id}))
     try:
-        places, is_all_told = await _places(client, event_id)
-        letters = [
-            letter
-            async for letter in DeadLetters(client).matching(Filter(ids=frozenset({event_id})))
-        ]
+        async with client.started():
+            places, is_all_told = await _places(client, event_id)
+            letters = [letter async for letter in DeadLetters(client).matching(wanted)]
     finally:
-        await client.on_stop.run(client=client)
         await client.close_async()
     found = [place.message for place in places] + [letter.message for letter in letters]
     messages = {message.id: message for message in found}

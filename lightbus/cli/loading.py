@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +24,9 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 ASKED_TO_STOP = 0
 FAILED = 1
 WRONG_USAGE = 2
+
+# Of an argument that names an event
+API_EVENT = "API.EVENT"
 
 _OPTIONS = (
     click.option(
@@ -47,6 +52,26 @@ def bus_options(command: Command) -> Command:
     for option in reversed(_OPTIONS):
         command = option(command)
     return command
+
+
+def api_and_event(value: str) -> tuple[str, str]:
+    """Return the names of the API and the event that an argument such as ``auth.user_created`` has.
+
+    Raises:
+        click.BadParameter: It has not that form.
+    """
+    api_name, dot, event_name = value.rpartition(".")
+    if not (api_name and dot and event_name):
+        raise click.BadParameter(f"{value!r} is not of the form api.event.")
+    return api_name, event_name
+
+
+def cancel_on_signals() -> None:
+    """Have SIGINT and SIGTERM cancel the running task."""
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    assert task is not None  # noqa: S101 - for the type checker
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, task.cancel)
 
 
 def report(error: Exception, console: Console) -> int:

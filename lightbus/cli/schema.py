@@ -57,11 +57,10 @@ def asyncapi(*, api_version: str, **options: Any) -> None:
 
 
 async def _asyncapi(client: BusClient, version: str) -> dict[str, Any]:
-    await client.on_start.run(client=client)
     try:
-        return asyncapi_of(client, version=version)
+        async with client.started():
+            return asyncapi_of(client, version=version)
     finally:
-        await client.on_stop.run(client=client)
         await client.close_async()
 
 

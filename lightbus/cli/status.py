@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import signal
 import sys
 from typing import Any
 
@@ -15,10 +14,16 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
-from lightbus.cli.loading import ASKED_TO_STOP, bus_options, load_bus, report
+from lightbus.cli.loading import (
+    ASKED_TO_STOP,
+    bus_options,
+    cancel_on_signals,
+    load_bus,
+    report,
+)
 from lightbus.cli.output import set_up_logging
 from lightbus.client import BusClient
-from lightbus.status import ListenerStatus, Status, status_of
+from lightbus.status import ListenerStatus, Status
 
 _NUMBERS = ("waiting", "taken", "delayed", "dead", "workers")
 
@@ -57,12 +62,10 @@ def status(*, watch: float | None, form: str, **options: Any) -> None:
 
 
 async def _show(client: BusClient, watch: float | None, *, is_json: bool) -> None:
-    loop, task = asyncio.get_running_loop(), asyncio.current_task()
-    assert task is not None  # noqa: S101 - for the type checker
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, task.cancel)
+    cancel_on_signals()
     try:
-        async with status_of(client) as known:
+        async with client.started():
+            known = Status(client)
             if is_json:
                 await _print_json(known, watch)
             else:

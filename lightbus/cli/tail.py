@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import signal
 import sys
 from typing import Any
 
@@ -13,7 +12,13 @@ import click
 from rich.console import Console
 from rich.markup import escape
 
-from lightbus.cli.loading import ASKED_TO_STOP, bus_options, load_bus, report
+from lightbus.cli.loading import (
+    ASKED_TO_STOP,
+    bus_options,
+    cancel_on_signals,
+    load_bus,
+    report,
+)
 from lightbus.cli.output import set_up_logging
 from lightbus.client import BusClient
 from lightbus.exceptions import UndecodableEvent
@@ -52,14 +57,10 @@ def tail(pattern: str, form: str, **options: Any) -> None:
 
 
 async def _show(client: BusClient, pattern: str, *, is_json: bool) -> None:
-    loop, task = asyncio.get_running_loop(), asyncio.current_task()
-    assert task is not None  # noqa: S101 - for the type checker
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, task.cancel)
+    cancel_on_signals()
     out = Console(emoji=False)
-    await client.on_start.run(client=client)
     try:
-        async with tailing(client, pattern) as events:
+        async with client.started(), tailing(client, pattern) as events:
             _err.print(f"[dim]Waiting for {escape(pattern)}. Ctrl-C stops.[/]", highlight=False)
             async for message in events:
                 if is_json:
@@ -67,7 +68,6 @@ async def _show(client: BusClient, pattern: str, *, is_json: bool) -> None:
                 else:
                     _print(out, message)
     finally:
-        await client.on_stop.run(client=client)
         await client.close_async()
 
 

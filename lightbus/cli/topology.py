@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import signal
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -16,7 +15,16 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from lightbus.cli.loading import ASKED_TO_STOP, FAILED, bus_options, load_bus, report
+from lightbus.cli.loading import (
+    API_EVENT,
+    ASKED_TO_STOP,
+    FAILED,
+    api_and_event,
+    bus_options,
+    cancel_on_signals,
+    load_bus,
+    report,
+)
 from lightbus.cli.output import set_up_logging
 from lightbus.client import BusClient
 from lightbus.exceptions import LightbusException
@@ -31,13 +39,7 @@ _err = Console(stderr=True)
 def _events(
     _: click.Context, __: click.Parameter, values: tuple[str, ...]
 ) -> list[tuple[str, str]]:
-    pairs = []
-    for value in values:
-        api_name, dot, event_name = value.rpartition(".")
-        if not (api_name and dot and event_name):
-            raise click.BadParameter(f"{value!r} is not of the form api.event.")
-        pairs.append((api_name, event_name))
-    return pairs
+    return [api_and_event(value) for value in values]
 
 
 @click.command(short_help="Compare what brokers hold with what is wanted.")
@@ -50,7 +52,7 @@ def _events(
     "--unwanted",
     multiple=True,
     callback=_events,
-    metavar="API.EVENT",
+    metavar=API_EVENT,
     help="An event that no listener is to get any more. Those of APIs that are registered are "
     "known; may be given several times.",
 )
@@ -83,10 +85,7 @@ def topology(*, migrate: bool, unwanted: list[tuple[str, str]], form: str, **opt
 async def _topology(
     client: BusClient, unwanted: list[tuple[str, str]], form: str, *, migrate: bool
 ) -> int:
-    loop, task = asyncio.get_running_loop(), asyncio.current_task()
-    assert task is not None  # noqa: S101 - for the type checker
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, task.cancel)
+    cancel_on_signals()
     try:
         async with topology_of(client, unwanted=unwanted) as known:
             if migrate:
