@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from lightbus.client import BusClient
 from lightbus.schema import schema_of
+from lightbus.transport import AsyncAPIParts
 
 VERSION = "3.0.0"
 
@@ -30,14 +32,16 @@ def asyncapi_of(client: BusClient, *, version: str = "1") -> Document:
         for event in sorted(listener.events)
     ]
     channels = sorted(sent | {(api, event) for api, event, _ in received})
-    servers: Document = {}
+    parts = {channel: client.described_for_asyncapi(*channel) for channel in channels}
+    servers = _servers(parts.values())
     return {
         "asyncapi": VERSION,
         "info": {"title": client.config.service_name, "version": version},
         "defaultContentType": "application/json",
         "servers": servers,
         "channels": {
-            f"{api}.{event}": _channel(client, api, event, servers) for api, event in channels
+            f"{api}.{event}": _channel(api, event, parts[api, event], servers)
+            for api, event in channels
         },
         "operations": {
             **{
@@ -57,18 +61,22 @@ def asyncapi_of(client: BusClient, *, version: str = "1") -> Document:
     }
 
 
-def _channel(client: BusClient, api_name: str, event_name: str, servers: Document) -> Document:
+def _servers(parts: Iterable[AsyncAPIParts]) -> Document:
+    found: list[Document] = []
+    for part in parts:
+        if part.server and part.server not in found:
+            found.append(dict(part.server))
+    return {f"server{number}": server for number, server in enumerate(found, 1)}
+
+
+def _channel(api_name: str, event_name: str, parts: AsyncAPIParts, servers: Document) -> Document:
     name = f"{api_name}.{event_name}"
-    described = client.described_for_asyncapi(api_name, event_name)
-    server = next((key for key, known in servers.items() if known == described.server), None)
-    if server is None and described.server:
-        server = f"server{len(servers) + 1}"
-        servers[server] = dict(described.server)
+    used = [{"$ref": f"#/servers/{key}"} for key, known in servers.items() if known == parts.server]
     return {
-        "address": described.address or name,
+        "address": parts.address or name,
         "messages": {event_name: {"$ref": f"#/components/messages/{name}"}},
-        **({"servers": [{"$ref": f"#/servers/{server}"}]} if server else {}),
-        **({"bindings": dict(described.channel)} if described.channel else {}),
+        **({"servers": used} if used else {}),
+        **({"bindings": dict(parts.channel)} if parts.channel else {}),
     }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 from collections import defaultdict
 from collections.abc import (
     AsyncGenerator,
@@ -369,18 +370,14 @@ class BusClient:
         except (OverflowError, TypeError, ValueError) as error:
             raise InvalidTask(f"An interval is no length of time: {error}.") from error
 
-        def decorate(function: Scheduled) -> Scheduled:
-            self._add_task(
-                every(
-                    function,
-                    period,
-                    also_run_immediately=also_run_immediately,
-                    on_error=on_error,
-                )
+        return self._adding(
+            functools.partial(
+                every,
+                period=period,
+                also_run_immediately=also_run_immediately,
+                on_error=on_error,
             )
-            return function
-
-        return decorate
+        )
 
     def schedule(
         self,
@@ -403,17 +400,23 @@ class BusClient:
         Raises:
             InvalidTask: The expression or the time zone is wrong, or as for `every`.
         """
+        return self._adding(
+            functools.partial(
+                at_times,
+                cron=cron,
+                timezone=timezone,
+                also_run_immediately=also_run_immediately,
+                on_error=on_error,
+            )
+        )
+
+    def _adding(
+        self, make_task: Callable[[Callable[[], Any]], Task]
+    ) -> Callable[[Scheduled], Scheduled]:
+        """Return a decorator that adds the task made of a function."""
 
         def decorate(function: Scheduled) -> Scheduled:
-            self._add_task(
-                at_times(
-                    function,
-                    cron,
-                    timezone=timezone,
-                    also_run_immediately=also_run_immediately,
-                    on_error=on_error,
-                )
-            )
+            self._add_task(make_task(function))
             return function
 
         return decorate

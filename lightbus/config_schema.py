@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
 
 from lightbus.config import ApiConfig, Document
 from lightbus.registry import installed_transports
-
-Schema = dict[str, Any]
-
-DIALECT = "https://json-schema.org/draft/2020-12/schema"
+from lightbus.type_schema import DIALECT, Schema
 
 
 def schema_of_config() -> Schema:

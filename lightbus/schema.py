@@ -18,15 +18,11 @@ from lightbus.exceptions import (
     did_you_mean,
 )
 from lightbus.schema_fit import why_not
-from lightbus.type_schema import schemas_of_types
+from lightbus.type_schema import DIALECT, Schema, schemas_of_types
 from lightbus.values import decodable, encode_unknown, to_bus
-
-Schema = dict[str, Any]
 
 # How many letters of a schema an error shows
 _MOST_SHOWN = 200
-
-DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
 def schema_of(apis: Iterable[type[Api]]) -> Schema:
@@ -191,9 +187,10 @@ class Change:
     what: str
     why: str
 
-    def __str__(self) -> str:
-        place = f"{self.event}, field {self.field!r}" if self.field else self.event
-        return f"{place}: {self.what}. {self.why}"
+    @property
+    def place(self) -> str:
+        """Where it is, for people."""
+        return f"{self.event}, field {self.field!r}" if self.field else self.event
 
 
 def breaking_changes(before: Schema, after: Schema) -> Iterator[Change]:
@@ -209,7 +206,7 @@ def breaking_changes(before: Schema, after: Schema) -> Iterator[Change]:
             yield from _changes_of_event(name, (event, before), (events[name], after))
         else:
             hint = did_you_mean(name, events)
-            yield Change(name, "", f"it is gone{'.' if hint else ''}{hint}".rstrip("."), _GONE)
+            yield Change(name, "", f"it is gone{'.' if hint else ''}{hint}", _GONE)
 
 
 _GONE = "Those who listen for it hear of nothing any more."

@@ -66,8 +66,7 @@ async def tail(client: BusClient, pattern: str = "*") -> AsyncGenerator[Events]:
     async with contextlib.AsyncExitStack() as begun:
         try:
             for api_name in _api_names(client, pattern):
-                transport = await client.opened_transport(api_name)
-                events = await transport.tail(api_name)
+                events = await _begun(client, api_name)
                 begun.push_async_callback(events.aclose)
                 keeping = _keep(client, api_name, events, pattern, shown)
                 tasks.append(asyncio.create_task(keeping))
@@ -98,15 +97,15 @@ def _api_names(client: BusClient, pattern: str) -> list[str]:
 async def _keep(
     client: BusClient,
     api_name: str,
-    events: AsyncGenerator[EventMessage],
+    events: AsyncGenerator[EventMessage] | None,
     pattern: str,
     shown: Events,
 ) -> None:
     """Hand on the events of one API, over lost connections too."""
     while True:
         try:
-            async with contextlib.aclosing(events):
-                async for message in events:
+            async with contextlib.aclosing(events or await _begun(client, api_name)) as seen:
+                async for message in seen:
                     if fnmatchcase(message.canonical_name, pattern):
                         await shown.put(message)
         except TransportUnavailable as error:
@@ -114,15 +113,9 @@ async def _keep(
         except Exception as error:
             shown.end(error)
             return
+        events = None
         await asyncio.sleep(_PAUSE)
-        events = await _begun_again(client, api_name)
 
 
-async def _begun_again(client: BusClient, api_name: str) -> AsyncGenerator[EventMessage]:
-    while True:
-        try:
-            transport = await client.opened_transport(api_name)
-            return await transport.tail(api_name)
-        except TransportUnavailable as error:
-            _log.warning("Events can not be seen; trying again.", reason=str(error))
-            await asyncio.sleep(_PAUSE)
+async def _begun(client: BusClient, api_name: str) -> AsyncGenerator[EventMessage]:
+    return await (await client.opened_transport(api_name)).tail(api_name)

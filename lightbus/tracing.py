@@ -1,4 +1,4 @@
-"""`Tracing`: spans for what is fired and handled, joined across services (OpenTelemetry)."""
+"""Spans for what is fired and handled, joined across services (OpenTelemetry)."""
 
 from __future__ import annotations
 

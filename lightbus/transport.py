@@ -14,7 +14,7 @@ import enum
 from abc import abstractmethod
 from collections.abc import AsyncGenerator, Callable, Collection, Mapping
 from datetime import datetime
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, cast
 
 import attrs
 
@@ -268,6 +268,16 @@ class DeliveryStream(Protocol):
         """Stop, have the broker see every settlement, and give back what is unsettled. Closing
         again does nothing.
         """
+
+
+async def begun(events: AsyncGenerator[EventMessage | None]) -> AsyncGenerator[EventMessage]:
+    """Return a generator that yields None once it has begun, and events after that, as it then is.
+
+    What it wants of the broker is wanted from now on, and closing one that was not begun would end
+    nothing.
+    """
+    await anext(events)
+    return cast("AsyncGenerator[EventMessage]", events)
 
 
 class EventTransport(Protocol):

@@ -13,6 +13,8 @@ from lightbus.values import mapped
 
 Schema = dict[str, Any]
 
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+
 _FORMATS = {datetime: "date-time", time: "time"}
 
 

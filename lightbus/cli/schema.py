@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import sys
 from pathlib import Path
@@ -79,19 +80,12 @@ def check(old: Path, **options: Any) -> None:
         after = schema_of(load_bus(**options).client.apis.values())
     except LightbusException as error:
         sys.exit(report(error, _err))
-    out = Console()
+    out = functools.partial(Console().print, highlight=False, soft_wrap=True)
     found = list(breaking_changes(before, after))
     for change in found:
-        place = f"{change.event}, field {change.field!r}" if change.field else change.event
-        out.print(
-            f"[bold]{escape(place)}[/]: {escape(change.what)}.", highlight=False, soft_wrap=True
-        )
-        out.print(f"    {escape(change.why)}", highlight=False, soft_wrap=True)
+        out(f"[bold]{escape(change.place)}[/]: {escape(change.what)}.")
+        out(f"    {escape(change.why)}")
     if found:
         sys.exit(FAILED)
-    out.print(
-        f"No listener breaks: {len(before['properties'])} events compared.",
-        highlight=False,
-        soft_wrap=True,
-    )
+    out(f"No listener breaks: {len(before['properties'])} events compared.")
     sys.exit(ASKED_TO_STOP)

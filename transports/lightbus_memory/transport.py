@@ -6,7 +6,7 @@ import asyncio
 import os
 from collections.abc import AsyncGenerator, Mapping
 from datetime import UTC, datetime
-from typing import Any, ClassVar, Self, cast
+from typing import Any, ClassVar, Self
 
 import msgspec
 
@@ -21,6 +21,7 @@ from lightbus.transport import (
     EventTransport,
     Subscription,
     SubscriptionStats,
+    begun,
 )
 from lightbus_memory.broker import Broker, Entry, MemoryDeadLetter, Queue, Tail, broker_named
 
@@ -88,10 +89,7 @@ class MemoryTransport(EventTransport):
 
     async def tail(self, api_name: str) -> AsyncGenerator[EventMessage]:
         self._check_open()
-        events = self._tailed(api_name)
-        # Begun, for what is sent from now on is to be in it.
-        await anext(events)
-        return cast("AsyncGenerator[EventMessage]", events)
+        return await begun(self._tailed(api_name))
 
     async def _tailed(self, api_name: str) -> AsyncGenerator[EventMessage | None]:
         tail = Tail()

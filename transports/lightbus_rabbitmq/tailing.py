@@ -5,17 +5,18 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import AsyncGenerator
-from typing import Any, cast
+from typing import Any
 
 from aiormq.abc import DeliveredMessage
 
 from lightbus.exceptions import TransportUnavailable
 from lightbus.message import EventMessage
+from lightbus.transport import begun
 from lightbus_rabbitmq import headers, names, topology
 from lightbus_rabbitmq.channel import Channel
 from lightbus_rabbitmq.connection import Link
 from lightbus_rabbitmq.errors import ConnectionLost, translated
-from lightbus_rabbitmq.waiting import close_quietly, unless_lost
+from lightbus_rabbitmq.waiting import close_quietly, quietly, unless_lost
 
 # How many events are held for one who reads them too slowly: the oldest of them are left out then.
 _MOST_WAITING = 1000
@@ -49,10 +50,7 @@ async def tail_of(link: Link, api_name: str, *, timeout: float) -> AsyncGenerato
             raise meaning from error
         raise
     channel.closing.add_done_callback(lambda _: received.put_nowait(None))
-    events = _events(channel, api_name, queue, received, timeout=timeout)
-    # Begun, for closing what was not begun would do nothing.
-    await anext(events)
-    return cast("AsyncGenerator[EventMessage]", events)
+    return await begun(_events(channel, api_name, queue, received, timeout=timeout))
 
 
 async def _begin(
@@ -87,19 +85,8 @@ async def _events(
             yield headers.message_of(delivered, api_name)
         raise TransportUnavailable(f"The events of API {api_name!r} are no longer seen.")
     finally:
-        await _delete(channel, queue, timeout=timeout)
+        # The broker would delete it by itself, and take events into it for a moment more.
+        if not channel.is_lost:
+            deleting = channel.queue_delete(queue)
+            await quietly(channel, deleting, doing="to delete a queue", timeout=timeout)
         await close_quietly(channel, timeout)
-
-
-async def _delete(channel: Channel, queue: str, *, timeout: float) -> None:
-    # The broker would delete it by itself, and take events into it for a moment more.
-    if channel.is_lost:
-        return
-    try:
-        async with asyncio.timeout(timeout):
-            await unless_lost(channel.connection, channel.queue_delete(queue))
-    except (TimeoutError, ConnectionLost):
-        pass
-    except (Exception, asyncio.CancelledError) as error:
-        if translated(error, "to delete a queue") is None:
-            raise

@@ -42,13 +42,24 @@ async def unless_lost(connection: aiormq.abc.AbstractConnection, work: Coroutine
 
 async def close_quietly(channel: aiormq.abc.AbstractChannel, timeout: float) -> None:
     """Close a channel; where the broker is away, it notices by itself that the channel is gone."""
+    await quietly(channel, channel.close(), doing="to close a channel", timeout=timeout)
+
+
+async def quietly(
+    channel: aiormq.abc.AbstractChannel,
+    work: Coroutine[Any, Any, Any],
+    *,
+    doing: str,
+    timeout: float,
+) -> None:
+    """Do `work` on a channel, which matters to no one where the broker refuses it or is away."""
     try:
         async with asyncio.timeout(timeout):
-            await unless_lost(channel.connection, channel.close())
+            await unless_lost(channel.connection, work)
     except (TimeoutError, ConnectionLost):
         pass
     except (Exception, asyncio.CancelledError) as error:
-        if translated(error, "to close a channel") is None:
+        if translated(error, doing) is None:
             raise
 
 

@@ -131,10 +131,13 @@ SELECT
     EXISTS (SELECT 1 FROM wanted WHERE api = ? AND event_name = ?),
     EXISTS (SELECT 1 FROM tail WHERE api = ?)
 """
-ADD_EVENT = """
-INSERT INTO event (message_id, api, name, body, version, fired_at, service, traceparent)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?)
-"""
+# What a message is made of, where it is stored
+_MESSAGE = "message_id, api, name, body, version, fired_at, service, traceparent"
+_VALUES = "?, ?, ?, ?, ?, ?, ?, ?"
+# A dead letter also names the service that gave it up.
+_DEAD_MESSAGE = _MESSAGE.replace("service", "fired_by")
+
+ADD_EVENT = f"INSERT INTO event ({_MESSAGE}) VALUES ({_VALUES})"
 ADD_DELIVERIES = """
 INSERT INTO delivery (listener, event)
 SELECT listener, ? FROM wanted WHERE api = ? AND event_name = ?
@@ -146,9 +149,7 @@ ADD_DELIVERY = "INSERT INTO delivery (listener, event, attempt) VALUES (?, ?, ?)
 MOST_TAILED = 1000
 _IS_KEPT = f"FROM tail WHERE api = ? AND kept < {MOST_TAILED}"
 ADD_TAILED_EVENT = f"""
-INSERT INTO tailed_event
-    (tail, message_id, api, name, body, version, fired_at, service, traceparent)
-SELECT id, ?, ?, ?, ?, ?, ?, ?, ? {_IS_KEPT}
+INSERT INTO tailed_event (tail, {_MESSAGE}) SELECT id, {_VALUES} {_IS_KEPT}
 """
 COUNT_TAILED_EVENT = f"""
 UPDATE tail SET kept = kept + 1 + ? / 16384 WHERE id IN (SELECT id {_IS_KEPT})
@@ -159,10 +160,7 @@ REMOVE_EVENTS_OF_NO_TAIL = "DELETE FROM tailed_event WHERE tail NOT IN (SELECT i
 ADD_TAIL = "INSERT INTO tail (id, api, expires_at) VALUES (?, ?, ?)"
 RENEW_TAIL = "UPDATE tail SET expires_at = ? WHERE id = ?"
 REMOVE_TAIL = "DELETE FROM tail WHERE id = ?"
-TAKE_TAILED_EVENTS = """
-DELETE FROM tailed_event WHERE tail = ?
-RETURNING id, message_id, api, name, body, version, fired_at, service, traceparent
-"""
+TAKE_TAILED_EVENTS = f"DELETE FROM tailed_event WHERE tail = ? RETURNING id, {_MESSAGE}"
 
 STATS = """
 SELECT
@@ -182,10 +180,8 @@ SET available_at = 0,
     owner = NULL
 WHERE listener = ? AND available_at > 0 AND available_at <= ?
 """
-TAKE = """
-SELECT
-    delivery.id, attempt, returns, first_failed_at,
-    message_id, api, name, body, version, fired_at, service, traceparent
+TAKE = f"""
+SELECT delivery.id, attempt, returns, first_failed_at, {_MESSAGE}
 FROM delivery JOIN event ON event.id = delivery.event
 WHERE listener = ? AND available_at = 0
 ORDER BY delivery.id
@@ -218,18 +214,12 @@ INSERT INTO delivery (listener, event, attempt, available_at, first_failed_at)
 SELECT listener, event, ?, ?, coalesce(first_failed_at, ?) FROM delivery {_MINE}
 """
 ADD_DEAD_LETTER = f"""
-INSERT INTO dead_letter
-    (service, failure, message_id, api, name, body, version, fired_at, fired_by, traceparent)
-SELECT ?, ?, message_id, api, name, body, version, fired_at, service, traceparent
-FROM event WHERE id = (SELECT event FROM delivery {_MINE})
+INSERT INTO dead_letter (service, failure, {_DEAD_MESSAGE})
+SELECT ?, ?, {_MESSAGE} FROM event WHERE id = (SELECT event FROM delivery {_MINE})
 """
-BURY = """
-INSERT INTO dead_letter
-    (service, failure, message_id, api, name, body, version, fired_at, fired_by, traceparent)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-"""
+BURY = f"INSERT INTO dead_letter (service, failure, {_DEAD_MESSAGE}) VALUES (?, ?, {_VALUES})"
 DISCARD = "DELETE FROM dead_letter WHERE id = ?"
-DEAD_LETTERS = """
-SELECT id, failure, message_id, api, name, body, version, fired_at, fired_by, traceparent
+DEAD_LETTERS = f"""
+SELECT id, failure, {_DEAD_MESSAGE}
 FROM dead_letter WHERE service = ? AND id > ? ORDER BY id LIMIT 100
 """

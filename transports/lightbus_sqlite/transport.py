@@ -8,7 +8,7 @@ import sqlite3
 import time
 from collections.abc import AsyncGenerator
 from datetime import UTC, datetime
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 import msgspec
 
@@ -30,6 +30,7 @@ from lightbus.transport import (
     PlaceState,
     Subscription,
     SubscriptionStats,
+    begun,
 )
 from lightbus_sqlite import schema
 from lightbus_sqlite.connection import File
@@ -118,10 +119,7 @@ class SQLiteTransport(EventTransport):
         except BaseException:
             await self._end(tail)
             raise
-        events = self._tailed(tail)
-        # Begun, for closing what was not begun would do nothing.
-        await anext(events)
-        return cast("AsyncGenerator[EventMessage]", events)
+        return await begun(self._tailed(tail))
 
     async def _tailed(self, tail: Tail) -> AsyncGenerator[EventMessage | None]:
         try:
