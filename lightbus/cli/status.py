@@ -84,13 +84,18 @@ async def _print_json(known: Status, watch: float | None) -> None:
 
 
 async def _draw(known: Status, watch: float | None) -> None:
-    if watch is None:
-        Console().print(_table(await known.listeners()))
-        return
-    with Live(_table(await known.listeners()), auto_refresh=False, screen=False) as live:
-        while True:
-            await asyncio.sleep(watch)
-            live.update(_table(await known.listeners()), refresh=True)
+    console = Console()
+    if watch is not None and console.is_terminal:
+        with Live(console=console, auto_refresh=False) as live:
+            while True:
+                live.update(_table(await known.listeners()), refresh=True)
+                await asyncio.sleep(watch)
+    # What is not a terminal can not be drawn over: each table comes below the last.
+    while True:
+        console.print(_table(await known.listeners()))
+        if watch is None:
+            return
+        await asyncio.sleep(watch)
 
 
 def _as_json(one: ListenerStatus) -> dict[str, Any]:

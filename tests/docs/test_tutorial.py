@@ -8,73 +8,17 @@ for anything, and ``{name}`` for something that is the same each time.
 
 from __future__ import annotations
 
-import os
 import re
-import signal
-import subprocess
-import sys
 import textwrap
-import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-import lightbus
+from docs.pages import Page
+from docs.terminal import Terminal, environment_of_a_user, run
 
-TUTORIAL = Path(__file__).parent.parent / "docs" / "tutorial.rst"
-PATIENCE = 30.0
-BASH = "/bin/bash"
-
-
-class Terminal:
-    """A command that goes on, and what it has printed."""
-
-    def __init__(self, command: str, folder: Path, environment: dict[str, str]) -> None:
-        self._lines: list[str] = []
-        self._process = subprocess.Popen(
-            [BASH, "-ec", re.sub("^lightbus", "exec lightbus", command, flags=re.MULTILINE)],
-            cwd=folder,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-
-    def _read(self) -> None:
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            self._lines.append(line)
-
-    @property
-    def printed(self) -> str:
-        return "".join(self._lines)
-
-    def wait_for(self, pattern: re.Pattern[str]) -> re.Match[str]:
-        """Wait until what it has printed matches."""
-        deadline = time.monotonic() + PATIENCE
-        while (found := pattern.search(self.printed)) is None:
-            assert time.monotonic() < deadline, f"no {pattern.pattern!r} in:\n{self.printed}"
-            time.sleep(0.02)
-        return found
-
-    def stop(self) -> None:
-        self._process.send_signal(signal.SIGINT)
-        assert self._process.wait(PATIENCE) == 0, self.printed
-        self._close()
-
-    def kill(self) -> None:
-        self._process.kill()
-        self._process.wait()
-        self._close()
-
-    def _close(self) -> None:
-        self._reader.join()
-        assert self._process.stdout is not None
-        self._process.stdout.close()
+TUTORIAL = Page("tutorial").text
 
 
 class Reader:
@@ -86,17 +30,7 @@ class Reader:
         self._amqp_url = amqp_url
         self._last = ""
         self._known: dict[str, str] = {}
-        scripts = Path(sys.executable).parent
-        package = Path(lightbus.__file__).parents[1]
-        self._environment = {
-            "PATH": f"{scripts}:{os.environ['PATH']}",
-            "HOME": str(folder),
-            "COLUMNS": "200",
-            "PYTHONUNBUFFERED": "1",
-        }
-        if package.name != "site-packages":
-            # An editable installation, which mypy does not find.
-            self._environment["MYPYPATH"] = str(package)
+        self._environment = environment_of_a_user(folder)
 
     def do(self, step: str, block: str) -> None:
         verb, _, rest = step.partition(" ")
@@ -121,28 +55,17 @@ class Reader:
             self._environment[name] = value.replace("$PWD", str(self._folder))
 
     def do_run(self, rest: str, block: str) -> None:
-        ended = subprocess.run(
-            [BASH, "-ec", block],
-            cwd=self._folder,
-            env=self._environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=PATIENCE * 2,
-            check=False,
-        )
-        self._last = ended.stdout
-        wanted = int(rest.removeprefix("exit=") or 0)
-        assert ended.returncode == wanted, ended.stdout
+        code, self._last = run(block, self._folder, self._environment)
+        assert code == int(rest.removeprefix("exit=") or 0), self._last
 
     def do_start(self, rest: str, block: str) -> None:
         name, until = rest.split(" until=")
         self.terminals[name] = Terminal(block, self._folder, self._environment)
-        self.terminals[name].wait_for(re.compile(re.escape(until)))
+        self.terminals[name].wait_for(until)
 
     def do_until(self, rest: str, _: str) -> None:
         name, text = rest.split(" ", 1)
-        self.terminals[name].wait_for(re.compile(re.escape(text)))
+        self.terminals[name].wait_for(text)
 
     def do_stop(self, name: str, _: str) -> None:
         self.terminals.pop(name).stop()
@@ -178,10 +101,9 @@ def steps(text: str) -> Iterator[tuple[str, str]]:
 
 @pytest.mark.timeout(240)
 def test_the_tutorial_works_as_it_is_printed(tmp_path: Path, rabbitmq_url: str) -> None:
-    text = TUTORIAL.read_text()
     reader = Reader(tmp_path, rabbitmq_url)
     try:
-        for step, block in steps(text):
+        for step, block in steps(TUTORIAL):
             reader.do(step, block)
     finally:
         for terminal in reader.terminals.values():
@@ -189,6 +111,5 @@ def test_the_tutorial_works_as_it_is_printed(tmp_path: Path, rabbitmq_url: str) 
 
 
 def test_every_block_of_the_tutorial_is_used() -> None:
-    text = TUTORIAL.read_text()
-    blocks = len(re.findall(r"^(?:\.\. code-block:: \w+|::)$", text, flags=re.MULTILINE))
-    assert blocks == sum(block != "" for _, block in steps(text))
+    blocks = len(re.findall(r"^(?:\.\. code-block:: \w+|::)$", TUTORIAL, flags=re.MULTILINE))
+    assert blocks == sum(block != "" for _, block in steps(TUTORIAL))

@@ -1,0 +1,1 @@
+"""What the documentation shows, run: a page's code is in the test file of the page's name."""

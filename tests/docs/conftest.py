@@ -1,0 +1,103 @@
+"""Services whose folders a page's commands are run in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import lightbus
+from docs.terminal import Terminal, environment_of_a_user, run
+from lightbus import Api, Event
+from lightbus.testing import RecordingBus, recording
+
+SERVICE = '''
+import lightbus
+from lightbus import Api, OnError, event
+
+bus = lightbus.create(service_name="shop")
+
+
+class AuthApi(Api):
+    @event
+    def user_created(self, *, username: str, email: str) -> None:
+        """Someone has an account now."""
+
+    class Meta:
+        name = "auth"
+
+
+def welcome(username: str) -> None:
+    print(f"Welcome, {username}!")
+
+
+def audit() -> None:
+    raise KeyError("name")
+
+
+bus.client.register_api(AuthApi)
+bus.auth.user_created.listen(welcome, listener_name="welcome")
+bus.auth.user_created.listen(
+    audit, listener_name="audit", on_error=OnError.ACKNOWLEDGE_AND_LOG
+)
+'''
+
+
+class Shell:
+    """Runs commands in the folder of a service.
+
+    Attributes:
+        folder: The folder.
+        environment: The variables that are set.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.environment = environment_of_a_user(folder)
+
+    def run(self, command: str, *, exit_code: int = 0) -> str:
+        """Run commands, which must end with that code, and return what they printed."""
+        code, printed = run(command, self.folder, self.environment)
+        assert code == exit_code, printed
+        return printed
+
+    def start(self, command: str) -> Terminal:
+        """Start a command that goes on."""
+        return Terminal(command, self.folder, self.environment)
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Shell:
+    """In the folder of a service that welcomes new users, and fails to audit them."""
+    (tmp_path / "bus.py").write_text(SERVICE)
+    return Shell(tmp_path)
+
+
+class AuthApi(Api):
+    """What pages fire."""
+
+    user_created = Event(parameters=("username", "email"))
+    user_deleted = Event(parameters=("username",))
+
+    class Meta:
+        name = "auth"
+
+
+class MailApi(Api):
+    """What handlers on pages fire."""
+
+    sent = Event(parameters=("to",))
+
+    class Meta:
+        name = "mail"
+
+
+@pytest.fixture
+def bus() -> Iterator[RecordingBus]:
+    """The bus that a page speaks of. It records, and its handlers run when a test says so."""
+    with recording(lightbus.create({}, service_name="shop")) as recorded:
+        recorded.client.register_api(AuthApi)
+        recorded.client.register_api(MailApi)
+        yield recorded
+        recorded.client.close()

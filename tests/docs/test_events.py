@@ -1,0 +1,132 @@
+"""docs/events.rst, run."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from docs.conftest import Shell
+from docs.pages import Page, Program
+from lightbus import Api, Event
+from lightbus.exceptions import InvalidEventArguments, UnfitEvent
+from lightbus.testing import RecordingBus
+
+PAGE = Page("events")
+
+
+class AnyApi(Api):
+    """Takes what does not fit a handler."""
+
+    user_created = Event(parameters=("age",))
+
+    class Meta:
+        name = "auth"
+
+
+@pytest.fixture
+async def program(monkeypatch: pytest.MonkeyPatch, recording_bus: RecordingBus) -> Program:
+    """The declarations at the top of the page, and a bus that knows them."""
+    declared = Program(monkeypatch, bus=recording_bus)
+    await declared.run(PAGE.block("class PasswordChanged:"))
+    recording_bus.client.register_api(declared["AuthApi"])
+    return declared
+
+
+async def test_the_three_ways_to_declare_an_event_mean_what_is_said(
+    program: Program, recording_bus: RecordingBus
+) -> None:
+    at = datetime(2026, 1, 31, 12, tzinfo=UTC)
+
+    await recording_bus.auth.user_deleted.fire_async(username="adam")
+    await recording_bus.auth.user_created.fire_async(username="adam", email="a@x")
+    await recording_bus.auth.password_changed.fire_async(username="adam", at=at)
+
+    recording_bus.assert_fired("auth.user_deleted", username="adam", reason="")
+    recording_bus.assert_fired("auth.user_created", username="adam", email="a@x", at=None)
+    recording_bus.assert_fired("auth.password_changed", username="adam", at=at)
+
+
+async def test_what_a_type_checker_refuses_firing_refuses_too(
+    program: Program, recording_bus: RecordingBus
+) -> None:
+    fired, refused, listening = PAGE.block("# refused by a type checker").splitlines()
+    names = {"bus": recording_bus, "AuthApi": program["AuthApi"]}
+
+    await asyncio.to_thread(exec, fired, names)
+    with pytest.raises(InvalidEventArguments):
+        await asyncio.to_thread(exec, refused, names)
+    exec(listening, {**names, "handle_created": lambda username, email, at: None})
+
+    recording_bus.assert_fired("auth.user_created", email="adam@example.com")
+    assert [listener.name for listener in recording_bus.client.listeners] == ["welcome"]
+
+
+async def test_a_class_says_itself_how_it_travels(
+    program: Program, recording_bus: RecordingBus
+) -> None:
+    await program.run(PAGE.block("class Money:"))
+    money = program["Money"]
+    received: list[Any] = []
+
+    async def handle(username: object) -> None:
+        received.append(username)
+
+    handle.__annotations__["username"] = money
+    recording_bus.auth.user_deleted.listen(handle, listener_name="handle")
+    await recording_bus.auth.user_deleted.fire_async(username=money(1250))
+    await recording_bus.drain()
+
+    recording_bus.assert_fired("auth.user_deleted", username="12.50")
+    (got,) = received
+    assert isinstance(got, money)
+    assert got.cents == 1250
+
+
+async def test_what_does_not_fit_is_told_as_on_the_page(recording_bus: RecordingBus) -> None:
+    (told,) = re.findall(
+        r"^    (Event auth.user_created does not fit .*)$", PAGE.text, re.MULTILINE
+    )
+
+    async def handle_created(age: int) -> None: ...
+
+    recording_bus.client.register_api(AnyApi)
+    recording_bus.auth.user_created.listen(handle_created, listener_name="handle")
+    await recording_bus.auth.user_created.fire_async(age="old")
+
+    with pytest.raises(UnfitEvent) as caught:
+        await recording_bus.drain()
+    assert str(caught.value).startswith(told)
+
+
+def test_a_schema_is_kept_and_compared(shell: Shell) -> None:
+    shell.run(PAGE.block("lightbus schema dump"))
+    shell.run(PAGE.block("lightbus schema check"))
+
+    program = (shell.folder / "bus.py").read_text()
+    (shell.folder / "bus.py").write_text(program.replace("email: str", "address: str"))
+
+    shown = shell.run(PAGE.block("lightbus schema check"), exit_code=1)
+    assert "email" in shown
+
+
+def test_an_asyncapi_document_is_written(shell: Shell) -> None:
+    shell.run(PAGE.block("lightbus schema asyncapi"))
+
+    assert '"asyncapi": "3.0.0"' in (shell.folder / "asyncapi.json").read_text()
+
+
+async def test_what_is_fired_has_to_fit_a_schema_that_was_kept(
+    shell: Shell, bus: RecordingBus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shell.run(PAGE.block("lightbus schema dump"))
+    monkeypatch.chdir(shell.folder)
+
+    await Program(monkeypatch, bus=bus).run(PAGE.block("bus.schema.load_local"))
+
+    await bus.auth.user_created.fire_async(username="adam", email="a@x")
+    with pytest.raises(InvalidEventArguments):
+        await bus.auth.user_created.fire_async(username="adam", email=7)

@@ -1,0 +1,37 @@
+"""docs/rabbitmq.rst, run."""
+
+from __future__ import annotations
+
+import textwrap
+
+from docs.conftest import Shell
+from docs.pages import Page
+
+PAGE = Page("rabbitmq")
+
+
+def test_what_is_missing_is_shown_and_then_made(shell: Shell, rabbitmq_url: str) -> None:
+    shown, migrated = PAGE.block("lightbus topology --migrate").splitlines()
+    (shell.folder / "lightbus.yaml").write_text(
+        f"apis: {{default: {{event_transport: {{rabbitmq: {{url: '{rabbitmq_url}'}}}}}}}}"
+    )
+
+    shell.run(shown, exit_code=1)
+    shell.run(migrated)
+    shell.run(shown)
+
+
+def test_nodes_that_are_away_are_passed_over(shell: Shell, rabbitmq_url: str) -> None:
+    transport = textwrap.indent(PAGE.block("${AMQP_URL_1}"), " " * 6)
+    (shell.folder / "lightbus.yaml").write_text(
+        f"apis:\n  default:\n    event_transport:\n{transport}"
+    )
+    shell.environment |= {
+        "AMQP_URL_1": "amqp://localhost:1/",
+        "AMQP_URL_2": rabbitmq_url,
+        "AMQP_URL_3": "amqp://localhost:1/",
+    }
+
+    with shell.start("lightbus run") as worker:
+        worker.wait_for("Ready.")
+        worker.stop()

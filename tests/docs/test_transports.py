@@ -1,0 +1,35 @@
+"""docs/transports.rst: what it shows is what the example of a transport has."""
+
+from __future__ import annotations
+
+import tomllib
+
+import pytest
+
+from docs.pages import ROOT, Page, Program
+from lightbus.transport import Capability, EventTransport
+
+PAGE = Page("transports")
+EXAMPLE = ROOT / "examples" / "file_transport"
+
+
+def test_the_entry_point_is_the_one_of_the_example() -> None:
+    shown = tomllib.loads(PAGE.block("entry-points"))
+    real = tomllib.loads((EXAMPLE / "pyproject.toml").read_text())
+
+    assert shown["project"]["entry-points"] == real["project"]["entry-points"]
+
+
+def test_the_suite_is_the_one_that_the_example_passes() -> None:
+    shown = PAGE.block("lightbus.testing.conformance").removeprefix("# tests/test_conformance.py\n")
+
+    real = (EXAMPLE / "tests" / "test_conformance.py").read_text()
+    assert shown in real.replace("  # noqa: F403", "")
+
+
+async def test_a_transport_says_what_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    program = Program(monkeypatch, EventTransport=EventTransport, Capability=Capability)
+
+    await program.run(PAGE.block("lacking ="))
+
+    assert Capability.SHARED in program["MyTransport"].lacking
