@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Coroutine
 from types import TracebackType
 from typing import Any, Self
@@ -51,6 +52,7 @@ class Worker:
         self._stop_requested = asyncio.Event()
         self._stop_now_requested = asyncio.Event()
         self._is_used = False
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._was_asked_to_stop = False
         self._is_serving = False
         self._watching: asyncio.Task[None] | None = None
@@ -128,7 +130,17 @@ class Worker:
             raise self.failure
 
     def request_stop(self) -> None:
-        """Ask `run` to stop: finish what runs, give back the rest. Asked again, stop at once."""
+        """Ask the worker to stop: finish what runs, give back the rest. Asked again, stop at once.
+
+        It does not wait, and may be called on any thread.
+        """
+        if self._loop is None:
+            self._note_request()
+            return
+        with contextlib.suppress(RuntimeError):  # a closed loop has no worker to stop
+            self._loop.call_soon_threadsafe(self._note_request)
+
+    def _note_request(self) -> None:
         if self._was_asked_to_stop:
             self._stop_now_requested.set()
         self._was_asked_to_stop = True
@@ -156,6 +168,7 @@ class Worker:
         if self._is_used:
             raise WorkerNotReusable
         self._is_used = True
+        self._loop = asyncio.get_running_loop()
 
     async def _stop_when_requested(self) -> None:
         await self._stop_requested.wait()
@@ -236,12 +249,17 @@ class Worker:
         """Take no more events, let running handlers finish for `shutdown_timeout`, give back the
         rest, and call the `on_stop` hooks. Stopping again does nothing.
 
+        A handler or a task of this worker is what is waited for, so that it returns at once to one.
+
         Raises:
             Exception: What an `on_stop` hook raised.
         """
         self._is_used = True
         self._stop_requested.set()
-        await self._stopping()
+        if asyncio.current_task() in self._tasks:
+            self._stopping.begin()
+        else:
+            await self._stopping()
 
     async def _stop(self) -> None:
         was_serving, self._is_serving = self._is_serving, False

@@ -160,14 +160,13 @@ async def test_a_failing_on_start_hook_ends_the_run_before_any_event_is_taken(
 async def test_a_failing_on_stop_hook_ends_the_run_with_its_error(make_bus: MakeBus) -> None:
     bus = make_bus()
     worker = Worker(bus)
-    bus.client.on_start(worker.request_stop)
 
     @bus.client.on_stop()
     async def fails() -> None:
         raise ValueError("no database")
 
     with pytest.raises(ValueError, match="no database"):
-        await worker.run()
+        await worker.run(on_started=worker.request_stop)
 
 
 async def test_a_late_listener_that_can_not_be_served_ends_the_run(

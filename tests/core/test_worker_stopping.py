@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 
 import pytest
 
@@ -155,6 +156,68 @@ async def test_asked_to_stop_twice_it_stops_at_once(
     async with asyncio.timeout(PATIENCE):
         await running
     assert names(take_waiting(broker, bus)) == ["ann"]
+
+
+async def test_a_handler_can_stop_its_worker_and_finishes_first(
+    make_bus: MakeBus, broker: Broker, received: Received
+) -> None:
+    bus = make_bus()
+    worker = Worker(bus)
+
+    async def last(username: str) -> None:
+        await worker.stop()
+        received.add(f"{username} handled")
+
+    bus.auth.user_deleted.listen(last, listener_name="last")
+    async with worker:
+        await bus.auth.user_deleted.fire_async(username="ann")
+        assert await received.next() == "ann handled"
+
+    assert worker.failure is None
+    assert take_waiting(broker, bus) == []
+
+
+async def test_a_background_task_can_stop_its_worker(make_bus: MakeBus) -> None:
+    bus = make_bus()
+    worker = Worker(bus)
+    bus.client.add_background_task(worker.stop)
+
+    async with asyncio.timeout(PATIENCE):
+        await worker.run()
+
+
+async def test_a_handler_in_a_thread_can_ask_its_worker_to_stop(
+    make_bus: MakeBus, received: Received
+) -> None:
+    bus = make_bus()
+    worker = Worker(bus)
+
+    def last() -> None:
+        worker.request_stop()
+        deadline = time.monotonic() + PATIENCE / 2
+        while not worker._stopping.has_begun and time.monotonic() < deadline:
+            time.sleep(0.005)
+        received.add(worker._stopping.has_begun)
+
+    bus.auth.user_deleted.listen(last, listener_name="last")
+
+    running = asyncio.create_task(worker.run(on_started=lambda: received.add("started")))
+    assert await received.next() == "started"
+    await bus.auth.user_deleted.fire_async(username="ann")
+
+    assert await received.next() is True
+    async with asyncio.timeout(PATIENCE):
+        await running
+
+
+async def test_a_worker_whose_loop_is_closed_may_be_asked_to_stop(make_bus: MakeBus) -> None:
+    worker = Worker(make_bus())
+
+    def run_elsewhere() -> None:
+        asyncio.run(worker.start())
+
+    await asyncio.to_thread(run_elsewhere)
+    worker.request_stop()
 
 
 async def test_asked_to_stop_while_it_starts_it_stops(make_bus: MakeBus) -> None:
