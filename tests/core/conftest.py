@@ -1,9 +1,9 @@
-"""Buses on a broker in memory that is the test's own."""
+"""Buses on a broker in memory that is the test's own, and commands in its folder."""
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import pytest
 import pytest_asyncio
 
 import lightbus
+from command import Command
 from core.apis import AuthApi
 from core.support import PATIENCE, MakeBus, Received
 from lightbus import Api, Bus
@@ -76,3 +77,10 @@ async def make_bus(broker_name: str) -> AsyncIterator[MakeBus]:
 async def received() -> Received:
     """Gathers what handlers received."""
     return Received()
+
+
+@pytest.fixture
+def command(tmp_path: Path) -> Iterator[Command]:
+    """Runs `lightbus` in the test's folder."""
+    with Command(tmp_path) as command:
+        yield command

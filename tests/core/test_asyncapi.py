@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
+from command import Command
 from core.support import MakeBus
 from lightbus import Api, Bus, event
 from lightbus.asyncapi import asyncapi_of
-
-TIMEOUT = 30
 
 
 @dataclasses.dataclass
@@ -98,18 +94,12 @@ def on_start():
 """
 
 
-def test_the_command_prints_the_document_with_listeners_of_hooks(tmp_path: Path) -> None:
+def test_the_command_prints_the_document_with_listeners_of_hooks(
+    command: Command, tmp_path: Path
+) -> None:
     (tmp_path / "bus.py").write_text(BUS)
-    ended = subprocess.run(
-        [sys.executable, "-m", "lightbus.cli", "schema", "asyncapi", "--api-version", "2"],
-        cwd=tmp_path,
-        env={"PATH": os.environ["PATH"], "HOME": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT,
-        check=False,
-    )
-    assert (ended.returncode, ended.stderr) == (0, "")
-    document = json.loads(ended.stdout)
+    code, printed, said = command("schema", "asyncapi", "--api-version", "2")
+    assert (code, said) == (0, "")
+    document = json.loads(printed)
     assert document["info"] == {"title": "mail", "version": "2"}
     assert list(document["operations"]) == ["receive.welcome.auth.user_created"]

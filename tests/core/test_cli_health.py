@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import json
 import socket
-import subprocess
-import sys
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-TIMEOUT = 20.0
+from command import TIMEOUT, Command, line_with
+
 BUS = """
 import asyncio, pathlib, time
 import lightbus
@@ -56,29 +55,16 @@ Start = Callable[..., str]
 
 
 @pytest.fixture
-def start(tmp_path: Path) -> Iterator[Start]:
+def start(command: Command, tmp_path: Path) -> Start:
     """Starts a worker that tells its health; returns the address."""
-    started: list[subprocess.Popen[str]] = []
 
     def run(rest: str = LISTENER, *, transport: str = '{"memory": {}}') -> str:
         (tmp_path / "bus.py").write_text(BUS.format(rest=rest, transport=transport))
-        process = subprocess.Popen(
-            [sys.executable, "-m", "lightbus.cli", "run", "--health-port", "0"],
-            cwd=tmp_path,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        started.append(process)
-        assert process.stderr is not None
-        for line in process.stderr:
-            if "Health is told" in line:
-                return str(json.loads(line)["event"]).split()[4].removesuffix("/live")
-        raise AssertionError("no health")
+        process = command.start("run", "--health-port", "0")
+        told: dict[str, str] = json.loads(line_with("Health is told", process.stderr))
+        return told["event"].split()[4].removesuffix("/live")
 
-    yield run
-    for process in started:
-        process.kill()
-        process.communicate(timeout=TIMEOUT)
+    return run
 
 
 def get(url: str) -> tuple[int, dict[str, Any]]:
@@ -141,22 +127,14 @@ def test_a_worker_whose_file_was_deleted_is_not_ready(start: Start, tmp_path: Pa
     assert "was deleted or replaced" in answer["problems"][0] or "does not serve" in str(answer)
 
 
-def test_a_port_that_is_taken_ends_it_with_2(tmp_path: Path) -> None:
+def test_a_port_that_is_taken_ends_it_with_2(command: Command, tmp_path: Path) -> None:
     (tmp_path / "bus.py").write_text(BUS.format(rest=LISTENER, transport='{"memory": {}}'))
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        ended = subprocess.run(
-            [sys.executable, "-m", "lightbus.cli", "run", "--health-port", str(port)],
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            timeout=TIMEOUT,
-            check=False,
-        )
+        code, _, said = command("run", "--health-port", str(port))
 
-    assert ended.returncode == 2
-    assert f"Health port {port} on 127.0.0.1 can not be used" in ended.stderr
-    assert "Traceback" not in ended.stderr
+    assert code == 2
+    assert f"Health port {port} on 127.0.0.1 can not be used" in said
 
 
 COUNTED = (

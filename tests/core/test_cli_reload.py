@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
 
 import pytest
+
+from command import Command, ended, line_with
 
 BUS = """
 import lightbus
@@ -30,31 +29,19 @@ def on_start():
 """
 
 
-def line_with(text: str, lines: IO[str]) -> str:
-    """Read on until a line holds `text`; the test's time limit is its patience."""
-    return next(line for line in lines if text in line)
-
-
 @pytest.fixture
-def worker(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+def worker(command: Command, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     (tmp_path / "bus.py").write_text(BUS.format(name="first"))
-    with subprocess.Popen(
-        [sys.executable, "-m", "lightbus.cli", "run", "--reload", "--log-format", "console"],
-        cwd=tmp_path,
-        env={"PATH": os.environ["PATH"], "HOME": str(tmp_path)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        yield process
-        process.kill()
+    process = command.start("run", "--reload", "--log-format", "console")
+    yield process
+    # Killed, it would leave behind the worker that it has started.
+    process.terminate()
+    ended(process)
 
 
 def test_a_changed_file_starts_the_worker_again(
     worker: subprocess.Popen[str], tmp_path: Path
 ) -> None:
-    assert worker.stdout is not None
-    assert worker.stderr is not None
     assert "first" in line_with("Listening.", worker.stderr)
     line_with("Ready.", worker.stderr)
 
@@ -65,19 +52,16 @@ def test_a_changed_file_starts_the_worker_again(
     line_with("Ready.", worker.stderr)
 
     worker.send_signal(signal.SIGINT)
-    assert worker.stdout.read() == "stopped first\nstopped second\n"
-    assert worker.wait() == 0
+    assert ended(worker)[:2] == (0, "stopped first\nstopped second\n")
 
 
 def test_a_worker_that_can_not_start_is_started_again_when_its_program_is_put_right(
     worker: subprocess.Popen[str], tmp_path: Path
 ) -> None:
-    assert worker.stderr is not None
     line_with("Ready.", worker.stderr)
     (tmp_path / "bus.py").write_text("import lightbus\nbus = lightbus.craete()\n")
     line_with("has no attribute 'craete'", worker.stderr)
     (tmp_path / "bus.py").write_text(BUS.format(name="third"))
     assert "third" in line_with("Listening.", worker.stderr)
     worker.send_signal(signal.SIGTERM)
-    worker.stderr.read()
-    assert worker.wait() == 0
+    assert ended(worker)[0] == 0

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-TIMEOUT = 20.0
+from command import Command, ended
+
 MEMORY = {"service_name": "shop", "apis": {"default": {"event_transport": {"memory": {}}}}}
 BUS = """
 import lightbus
@@ -44,45 +43,21 @@ Run = Callable[..., subprocess.Popen[str]]
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Iterator[Run]:
-    """Starts `lightbus run` in a folder with this bus module and config, and ends it."""
-    started: list[subprocess.Popen[str]] = []
+def run(command: Command, tmp_path: Path) -> Run:
+    """Starts `lightbus run` with this bus module and config."""
 
     def start(
         bus: str | None = BUS,
         *arguments: str,
-        config: dict[str, Any] | None = None,
-        before: str = "",
+        config: dict[str, Any] = MEMORY,
         **environment: str,
     ) -> subprocess.Popen[str]:
         if bus is not None:
             (tmp_path / "bus.py").write_text(bus)
-        if not (tmp_path / "lightbus.json").exists():
-            (tmp_path / "lightbus.json").write_text(
-                json.dumps(MEMORY if config is None else config)
-            )
-        code = f"import sys\n{before}\nfrom lightbus.cli import main\nmain()"
-        process = subprocess.Popen(
-            [sys.executable, "-c", code, "run", *arguments],
-            cwd=tmp_path,
-            env={"PATH": os.environ["PATH"], "HOME": str(tmp_path), **environment},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        started.append(process)
-        return process
+        (tmp_path / "lightbus.json").write_text(json.dumps(config))
+        return command.start("run", *arguments, **environment)
 
-    yield start
-    for process in started:
-        process.kill()
-        process.communicate(timeout=TIMEOUT)
-
-
-def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
-    """Wait for the process; return its exit code and what it said on standard error."""
-    _, said = process.communicate(timeout=TIMEOUT)
-    return process.returncode, said
+    return start
 
 
 def said_until(process: subprocess.Popen[str], event: str) -> list[dict[str, Any]]:
@@ -129,7 +104,7 @@ def fails(username):
 
 bus.auth.user_deleted.listen(fails, listener_name="gather")
 """
-    code, said = ended(run(BUS + fails + FIRES_ON_START))
+    code, _, said = ended(run(BUS + fails + FIRES_ON_START))
 
     assert code == 1
     assert said.count("Traceback") == 1
@@ -147,7 +122,7 @@ def fails():
     if moment == "on_stop":
         said_until(process, "Ready.")
         process.send_signal(signal.SIGTERM)
-    code, said = ended(process)
+    code, _, said = ended(process)
 
     assert code == 1
     assert "ValueError: no database" in said
@@ -170,7 +145,7 @@ WRONG_BUS_MODULES = {
 def test_a_wrong_bus_module_ends_it_with_2_and_one_line(
     run: Run, bus: str | None, told: str
 ) -> None:
-    code, said = ended(run(bus))
+    code, _, said = ended(run(bus))
 
     assert code == 2
     assert told in json.loads(said)["event"]
@@ -195,7 +170,7 @@ WRONG_CONFIGS: dict[str, tuple[dict[str, Any], str]] = {
 def test_a_wrong_config_ends_it_with_2_and_no_traceback(
     run: Run, config: dict[str, Any], told: str
 ) -> None:
-    code, said = ended(run(BUS + LISTENER, config=config))
+    code, _, said = ended(run(BUS + LISTENER, config=config))
 
     assert code == 2
     assert told in said
@@ -204,14 +179,15 @@ def test_a_wrong_config_ends_it_with_2_and_no_traceback(
 
 def test_a_transport_whose_extra_is_missing_says_how_to_install_it(run: Run) -> None:
     config = {"apis": {"default": {"event_transport": {"rabbitmq": {"url": "amqp://x/"}}}}}
-    code, said = ended(run(BUS, config=config, before="sys.modules['aio_pika'] = None"))
+    missing = "import sys\nsys.modules['aio_pika'] = None\n"
+    code, _, said = ended(run(missing + BUS, config=config))
 
     assert code == 2
     assert "pip install 'lightbus[rabbitmq]'" in json.loads(said)["event"]
 
 
 def test_an_unknown_option_is_told_with_the_near_one(run: Run) -> None:
-    code, said = ended(run(BUS, "--servce-name", "x"))
+    code, _, said = ended(run(BUS, "--servce-name", "x"))
 
     assert code == 2
     assert "'--service-name'" in said

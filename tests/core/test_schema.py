@@ -6,9 +6,6 @@ import copy
 import dataclasses
 import enum
 import json
-import os
-import subprocess
-import sys
 import time as time_module
 from datetime import datetime, time
 from pathlib import Path
@@ -20,12 +17,11 @@ import msgspec
 import pydantic
 import pytest
 
+from command import Command
 from core.support import MakeBus
 from lightbus import Api, Event, Parameter, WildcardParameter, event
 from lightbus.exceptions import InvalidEventArguments, InvalidSchema
 from lightbus.schema import breaking_changes, read_schema, schema_of
-
-TIMEOUT = 30
 
 
 class Colour(enum.Enum):
@@ -455,35 +451,26 @@ bus.client.register_api(AuthApi)
 """
 
 
-def lightbus_schema(folder: Path, *args: str, more: str = "age: int") -> tuple[int, str, str]:
-    (folder / "bus.py").write_text(BUS.format(more=more))
-    ended = subprocess.run(
-        [sys.executable, "-m", "lightbus.cli", "schema", *args],
-        cwd=folder,
-        env={"PATH": os.environ["PATH"], "HOME": str(folder), "COLUMNS": "200"},
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT,
-        check=False,
-    )
-    return ended.returncode, ended.stdout, ended.stderr
-
-
-def test_the_command_prints_a_schema_and_checks_against_it(tmp_path: Path) -> None:
-    code, printed, _ = lightbus_schema(tmp_path, "dump")
+def test_the_command_prints_a_schema_and_checks_against_it(
+    command: Command, tmp_path: Path
+) -> None:
+    (tmp_path / "bus.py").write_text(BUS.format(more="age: int"))
+    code, printed, _ = command("schema", "dump")
     assert code == 0
     (tmp_path / "old.json").write_text(printed)
     assert list(read_schema(tmp_path / "old.json")["properties"]) == ["auth.user_created"]
 
-    code, said, _ = lightbus_schema(tmp_path, "check", "old.json")
+    code, said, _ = command("schema", "check", "old.json")
     assert (code, said) == (0, "No listener breaks: 1 events compared.\n")
 
-    code, said, _ = lightbus_schema(tmp_path, "check", "old.json", more="age: int | str")
+    (tmp_path / "bus.py").write_text(BUS.format(more="age: int | str"))
+    code, said, _ = command("schema", "check", "old.json")
     assert code == 1
     assert "auth.user_created, field 'age': it can be what it could not be: at $, string" in said
     assert "Listeners that were written for what it was get what they do not take." in said
 
 
-def test_the_command_says_what_is_wrong_with_a_file(tmp_path: Path) -> None:
-    code, _, said = lightbus_schema(tmp_path, "check", "old.json")
+def test_the_command_says_what_is_wrong_with_a_file(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "bus.py").write_text(BUS.format(more="age: int"))
+    code, _, said = command("schema", "check", "old.json")
     assert (code, "old.json can not be read" in said) == (2, True)

@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import itertools
-import os
 import signal
-import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -18,12 +16,11 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
+from command import Command, ended, line_with
 from core.support import PATIENCE, Broken, MakeBus, Received, eventually
 from lightbus import Bus, OnError, Worker
 from lightbus.exceptions import InvalidTask, TaskExited
 from lightbus.tasks import ScheduledTask
-
-TIMEOUT = 30
 
 
 @pytest.fixture
@@ -297,32 +294,22 @@ def on_start():
     ids=str,
 )
 def test_a_process_can_be_given_one_kind_of_work(
-    tmp_path: Path, options: list[str], logged: set[str]
+    command: Command, tmp_path: Path, options: list[str], logged: set[str]
 ) -> None:
     (tmp_path / "bus.py").write_text(BUS)
-    with subprocess.Popen(
-        [sys.executable, "-m", "lightbus.cli", "run", *options],
-        cwd=tmp_path,
-        env={"PATH": os.environ["PATH"], "HOME": str(tmp_path)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as worker:
-        assert worker.stdout is not None
-        assert worker.stderr is not None
-        try:
-            log = ""
-            for line in worker.stderr:
-                log += line
-                if "Ready." in line:
-                    break
-            if "Running." in logged:
-                assert worker.stdout.readline() == "tick\n"
-            worker.send_signal(signal.SIGTERM)
-            printed, _ = worker.communicate(timeout=TIMEOUT)
-        finally:
-            worker.kill()
-    assert worker.returncode == 0
+    worker = command.start("run", *options)
+    assert worker.stdout is not None
+    assert worker.stderr is not None
+    log = ""
+    for line in worker.stderr:
+        log += line
+        if "Ready." in line:
+            break
+    if "Running." in logged:
+        assert worker.stdout.readline() == "tick\n"
+    worker.send_signal(signal.SIGTERM)
+    code, printed, _ = ended(worker)
+    assert code == 0
     assert {said for said in ("Running.", "Listening.") if said in log} == logged
     assert "Running." in logged or printed == ""
 
@@ -424,21 +411,13 @@ async def stubborn():
 """
 
 
-def test_a_task_that_ignores_its_cancellation_does_not_keep_the_process(tmp_path: Path) -> None:
+def test_a_task_that_ignores_its_cancellation_does_not_keep_the_process(
+    command: Command, tmp_path: Path
+) -> None:
     (tmp_path / "bus.py").write_text(STUBBORN)
-    with subprocess.Popen(
-        [sys.executable, "-m", "lightbus.cli", "run"],
-        cwd=tmp_path,
-        env={"PATH": os.environ["PATH"], "HOME": str(tmp_path)},
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as worker:
-        assert worker.stderr is not None
-        try:
-            next(line for line in worker.stderr if "Ready." in line)
-            worker.send_signal(signal.SIGTERM)
-            _, said = worker.communicate(timeout=TIMEOUT)
-        finally:
-            worker.kill()
-    assert worker.returncode == 0
+    worker = command.start("run")
+    line_with("Ready.", worker.stderr)
+    worker.send_signal(signal.SIGTERM)
+    code, _, said = ended(worker)
+    assert code == 0
     assert "did not finish in time" in said
