@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -84,3 +85,12 @@ def command(tmp_path: Path) -> Iterator[Command]:
     """Runs `lightbus` in the test's folder."""
     with Command(tmp_path) as command:
         yield command
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> dict[str, Any]:
+    """A configuration that leads to an SQLite file of the test, and is in its folder."""
+    sqlite = {"path": str(tmp_path / "events.db")}
+    found = {"service_name": "shop", "apis": {"default": {"event_transport": {"sqlite": sqlite}}}}
+    (tmp_path / "lightbus.json").write_text(json.dumps(found))
+    return found

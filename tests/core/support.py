@@ -12,6 +12,17 @@ from lightbus_memory.broker import Broker, Entry
 # Long enough for a slow machine; a test that waits so long has failed.
 PATIENCE = 5.0
 
+# A bus module whose listeners a hook adds, which a command has to call to know of them.
+BUS = """
+import lightbus
+bus = lightbus.create()
+
+@bus.client.on_start()
+def on_start():
+    bus.auth.user_created.listen(lambda username: None, listener_name="welcome")
+    bus.auth.user_deleted.listen(lambda username: None, listener_name="clean-up")
+"""
+
 
 class MakeBus(Protocol):
     """Makes a bus on the test's own broker, with the settings given for all APIs."""

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
@@ -14,29 +12,25 @@ from typing import Any
 import pytest
 
 import lightbus
+from command import TIMEOUT, Command
 from core.apis import AuthApi
 from lightbus import Bus, EventMessage
 from lightbus.failure import Failure
 from lightbus.transport import EventTransport, Subscription
 
-TIMEOUT = 30.0
-BUS = "import lightbus\nbus = lightbus.create()\n"
 EDITOR = """
 import pathlib, sys
 file = pathlib.Path(sys.argv[1])
 file.write_text(file.read_text().replace({old!r}, {new!r}))
 """
 
-Command = Callable[..., tuple[int, str, str]]
+Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-async def bus(tmp_path: Path) -> AsyncIterator[Bus]:
+async def bus(tmp_path: Path, config: dict[str, Any]) -> AsyncIterator[Bus]:
     """A bus of the service, with two listeners whose queues exist."""
-    sqlite = {"path": str(tmp_path / "events.db")}
-    config = {"service_name": "shop", "apis": {"default": {"event_transport": {"sqlite": sqlite}}}}
-    (tmp_path / "lightbus.json").write_text(json.dumps(config))
-    (tmp_path / "bus.py").write_text(BUS)
+    (tmp_path / "bus.py").write_text("import lightbus\nbus = lightbus.create()\n")
     bus = lightbus.create(config)
     bus.client.register_api(AuthApi)
     for name in ("welcome", "count"):
@@ -48,27 +42,11 @@ async def bus(tmp_path: Path) -> AsyncIterator[Bus]:
 
 
 @pytest.fixture
-def dead_letters(bus: Bus, tmp_path: Path) -> Command:
-    """Runs `lightbus dead-letters ...`; returns the exit code and both outputs."""
+def dead_letters(bus: Bus, command: Command) -> Run:
+    """Runs `lightbus dead-letters ...`, in a terminal that is wide enough for its tables."""
 
-    def run(*arguments: str, given: str = "", **environment: str) -> tuple[int, str, str]:
-        ended = subprocess.run(
-            [sys.executable, "-m", "lightbus.cli", "dead-letters", *arguments],
-            cwd=tmp_path,
-            env={
-                "PATH": os.environ["PATH"],
-                "HOME": str(tmp_path),
-                "COLUMNS": "200",
-                **environment,
-            },
-            input=given,
-            capture_output=True,
-            text=True,
-            timeout=TIMEOUT,
-            check=False,
-        )
-        assert "Traceback" not in ended.stderr
-        return ended.returncode, ended.stdout, ended.stderr
+    def run(*arguments: str, **options: str) -> tuple[int, str, str]:
+        return command("dead-letters", *arguments, COLUMNS="200", **options)
 
     return run
 
@@ -131,9 +109,7 @@ async def waiting_for(bus: Bus, listener_name: str) -> list[tuple[Any, int]]:
 # Looking
 
 
-async def test_the_list_shows_who_gave_up_what_when_and_why(
-    bus: Bus, dead_letters: Command
-) -> None:
+async def test_the_list_shows_who_gave_up_what_when_and_why(bus: Bus, dead_letters: Run) -> None:
     message = await bury(bus, error=KeyError("user\n [bold]name"))
 
     code, shown, _ = dead_letters("list")
@@ -145,9 +121,7 @@ async def test_the_list_shows_who_gave_up_what_when_and_why(
         assert part in line
 
 
-async def test_programs_are_shown_all_of_a_dead_letter_as_json(
-    bus: Bus, dead_letters: Command
-) -> None:
+async def test_programs_are_shown_all_of_a_dead_letter_as_json(bus: Bus, dead_letters: Run) -> None:
     message = await bury(bus, error=KeyError("user"))
 
     code, shown, _ = dead_letters("show", message.id[:8], "--format", "json")
@@ -159,9 +133,7 @@ async def test_programs_are_shown_all_of_a_dead_letter_as_json(
     assert letter["traceback"].startswith("Traceback")
 
 
-async def test_nothing_of_a_dead_letter_steers_the_terminal(
-    bus: Bus, dead_letters: Command
-) -> None:
+async def test_nothing_of_a_dead_letter_steers_the_terminal(bus: Bus, dead_letters: Run) -> None:
     message = await bury(
         bus, "\x1b[2J", error=KeyError("\x1b]0;title\x07"), event_name="user\x1b[31m"
     )
@@ -173,12 +145,12 @@ async def test_nothing_of_a_dead_letter_steers_the_terminal(
         assert shown.replace("\n", "").isprintable()
 
 
-def test_an_empty_list_says_so(dead_letters: Command) -> None:
+def test_an_empty_list_says_so(dead_letters: Run) -> None:
     assert dead_letters("list")[:2] == (0, "There are no dead letters.\n")
     assert dead_letters("list", "--format", "json")[:2] == (0, "[]\n")
 
 
-async def test_the_list_can_be_read_by_programs(bus: Bus, dead_letters: Command) -> None:
+async def test_the_list_can_be_read_by_programs(bus: Bus, dead_letters: Run) -> None:
     message = await bury(bus)
 
     code, shown, _ = dead_letters("list", "--format", "json")
@@ -212,7 +184,7 @@ async def test_the_list_can_be_read_by_programs(bus: Bus, dead_letters: Command)
     ],
 )
 async def test_the_list_can_be_narrowed(
-    bus: Bus, dead_letters: Command, filters: list[str], found: list[str]
+    bus: Bus, dead_letters: Run, filters: list[str], found: list[str]
 ) -> None:
     await bury(bus, "a")
     await bury(bus, "b", listener="count")
@@ -226,7 +198,7 @@ async def test_the_list_can_be_narrowed(
     assert [json.loads(line)["parameters"]["username"] for line in shown.splitlines()] == found
 
 
-async def test_the_list_can_be_grouped(bus: Bus, dead_letters: Command) -> None:
+async def test_the_list_can_be_grouped(bus: Bus, dead_letters: Run) -> None:
     for number in range(3):
         await bury(bus, str(number))
     await bury(bus, error=KeyError("x"), listener="count")
@@ -247,9 +219,7 @@ async def test_the_list_can_be_grouped(bus: Bus, dead_letters: Command) -> None:
     ]
 
 
-async def test_one_is_shown_with_all_that_is_known_about_it(
-    bus: Bus, dead_letters: Command
-) -> None:
+async def test_one_is_shown_with_all_that_is_known_about_it(bus: Bus, dead_letters: Run) -> None:
     message = await bury(bus)
 
     code, shown, _ = dead_letters("show", message.id)
@@ -259,20 +229,20 @@ async def test_one_is_shown_with_all_that_is_known_about_it(
         assert part in shown
 
 
-async def test_bytes_that_are_no_json_are_shown_too(bus: Bus, dead_letters: Command) -> None:
+async def test_bytes_that_are_no_json_are_shown_too(bus: Bus, dead_letters: Run) -> None:
     message = await bury(bus, body=b"\xff\xfe")
 
     assert "//4=" in dead_letters("show", message.id)[1]
     assert json.loads(dead_letters("export")[1])["body_base64"] == "//4="
 
 
-def test_one_that_is_not_there_is_told(dead_letters: Command) -> None:
+def test_one_that_is_not_there_is_told(dead_letters: Run) -> None:
     code, _, told = dead_letters("show", "no-such-id")
 
     assert (code, "There is no dead letter no-such-id." in told) == (1, True)
 
 
-async def test_an_export_holds_everything(bus: Bus, dead_letters: Command, tmp_path: Path) -> None:
+async def test_an_export_holds_everything(bus: Bus, dead_letters: Run, tmp_path: Path) -> None:
     message = await bury(bus)
 
     assert dead_letters("export", "-o", "letters.jsonl")[0] == 0
@@ -287,7 +257,7 @@ async def test_an_export_holds_everything(bus: Bus, dead_letters: Command, tmp_p
 
 
 async def test_one_is_sent_to_the_listener_that_gave_it_up_and_to_no_other(
-    bus: Bus, dead_letters: Command
+    bus: Bus, dead_letters: Run
 ) -> None:
     message = await bury(bus)
     other = await bury(bus, "bob")
@@ -301,7 +271,7 @@ async def test_one_is_sent_to_the_listener_that_gave_it_up_and_to_no_other(
     assert await left(bus) == [other.id]
 
 
-async def test_an_id_that_is_too_short_means_none(bus: Bus, dead_letters: Command) -> None:
+async def test_an_id_that_is_too_short_means_none(bus: Bus, dead_letters: Run) -> None:
     message = await bury(bus)
 
     assert "0 of 0" in dead_letters("discard", "--yes", message.id[:7])[2]
@@ -309,7 +279,7 @@ async def test_an_id_that_is_too_short_means_none(bus: Bus, dead_letters: Comman
 
 
 async def test_those_that_pass_a_filter_are_sent_in_their_order(
-    bus: Bus, dead_letters: Command
+    bus: Bus, dead_letters: Run
 ) -> None:
     for number in range(150):
         await bury(bus, str(number))
@@ -323,7 +293,7 @@ async def test_those_that_pass_a_filter_are_sent_in_their_order(
     assert await left(bus) == [kept.id]
 
 
-async def test_all_are_sent_where_all_are_meant(bus: Bus, dead_letters: Command) -> None:
+async def test_all_are_sent_where_all_are_meant(bus: Bus, dead_letters: Run) -> None:
     await bury(bus)
     await bury(bus, listener="count")
 
@@ -334,7 +304,7 @@ async def test_all_are_sent_where_all_are_meant(bus: Bus, dead_letters: Command)
 
 
 async def test_one_whose_listener_is_gone_stays_and_the_others_are_sent(
-    bus: Bus, dead_letters: Command
+    bus: Bus, dead_letters: Run
 ) -> None:
     gone = await bury(bus, listener="gone")
     await bury(bus)
@@ -348,7 +318,7 @@ async def test_one_whose_listener_is_gone_stays_and_the_others_are_sent(
 
 
 async def test_its_parameters_can_be_corrected_first(
-    bus: Bus, dead_letters: Command, tmp_path: Path
+    bus: Bus, dead_letters: Run, tmp_path: Path
 ) -> None:
     message = await bury(bus)
     (tmp_path / "editor.py").write_text(EDITOR.format(old='"ann"', new='"Ann"'))
@@ -363,7 +333,7 @@ async def test_its_parameters_can_be_corrected_first(
 
 
 async def test_one_whose_correction_is_no_json_stays(
-    bus: Bus, dead_letters: Command, tmp_path: Path
+    bus: Bus, dead_letters: Run, tmp_path: Path
 ) -> None:
     message = await bury(bus)
     (tmp_path / "editor.py").write_text(EDITOR.format(old="{", new=""))
@@ -383,7 +353,7 @@ async def test_one_whose_correction_is_no_json_stays(
 # Forgetting
 
 
-async def test_one_is_forgotten_when_that_is_confirmed(bus: Bus, dead_letters: Command) -> None:
+async def test_one_is_forgotten_when_that_is_confirmed(bus: Bus, dead_letters: Run) -> None:
     message = await bury(bus)
     other = await bury(bus)
 
@@ -409,16 +379,14 @@ async def test_one_is_forgotten_when_that_is_confirmed(bus: Bus, dead_letters: C
         (["list", "--config", "no-such.yaml"], "can not be read"),
     ],
 )
-def test_a_mistake_is_told_in_a_line(
-    dead_letters: Command, arguments: list[str], told: str
-) -> None:
+def test_a_mistake_is_told_in_a_line(dead_letters: Run, arguments: list[str], told: str) -> None:
     code, _, said = dead_letters(*arguments)
 
     assert (code, told in said) == (2, True), said
 
 
 async def test_a_body_as_deep_as_can_be_decoded_is_shown_and_exported(
-    bus: Bus, dead_letters: Command
+    bus: Bus, dead_letters: Run
 ) -> None:
     message = await bury(bus, body=b'{"deep":' + b"[" * 940 + b"]" * 940 + b"}")
 

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +10,10 @@ import jsonschema
 import pytest
 
 import lightbus
+from command import Command
 from core.support import Received
 from lightbus import Worker
 
-TIMEOUT = 30
 BUS = """
 from decimal import Decimal
 
@@ -41,60 +38,43 @@ bus.client.register_api(AuthApi)
 """
 
 
-def run_lightbus(folder: Path, *args: str) -> subprocess.CompletedProcess[str]:
-    (folder / "bus.py").write_text(BUS)
-    return subprocess.run(
-        [sys.executable, "-m", "lightbus.cli", *args],
-        cwd=folder,
-        env={"PATH": os.environ["PATH"], "HOME": str(folder), "COLUMNS": "200"},
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT,
-        check=False,
-    )
-
-
-@pytest.fixture
-def config(tmp_path: Path) -> dict[str, Any]:
-    """A configuration that leads to a file of the test, and is in its folder."""
-    found = {
-        "service_name": "shop",
-        "apis": {"default": {"event_transport": {"sqlite": {"path": str(tmp_path / "events.db")}}}},
-    }
-    (tmp_path / "lightbus.json").write_text(json.dumps(found))
-    return found
+@pytest.fixture(autouse=True)
+def bus_module(tmp_path: Path) -> Path:
+    file = tmp_path / "bus.py"
+    file.write_text(BUS)
+    return file
 
 
 async def test_an_event_is_fired_with_values_as_json_or_as_text(
-    tmp_path: Path, config: dict[str, Any], received: Received
+    command: Command, config: dict[str, Any], received: Received
 ) -> None:
     bus = lightbus.create(config)
     bus.auth.user_created.listen(lambda **fields: received.add(fields), listener_name="created")
     bus.auth.user_renamed.listen(lambda **fields: received.add(fields), listener_name="renamed")
     async with Worker(bus):
-        ended = run_lightbus(tmp_path, "fire", "auth.user_created", "username=adam", "age=[3, 4]")
-        assert (ended.returncode, ended.stderr, len(ended.stdout.strip())) == (0, "", 36)
+        code, printed, said = command("fire", "auth.user_created", "username=adam", "age=[3, 4]")
+        assert (code, said, len(printed.strip())) == (0, "", 36)
         assert await received.next() == {"username": "adam", "age": [3, 4]}
-        ended = run_lightbus(tmp_path, "fire", "auth.user_renamed", "name=3", "at=4")
-        assert (ended.returncode, ended.stderr) == (0, "")
+        code, _, said = command("fire", "auth.user_renamed", "name=3", "at=4")
+        assert (code, said) == (0, "")
         assert await received.next() == {"name": "3", "at": 4}
     await bus.client.close_async()
 
 
 async def test_a_value_is_text_where_its_type_takes_it(
-    tmp_path: Path, config: dict[str, Any], received: Received
+    command: Command, config: dict[str, Any], received: Received
 ) -> None:
     bus = lightbus.create(config)
     bus.auth.paid.listen(lambda **fields: received.add(fields), listener_name="paid")
     async with Worker(bus):
-        ended = run_lightbus(tmp_path, "fire", "auth.paid", "cents=12345678901234567.89", "by=007")
-        assert (ended.returncode, ended.stderr) == (0, "")
+        code, _, said = command("fire", "auth.paid", "cents=12345678901234567.89", "by=007")
+        assert (code, said) == (0, "")
         assert await received.next() == {"cents": "12345678901234567.89", "by": "007"}
     await bus.client.close_async()
 
 
 @pytest.mark.parametrize(
-    ("args", "code", "said"),
+    ("args", "code", "told"),
     [
         (["auth.user_created", "username=adam"], 1, "missing 'age'"),
         (["auth.user_crated"], 1, "Did you mean 'user_created'?"),
@@ -111,22 +91,23 @@ async def test_a_value_is_text_where_its_type_takes_it(
     ],
 )
 def test_what_can_not_be_fired_is_told_in_a_line(
-    tmp_path: Path, config: dict[str, Any], args: list[str], code: int, said: str
+    command: Command, config: dict[str, Any], args: list[str], code: int, told: str
 ) -> None:
-    ended = run_lightbus(tmp_path, "fire", *args)
-    assert (ended.returncode, ended.stdout) == (code, "")
-    assert said in ended.stderr
-    assert "Traceback" not in ended.stderr
+    ended_with, printed, said = command("fire", *args)
+    assert (ended_with, printed) == (code, "")
+    assert told in said
 
 
-def test_a_right_configuration_is_shown(tmp_path: Path, config: dict[str, Any]) -> None:
+def test_a_right_configuration_is_shown(
+    command: Command, tmp_path: Path, config: dict[str, Any]
+) -> None:
     config["apis"]["slow"] = {"acknowledgement_timeout": 300}
     (tmp_path / "lightbus.json").write_text(json.dumps(config))
-    ended = run_lightbus(tmp_path, "config", "check")
-    assert (ended.returncode, ended.stderr) == (0, "")
-    assert "Right: lightbus.json" in ended.stdout
-    assert "service shop" in ended.stdout
-    assert ended.stdout.splitlines()[2:] == [
+    code, printed, said = command("config", "check")
+    assert (code, said) == (0, "")
+    assert "Right: lightbus.json" in printed
+    assert "service shop" in printed
+    assert printed.splitlines()[2:] == [
         f"default: sqlite ({tmp_path}/events.db)",
         "    acknowledgement_timeout 60 s, max_attempts 20, fire_timeout 30 s",
         f"slow: sqlite ({tmp_path}/events.db)",
@@ -134,57 +115,54 @@ def test_a_right_configuration_is_shown(tmp_path: Path, config: dict[str, Any]) 
     ]
 
 
-def test_what_a_bus_module_says_itself_is_shown(tmp_path: Path) -> None:
+def test_what_a_bus_module_says_itself_is_shown(command: Command, tmp_path: Path) -> None:
     (tmp_path / "named.py").write_text(
         "import lightbus\nbus = lightbus.create({'apis': {}}, service_name='shop')\n"
     )
-    ended = run_lightbus(tmp_path, "config", "check", "--bus", "named")
-    assert (ended.returncode, ended.stderr) == (0, "")
-    assert ended.stdout.startswith("Right: the config given to create()\nservice shop, process ")
+    code, printed, said = command("config", "check", "--bus", "named")
+    assert (code, said) == (0, "")
+    assert printed.startswith("Right: the config given to create()\nservice shop, process ")
 
 
 def test_without_a_bus_module_the_config_file_is_checked(
-    tmp_path: Path, config: dict[str, Any]
+    command: Command, config: dict[str, Any], bus_module: Path
 ) -> None:
-    ended = subprocess.run(
-        [sys.executable, "-m", "lightbus.cli", "config", "check"],
-        cwd=tmp_path,
-        env={"PATH": os.environ["PATH"], "HOME": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT,
-        check=False,
-    )
-    assert (ended.returncode, ended.stderr) == (0, "")
-    assert "service shop" in ended.stdout
+    bus_module.unlink()
+    code, printed, said = command("config", "check")
+    assert (code, said) == (0, "")
+    assert "service shop" in printed
 
 
-def test_no_password_of_a_configuration_is_shown(tmp_path: Path, config: dict[str, Any]) -> None:
+def test_no_password_of_a_configuration_is_shown(
+    command: Command, tmp_path: Path, config: dict[str, Any]
+) -> None:
     url = "amqp://shop:hunter2@localhost/"
     config["apis"]["default"]["event_transport"] = {"rabbitmq": {"url": url}}
     (tmp_path / "lightbus.json").write_text(json.dumps(config))
-    ended = run_lightbus(tmp_path, "config", "check")
-    assert "amqp://localhost:5672/" in ended.stdout
-    assert "hunter2" not in ended.stdout
+    _, printed, _ = command("config", "check")
+    assert "amqp://localhost:5672/" in printed
+    assert "hunter2" not in printed
 
 
-def test_a_wrong_configuration_is_told_in_a_line(tmp_path: Path, config: dict[str, Any]) -> None:
+def test_a_wrong_configuration_is_told_in_a_line(
+    command: Command, tmp_path: Path, config: dict[str, Any]
+) -> None:
     config["apis"]["default"]["fire_timout"] = 3
     (tmp_path / "lightbus.json").write_text(json.dumps(config))
-    ended = run_lightbus(tmp_path, "config", "check")
-    assert (ended.returncode, ended.stdout) == (2, "")
-    assert "$.apis.default: there is no setting 'fire_timout'. Did you mean" in ended.stderr
+    code, printed, said = command("config", "check")
+    assert (code, printed) == (2, "")
+    assert "$.apis.default: there is no setting 'fire_timout'. Did you mean" in said
 
 
 def test_a_name_that_can_not_be_one_is_a_wrong_configuration(
-    tmp_path: Path, config: dict[str, Any]
+    command: Command, tmp_path: Path, config: dict[str, Any]
 ) -> None:
     config["service_name"] = "two words"
     config["$schema"] = "config.json"
     (tmp_path / "lightbus.json").write_text(json.dumps(config))
-    ended = run_lightbus(tmp_path, "config", "check")
-    assert (ended.returncode, ended.stdout) == (2, "")
-    assert "Invalid service name 'two words'" in ended.stderr
+    code, printed, said = command("config", "check")
+    assert (code, printed) == (2, "")
+    assert "Invalid service name 'two words'" in said
 
 
 def errors(schema: dict[str, Any], config: dict[str, Any]) -> list[str]:
@@ -193,11 +171,11 @@ def errors(schema: dict[str, Any], config: dict[str, Any]) -> list[str]:
 
 
 def test_the_schema_of_the_configuration_takes_what_is_right_and_refuses_what_is_wrong(
-    tmp_path: Path, config: dict[str, Any]
+    command: Command, config: dict[str, Any]
 ) -> None:
-    ended = run_lightbus(tmp_path, "config", "schema")
-    assert ended.returncode == 0
-    schema = json.loads(ended.stdout)
+    code, printed, _ = command("config", "schema")
+    assert code == 0
+    schema = json.loads(printed)
     jsonschema.Draft202012Validator.check_schema(schema)
     assert errors(schema, config) == []
     assert errors(schema, {}) == []

@@ -3,53 +3,30 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import lightbus
+from command import Command
 from core.apis import AuthApi
 from core.support import Broken
 from lightbus import Bus, EventMessage, OnError, Worker
 from lightbus.transport import DeadLetter
 
-TIMEOUT = 30
-BUS = """
-import lightbus
-bus = lightbus.create()
-"""
-
 
 @pytest.fixture
-def bus(tmp_path: Path) -> Iterator[Bus]:
-    default = {
-        "event_transport": {"sqlite": {"path": str(tmp_path / "events.db")}},
-        "retry": {"first": 100},
-    }
-    config = {"service_name": "shop", "apis": {"default": default, "auth": {}}}
+def bus(tmp_path: Path, config: dict[str, Any]) -> Iterator[Bus]:
+    config["apis"]["default"]["retry"] = {"first": 100}
+    config["apis"]["auth"] = {}
     (tmp_path / "lightbus.json").write_text(json.dumps(config))
-    (tmp_path / "bus.py").write_text(BUS)
+    (tmp_path / "bus.py").write_text("import lightbus\nbus = lightbus.create()\n")
     found = lightbus.create(config)
     found.client.register_api(AuthApi)
     yield found
     found.client.close()
-
-
-def inspect(folder: Path, event_id: str) -> tuple[int, str, str]:
-    ended = subprocess.run(
-        [sys.executable, "-m", "lightbus.cli", "inspect", event_id],
-        cwd=folder,
-        env={"PATH": os.environ["PATH"], "HOME": str(folder), "TZ": "UTC"},
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT,
-        check=False,
-    )
-    return ended.returncode, ended.stdout, ended.stderr
 
 
 async def fired(bus: Bus) -> EventMessage:
@@ -57,7 +34,7 @@ async def fired(bus: Bus) -> EventMessage:
     return message
 
 
-async def test_it_shows_where_an_event_is(bus: Bus, tmp_path: Path) -> None:
+async def test_it_shows_where_an_event_is(bus: Bus, command: Command) -> None:
     def fails(username: str) -> None:
         raise Broken("oh [no]")
 
@@ -75,7 +52,7 @@ async def test_it_shows_where_an_event_is(bus: Bus, tmp_path: Path) -> None:
     second = await fired(bus)
     await bus.client.close_async()
 
-    code, shown, said = inspect(tmp_path, message.id[:8])
+    code, shown, said = command("inspect", message.id[:8], TZ="UTC")
     assert (code, said) == (0, "")
     first, when, body, *places = shown.splitlines()
     assert first == f"auth.user_created {message.id}"
@@ -89,19 +66,19 @@ async def test_it_shows_where_an_event_is(bus: Bus, tmp_path: Path) -> None:
     assert "listener gives_up: attempt 1, 20" in places[1]
     assert places[1].endswith("core.support.Broken: oh [no]")
 
-    code, shown, _ = inspect(tmp_path, second.id)
+    code, shown, _ = command("inspect", second.id)
     assert [line.strip() for line in shown.splitlines()[3:]] == [
         "waiting in shop, listener gives_up: attempt 1",
         "waiting in shop, listener later: attempt 1",
     ]
 
 
-def test_an_event_that_is_nowhere_is_not_found(bus: Bus, tmp_path: Path) -> None:
-    code, shown, said = inspect(tmp_path, "3f6c8a52")
+def test_an_event_that_is_nowhere_is_not_found(bus: Bus, command: Command) -> None:
+    code, shown, said = command("inspect", "3f6c8a52")
     assert (code, shown) == (1, "")
     assert said.startswith("No event 3f6c8a52 waits or is dead")
 
 
-def test_too_few_characters_are_refused(bus: Bus, tmp_path: Path) -> None:
-    code, _, said = inspect(tmp_path, "3f6c")
+def test_too_few_characters_are_refused(bus: Bus, command: Command) -> None:
+    code, _, said = command("inspect", "3f6c")
     assert (code, "give 8 characters or more" in said) == (2, True)

@@ -5,38 +5,27 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import random
 import signal
 import sqlite3
 import subprocess
-import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import lightbus
+from command import TIMEOUT, Command, ended
 from core.apis import AuthApi
+from core.support import BUS
 from lightbus import Bus, EventMessage, OnError, Worker
 from lightbus.client import BusClient
 from lightbus.failure import Failure
 from lightbus.move import Move
 from lightbus.transport import EventTransport, Subscription
 
-TIMEOUT = 30.0
 SERVICE = "shop"
-BUS = """
-import lightbus
-bus = lightbus.create()
-
-@bus.client.on_start()
-def on_start():
-    bus.auth.user_created.listen(lambda username: None, listener_name="welcome")
-    bus.auth.user_deleted.listen(lambda username: None, listener_name="clean-up")
-"""
-
 MoveEvents = Callable[..., subprocess.Popen[str]]
 
 
@@ -47,9 +36,8 @@ def config(file: Path, **api: Any) -> dict[str, Any]:
 
 
 @pytest.fixture
-def move(tmp_path: Path) -> Iterator[MoveEvents]:
-    """Starts `lightbus move` from one configuration to another, and ends it."""
-    started: list[subprocess.Popen[str]] = []
+def move(command: Command, tmp_path: Path) -> MoveEvents:
+    """Starts `lightbus move` from one configuration to another."""
 
     def start(
         source: dict[str, Any] | None = None, target: dict[str, Any] | None = None
@@ -57,29 +45,9 @@ def move(tmp_path: Path) -> Iterator[MoveEvents]:
         (tmp_path / "bus.py").write_text(BUS)
         (tmp_path / "old.json").write_text(json.dumps(source or config(tmp_path / "old.db")))
         (tmp_path / "new.json").write_text(json.dumps(target or config(tmp_path / "new.db")))
-        process = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "lightbus.cli", "move"),
-                *("--config", "old.json", "--to", "new.json"),
-            ],
-            cwd=tmp_path,
-            env={"PATH": os.environ["PATH"], "HOME": str(tmp_path)},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        started.append(process)
-        return process
+        return command.start("move", "--config", "old.json", "--to", "new.json")
 
-    yield start
-    for process in started:
-        process.kill()
-        process.communicate(timeout=TIMEOUT)
-
-
-def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
-    """Wait for the process; return its exit code and what it said."""
-    _, said = process.communicate(timeout=TIMEOUT)
-    return process.returncode, said
+    return start
 
 
 @contextlib.asynccontextmanager
@@ -138,7 +106,7 @@ async def test_what_waits_moves_in_its_order(move: MoveEvents, tmp_path: Path) -
     names = [str(number) for number in range(500)]
     await fire(tmp_path / "old.db", *names)
 
-    code, said = ended(move())
+    code, _, said = ended(move())
 
     assert (code, "500 events and 0 dead letters were moved" in said) == (0, True), said
     assert await waiting_in(tmp_path / "new.db") == [(name, 1) for name in names]
@@ -163,7 +131,7 @@ async def test_what_is_delayed_and_what_is_dead_moves_too(move: MoveEvents, tmp_
     await fail_with("given up", OnError.ACKNOWLEDGE_AND_LOG)
     await fail_with("delayed", OnError.SHUTDOWN)
 
-    code, said = ended(move())
+    code, _, said = ended(move())
 
     assert (code, "1 events and 1 dead letters were moved" in said) == (0, True), said
     assert await waiting_in(tmp_path / "new.db") == [("delayed", 2)]
@@ -185,7 +153,7 @@ async def test_a_move_that_is_killed_again_and_again_loses_nothing(
         process.kill()
         process.wait(TIMEOUT)
         kills += 1
-    code, said = ended(process)
+    code, _, said = ended(process)
 
     assert code == 0, said
     moved = [name for name, _ in await waiting_in(tmp_path / "new.db")]
@@ -209,10 +177,10 @@ async def test_a_move_that_is_told_to_stop_gives_back_the_rest(
         await asyncio.sleep(1)
         assert process.poll() is None
         process.send_signal(signal.SIGTERM)
-        code, said = await asyncio.to_thread(ended, process)
+        code, _, said = await asyncio.to_thread(ended, process)
 
     assert (code, "Run it again" in said) == (1, True), said
-    code, said = ended(move())
+    code, _, said = ended(move())
     assert (code, "1 events" in said) == (0, True), said
 
 
@@ -243,7 +211,7 @@ async def test_what_can_not_be_moved_is_told(
     if target:
         target_config["apis"]["default"]["event_transport"] = target
 
-    ended_with, said = ended(move(source_config, target_config))
+    ended_with, _, said = ended(move(source_config, target_config))
 
     assert (ended_with, told in said) == (code, True), said
     assert "Traceback" not in said

@@ -3,62 +3,27 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import lightbus
+from command import Command, ended
 from core.apis import AuthApi
-from core.support import Broken
+from core.support import BUS, Broken
 from lightbus import OnError, Worker
 from lightbus.transport import DeadLetter
 
-TIMEOUT = 30
-BUS = """
-import lightbus
-bus = lightbus.create()
 
-@bus.client.on_start()
-def on_start():
-    bus.auth.user_created.listen(lambda username: None, listener_name="welcome")
-    bus.auth.user_deleted.listen(lambda username: None, listener_name="clean-up")
-"""
-
-
-def status(folder: Path, *args: str) -> subprocess.Popen[str]:
-    (folder / "bus.py").write_text(BUS)
-    return subprocess.Popen(
-        [sys.executable, "-m", "lightbus.cli", "status", *args],
-        cwd=folder,
-        env={"PATH": os.environ["PATH"], "HOME": str(folder), "COLUMNS": "120"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def ended(process: subprocess.Popen[str]) -> tuple[int | None, str, str]:
-    printed, said = process.communicate(timeout=TIMEOUT)
-    return process.returncode, printed, said
-
-
-@pytest.fixture
-def config(tmp_path: Path) -> dict[str, Any]:
-    found = {
-        "service_name": "shop",
-        "apis": {"default": {"event_transport": {"sqlite": {"path": str(tmp_path / "events.db")}}}},
-    }
-    (tmp_path / "lightbus.json").write_text(json.dumps(found))
-    return found
+@pytest.fixture(autouse=True)
+def service(tmp_path: Path, config: dict[str, Any]) -> None:
+    (tmp_path / "bus.py").write_text(BUS)
 
 
 async def test_it_shows_where_the_events_of_each_listener_are(
-    tmp_path: Path, config: dict[str, Any]
+    command: Command, config: dict[str, Any]
 ) -> None:
     def welcome(username: str) -> None:
         raise Broken
@@ -78,7 +43,7 @@ async def test_it_shows_where_the_events_of_each_listener_are(
     await bus.auth.user_created.fire_async(username="cid", email="e")
     await bus.client.close_async()
 
-    code, printed, said = ended(status(tmp_path, "--format", "json"))
+    code, printed, said = command("status", "--format", "json")
     assert (code, said) == (0, "")
     assert json.loads(printed) == [
         {
@@ -101,7 +66,7 @@ async def test_it_shows_where_the_events_of_each_listener_are(
         },
     ]
 
-    code, printed, said = ended(status(tmp_path))
+    code, printed, said = command("status")
     assert (code, said) == (0, "")
     rows = [line.split() for line in printed.splitlines()]
     assert rows == [
@@ -111,31 +76,28 @@ async def test_it_shows_where_the_events_of_each_listener_are(
     ]
 
 
-def test_it_looks_again_until_it_is_told_to_stop(tmp_path: Path, config: dict[str, Any]) -> None:
-    with status(tmp_path, "--watch", "0.1", "--format", "json") as process:
-        assert process.stdout is not None
-        try:
-            lines = [process.stdout.readline() for _ in range(3)]
-            process.send_signal(signal.SIGINT)
-            code, _, said = ended(process)
-        finally:
-            process.kill()
+def test_it_looks_again_until_it_is_told_to_stop(command: Command) -> None:
+    process = command.start("status", "--watch", "0.1", "--format", "json")
+    assert process.stdout is not None
+    lines = [process.stdout.readline() for _ in range(3)]
+    process.send_signal(signal.SIGINT)
+    code, _, said = ended(process)
     assert (code, said) == (0, "")
     assert [len(json.loads(line)) for line in lines] == [2, 2, 2]
 
 
-def test_a_hook_that_fails_is_told_in_a_line(tmp_path: Path, config: dict[str, Any]) -> None:
+def test_a_hook_that_fails_is_told_in_a_line(command: Command, tmp_path: Path) -> None:
     (tmp_path / "failing.py").write_text(
         "import lightbus\nbus = lightbus.create()\n"
         "@bus.client.on_start()\ndef on_start():\n    raise ValueError('no database')\n"
     )
-    code, printed, said = ended(status(tmp_path, "--bus", "failing"))
+    code, printed, said = command("status", "--bus", "failing")
     assert (code, printed, said) == (1, "", "Error: ValueError: no database\n")
 
 
-def test_it_says_where_there_are_no_listeners(tmp_path: Path, config: dict[str, Any]) -> None:
+def test_it_says_where_there_are_no_listeners(command: Command, tmp_path: Path) -> None:
     (tmp_path / "empty.py").write_text("import lightbus\nbus = lightbus.create()\n")
-    code, printed, _ = ended(status(tmp_path, "--bus", "empty"))
+    code, printed, _ = command("status", "--bus", "empty")
     assert (code, printed) == (
         0,
         "No listeners: the bus module, and its on_start hooks, add none.\n",

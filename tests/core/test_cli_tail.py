@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,29 +13,16 @@ from typing import Any
 import pytest
 
 import lightbus
+from command import Command, ended
 from core.apis import AuditApi, AuthApi, TicketApi
+from core.support import BUS
 from lightbus import Bus, EventMessage
-
-TIMEOUT = 30
-BUS = """
-import lightbus
-bus = lightbus.create()
-
-@bus.client.on_start()
-def on_start():
-    bus.auth.user_created.listen(lambda username: None, listener_name="welcome")
-"""
 
 Start = Callable[..., subprocess.Popen[str]]
 
 
 @pytest.fixture
-def bus(tmp_path: Path) -> Iterator[Bus]:
-    config = {
-        "service_name": "shop",
-        "apis": {"default": {"event_transport": {"sqlite": {"path": str(tmp_path / "events.db")}}}},
-    }
-    (tmp_path / "lightbus.json").write_text(json.dumps(config))
+def bus(tmp_path: Path, config: dict[str, Any]) -> Iterator[Bus]:
     (tmp_path / "bus.py").write_text(BUS)
     found = lightbus.create(config)
     for api in (AuthApi, TicketApi):
@@ -47,28 +32,16 @@ def bus(tmp_path: Path) -> Iterator[Bus]:
 
 
 @pytest.fixture
-def tail(tmp_path: Path) -> Iterator[Start]:
+def tail(command: Command) -> Start:
     """Starts `lightbus tail`; returns it once it looks."""
-    started: list[subprocess.Popen[str]] = []
 
     def start(*args: str) -> subprocess.Popen[str]:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "lightbus.cli", "tail", *args],
-            cwd=tmp_path,
-            env={"PATH": os.environ["PATH"], "HOME": str(tmp_path), "PYTHONUNBUFFERED": "1"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        started.append(process)
+        process = command.start("tail", *args)
         assert process.stderr is not None
         assert "Ctrl-C stops." in process.stderr.readline()
         return process
 
-    yield start
-    for process in started:
-        process.kill()
-        process.communicate(timeout=TIMEOUT)
+    return start
 
 
 def next_line(process: subprocess.Popen[str]) -> str:
@@ -76,10 +49,9 @@ def next_line(process: subprocess.Popen[str]) -> str:
     return process.stdout.readline()
 
 
-def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
+def stopped(process: subprocess.Popen[str]) -> tuple[int, str, str]:
     process.send_signal(signal.SIGINT)
-    rest, _ = process.communicate(timeout=TIMEOUT)
-    return process.returncode, rest
+    return ended(process)
 
 
 def fired(bus: Bus, username: str) -> EventMessage:
@@ -96,7 +68,7 @@ def test_it_shows_what_is_fired_in_a_line(bus: Bus, tail: Start) -> None:
     assert (len(at), name) == (12, "auth.user_created")
     assert rest.startswith('username="añn')
     assert rest.endswith(f'email="e" {message.id} from shop\n')
-    assert ended(process) == (0, "")
+    assert stopped(process) == (0, "", "")
 
 
 def test_a_sender_can_forge_no_line_and_changes_nothing_that_is_shown(
@@ -138,25 +110,17 @@ def test_only_what_fits_the_pattern_is_shown(bus: Bus, tail: Start) -> None:
         "version": 1,
         "fields": {"username": "bob"},
     }
-    assert ended(process) == (0, "")
+    assert stopped(process) == (0, "", "")
 
 
 def test_an_api_that_only_the_pattern_names_is_shown(bus: Bus, tail: Start) -> None:
     process = tail("help_desk.ticket.*", "--format", "json")
     bus.help_desk.ticket.ticket_created.fire(title="slow")
     assert json.loads(next_line(process))["event"] == "help_desk.ticket.ticket_created"
-    assert ended(process) == (0, "")
+    assert stopped(process) == (0, "", "")
 
 
-def test_what_cannot_be_shown_is_told_in_a_line(bus: Bus, tmp_path: Path) -> None:
+def test_what_cannot_be_shown_is_told_in_a_line(bus: Bus, command: Command, tmp_path: Path) -> None:
     (tmp_path / "bus.py").write_text(BUS + '    raise ValueError("no database")\n')
-    process = subprocess.run(
-        [sys.executable, "-m", "lightbus.cli", "tail"],
-        cwd=tmp_path,
-        env={"PATH": os.environ["PATH"], "HOME": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT,
-        check=False,
-    )
-    assert (process.returncode, process.stderr) == (1, "Error: ValueError: no database\n")
+    code, _, said = command("tail")
+    assert (code, said) == (1, "Error: ValueError: no database\n")
