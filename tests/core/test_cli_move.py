@@ -18,7 +18,7 @@ import pytest
 import lightbus
 from command import TIMEOUT, Command, ended
 from core.apis import AuthApi
-from core.support import BUS
+from core.support import BUS, eventually
 from lightbus import Bus, EventMessage, OnError, Worker
 from lightbus.client import BusClient
 from lightbus.failure import Failure
@@ -146,14 +146,24 @@ async def test_a_move_that_is_killed_again_and_again_loses_nothing(
     await fire(tmp_path / "old.db", *names)
 
     kills = 0
-    while (process := move()).poll() is None:
-        await asyncio.sleep(random.uniform(0.3, 0.5))
-        if process.poll() is not None or kills == 6:
-            break
-        process.kill()
-        process.wait(TIMEOUT)
-        kills += 1
-    code, _, said = ended(process)
+    async with bus_on(tmp_path / "new.db") as bus:
+        listen(bus, lambda username: None)
+        transport, subscription = await transport_and_queue(bus)
+        await transport.declare(subscription, timeout=TIMEOUT)
+        while kills < 6:
+            before, process = await transport.stats(subscription), move()
+            # A move that is killed before it moves anything can lose nothing.
+            while process.poll() is None:
+                if await transport.stats(subscription) != before:
+                    break
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(random.uniform(0, 0.05))
+            if process.poll() is not None:
+                break
+            process.kill()
+            process.wait(TIMEOUT)
+            kills += 1
+    code, _, said = ended(move())
 
     assert code == 0, said
     moved = [name for name, _ in await waiting_in(tmp_path / "new.db")]
@@ -174,6 +184,8 @@ async def test_a_move_that_is_told_to_stop_gives_back_the_rest(
         stream = await transport.subscribe(subscription)
         await anext(stream)
         process = move()
+        # Only once it has begun does it hear that it is to stop.
+        await eventually((tmp_path / "new.db").exists)
         await asyncio.sleep(1)
         assert process.poll() is None
         process.send_signal(signal.SIGTERM)
