@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO, Self
 
 # Long enough for a slow machine; a command that takes so long has failed.
-TIMEOUT = 30.0
+TIMEOUT = 40.0
 
 
 class Command:

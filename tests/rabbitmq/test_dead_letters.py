@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from aiormq.abc import DeliveredMessage
 
+from command import Command
 from lightbus import Bus, OnError, Worker
 from rabbitmq_node import RabbitMQNode
 from rabbitmq_support import Broker, MakeBus, Seen
@@ -32,16 +31,10 @@ def folder(tmp_path: Path, rabbitmq_url: str) -> Path:
 
 def dead_letters(folder: Path, *arguments: str) -> str:
     """Run `lightbus dead-letters ...`; return what it printed."""
-    ended = subprocess.run(
-        [sys.executable, "-m", "lightbus.cli", "dead-letters", *arguments],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=40,
-        check=False,
-    )
-    assert ended.returncode == 0, ended.stderr
-    return ended.stdout
+    with Command(folder) as command:
+        code, printed, said = command("dead-letters", *arguments)
+    assert code == 0, said
+    return printed
 
 
 def failing_listener_of(bus: Bus) -> Seen[str]:

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import lightbus
+from command import TIMEOUT, Command
 from lightbus import Bus, OnError, Worker
 from rabbitmq_support import AuthApi, Broker, Seen
 
-TIMEOUT = 40.0
 QUEUE = "lightbus:shop:welcome:auth"
 BUS = """
 import lightbus
@@ -33,17 +31,10 @@ def move(folder: Path, source: dict[str, Any], target: dict[str, Any], *, code: 
     (folder / "bus.py").write_text(BUS)
     (folder / "old.json").write_text(json.dumps(source))
     (folder / "new.json").write_text(json.dumps(target))
-    command = [sys.executable, "-m", "lightbus.cli", "move", "--config", "old.json"]
-    ended = subprocess.run(
-        [*command, "--to", "new.json"],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT,
-        check=False,
-    )
-    assert ended.returncode == code, ended.stderr
-    return ended.stderr
+    with Command(folder) as command:
+        ended_with, _, said = command("move", "--config", "old.json", "--to", "new.json")
+    assert ended_with == code, said
+    return said
 
 
 async def fire(settings: dict[str, Any], *names: str) -> None:

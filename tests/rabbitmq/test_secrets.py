@@ -5,9 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import os
-import subprocess
-import sys
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +16,7 @@ from rich.pretty import pretty_repr
 from yarl import URL
 
 import lightbus
+from command import Command, ended
 from lightbus import Worker
 from lightbus.config import convert, load
 from lightbus.exceptions import LightbusException
@@ -237,21 +235,12 @@ def test_no_command_shows_the_password(
         "apis: {default: {fire_timeout: 1, event_transport: {rabbitmq: {url: '${AMQP_URL}'}}}}\n"
     )
     (tmp_path / "other.yaml").write_text("apis: {default: {event_transport: {memory: {}}}}\n")
-    environment = {**os.environ, "AMQP_URL": rabbitmq_node.url(password=password)}
-    running = [
-        subprocess.Popen(
-            [sys.executable, "-m", "lightbus.cli", *arguments],
-            cwd=tmp_path,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for arguments in COMMANDS.values()
-    ]
-    told = {
-        name: one.communicate(timeout=40)[0] for name, one in zip(COMMANDS, running, strict=True)
-    }
+    url = rabbitmq_node.url(password=password)
+    with Command(tmp_path) as command:
+        running = {
+            name: command.start(*arguments, AMQP_URL=url) for name, arguments in COMMANDS.items()
+        }
+        told = {name: "".join(ended(process)[1:]) for name, process in running.items()}
 
     assert all("ACCESS_REFUSED" in text for text in told.values()), told
     assert {name: shown for name, text in told.items() if (shown := shows(text))} == {}
