@@ -23,7 +23,11 @@ SomeApi = TypeVar("SomeApi", bound=Api)
 
 
 class BusPath:
-    """A name on the bus: an API, a part of an API's dotted name, or an event."""
+    """A name on the bus: an API, a part of an API's dotted name, or an event.
+
+    Its attributes are the names that follow, as in ``bus.auth.user_created``. Those that begin with
+    an underscore are none, and raise `AttributeError`.
+    """
 
     def __init__(self, client: BusClient, parts: tuple[str, ...] = ()) -> None:
         self._client = client
@@ -46,24 +50,37 @@ class BusPath:
     def fire(self, /, *args: Any, **kwargs: Any) -> EventMessage:
         """Fire this event and return its message once the broker has confirmed it.
 
-        Blocks the calling thread, for `fire_timeout` at most; safe on any thread that runs no event
-        loop.
+        Blocks the calling thread, and waits for the broker for `fire_timeout` seconds at most; safe
+        on any thread that runs no event loop.
 
         Raises:
+            NotCallable: This is no event: its path is too short.
             UnknownApi: The API is not registered here.
             EventNotFound: It has no such event.
             InvalidEventArguments: Arguments are missing, do not belong to the event, or are wrong.
-            InvalidParameters: Arguments were given by position, where the event takes none so.
+            InvalidParameters: The event takes no arguments, or not so many, by position, or one was
+                given twice.
             UnencodableValue: An argument can not travel as JSON.
             CannotBlockHere: An event loop runs on this thread; use `fire_async`.
-            TransportUnavailable: The broker was not reached; the event was not sent.
-            SendRefused: The broker did not take the event.
+            TransportUnavailable: The broker was not reached in time; the event was not sent.
+            TransportRefused: The broker does not let this program in, or not send; the event was
+                not sent.
+            TopologyMismatch: What the broker holds for this event differs from what is wanted; the
+                event was not sent.
+            SendRefused: The broker did not take the event, or `require_listeners` is set and no
+                listener wants it.
             SendOutcomeUnknown: The broker did not confirm in time; the event may be stored.
+            TransportClosed: The bus was closed meanwhile; the event may be stored.
+            Exception: What a `before_event_sent` hook, or a middleware before it sends, raised; the
+                event was not sent.
         """
         return self._client.fire(self._message(args, kwargs))
 
     async def fire_async(self, /, *args: Any, **kwargs: Any) -> EventMessage:
-        """Do what `fire` does, on the running event loop."""
+        """Do what `fire` does, on the running event loop.
+
+        The errors are those of `fire`, but for `CannotBlockHere`.
+        """
         return await self._client.fire_async(self._message(args, kwargs))
 
     def listen(
@@ -77,6 +94,9 @@ class BusPath:
         """Have `listener` called with each of these events, once a worker runs.
 
         The arguments and errors are those of `BusClient.listen_for_events`.
+
+        Raises:
+            NotCallable: This is no event: its path is too short.
         """
         api_name, event_name = self._api_and_event
         self._client.listen_for_event(
@@ -89,6 +109,11 @@ class BusPath:
         )
 
     def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Refuse to be called, as a remote procedure would be.
+
+        Raises:
+            NotCallable: Always; it says what to call instead.
+        """
         name = ".".join(self._parts)
         *api_parts, last = self._parts or ("",)
         api = self._client.apis.get(".".join(api_parts))
@@ -168,16 +193,18 @@ def create(
 
     Args:
         config: Settings, or the path of a file of them. Left out: ``$LIGHTBUS_CONFIG``, else a
-            ``lightbus.yaml`` (or .yml, .json, .toml) in the current folder.
+            ``lightbus.yaml`` (or .yml, .json, .toml) in the current folder, else the defaults.
         config_file: The path of a config file, where `config` is left out.
         service_name: Whose listeners these are: workers of one service share their events. Left
             out, the configuration's; without that, the current folder's name.
         process_name: Names this process at the broker; may hold placeholders such as ``{pid}``.
 
     Raises:
-        InvalidConfig: A setting can not be read, is unknown, or has a wrong type.
+        InvalidConfig: The file can not be read; or a setting is unknown, has a wrong value, or
+            names an environment variable that is not set.
         InvalidName: The service's or the process's name can not be one.
-        TransportNotFound: No installed package offers a transport that is configured.
+        TransportNotFound: No installed package offers a transport that is configured, or a package
+            that it needs is not installed.
     """
     loaded = configuration.load(
         config if config is not None else config_file,
@@ -195,7 +222,7 @@ def get_bus(module_name: str | None = None) -> Bus:
 
     Raises:
         InvalidBusModule: It can not be found, raises when imported, or has no ``bus``.
-        ConfigError: As `create` does; likewise other errors of Lightbus from within the module.
+        LightbusException: An error of Lightbus from within the module, such as those of `create`.
     """
     name = module_name or os.environ.get("LIGHTBUS_MODULE") or DEFAULT_MODULE
     try:

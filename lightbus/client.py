@@ -79,6 +79,11 @@ class BusClient:
         after_event_execution: The same, after a handler that did not raise.
 
     Every hook is also offered `client`.
+
+    Raises:
+        InvalidConfig: The settings of a transport are wrong.
+        TransportNotFound: No installed package offers a transport that is configured, or a package
+            that it needs is not installed.
     """
 
     def __init__(self, config: Config) -> None:
@@ -148,7 +153,8 @@ class BusClient:
             UnknownApi: The API is not registered.
             EventNotFound: It has no such event.
             InvalidEventArguments: Arguments are missing, do not belong to the event, or are wrong.
-            InvalidParameters: The event takes no arguments, or not so many, by position.
+            InvalidParameters: The event takes no arguments, or not so many, by position, or one is
+                given twice.
             UnencodableValue: An argument can not travel as JSON.
         """
         api = self._api(api_name)
@@ -172,9 +178,14 @@ class BusClient:
     def fire(self, message: EventMessage) -> EventMessage:
         """Send `message`; return it, as it was sent, when the broker has confirmed it.
 
+        The broker is waited for as long as the API's `fire_timeout` says, in seconds.
+
         Raises:
             CannotBlockHere: An event loop runs on this thread.
-            TransportError: It was not sent, was refused, or its outcome is unknown.
+            TransportError: It was not sent, was refused, or its outcome is unknown, as
+                `BusPath.fire` says.
+            Exception: What a `before_event_sent` hook, or a middleware before it sends, raised; the
+                message was not sent.
         """
         return self._loops.call_blocking(
             self.fire_async, message, blocking="fire()", instead="`await ....fire_async(...)`"
@@ -183,8 +194,7 @@ class BusClient:
     async def fire_async(self, message: EventMessage) -> EventMessage:
         """Send `message`; return it, as it was sent, when the broker has confirmed it.
 
-        Raises:
-            TransportError: It was not sent, was refused, or its outcome is unknown.
+        The errors are those of `fire`, but for `CannotBlockHere`.
         """
         if not self.middleware:
             await self._send(message)
@@ -249,7 +259,10 @@ class BusClient:
         on_error: OnError = OnError.SHUTDOWN,
         concurrency: int = 1,
     ) -> None:
-        """Do what `listen_for_events` does, for one event."""
+        """Do what `listen_for_events` does, for one event.
+
+        The arguments and errors are those of `listen_for_events`.
+        """
         self.listen_for_events(
             [(api_name, event_name)],
             listener,
@@ -279,8 +292,10 @@ class BusClient:
 
         Raises:
             DuplicateListenerName: The name is taken on one of the APIs.
-            InvalidName: It can not be a listener's name.
-            InvalidEventListener: `listener` can not be called with one of the events.
+            InvalidName: It can not be a listener's name; or one of `events` is not named as APIs
+                and events can be.
+            InvalidEventListener: `listener` can not be called with one of the events, there is
+                none, or another argument is wrong.
             EventNotFound: A registered API has no such event.
         """
         if not callable(listener):
@@ -323,7 +338,9 @@ class BusClient:
         self._notify(listener)
 
     def notify_of_additions(self, notify: Callable[[Listener | Task], None]) -> Callable[[], None]:
-        """Call `notify` with each listener and task added from now on; return what ends that."""
+        """Call `notify` with each listener and task added from now on, on the thread that adds it;
+        return what ends that.
+        """
         self._added.append(notify)
         return lambda: self._added.remove(notify)
 
@@ -357,13 +374,14 @@ class BusClient:
         One call follows the other; a call that takes longer skips the times that go by meanwhile.
 
         Args:
+            seconds: The interval; `minutes`, `hours` and `days` are added to it.
             also_run_immediately: Whether it is called when the worker starts, too.
             on_error: With `OnError.SHUTDOWN`, the worker exits where the function raises; with
                 `OnError.ACKNOWLEDGE_AND_LOG`, the error is logged.
 
         Raises:
-            InvalidTask: The interval is not positive, `on_error` is another one, or the function
-                can not be called without arguments.
+            InvalidTask: The interval is no positive length of time, `on_error` is another one, or
+                the function can not be called without arguments, or is a generator.
         """
         try:
             period = timedelta(seconds=seconds, minutes=minutes, hours=hours, days=days)
@@ -394,8 +412,13 @@ class BusClient:
             @bus.client.schedule("30 4 * * mon-fri", timezone="Europe/Berlin")
             def report() -> None: ...
 
-        Where clocks are put forward or back, it does what Debian's cron does. The other arguments
-        are those of `every`.
+        Where clocks are put forward or back, it does what Debian's cron does.
+
+        Args:
+            cron: Five fields as in Debian's cron, or six, the first of which is of seconds.
+            timezone: Whose times these are: a name in the IANA time zone database, or a `tzinfo`.
+            also_run_immediately: As for `every`.
+            on_error: As for `every`.
 
         Raises:
             InvalidTask: The expression or the time zone is wrong, or as for `every`.
@@ -430,7 +453,7 @@ class BusClient:
         It is cancelled when the worker stops. Where it raises, the worker exits.
 
         Raises:
-            InvalidTask: `task` is neither.
+            InvalidTask: `task` is neither, or has a parameter that must be given.
         """
         self._add_task(in_background(task))
 
@@ -439,7 +462,11 @@ class BusClient:
         self._notify(task)
 
     def forget_task(self, task: Task) -> None:
-        """Run a task no more, which a worker has, and no other one can have."""
+        """Run a task no more, which a worker has, and no other one can have.
+
+        Raises:
+            ValueError: It is none of `tasks`.
+        """
         self._tasks.remove(task)
 
     @property
@@ -480,14 +507,18 @@ class BusClient:
         return None if event.admits_any else tuple(event.parameters)
 
     def open_transport(self, api_name: str) -> OpenTransport:
-        """Return the transport of an API on the running event loop."""
+        """Return the transport of an API on the running event loop.
+
+        Raises:
+            RuntimeError: No event loop runs on this thread.
+        """
         return self._loops.transport(api_name)
 
     async def opened_transport(self, api_name: str) -> EventTransport:
         """Return the transport of an API on the running event loop, once it is open.
 
         Raises:
-            TransportError: It can not be opened within the API's `fire_timeout`.
+            TransportError: It can not be opened within the `fire_timeout` seconds of the API.
         """
         timeout = self.config.api(api_name).fire_timeout
         return await self.open_transport(api_name).opened(timeout=timeout)
@@ -497,7 +528,7 @@ class BusClient:
         return self._choice(api_name).name
 
     def described_for_asyncapi(self, api_name: str, event_name: str) -> AsyncAPIParts:
-        """Return what the transport of an API adds to an AsyncAPI document, for an event."""
+        """Return what the transport of an API says of an event in an AsyncAPI document (3.0.0)."""
         choice = self._choice(api_name)
         return choice.transport.asyncapi(choice.settings, api_name, event_name)
 
@@ -523,6 +554,12 @@ class BusClient:
 
         Args:
             event_transport: A transport's name, with its settings.
+
+        Raises:
+            InvalidConfig: The settings are wrong.
+            TransportNotFound: No installed package offers the transport, or a package that it needs
+                is not installed.
+            ValueError: It does not name exactly one.
         """
         before = self._choices
         self._choices = {"default": _choose_transport(event_transport, "$", "using_transport()")}
@@ -533,7 +570,12 @@ class BusClient:
 
     @contextlib.asynccontextmanager
     async def started(self) -> AsyncGenerator[None]:
-        """Be between the `on_start` hooks, which may add listeners, and the `on_stop` hooks."""
+        """Be between the `on_start` hooks, which may add listeners, and the `on_stop` hooks.
+
+        Raises:
+            Exception: What a hook raised; after one of `on_start`, those of `on_stop` are not
+                called.
+        """
         await self.on_start.run(client=self)
         try:
             yield
@@ -541,7 +583,7 @@ class BusClient:
             await self.on_stop.run(client=self)
 
     async def close_async(self) -> None:
-        """Close every connection of this bus. Its next use opens new ones."""
+        """Close every connection of this bus, in 6 seconds at most. Its next use opens new ones."""
         await self._loops.close()
 
     def close(self) -> None:
