@@ -46,8 +46,13 @@ class Api:
             class Meta:
                 name = "auth"
 
+    Attributes:
+        meta: What the inner class ``Meta`` says.
+        events: What the class declares or inherits, by name.
+
     Raises:
-        InvalidApi: On definition, where ``Meta`` or its ``name`` is missing or wrong.
+        InvalidApi: On definition, where ``Meta`` or its ``name`` is missing or wrong, or an event's
+            name is taken by something else.
         InvalidName: On definition, where the name can not be an API's.
     """
 

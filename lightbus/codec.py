@@ -27,7 +27,9 @@ def encode(values: Mapping[str, Any]) -> bytes:
 
     Dates, UUIDs, decimals, enums, sets, bytes, dataclasses, attrs classes, named tuples, Structs of
     msgspec and models of pydantic travel as the JSON value that these libraries give them; an
-    object that has a method ``__to_bus__`` travels as what that returns.
+    object that has a method ``__to_bus__`` travels as what that returns. Outside of such models,
+    dates and times are as in RFC 3339, without an offset where they are naive, durations as in ISO
+    8601, and bytes in Base64 (RFC 4648, section 4).
 
     Raises:
         UnencodableValue: A value has no JSON form. NaN and the infinities have none (RFC 8259,

@@ -52,6 +52,9 @@ class Parameter:
         annotation: The type of the value.
         default: What is sent where `fire` is not given the value. A parameter whose annotation
             admits ``None`` has the default ``None``.
+
+    Raises:
+        InvalidApi: `name` is no identifier, or a keyword of Python.
     """
 
     name: str
@@ -87,7 +90,8 @@ class WildcardParameter:
 class EventOnBus(Protocol[P]):
     """An event of an API on a bus, as ``bus[AuthApi].user_created``.
 
-    It is the same as ``bus.auth.user_created``, and there type checkers know its parameters.
+    It is the same as ``bus.auth.user_created``, and there type checkers know its parameters. Its
+    methods do, and raise, what those of a `BusPath` do.
     """
 
     def fire(self, *args: P.args, **kwargs: P.kwargs) -> EventMessage:
@@ -128,8 +132,12 @@ class Event(Generic[P]):
             so it has its say about the values.
         method: What the decorator `event` was given.
 
+    Attributes:
+        name: The attribute that it is; empty until its class is defined.
+
     Raises:
         InvalidApi: A parameter is none of these, or two have the same name.
+        NotOnBus: On access at an instance of an API that belongs to no bus.
     """
 
     @overload
@@ -184,7 +192,11 @@ class Event(Generic[P]):
 
     @cached_property
     def parameters(self) -> dict[str, Parameter]:
-        """What it carries, by name."""
+        """What it carries, by name.
+
+        Raises:
+            InvalidApi: It is declared wrongly, as `check` finds.
+        """
         found: dict[str, Parameter] = {}
         for item in self._items:
             if isinstance(item, WildcardParameter):
@@ -201,20 +213,28 @@ class Event(Generic[P]):
 
     @cached_property
     def admits_any(self) -> bool:
-        """Whether it may carry more than its parameters."""
+        """Whether it may carry more than its parameters.
+
+        Raises:
+            InvalidApi: It is declared wrongly, as `check` finds.
+        """
         return any(isinstance(item, WildcardParameter) for item in self._items)
 
     @cached_property
     def decoder(self) -> FieldsDecoder | None:
-        """What decodes its values to the types that it is declared with; None where it has none."""
+        """What decodes its values to the types that it is declared with; None where it has none.
+
+        Raises:
+            InvalidApi: It is declared wrongly, as `check` finds.
+        """
         types = {p.name: p.type for p in self.parameters.values() if p.type is not Any}
         return FieldsDecoder(types, has_others=False) if types else None
 
     def check(self) -> None:
         """Make sure that it is declared well.
 
-        An event that is declared by a signature is checked only here, for its type hints may name
-        what its module defines later.
+        An event that is declared by a signature is checked only here, and so by `register_api`, for
+        its type hints may name what its module defines later.
 
         Raises:
             InvalidApi: It is not.
@@ -333,7 +353,7 @@ def event(method: Callable[Concatenate[This, P], object]) -> Event[P]:
                 \"\"\"Someone has an account now.\"\"\"
 
     The method itself is never called. With ``bus[AuthApi].user_created.fire(...)``, type checkers
-    know what is right.
+    know what is right. A method that can not declare an event is refused by `register_api`.
     """
     return Event(method=method)
 

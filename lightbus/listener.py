@@ -14,14 +14,16 @@ from lightbus.transport import Subscription
 class OnError(enum.Enum):
     """What happens when a handler fails.
 
+    Whichever it is, an event becomes a dead letter when the last of its `max_attempts` fails, and
+    the worker goes on.
+
     Attributes:
-        SHUTDOWN: The event is tried again after `acknowledgement_timeout`, and the worker exits
-            once its other handlers are done.
+        SHUTDOWN: The event is tried again after `acknowledgement_timeout` seconds, and the worker
+            exits once its other handlers are done.
         ACKNOWLEDGE_AND_LOG: The error is logged, a copy of the event is kept as a dead letter, and
             the worker goes on.
         RETRY: The error is logged, the event is tried again after a wait that grows from one
-            attempt to the next, and the worker goes on. After `max_attempts` the event becomes a
-            dead letter.
+            attempt to the next, as `lightbus.retry.Retry` says, and the worker goes on.
     """
 
     SHUTDOWN = "shutdown"

@@ -31,10 +31,12 @@ class EventMessage:
     Attributes:
         api_name: The API's name, for example ``"auth"``.
         event_name: The event's name, for example ``"user_created"``.
-        body: The parameters as a JSON object. Kept out of `repr`, for it may hold secrets.
-        id: Identifies the event; the same on every delivery of it.
+        body: The parameters as a JSON object (RFC 8259), in UTF-8. Kept out of `repr`, for it may
+            hold secrets.
+        id: Identifies the event; the same on every delivery of it. By default a UUID of version 4
+            (RFC 9562).
         version: The version of the API that fired it.
-        fired_at: When it was fired, in UTC.
+        fired_at: When it was fired, in UTC, by the clock of the machine that did.
         service_name: The service that fired it; empty where the sender did not say.
         traceparent: Which trace it belongs to, as in the header of that name (W3C Trace Context,
             section 3.2); empty where it belongs to none.
@@ -53,7 +55,11 @@ class EventMessage:
     def create(
         cls, api_name: str, event_name: str, kwargs: Mapping[str, Any], **others: Any
     ) -> EventMessage:
-        """Return a message that carries `kwargs`.
+        """Return a message that carries `kwargs`, encoded by `lightbus.codec.encode`.
+
+        Args:
+            kwargs: The event's parameters.
+            others: Further attributes, by name.
 
         Raises:
             UnencodableValue: A value can not travel as JSON.

@@ -34,12 +34,13 @@ class Worker:
     runs are served too.
 
     Args:
+        bus: Whose listeners and tasks these are.
         serves_events: Whether its listeners take events.
         runs_tasks: Whether its scheduled and background tasks run.
 
     Attributes:
         failure: What made the worker stop; None while all is well.
-        has_served: Whether its listeners have taken events.
+        has_served: Whether `run` came so far that every listener takes events.
     """
 
     def __init__(self, bus: Bus, *, serves_events: bool = True, runs_tasks: bool = True) -> None:
@@ -109,7 +110,12 @@ class Worker:
 
         Raises:
             WorkerNotReusable: The worker was started or stopped before.
-            Exception: What a hook or a handler raised, or why the broker could not be used.
+            ApiError: A listener and an API that was registered after it do not fit.
+            TransportError: The broker could not be used.
+            HandlerExited: A handler tried to end the process, or was cancelled from within.
+            StuckHandler: A handler that timed out could not be stopped.
+            TaskExited: A task tried to end the process, or was cancelled from within.
+            Exception: What a hook, a handler or a task raised, where that ends the worker.
         """
         self._claim()
         starting = asyncio.create_task(self._start())
@@ -154,7 +160,9 @@ class Worker:
 
         Raises:
             WorkerNotReusable: The worker was started or stopped before.
-            Exception: What a hook raised, or why the broker could not be used.
+            ApiError: A listener and an API that was registered after it do not fit.
+            TransportError: The broker could not be used.
+            Exception: What an `on_start` hook raised.
         """
         self._claim()
         try:
@@ -246,8 +254,8 @@ class Worker:
         self._stop_requested.set()
 
     async def stop(self) -> None:
-        """Take no more events, let running handlers finish for `shutdown_timeout`, give back the
-        rest, and call the `on_stop` hooks. Stopping again does nothing.
+        """Take no more events, let running handlers finish for `shutdown_timeout` seconds, give
+        back the rest, and call the `on_stop` hooks. Stopping again does nothing.
 
         A handler or a task of this worker is what is waited for, so that it returns at once to one.
 
