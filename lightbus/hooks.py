@@ -19,7 +19,8 @@ class Hooks:
     """The hooks of one moment; usable as a decorator, with or without parentheses.
 
     An async hook runs on the event loop, a sync one in a thread. A hook receives those of the
-    moment's arguments that it has a parameter for.
+    moment's arguments that it has a parameter for. What it raises is raised further where nothing
+    else is said, and the hooks after it are not called.
     """
 
     def __init__(self) -> None:
@@ -33,6 +34,7 @@ class Hooks:
     @overload
     def __call__(self) -> Callable[[Hook], Hook]: ...
     def __call__(self, hook: Hook | None = None) -> Hook | Callable[[Hook], Hook]:
+        """Add `hook` behind the others, and return it; without one, return what adds it."""
         if hook is None:
             return self
         self._hooks.append(hook)

@@ -33,16 +33,19 @@ _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 
 
 
 def count_events(bus: Bus, registry: CollectorRegistry = REGISTRY) -> None:
-    """Count the events that `bus` fires and that its listeners handle, and how long that takes.
+    """Count the events that `bus` fires and that its listeners handle, and how long that takes, in
+    seconds.
 
-    ``lightbus run --health-port`` shows them at ``/metrics``.
+    ``lightbus run --health-port`` shows the numbers at ``/metrics``, in the text format of
+    Prometheus.
 
     Args:
+        bus: Whose events these are.
         registry: Where the numbers go; each registry takes those of one bus.
 
     Raises:
         PackageMissing: On import, where the extra ``lightbus[prometheus]`` is not installed.
-        ValueError: `registry` has those of another bus.
+        ValueError: `registry` has such numbers already, of this bus or of another.
     """
     bus.client.add_middleware(_Metrics(registry))
     bus.client.metrics_page = lambda: (CONTENT_TYPE_LATEST, generate_latest(registry))

@@ -12,7 +12,8 @@ Handle = Callable[[], Awaitable[None]]
 
 
 class Middleware:
-    """Derive from it, and give an instance to `bus.client.add_middleware`.
+    """Code around the sending and the handling of events: derive from it, and give an instance to
+    `BusClient.add_middleware`.
 
     Each method does what it wants, before and after it awaits `call_next` once. What that raises,
     and being cancelled, has to go through. Without that call, an event is not sent, though `fire`
@@ -26,22 +27,36 @@ class Middleware:
         Args:
             message: The event; another one, with more in it, can be passed on.
             call_next: Sends it.
+
+        Raises:
+            TransportError: What `call_next` raises: the event was not sent, or its outcome is
+                unknown.
+            Exception: What a `before_event_sent` hook, or an inner middleware, raised.
         """
         await call_next(message)
 
     async def handle(self, message: EventMessage, listener_name: str, call_next: Handle) -> None:
-        """Be around the handling of an event, hooks included, within `acknowledgement_timeout`.
+        """Be around the handling of an event, hooks included, within `acknowledgement_timeout`
+        seconds. What this raises counts as raised by the handler.
 
         Args:
             message: The event.
             listener_name: Of the listener that handles it.
             call_next: Calls the handler, and raises what it raises.
+
+        Raises:
+            CancelledError: The time is over, or the worker stops.
+            Exception: What the handler, a hook, or an inner middleware raised.
         """
         await call_next()
 
 
 async def send_through(middleware: Sequence[Middleware], message: EventMessage, send: Send) -> None:
-    """Send an event through all of `middleware`, the first of which is the outermost."""
+    """Send an event through all of `middleware`, the first of which is the outermost.
+
+    Raises:
+        Exception: What one of them, or `send`, raised.
+    """
     for one in reversed(middleware):
         send = partial(one.send, call_next=send)
     await send(message)
@@ -50,7 +65,11 @@ async def send_through(middleware: Sequence[Middleware], message: EventMessage, 
 async def handle_through(
     middleware: Sequence[Middleware], message: EventMessage, listener_name: str, handle: Handle
 ) -> None:
-    """Handle an event through all of `middleware`, the first of which is the outermost."""
+    """Handle an event through all of `middleware`, the first of which is the outermost.
+
+    Raises:
+        Exception: What one of them, or `handle`, raised.
+    """
     for one in reversed(middleware):
         handle = partial(one.handle, message, listener_name, handle)
     await handle()

@@ -28,9 +28,11 @@ def trace_events(bus: Bus, tracer_provider: trace.TracerProvider | None = None) 
     """Make a span for each event that `bus` fires, and for each that its listeners handle.
 
     Where an event was fired in a span, here or in another service, the span of its handling is a
-    child of that. Names and attributes follow the semantic conventions for messaging.
+    child of that: the event carries the ``traceparent`` of W3C Trace Context (section 3.2), and no
+    ``tracestate``. Names and attributes follow OpenTelemetry's semantic conventions for messaging.
 
     Args:
+        bus: Whose events these are.
         tracer_provider: Left out, the global one.
 
     Raises:
