@@ -18,10 +18,14 @@ def asyncapi_of(client: BusClient, *, version: str = "1") -> Document:
     """Return the AsyncAPI document (3.0.0) of a service.
 
     It sends the events of its registered APIs and receives those that its listeners name, which its
-    `on_start` hooks may add.
+    `on_start` hooks may add. What events carry is said in JSON Schema of draft 7, as AsyncAPI does.
 
     Args:
+        client: The client of the service's bus.
         version: Of the document, as its author counts.
+
+    Raises:
+        InvalidApi: An event is declared wrongly.
     """
     events = schema_of(client.apis.values())
     documented = {name: _as_draft_7(schema) for name, schema in events["properties"].items()}

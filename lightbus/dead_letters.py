@@ -24,10 +24,11 @@ class Filter:
     Attributes:
         ids: Events of these ids, or whose ids begin with one of them, of 8 characters or more.
         listener: Given up by this listener.
-        event: Of this event, such as ``"auth.user_created"``; ``*`` stands for anything.
+        event: Of this event, such as ``"auth.user_created"``; ``*`` stands for anything, as in
+            `fnmatch`.
         error: With an exception of this type, with or without its module; ``*`` likewise.
-        since: Given up at this time or later.
-        until: Given up before this time.
+        since: Given up at this time or later; the time has to say its offset from UTC.
+        until: Given up before this time, which has to say it, too.
     """
 
     ids: frozenset[str] = frozenset()
@@ -43,7 +44,11 @@ class Filter:
         return self == Filter()
 
     def matches(self, letter: DeadLetter) -> bool:
-        """Return whether `letter` is meant."""
+        """Return whether `letter` is meant.
+
+        Raises:
+            TypeError: `since` or `until` is a naive time.
+        """
         message, failure = letter.message, letter.failure
         error_names = (failure.error_type, failure.error_type.rpartition(".")[2])
         return (
@@ -71,6 +76,7 @@ class DeadLetters:
 
         Raises:
             TransportError: They can not be read.
+            TypeError: A time in `wanted` is naive.
         """
         service_name = self._client.config.service_name
         for api_name in self._client.one_api_of_each_place():
@@ -91,7 +97,8 @@ class DeadLetters:
 
         Raises:
             TransportError: The event was not sent, for example because the listener's queue is
-                gone; the dead letter is still there.
+                gone; the dead letter is still there. Or it was sent, and the dead letter may still
+                be there.
         """
         message = message or letter.message
         subscription = Subscription(

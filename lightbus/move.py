@@ -84,12 +84,15 @@ class Move:
         """Call the `on_start` hooks, which may add listeners, and move until nothing is left.
 
         Workers of the service that still run share its events with the move. Where a broker can not
-        tell how many events are delayed, they are waited for as long as their delay can be.
+        tell how many events are delayed, they are waited for as long as their delay can be, and a
+        second longer.
 
         Raises:
-            InvalidConfig: There is nothing that the two configurations keep in different places.
+            InvalidConfig: There is nothing that the two configurations keep in different places, or
+                what is moved comes back.
             TransportRefused: A transport keeps its events where no other process finds them.
             TransportError: A broker failed; run again to move the rest.
+            Exception: What a hook raised.
         """
         await self._source.on_start.run(client=self._source)
         try:

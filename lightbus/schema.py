@@ -31,6 +31,9 @@ def schema_of(apis: Iterable[type[Api]]) -> Schema:
 
     Fields that have a default are not required, though events that are fired here always carry
     them: those that were fired before they existed do not.
+
+    Raises:
+        InvalidApi: An event is declared wrongly.
     """
     declared = {
         f"{api.meta.name}.{name}": event for api in apis for name, event in api.events.items()
@@ -54,10 +57,10 @@ def schema_of(apis: Iterable[type[Api]]) -> Schema:
 
 
 def read_schema(path: Path) -> Schema:
-    """Return the schema in a file.
+    """Return the schema in a file, as `schema_of` makes it.
 
     Raises:
-        InvalidSchema: There is none.
+        InvalidSchema: The file can not be read, is no JSON, or is no schema of events.
     """
     try:
         found = msgspec.json.decode(path.read_bytes())
@@ -92,7 +95,7 @@ def _references_in(node: Any) -> Iterator[Any]:
 
 
 class LoadedSchemas:
-    """The schema files that what is fired has to fit."""
+    """The files of JSON Schema (draft 2020-12) that what is fired has to fit."""
 
     def __init__(self) -> None:
         self._validators: list[tuple[Path, Any]] = []
@@ -199,6 +202,10 @@ def breaking_changes(before: Schema, after: Schema) -> Iterator[Change]:
 
     Services change at different times. So new events meet old listeners, and those that wait, or
     that an old service fires, meet new ones.
+
+    Args:
+        before: A schema that `schema_of` or `read_schema` returned.
+        after: Another one.
     """
     events = after.get("properties", {})
     for name, event in before.get("properties", {}).items():

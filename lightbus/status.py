@@ -25,7 +25,8 @@ class ListenerStatus:
         name: The listener's name.
         api_name: The API.
         stats: What the broker tells; None where it holds nothing for the listener yet.
-        dead: How many it gave up; None where there are too many dead letters to look at them all.
+        dead: How many it gave up; None where the service has more than 1,000 dead letters, which
+            are too many to look at them all.
     """
 
     name: str

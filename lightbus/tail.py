@@ -20,15 +20,27 @@ _PAUSE = 1.0
 
 
 class Events:
-    """The events that are seen, for several tasks to iterate over, until the block is left."""
+    """The events that are seen, for several tasks to iterate over, until the block is left.
+
+    Raises:
+        TransportError: From the iteration, where no more can be seen. A broker that is only away is
+            waited for.
+    """
 
     def __init__(self) -> None:
         self._received: asyncio.Queue[EventMessage | Exception | None] = asyncio.Queue(maxsize=100)
 
     def __aiter__(self) -> Self:
+        """Return itself."""
         return self
 
     async def __anext__(self) -> EventMessage:
+        """Return the next event, once there is one.
+
+        Raises:
+            StopAsyncIteration: The block was left.
+            TransportError: No more events can be seen.
+        """
         found = await self._received.get()
         if isinstance(found, EventMessage):
             return found
@@ -53,8 +65,9 @@ async def tail(client: BusClient, pattern: str = "*") -> AsyncGenerator[Events]:
     Listeners get all of them, too. Events that come much faster than they are read are left out.
 
     Args:
-        pattern: Of canonical names, such as ``"auth.*"``; ``*`` stands for anything. Of APIs that
-            neither it nor this process names, nothing is known.
+        client: The client of a bus whose configuration says where they are.
+        pattern: Of canonical names, such as ``"auth.*"``; ``*`` stands for anything, as in
+            `fnmatch`. Of APIs that neither it nor this process names, nothing is known.
 
     Raises:
         InvalidName: No API is known that the pattern could be of.

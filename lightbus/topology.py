@@ -42,6 +42,9 @@ class Topology:
         """Have the brokers hold what is wanted. Broken off at any point, it can be called again to
         do the rest.
 
+        Args:
+            on_progress: Told how far the migration of an object is, again and again.
+
         Raises:
             TransportRefused: It can not be done now, and why.
             TransportError: A broker failed.
@@ -66,6 +69,7 @@ async def topology_of(
 
     Raises:
         TransportError: A transport can not be opened.
+        Exception: What a hook raised.
     """
     async with client.started():
         yield Topology(await _wanted_by(client, unwanted))

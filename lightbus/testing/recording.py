@@ -50,6 +50,7 @@ class RecordingBus(Bus):
 
         Raises:
             AssertionError: There is none; it shows what was fired.
+            UnencodableValue: One of `fields` can not travel as JSON, and so was not fired.
         """
         wanted = codec.decode(codec.encode(fields))
         for message in self.fired_events(name):
@@ -66,6 +67,7 @@ class RecordingBus(Bus):
 
         Raises:
             AssertionError: One was; it shows what was fired.
+            UnencodableValue: One of `fields` can not travel as JSON, and so was not fired.
         """
         try:
             found = self.assert_fired(name, **fields)
@@ -80,6 +82,7 @@ class RecordingBus(Bus):
         has to wait for its next try is left waiting.
 
         Raises:
+            ApiError: A listener and an API that was registered after it do not fit.
             Exception: What a handler raised, once none waits; several come as an `ExceptionGroup`.
         """
         async with self._draining:
