@@ -51,7 +51,16 @@ class Failure:
         process_name: str,
         first_failed_at: datetime | None = None,
     ) -> Failure:
-        """Return the story of `error`."""
+        """Return the story of `error`.
+
+        Args:
+            error: What was raised; its text, where printing it raises, is replaced.
+            listener: The listener that gives the event up.
+            attempt: The attempt that failed, counted from 1.
+            service_name: The listener's service.
+            process_name: This process.
+            first_failed_at: When an attempt at the event failed first, in UTC; None for now.
+        """
         raised_as, now = type(error), datetime.now(UTC)
         return cls(
             error_type=f"{raised_as.__module__}.{raised_as.__qualname__}",

@@ -51,7 +51,11 @@ class Subscription:
 
 
 class Capability(enum.Enum):
-    """What a transport need not be able to do, if it says so and refuses it clearly."""
+    """What a transport need not be able to do, if it says so and refuses it clearly.
+
+    Attributes:
+        SHARED: Processes share the broker, and its events outlive them.
+    """
 
     SHARED = "processes share the broker, and its events outlive them"
 
@@ -74,7 +78,15 @@ class SubscriptionStats:
 
 
 class ObjectState(enum.Enum):
-    """How something that a broker holds compares with what is wanted."""
+    """How something that a broker holds compares with what is wanted.
+
+    Attributes:
+        OK: It is as it is wanted.
+        MISSING: It is not there.
+        DIFFERENT: One of its settings is another.
+        UNFINISHED: A migration that was broken off left it behind.
+        UNSEEN: The broker does not tell.
+    """
 
     OK = "ok"
     MISSING = "missing"
@@ -95,8 +107,7 @@ class BrokerObject:
     Attributes:
         kind: What it is, in the broker's own word, such as "queue".
         name: Its name there.
-        state: How it compares; UNFINISHED is what a migration that was broken off left behind, and
-            UNSEEN what the broker does not tell.
+        state: How it compares.
         argument: Which of its settings differs, if one does.
         wanted: What that is to be.
         actual: What that is.
@@ -130,7 +141,13 @@ class MigrationProgress:
 
 
 class PlaceState(enum.Enum):
-    """What an event does in a listener's queue."""
+    """What an event does in a listener's queue.
+
+    Attributes:
+        WAITING: It can be taken.
+        DELAYED: It waits for its time.
+        TAKEN: A worker has it.
+    """
 
     WAITING = "waiting"
     DELAYED = "delayed"
@@ -163,6 +180,8 @@ class EventPlace:
 class AsyncAPIParts:
     """What a transport adds to an AsyncAPI document, for one event; what is empty is left out.
 
+    The objects are those of AsyncAPI 3.0.0.
+
     Attributes:
         address: Where the event is sent to; by default its canonical name.
         server: A Server Object. It holds no secret.
@@ -175,7 +194,12 @@ class AsyncAPIParts:
 
 
 class DeadLetter(Protocol):
-    """An event that was given up, and why."""
+    """An event that was given up, and why.
+
+    Attributes:
+        message: The event.
+        failure: Why.
+    """
 
     message: EventMessage
     failure: Failure
@@ -194,8 +218,7 @@ class Delivery(Protocol):
 
     A second settlement does nothing. So does the settlement of a delivery that the broker has taken
     back, as when the connection was lost: it is logged, and the event comes again. `retry`, `defer`
-    and `dead_letter` raise `TransportError` where the broker did not confirm; the delivery is then
-    unsettled and the call may be repeated.
+    and `dead_letter` may raise; the delivery is then unsettled and the call may be repeated.
 
     Attributes:
         message: The event. Its body may be any bytes.
@@ -225,17 +248,29 @@ class Delivery(Protocol):
     async def retry(self, *, after: float) -> None:
         """Say that the attempt failed, and have the event come to this listener as the next attempt
         in `after` seconds: 0, or one of the subscription's `delays`. Other events do not wait.
+
+        Raises:
+            TransportError: The broker did not confirm.
+            ValueError: `after` is none of these.
         """
 
     @abstractmethod
     async def defer(self, *, after: float) -> None:
         """Have the event come to this listener as the same attempt in `after` seconds, one of the
         subscription's `delays`, with `returns` at 0.
+
+        Raises:
+            TransportError: The broker did not confirm.
+            ValueError: `after` is none of these.
         """
 
     @abstractmethod
     async def dead_letter(self, failure: Failure) -> None:
-        """Stop trying. The event is kept with its parameters and `failure` for people to read."""
+        """Stop trying. The event is kept with its parameters and `failure` for people to read.
+
+        Raises:
+            TransportError: The broker did not confirm.
+        """
 
 
 class DeliveryStream(Protocol):
@@ -246,7 +281,8 @@ class DeliveryStream(Protocol):
     """
 
     @abstractmethod
-    def __aiter__(self) -> DeliveryStream: ...
+    def __aiter__(self) -> DeliveryStream:
+        """Return the stream itself."""
 
     @abstractmethod
     async def __anext__(self) -> Delivery:
@@ -275,6 +311,9 @@ async def begun(events: AsyncGenerator[EventMessage | None]) -> AsyncGenerator[E
 
     What it wants of the broker is wanted from now on, and closing one that was not begun would end
     nothing.
+
+    Raises:
+        Exception: What `events` raised before it had begun.
     """
     await anext(events)
     return cast("AsyncGenerator[EventMessage]", events)
@@ -320,6 +359,8 @@ class EventTransport(Protocol):
 
         Raises:
             TransportUnavailable: The broker was away for `timeout` seconds; the event was not sent.
+            TransportRefused: The broker does not let this client send; the event was not sent.
+            TopologyMismatch: What sending needs differs at the broker; the event was not sent.
             SendOutcomeUnknown: It was sent, and not confirmed within `timeout` seconds.
             SendRefused: The broker did not take it; or no subscription wants it, where
                 `require_listeners` says that one must.
@@ -331,6 +372,7 @@ class EventTransport(Protocol):
 
         Raises:
             TransportUnavailable: The broker was away for `timeout` seconds.
+            TransportRefused: The broker does not let this client declare it.
             TopologyMismatch: What the broker holds differs from what this would declare.
         """
 
@@ -339,7 +381,9 @@ class EventTransport(Protocol):
         """Declare `subscription` and start to take its deliveries; wait for a broker that is away.
 
         Raises:
-            TopologyMismatch: As `declare` does.
+            TransportRefused: As `declare` does.
+            TopologyMismatch: Likewise.
+            TransportError: The broker failed in another way.
         """
 
     @abstractmethod
@@ -348,8 +392,15 @@ class EventTransport(Protocol):
     ) -> None:
         """Send an event to one declared subscription alone, as that attempt.
 
+        Args:
+            subscription: Which one.
+            message: The event.
+            attempt: The number that its next delivery has, counted from 1.
+            timeout: How long the broker may be away, or not confirm, in seconds.
+
         Raises:
-            TransportError: As `send` does.
+            TransportError: As `send` does; or the subscription is not declared, where the broker
+                tells.
         """
 
     @abstractmethod
@@ -374,6 +425,12 @@ class EventTransport(Protocol):
         self, service_name: str, message: EventMessage, failure: Failure, *, timeout: float
     ) -> None:
         """Add a dead letter to those of a service.
+
+        Args:
+            service_name: The service.
+            message: The event.
+            failure: Why it was given up.
+            timeout: How long the broker may be away, or not confirm, in seconds.
 
         Raises:
             TransportError: As `send` does.
@@ -432,6 +489,11 @@ class EventTransport(Protocol):
         No event is lost, whenever this is broken off; the next call goes on from there. An event
         keeps the number of its attempt, and may come twice.
 
+        Args:
+            subscriptions: As for `topology`.
+            events: Likewise.
+            on_progress: Told how far the migration of an object is, again and again.
+
         Raises:
             TransportRefused: It can not be done, or not now, and why. Nothing was begun, or what
                 was begun waits for the next call.
@@ -455,5 +517,5 @@ class EventTransport(Protocol):
     @abstractmethod
     async def close(self) -> None:
         """Let go of the broker and give back what is unsettled. Closing again does nothing. A call
-        of any other method then raises `TransportClosed`.
+        of any other method then raises `TransportClosed`, but for `problems`, which says it.
         """
