@@ -17,7 +17,8 @@
     ├── ValidationError             an event's values do not fit
     │   ├── InvalidEventArguments
     │   ├── UnencodableValue
-    │   └── UndecodableEvent
+    │   ├── UndecodableEvent
+    │   └── UnfitEvent
     ├── CannotBlockHere
     ├── TaskExited
     ├── WorkerNotReusable
@@ -140,11 +141,15 @@ class EventNotFound(ApiError):
 
 
 class InvalidParameters(ApiError):
-    """An event was fired with more positional arguments than it is declared to take."""
+    """An event was fired with more positional arguments than it is declared to take, or with two
+    values for one.
+    """
 
 
 class NotCallable(ApiError):
-    """A bus path was called; only ``.fire(...)``, ``.fire_async(...)`` and ``.listen(...)`` are."""
+    """A bus path was called, where only ``.fire(...)``, ``.fire_async(...)`` and ``.listen(...)``
+    are; or one of these was, of a path that is no event.
+    """
 
 
 class NotOnBus(ApiError, AttributeError):
@@ -226,7 +231,7 @@ class UnencodableValue(ValidationError):
     """An argument of an event can not travel as JSON.
 
     Attributes:
-        argument: The argument's name.
+        argument: The argument's name; ``"(all)"`` where it is not known which one it is.
         value_type: The type of the value.
     """
 
@@ -240,7 +245,7 @@ class UnencodableValue(ValidationError):
 
 
 class UndecodableEvent(ValidationError):
-    """The body of an event is not a JSON object."""
+    """The body of an event is not a JSON object (RFC 8259, section 4)."""
 
 
 class UnfitEvent(ValidationError):
@@ -378,11 +383,13 @@ class TransportError(LightbusException):
 
 
 class TransportUnavailable(TransportError):
-    """The broker was not reached in time; nothing was sent to it."""
+    """The broker was not reached in time, or was lost; what was to be sent to it was not sent."""
 
 
 class TransportRefused(TransportError):
-    """The broker was reached and said no: credentials, permissions, or a missing virtual host."""
+    """The broker was reached and said no (credentials, permissions, a missing virtual host), or the
+    transport can not do what is asked of it.
+    """
 
 
 class NotDeclared(TransportRefused):
@@ -391,6 +398,9 @@ class NotDeclared(TransportRefused):
 
 class TopologyMismatch(TransportError):
     """The broker holds an object of this name whose settings differ from the wanted ones.
+
+    Args:
+        problem: What people read.
 
     Attributes:
         argument: The first setting that differs, in the broker's own words; empty where it does
@@ -410,6 +420,9 @@ class TopologyMismatch(TransportError):
 
 class SendRefused(TransportError):
     """The broker did not take an event, or no listener wants one that must be wanted.
+
+    Args:
+        reason: Why, without a full stop: it ends what people read.
 
     Attributes:
         event_id: The event's id.
@@ -448,7 +461,12 @@ class ListenerError(LightbusException):
 
 
 class NotListenedFor(ListenerError):
-    """An event came that its listener no longer listens for."""
+    """An event came that its listener no longer listens for.
+
+    Attributes:
+        listener: The listener's name.
+        event: The event's canonical name.
+    """
 
     def __init__(self, listener: str, event: str) -> None:
         super().__init__(
@@ -461,7 +479,11 @@ class NotListenedFor(ListenerError):
 
 
 class HandlerExited(ListenerError):
-    """A handler tried to end the process, or was cancelled from within."""
+    """A handler tried to end the process, or was cancelled from within.
+
+    Attributes:
+        listener: The listener's name.
+    """
 
     def __init__(self, listener: str, raised: BaseException) -> None:
         super().__init__(f"Listener {listener!r} raised {type(raised).__name__}: {raised}")
@@ -469,7 +491,12 @@ class HandlerExited(ListenerError):
 
 
 class HandlerTimeout(ListenerError):
-    """A handler did not finish within its `acknowledgement_timeout`."""
+    """A handler did not finish within its `acknowledgement_timeout`.
+
+    Attributes:
+        listener: The listener's name.
+        timeout: The `acknowledgement_timeout`, in seconds.
+    """
 
     def __init__(self, listener: str, timeout: float) -> None:
         super().__init__(
@@ -481,7 +508,12 @@ class HandlerTimeout(ListenerError):
 
 
 class StuckHandler(ListenerError):
-    """A handler still ran one more `acknowledgement_timeout` after it had timed out."""
+    """A handler still ran one more `acknowledgement_timeout` after it had timed out.
+
+    Attributes:
+        listener: The listener's name.
+        timeout: The `acknowledgement_timeout`, in seconds.
+    """
 
     def __init__(self, listener: str, timeout: float) -> None:
         super().__init__(
@@ -496,6 +528,10 @@ class AttemptsExhausted(ListenerError):
     """An event came for one more attempt than its listener allows.
 
     Its last attempts ended with no word from the worker, as when a process is killed.
+
+    Attributes:
+        listener: The listener's name.
+        max_attempts: How many it allows.
     """
 
     def __init__(self, listener: str, max_attempts: int) -> None:
