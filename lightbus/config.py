@@ -39,10 +39,10 @@ class ApiConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         event_transport: One transport's name, with its settings. Left out, SQLite in a file of the
             user, in which all services meet that name no other.
         acknowledgement_timeout: How long a handler may take, and the wait before a failed event is
-            tried again, in seconds.
-        max_attempts: How often an event is tried before it becomes a dead letter.
+            tried again, in seconds; more than 0.
+        max_attempts: How often an event is tried before it becomes a dead letter; 1 or more.
         retry: The waits of listeners with `OnError.RETRY`.
-        fire_timeout: How long firing may wait for the broker, in seconds.
+        fire_timeout: How long firing may wait for the broker, in seconds; more than 0.
         require_listeners: Whether firing an event that no listener wants is an error.
         validate: Whether the values of an event that is fired must be of the types that the event
             is declared with.
@@ -70,7 +70,17 @@ class ApiConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 class Document(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a config file says."""
+    """What a config file says.
+
+    Attributes:
+        schema: ``$schema``, where editors find the JSON Schema of the file.
+        service_name: Whose listeners these are.
+        process_name: Names this process at the broker; may hold placeholders, as may the other.
+        bus: The dotted name of the bus module.
+        shutdown_timeout: How long a stopping worker waits for its handlers, in seconds; more than
+            0.
+        apis: Settings by API name, as `ApiConfig` has them; those of ``"default"`` are inherited.
+    """
 
     # For editors, which look there for what a file may say.
     schema: str | None = msgspec.field(name="$schema", default=None)
@@ -108,13 +118,23 @@ class Config:
         return self.apis.get(name) or self.apis["default"]
 
     def process_name(self) -> str:
-        """Return this process's name; ``{pid}`` in it differs after a fork."""
+        """Return this process's name; ``{pid}`` in it differs after a fork.
+
+        Raises:
+            InvalidName: With what its placeholders stand for now, it can not be one.
+        """
         return checked_name("process", filled_in(self.process_name_template))
 
 
 @attrs.define
 class CommandLine:
-    """What was said on the command line of this process; None where nothing was."""
+    """What was said on the command line of this process; None where nothing was.
+
+    Attributes:
+        config_file: The path of the config file.
+        service_name: Beats every other.
+        process_name: Likewise.
+    """
 
     config_file: str | None = None
     service_name: str | None = None
@@ -140,7 +160,8 @@ def load(
         process_name: Beats ``$LIGHTBUS_PROCESS_NAME`` and the file.
 
     Raises:
-        InvalidConfig: With the file and the path in it.
+        InvalidConfig: A file can not be read, a variable of the environment that it names is not
+            set, or a setting is unknown or has a wrong value; with the file and the path in it.
         InvalidName: The service's or the process's name can not be one.
     """
     source, data = _read(config)
@@ -167,7 +188,7 @@ def load_file(file: str | Path, *, service_name: str) -> Config:
         service_name: The service's name, where the file gives none.
 
     Raises:
-        InvalidConfig: With the file and the path in it.
+        InvalidConfig: As `load` does.
         InvalidName: The service's or the process's name can not be one.
     """
     source, data = _read_file(Path(file))
@@ -198,6 +219,12 @@ def _checked(
 
 def convert(data: Any, wanted: type[T], *, source: str, path: str = "$") -> T:
     """Return `data` as a `wanted`.
+
+    Args:
+        data: What a file, or an argument, holds.
+        wanted: A type that `msgspec` can make.
+        source: Where `data` came from, for the error.
+        path: Where in that it is.
 
     Raises:
         InvalidConfig: With the path of what does not fit, and the near name of an unknown key.

@@ -28,7 +28,7 @@ class Filter:
             `fnmatch`.
         error: With an exception of this type, with or without its module; ``*`` likewise.
         since: Given up at this time or later; the time has to say its offset from UTC.
-        until: Given up before this time, which has to say it, too.
+        until: Given up before this time; it has to say its offset, too.
     """
 
     ids: frozenset[str] = frozenset()

@@ -22,12 +22,14 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Waits that grow from one attempt to the next, up to a limit.
 
     Attributes:
-        first: Before the second attempt, in seconds.
-        factor: How many times longer each wait is than the one before.
-        longest: The limit, in seconds. Each wait is 20 % shorter or longer by chance.
+        first: Before the second attempt, in seconds; more than 0.
+        factor: How many times longer each wait is than the one before; 1 or more.
+        longest: The limit, in seconds. Each wait is then made up to 20 % shorter or longer, by
+            chance.
 
     Raises:
-        ValueError: The limit is below the first wait, or there are more than 20 waits up to it.
+        ValueError: The limit is below the first wait, or there are more than 20 waits up to it. Of
+            a configuration, that is an `InvalidConfig`.
     """
 
     first: _Seconds = 1.0

@@ -30,6 +30,11 @@ class TLSSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             the system.
         certificate_file: This client's own certificate, in PEM, for a broker that asks for one.
         key_file: Its key, in PEM, where it is not in the same file. It must have no password.
+
+    Raises:
+        ValueError: There is a `key_file` without a `certificate_file`. Of a configuration, that is
+            an `InvalidConfig`. What is in the files is told when the broker is first reached, by
+            `TransportRefused`.
     """
 
     ca_file: str | None = None
@@ -45,13 +50,22 @@ class RabbitMQSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     """The settings of `RabbitMQTransport`.
 
     Attributes:
-        url: ``amqp://user:password@host:5672/vhost``, or several of one cluster, tried in turn.
-            ``amqps://`` encrypts, and connects only to a broker whose certificate is good.
+        url: ``amqp://user:password@host:5672/vhost`` (RabbitMQ's URI specification, but that an
+            empty virtual host is ``/``), or several of one cluster, tried in turn. ``amqps://``
+            encrypts, and connects only to a broker whose certificate is good.
         tls: The certificates for that.
-        prefetch: How many events a listener holds ahead, at most.
-        heartbeat: After how many seconds of silence a connection is checked.
-        connect_timeout: How long one try to connect may take, in seconds.
-        operation_timeout: How long the broker may take to answer anything but a send, in seconds.
+        prefetch: How many events a listener holds, at most, 1 to 65535 (``basic.qos`` of AMQP
+            0-9-1). It holds fewer where `acknowledgement_timeout` is long, and never fewer than its
+            `concurrency`.
+        heartbeat: After how many seconds of silence, 1 to 600, a connection is checked (AMQP 0-9-1,
+            section 4.2.7).
+        connect_timeout: How long one try to connect may take, in seconds; more than 0.
+        operation_timeout: How long the broker may take to answer anything but a send, in seconds;
+            more than 0.
+
+    Raises:
+        ValueError: `url` is of another form, or `tls` is given where it is not ``amqps://``. Of a
+            configuration, that is an `InvalidConfig`.
     """
 
     url: str | list[str]

@@ -21,9 +21,12 @@ class SQLiteSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """The settings of `SQLiteTransport`.
 
     Attributes:
-        path: The file; ``~`` is the user's home. Left out, a file in the user's state folder.
-        prefetch: How many events a listener holds ahead, at most.
-        lease: How long the events of a worker that was killed are kept from others, in seconds.
+        path: The file; ``~`` is the user's home. Left out, ``lightbus/events.db`` in the user's
+            state folder.
+        prefetch: How many events a listener holds, at most, and never fewer than its `concurrency`;
+            1 or more.
+        lease: How long the events of a worker that was killed are kept from others, in seconds;
+            more than 0.
     """
 
     path: str = ""
@@ -35,5 +38,9 @@ class SQLiteSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
     @property
     def file(self) -> Path:
-        """The absolute path of the file, with no symbolic link in it."""
+        """The absolute path of the file, with no symbolic link in it.
+
+        Raises:
+            RuntimeError: It begins with ``~``, and there is no such home.
+        """
         return Path(self.path).expanduser().resolve() if self.path else default_path()
