@@ -61,7 +61,7 @@ class _TransportChoice:
 class BusClient:
     """What a program does with its bus beside firing and listening; reached as ``bus.client``.
 
-    Every method may be called from any thread.
+    Every method may be called from any thread. Every hook is also offered `client`.
 
     Attributes:
         config: The configuration that the bus was created with.
@@ -77,8 +77,6 @@ class BusClient:
         before_event_execution: Hooks called with `event_message` and `listener_name` before a
             handler. One that raises counts as the handler raising.
         after_event_execution: The same, after a handler that did not raise.
-
-    Every hook is also offered `client`.
 
     Raises:
         InvalidConfig: The settings of a transport are wrong.

@@ -92,7 +92,8 @@ class InvalidApi(ApiError):
 
 
 class InvalidName(ApiError):
-    """A name is empty, or holds a character that brokers give a meaning to.
+    """A name is empty, is longer than 120 characters, holds a character that brokers give a meaning
+    to, or has a placeholder that is not known.
 
     Attributes:
         kind: What is named, for example ``"listener"``.
@@ -168,7 +169,7 @@ class NotOnBus(ApiError, AttributeError):
 
 
 class InvalidEventListener(ApiError):
-    """A handler can not be called with the event that it listens for."""
+    """A handler can not be called with the event that it listens for, or its options are wrong."""
 
 
 class InvalidTask(ApiError):

@@ -20,12 +20,7 @@ _PAUSE = 1.0
 
 
 class Events:
-    """The events that are seen, for several tasks to iterate over, until the block is left.
-
-    Raises:
-        TransportError: From the iteration, where no more can be seen. A broker that is only away is
-            waited for.
-    """
+    """The events that are seen, for several tasks to iterate over, until the block is left."""
 
     def __init__(self) -> None:
         self._received: asyncio.Queue[EventMessage | Exception | None] = asyncio.Queue(maxsize=100)
@@ -35,7 +30,7 @@ class Events:
         return self
 
     async def __anext__(self) -> EventMessage:
-        """Return the next event, once there is one.
+        """Return the next event, once there is one; wait for a broker that is away.
 
         Raises:
             StopAsyncIteration: The block was left.

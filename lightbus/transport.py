@@ -307,7 +307,8 @@ class DeliveryStream(Protocol):
 
 
 async def begun(events: AsyncGenerator[EventMessage | None]) -> AsyncGenerator[EventMessage]:
-    """Return a generator that yields None once it has begun, and events after that, as it then is.
+    """Return `events`, which yields None once it has begun and events after that, with that None
+    taken from it.
 
     What it wants of the broker is wanted from now on, and closing one that was not begun would end
     nothing.

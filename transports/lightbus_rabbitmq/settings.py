@@ -33,8 +33,8 @@ class TLSSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     Raises:
         ValueError: There is a `key_file` without a `certificate_file`. Of a configuration, that is
-            an `InvalidConfig`. What is in the files is told when the broker is first reached, by
-            `TransportRefused`.
+            an `InvalidConfig`. Files that can not be used are a `TransportRefused` when the broker
+            is first to be reached.
     """
 
     ca_file: str | None = None

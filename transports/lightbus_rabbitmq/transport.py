@@ -35,7 +35,9 @@ _PAUSE = 0.1
 
 
 class RabbitMQTransport(EventTransport):
-    """Sends and consumes on connections of their own, for a broker that is short of memory stops
+    """Keeps events in RabbitMQ, which it reaches by AMQP 0-9-1.
+
+    It sends and consumes on connections of their own, for a broker that is short of memory stops
     reading from those that send.
     """
 
