@@ -8,11 +8,14 @@ from pathlib import Path
 
 import pytest
 from aiormq.abc import DeliveredMessage
+from yarl import URL
 
 from command import Command
 from lightbus import Bus, OnError, Worker
+from lightbus.exceptions import TransportUnavailable
 from rabbitmq_node import RabbitMQNode
-from rabbitmq_support import Broker, MakeBus, Seen
+from rabbitmq_support import Broker, MakeBus, Seen, transport_of
+from tcp_proxy import running_proxy
 
 QUEUE = "lightbus:shop:welcome:auth"
 OTHER_QUEUE = "lightbus:shop:count:auth"
@@ -49,6 +52,22 @@ def failing_listener_of(bus: Bus) -> Seen[str]:
         fail, listener_name="welcome", on_error=OnError.ACKNOWLEDGE_AND_LOG
     )
     return seen
+
+
+async def test_one_who_looks_is_told_in_time_that_the_broker_is_away(
+    make_bus: MakeBus, rabbitmq_url: str
+) -> None:
+    url = URL(rabbitmq_url)
+    async with running_proxy(url.port or 0) as proxy:
+        bus = make_bus(url=str(url.with_port(proxy.port)), transport={"operation_timeout": 0.5})
+        await bus.auth.user_created.fire_async(username="ann", email="e")
+        proxy.silence()
+        proxy.cut()
+
+        async with asyncio.timeout(10):
+            with pytest.raises(TransportUnavailable, match=r"not reached within 0\.5 s"):
+                async for _ in transport_of(bus).dead_letters("shop"):
+                    pass
 
 
 async def test_what_listeners_gave_up_is_listed_and_replayed_to_them_alone(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
+from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 import aio_pika
@@ -30,6 +31,9 @@ T = TypeVar("T")
 _log = get_logger(__name__)
 
 _CLOSE_TIMEOUT = 2.0
+
+# How long to wait before what a lost connection broke off is begun again, in seconds
+_PAUSE = 0.1
 
 # The two alarms at which RabbitMQ stops reading from a connection that sends.
 # https://www.rabbitmq.com/docs/alarms
@@ -81,6 +85,23 @@ class Link:
         try:
             async with asyncio.timeout(timeout):
                 await self._connected()
+        except TimeoutError as error:
+            raise await self.unavailable(timeout) from error
+
+    async def until_connected(self, operation: Callable[[], Awaitable[T]], *, timeout: float) -> T:
+        """Return what `operation` does, begun again wherever the connection was lost meanwhile.
+
+        Raises:
+            TransportUnavailable: It did not end in `timeout` seconds.
+            Exception: What else it raised.
+        """
+        try:
+            async with asyncio.timeout(timeout):
+                while True:
+                    try:
+                        return await operation()
+                    except ConnectionLost:
+                        await asyncio.sleep(_PAUSE)
         except TimeoutError as error:
             raise await self.unavailable(timeout) from error
 

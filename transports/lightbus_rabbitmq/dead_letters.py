@@ -46,7 +46,7 @@ async def dead_letters_of(
     """
     queue = names.dead_letter_queue(service_name)
     try:
-        channel = await link.channel(confirms=False)
+        channel = await link.until_connected(lambda: link.channel(confirms=False), timeout=timeout)
         try:
             while (got := await _get(channel, queue, timeout=timeout)) is not None:
                 yield RabbitMQDeadLetter(got, channel)

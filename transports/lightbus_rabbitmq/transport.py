@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping
-from typing import Any, ClassVar, TypeVar
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping
+from typing import Any, ClassVar
 
 from lightbus.exceptions import NotDeclared, TransportClosed
 from lightbus.failure import Failure
@@ -23,15 +23,10 @@ from lightbus_rabbitmq.comparing import compare
 from lightbus_rabbitmq.connection import Link
 from lightbus_rabbitmq.consumer import RabbitMQStream
 from lightbus_rabbitmq.dead_letters import RabbitMQDeadLetter, dead_letters_of
-from lightbus_rabbitmq.errors import ConnectionLost
 from lightbus_rabbitmq.objects import Wanted
 from lightbus_rabbitmq.publisher import Publisher
 from lightbus_rabbitmq.settings import RabbitMQSettings
 from lightbus_rabbitmq.tailing import tail_of
-
-T = TypeVar("T")
-
-_PAUSE = 0.1
 
 
 class RabbitMQTransport(EventTransport):
@@ -61,7 +56,7 @@ class RabbitMQTransport(EventTransport):
         await self._publisher.send_event(message, timeout=timeout, must_route=require_listeners)
 
     async def declare(self, subscription: Subscription, *, timeout: float) -> None:
-        await self._until_connected(
+        await self._sending.until_connected(
             lambda: topology.ensure_subscription(
                 self._sending, subscription, timeout=self._settings.operation_timeout
             ),
@@ -95,7 +90,7 @@ class RabbitMQTransport(EventTransport):
     async def stats(self, subscription: Subscription) -> SubscriptionStats:
         operation_timeout = self._settings.operation_timeout
         queue = names.listener_queue(subscription)
-        counted = await self._until_connected(
+        counted = await self._sending.until_connected(
             lambda: topology.count(self._sending, queue, timeout=operation_timeout),
             timeout=operation_timeout,
         )
@@ -107,7 +102,7 @@ class RabbitMQTransport(EventTransport):
 
     async def tail(self, api_name: str) -> AsyncGenerator[EventMessage]:
         timeout = self._settings.operation_timeout
-        return await self._until_connected(
+        return await self._consuming.until_connected(
             lambda: tail_of(self._consuming, api_name, timeout=timeout), timeout=timeout
         )
 
@@ -120,7 +115,7 @@ class RabbitMQTransport(EventTransport):
     ) -> list[BrokerObject]:
         operation_timeout = self._settings.operation_timeout
         wanted = Wanted.of(subscriptions, events)
-        return await self._until_connected(
+        return await self._sending.until_connected(
             lambda: compare(self._sending, wanted, timeout=operation_timeout),
             timeout=operation_timeout,
         )
@@ -151,7 +146,7 @@ class RabbitMQTransport(EventTransport):
     async def bury(
         self, service_name: str, message: EventMessage, failure: Failure, *, timeout: float
     ) -> None:
-        await self._until_connected(
+        await self._sending.until_connected(
             lambda: topology.ensure_dead_letters(
                 self._sending, service_name, timeout=self._settings.operation_timeout
             ),
@@ -181,14 +176,3 @@ class RabbitMQTransport(EventTransport):
         await self._publisher.close()
         await self._consuming.close()
         await self._sending.close()
-
-    async def _until_connected(self, operation: Callable[[], Awaitable[T]], *, timeout: float) -> T:
-        try:
-            async with asyncio.timeout(timeout):
-                while True:
-                    try:
-                        return await operation()
-                    except ConnectionLost:
-                        await asyncio.sleep(_PAUSE)
-        except TimeoutError as error:
-            raise await self._sending.unavailable(timeout) from error
