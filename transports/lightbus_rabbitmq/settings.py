@@ -118,6 +118,9 @@ def _parsed(url: str) -> URL:
         parsed.port  # noqa: B018 - reading it is what checks it
     except ValueError:
         return URL()
+    # Two ways to write the virtual host that is called "/", which are to be told as one place.
+    if parsed.host and parsed.raw_path in ("", "/%2F"):
+        parsed = parsed.with_path("/", keep_query=True)
     # AMQP's own default port, of which the URL library knows nothing.
     if parsed.host and parsed.port is None:
         return parsed.with_port(5671 if parsed.scheme == "amqps" else 5672)
