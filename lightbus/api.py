@@ -16,8 +16,9 @@ _META_OPTIONS = ("name", "version", "internal")
 # What an API, or a path of a bus, has under these names is no event.
 _TAKEN = ("event", "events", "fire", "fire_async", "listen", "meta", "on_bus")
 
-# What a bus has under these names is no API.
-_TAKEN_ON_A_BUS = ("client", "fire", "fire_async", "listen", "schema")
+# What a bus, or a path of it, has under these names is no part of an API's name.
+_TAKEN_ON_A_BUS = ("client", "schema")
+_TAKEN_ON_A_PATH = ("fire", "fire_async", "listen")
 
 
 @attrs.frozen
@@ -53,7 +54,8 @@ class Api:
     Raises:
         InvalidApi: On definition, where ``Meta`` or its ``name`` is missing or wrong, or an event's
             name is taken by something else.
-        InvalidName: On definition, where the name can not be an API's.
+        InvalidName: On definition, where the name can not be an API's, or that of an event not be
+            an event's.
     """
 
     meta: ClassVar[ApiMeta]
@@ -106,6 +108,7 @@ def api_class_of(api: object) -> type[Api]:
 
 
 def _check_name(api: type[Api], name: str, event: Event[...]) -> None:
+    checked_name("event", name)
     if name.startswith("_") or name in _TAKEN:
         raise InvalidApi(f"{api.__name__} can not have an event named {name!r}: the name is taken.")
     if event.name != name:
@@ -133,7 +136,10 @@ def _read_meta(cls: type[Api]) -> ApiMeta:
             f"every API that is not named."
         )
     checked_name("API", options["name"])
-    if options["name"].partition(".")[0] in _TAKEN_ON_A_BUS:
+    first, *others = options["name"].split(".")
+    if first in _TAKEN_ON_A_BUS or any(
+        part.startswith("_") or part in _TAKEN_ON_A_PATH for part in (first, *others)
+    ):
         raise InvalidApi(
             f"{cls.__name__} can not be named {options['name']!r}: a bus has something else there."
         )

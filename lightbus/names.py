@@ -23,7 +23,7 @@ _NOUNS = "badger cedar comet dune falcon fern heron lark maple meadow otter pine
 
 
 def checked_name(kind: str, name: object) -> str:
-    """Return `name` if it can be the name of a `kind` ("API", "service", "listener").
+    """Return `name` if it can be the name of a `kind` ("API", "event", "service", "listener").
 
     Raises:
         InvalidName: It is not a string, is empty, is longer than 120 characters, or holds another

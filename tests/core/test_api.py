@@ -78,6 +78,20 @@ def test_an_api_can_not_have_a_name_that_brokers_can_not_use(name: Any) -> None:
         api_with_meta(name=name)
 
 
+@pytest.mark.parametrize("name", ["client", "fire.auth", "auth.listen", "_auth", "auth._user"])
+def test_an_api_can_not_have_a_name_that_leads_elsewhere_on_a_bus(name: str) -> None:
+    with pytest.raises(InvalidApi, match="a bus has something else there"):
+        api_with_meta(name=name)
+
+
+@pytest.mark.parametrize("name", ["über", "a" * 121])
+def test_an_event_can_not_have_a_name_that_brokers_can_not_use(name: str) -> None:
+    meta = type("Meta", (), {"name": "auth"})
+
+    with pytest.raises(InvalidName, match="Invalid event name"):
+        type("AuthApi", (Api,), {"Meta": meta, name: Event()})
+
+
 def test_an_event_that_the_api_has_not_is_named_with_those_it_has() -> None:
     class SomeApi(Api):
         created = Event()
