@@ -459,13 +459,13 @@ class BusClient:
         self._tasks.append(task)
         self._notify(task)
 
-    def forget_task(self, task: Task) -> None:
-        """Run a task no more, which a worker has, and no other one can have.
-
-        Raises:
-            ValueError: It is none of `tasks`.
-        """
-        self._tasks.remove(task)
+    def take_task(self, task: Task) -> bool:
+        """Let one worker have a task that no other can have; return whether none had it before."""
+        try:
+            self._tasks.remove(task)
+        except ValueError:
+            return False
+        return True
 
     @property
     def tasks(self) -> tuple[Task, ...]:

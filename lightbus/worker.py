@@ -40,7 +40,7 @@ class Worker:
 
     Attributes:
         failure: What made the worker stop; None while all is well.
-        has_served: Whether `run` came so far that every listener takes events.
+        has_served: Whether the worker came so far that every listener takes events.
     """
 
     def __init__(self, bus: Bus, *, serves_events: bool = True, runs_tasks: bool = True) -> None:
@@ -124,7 +124,6 @@ class Worker:
             await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
             if starting.done():
                 starting.result()
-                self.has_served = True
                 on_started()
                 await stopping
         finally:
@@ -142,9 +141,14 @@ class Worker:
         """
         if self._loop is None:
             self._note_request()
-            return
-        with contextlib.suppress(RuntimeError):  # a closed loop has no worker to stop
-            self._loop.call_soon_threadsafe(self._note_request)
+        else:
+            self._call_soon(self._note_request)
+
+    def _call_soon(self, function: Callable[..., None], *args: Any) -> None:
+        """Call it on the worker's loop. Where that is closed, there is nobody to tell."""
+        assert self._loop is not None  # noqa: S101 - for the type checker
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(function, *args)
 
     def _note_request(self) -> None:
         if self._was_asked_to_stop:
@@ -183,18 +187,16 @@ class Worker:
         self._stopping.begin()
 
     async def _start(self) -> None:
-        loop = asyncio.get_running_loop()
-
-        def serve_soon(added: Listener | Task) -> None:
-            loop.call_soon_threadsafe(self._serve_soon, added)
-
-        self._end_notices = self._client.notify_of_additions(serve_soon)
+        self._end_notices = self._client.notify_of_additions(
+            lambda added: self._call_soon(self._serve_soon, added)
+        )
         await self._client.on_start.run(client=self._client)
         self._is_serving = True
         for listener in self._client.listeners:
             await self._serve(listener)
         for task in self._client.tasks:
             self._run_task(task)
+        self.has_served = True
 
     def _serve_soon(self, added: Listener | Task) -> None:
         # What on_start hooks add, start() serves itself, and reports where it can not.
@@ -207,7 +209,8 @@ class Worker:
 
     def _run_task(self, task: Task) -> None:
         if isinstance(task, BackgroundTask) and task.coroutine is not None:
-            self._client.forget_task(task)
+            if not self._client.take_task(task):
+                return
             if not self.runs_tasks:
                 task.coroutine.close()
         if not self.runs_tasks or task in self._served:

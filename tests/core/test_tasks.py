@@ -385,6 +385,24 @@ async def test_a_coroutine_is_run_by_one_worker_and_by_none_that_runs_no_tasks(
     assert bus.client.tasks == ()
 
 
+async def test_a_coroutine_that_comes_while_two_workers_run_is_run_by_one(
+    bus: Bus, received: Received
+) -> None:
+    async def background() -> None:
+        received.add("once")
+        await asyncio.Event().wait()
+
+    unhandled: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, told: unhandled.append(told))
+    async with Worker(bus) as first, Worker(bus) as second:
+        bus.client.add_background_task(background())
+        assert await received.next() == "once"
+        assert first.unfinished + second.unfinished == 1
+
+    assert received.is_empty
+    assert unhandled == []
+
+
 async def test_background_tasks_that_have_ended_are_forgotten(bus: Bus, received: Received) -> None:
     async with Worker(bus) as worker:
         for number in range(50):

@@ -220,6 +220,21 @@ async def test_a_worker_whose_loop_is_closed_may_be_asked_to_stop(make_bus: Make
     worker.request_stop()
 
 
+async def test_a_worker_whose_loop_is_closed_keeps_nobody_from_listening(
+    make_bus: MakeBus,
+) -> None:
+    bus = make_bus()
+    worker = Worker(bus)
+
+    def run_elsewhere() -> None:
+        asyncio.run(worker.start())
+
+    await asyncio.to_thread(run_elsewhere)
+    bus.auth.user_deleted.listen(lambda: None, listener_name="late")
+
+    assert [listener.name for listener in bus.client.listeners] == ["late"]
+
+
 async def test_asked_to_stop_while_it_starts_it_stops(make_bus: MakeBus) -> None:
     bus = make_bus()
 
