@@ -106,6 +106,21 @@ async def test_a_file_that_is_locked_for_a_while_is_waited_for(file: Path) -> No
     assert await waiting_in(file) == 1
 
 
+async def test_one_who_subscribes_waits_for_a_file_that_stays_locked(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lightbus_sqlite.transport.OPERATION_TIMEOUT", 0.1)
+    monkeypatch.setattr("lightbus_sqlite.transport.PAUSE", 0.05)
+    transport = await open_transport(file)
+    with locked(file):
+        subscribing = asyncio.create_task(transport.subscribe(SUBSCRIPTION))
+        await asyncio.wait({subscribing}, timeout=0.5)
+        assert not subscribing.done()
+
+    await (await subscribing).aclose()
+    await transport.close()
+
+
 async def test_a_sender_behind_a_waiting_listener_is_told_in_time(file: Path) -> None:
     transport = await open_transport(file)
     stream = await transport.subscribe(SUBSCRIPTION)
@@ -677,7 +692,7 @@ async def test_what_a_write_leased_that_was_given_up_is_nobodys(
         await transport.send(message(str(number)), timeout=PATIENCE)
     held = await anext(stream)  # so that leases are renewed
     monkeypatch.setattr(sqlite_stream, "OPERATION_TIMEOUT", 0.3)
-    monkeypatch.setattr(sqlite_stream, "_PAUSE", 0.1)
+    monkeypatch.setattr(sqlite_stream, "PAUSE", 0.1)
     received = 1
     with locked(file):
         # What is given up meanwhile must not be done when the lock is gone.

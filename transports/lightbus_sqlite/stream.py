@@ -29,7 +29,8 @@ _log = get_logger(__name__)
 # How long any write but a sent event may wait for a lock, in seconds.
 OPERATION_TIMEOUT = 30.0
 
-_PAUSE = 1.0
+# How long to wait before a file that did not answer is tried again, in seconds.
+PAUSE = 1.0
 
 # How long a stop may wait for a file that is locked, in seconds, each time that it has to write.
 _STOP_TIMEOUT = 1.5
@@ -124,7 +125,7 @@ class SQLiteStream(DeliveryStream):
             except (TransportUnavailable, TimeoutError) as error:
                 self._last_error = error
                 _log.warning("A listener can not take events; trying again.", reason=str(error))
-                await asyncio.sleep(_PAUSE)
+                await asyncio.sleep(PAUSE)
                 continue
             self._last_error = None
             for row in rows:
@@ -256,7 +257,7 @@ class SQLiteDelivery(Delivery):
                     event_id=self.message.id,
                 )
                 return
-            await asyncio.sleep(_PAUSE)
+            await asyncio.sleep(PAUSE)
 
     async def _settle(self, work: Work) -> None:
         if self.is_settled:

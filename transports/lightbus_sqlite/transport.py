@@ -21,6 +21,7 @@ from lightbus.exceptions import (
     TransportUnavailable,
 )
 from lightbus.failure import Failure
+from lightbus.log import get_logger
 from lightbus.message import EventMessage
 from lightbus.once import Once
 from lightbus.transport import (
@@ -36,9 +37,11 @@ from lightbus_sqlite import schema
 from lightbus_sqlite.connection import File
 from lightbus_sqlite.database import Database, Work
 from lightbus_sqlite.settings import SQLiteSettings
-from lightbus_sqlite.stream import OPERATION_TIMEOUT, SQLiteStream, message_of
+from lightbus_sqlite.stream import OPERATION_TIMEOUT, PAUSE, SQLiteStream, message_of
 from lightbus_sqlite.tail import TAIL_PERIOD, Tail, show
 from lightbus_sqlite.watcher import Watcher
+
+_log = get_logger(__name__)
 
 # A row holds 1,000,000,000 bytes (https://www.sqlite.org/limits.html); the rest is for the names.
 _MOST_BYTES = 999_000_000
@@ -85,7 +88,7 @@ class SQLiteTransport(EventTransport):
         await self._declare(subscription, timeout=timeout)
 
     async def subscribe(self, subscription: Subscription) -> SQLiteStream:
-        listener = await self._declare(subscription, timeout=OPERATION_TIMEOUT)
+        listener = await self._declared(subscription)
         if self._closing.has_begun:
             raise TransportClosed(f"SQLite file {self._settings.file} was closed.")
         if self._watcher is None:
@@ -186,6 +189,14 @@ class SQLiteTransport(EventTransport):
         if self._watcher is not None:
             await self._watcher.close()
         await self._database.close()
+
+    async def _declared(self, subscription: Subscription) -> int:
+        while True:
+            try:
+                return await self._declare(subscription, timeout=OPERATION_TIMEOUT)
+            except TransportUnavailable as error:
+                _log.warning("A listener can not be declared; trying again.", reason=str(error))
+                await asyncio.sleep(PAUSE)
 
     async def _declare(self, subscription: Subscription, *, timeout: float) -> int:
         def add(connection: sqlite3.Connection) -> int:
