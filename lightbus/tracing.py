@@ -58,7 +58,7 @@ class _Tracing(Middleware):
             carrier: dict[str, str] = {}
             self._propagator.inject(carrier)
             traceparent = carrier.get(_TRACEPARENT, message.traceparent)
-            with _told_of_cancellation(span):
+            with _telling_errors(span):
                 await call_next(attrs.evolve(message, traceparent=traceparent))
 
     async def handle(self, message: EventMessage, listener_name: str, call_next: Handle) -> None:
@@ -73,7 +73,7 @@ class _Tracing(Middleware):
                     "messaging.destination.subscription.name": listener_name,
                 },
             ) as span,
-            _told_of_cancellation(span),
+            _telling_errors(span),
         ):
             await call_next()
 
@@ -92,10 +92,14 @@ class _Tracing(Middleware):
 
 
 @contextlib.contextmanager
-def _told_of_cancellation(span: trace.Span) -> Iterator[None]:
-    """Have a span say that it was cancelled, as a handler is whose time is over."""
+def _telling_errors(span: trace.Span) -> Iterator[None]:
+    """Have a span say what ended it: an error, or a cancellation, as of a handler that was late."""
     try:
         yield
+    except Exception as error:
+        # The SDK records the error and sets the status, and leaves this out.
+        span.set_attribute("error.type", f"{type(error).__module__}.{type(error).__qualname__}")
+        raise
     except asyncio.CancelledError:
         span.set_status(trace.StatusCode.ERROR, "cancelled")
         span.set_attribute("error.type", "cancelled")

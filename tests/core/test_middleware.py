@@ -222,6 +222,7 @@ async def test_a_handler_that_fails_is_told_in_its_span(
     process = spans(exported)["process auth.user_deleted"]
     assert process.status.status_code is StatusCode.ERROR
     assert [event.name for event in process.events] == ["exception"]
+    assert (process.attributes or {})["error.type"] == "core.support.Broken"
 
 
 async def test_an_event_that_came_without_a_trace_begins_one(
