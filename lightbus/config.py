@@ -13,6 +13,7 @@ from typing import Annotated, Any, TypeVar
 
 import attrs
 import msgspec
+import msgspec.inspect
 
 from lightbus.exceptions import InvalidConfig, did_you_mean
 from lightbus.names import checked_name, filled_in, usable_name
@@ -236,16 +237,20 @@ def convert(data: Any, wanted: type[T], *, source: str, path: str = "$") -> T:
         problem, _, place = str(error).partition(" - at `$")
     # Raised apart from that error, whose text can quote what was given, and so a password.
     if unknown := re.search(r"unknown field `(.*)`", problem):
-        key = unknown.group(1)
-        problem = f"there is no setting {key!r}.{did_you_mean(key, _keys(wanted, place))}"
+        key, known = unknown.group(1), _keys(msgspec.inspect.type_info(wanted), place)
+        problem = f"there is no setting {key!r}.{did_you_mean(key, known)}"
     raise InvalidConfig(problem, source=source, path=path + place.rstrip("`"))
 
 
-def _keys(wanted: Any, place: str) -> list[str]:
+def _keys(wanted: msgspec.inspect.Type, place: str) -> list[str]:
     """Return the keys that can stand in a `wanted`, at `place` in it (such as ``.retry``)."""
-    fields = {field.encode_name: field.type for field in msgspec.structs.fields(wanted)}
     key, _, rest = place.rstrip("`").lstrip(".").partition(".")
-    return _keys(fields[key], rest) if key in fields else list(fields)
+    kinds = wanted.types if isinstance(wanted, msgspec.inspect.UnionType) else [wanted]
+    found: list[str] = []
+    for kind in kinds:
+        fields = {field.encode_name: field.type for field in getattr(kind, "fields", ())}
+        found += _keys(fields[key], rest) if key in fields else fields
+    return found
 
 
 def _read_apis(apis: Mapping[str, Mapping[str, Any]], source: str) -> dict[str, ApiConfig]:
@@ -281,7 +286,10 @@ def _read(config: Mapping[str, Any] | str | Path | None) -> tuple[str, Any]:
 
 def _read_file(file: Path) -> tuple[str, Any]:
     data = _parse(file)
-    return str(file), _with_variables({} if data is None else data, str(file), "$")
+    try:
+        return str(file), _with_variables({} if data is None else data, str(file), "$")
+    except RecursionError:
+        raise InvalidConfig("something in it holds itself.", source=str(file)) from None
 
 
 def _default_file() -> Path | None:
@@ -314,7 +322,7 @@ def _parse(file: Path) -> Any:
         return parser(file.read_text("utf-8"))
     except OSError as error:
         raise InvalidConfig(f"can not be read: {error.strerror}.", source=str(file)) from error
-    except (ValueError, yaml.YAMLError) as error:
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
         reason = " ".join(str(getattr(error, "problem", None) or error).split())
         mark = getattr(error, "problem_mark", None)
         line = f" (line {mark.line + 1})" if mark else ""

@@ -59,6 +59,10 @@ def _load(entry_point: EntryPoint) -> type[EventTransport]:
             f"needs the package {error.name!r}, which is not installed. "
             f"Install it with: pip install '{distribution}[{entry_point.name}]'",
         ) from error
+    except (ImportError, AttributeError) as error:
+        raise TransportNotFound(
+            entry_point.name, f"is {entry_point.value}, which can not be imported: {error}."
+        ) from error
     if not (isinstance(loaded, type) and EventTransport in loaded.__mro__):
         raise TransportNotFound(
             entry_point.name, f"is {entry_point.value}, which does not derive from EventTransport."

@@ -66,7 +66,7 @@ def read_schema(path: Path) -> Schema:
         found = msgspec.json.decode(path.read_bytes())
     except OSError as error:
         raise InvalidSchema(str(path), f"can not be read: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidSchema(str(path), f"is no JSON: {error}") from error
     events = found.get("properties") if isinstance(found, dict) else None
     if not isinstance(events, dict) or not all(map(_is_of_event, events.values())):
@@ -85,8 +85,7 @@ def _is_of_event(schema: Any) -> bool:
 
 def _references_in(node: Any) -> Iterator[Any]:
     if isinstance(node, dict):
-        if "$ref" in node:
-            yield node["$ref"]
+        yield from (node[key] for key in ("$ref", "$dynamicRef") if key in node)
         for child in node.values():
             yield from _references_in(child)
     elif isinstance(node, list):
@@ -130,9 +129,14 @@ class LoadedSchemas:
 
         Raises:
             InvalidEventArguments: They do not; it says where, and which file.
+            InvalidSchema: What a file says of the event refers to itself without end.
         """
         for path, validator in self._validators:
-            for error in validator.iter_errors({canonical_name: fields}):
+            try:
+                error = next(validator.iter_errors({canonical_name: fields}), None)
+            except RecursionError as endless:
+                raise InvalidSchema(str(path), "refers to itself without end") from endless
+            if error is not None:
                 reason = f"{_told(error)}, by {path}"
                 raise InvalidEventArguments(canonical_name, reason=reason)
 

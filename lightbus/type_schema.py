@@ -36,12 +36,16 @@ def _schemas(types: Sequence[Any]) -> tuple[list[Schema], Schema]:
 
 
 def _of_unknown(type_: Any) -> Schema:
+    # One that says nothing; an empty one would mean that there is none.
+    unknown = {"title": type_.__name__}
     if not hasattr(type_, "model_json_schema"):
-        # One that says nothing; an empty one would mean that there is none.
-        return {"title": type_.__name__}
+        return unknown
     # What models refer to has the model's name before its own, for others have the same names.
     prefix = f"{type_.__module__}.{type_.__qualname__}.".replace("<locals>.", "")
-    schema: Schema = type_.model_json_schema(ref_template=f"#/$defs/{prefix}{{model}}")
+    try:
+        schema: Schema = type_.model_json_schema(ref_template=f"#/$defs/{prefix}{{model}}")
+    except Exception:  # pydantic has none for some types, and users may add to what it makes
+        return unknown
     if "$defs" in schema:
         schema["$defs"] = {f"{prefix}{name}": one for name, one in schema["$defs"].items()}
     return schema

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 import lightbus
@@ -193,6 +194,16 @@ def test_a_variable_that_is_not_set_is_named_with_its_place(folder: Path) -> Non
             "$.apis.default.event_transport.rabbitmq",
             "missing required field `url`",
         ),
+        (
+            default_api(retry={"fist": 1}),
+            "$.apis.default.retry",
+            "Did you mean 'first'?",
+        ),
+        (
+            default_api(event_transport={"sqlite": {"path": "~nobody-of-that-name/events.db"}}),
+            "$.apis.default.event_transport.sqlite",
+            "there is no such home",
+        ),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -213,6 +224,8 @@ def test_a_mistake_is_told_with_its_place(config: dict[str, Any], path: str, pro
         ("bad.toml", "=", "not valid toml"),
         ("bad.ini", "", "a config file ends in"),
         ("bad.yaml", "- a list", "Expected `object`, got `array`"),
+        ("bad.yaml", "apis: &all {default: *all}", "something in it holds itself"),
+        ("bad.json", "[" * 100_000, "not valid json"),
     ],
 )
 def test_a_file_that_can_not_be_read_says_why(
@@ -222,6 +235,22 @@ def test_a_file_that_can_not_be_read_says_why(
 
     with pytest.raises(InvalidConfig, match=f"^{name}: .*{problem}"):
         load(name)
+
+
+class Inner(msgspec.Struct, forbid_unknown_fields=True):
+    floor: int = 0
+
+
+class Settings(msgspec.Struct, forbid_unknown_fields=True):
+    inner: Inner | None = None
+    limits: dict[str, int] = {}
+
+
+def test_a_mistake_is_told_with_the_near_name_wherever_settings_stand() -> None:
+    with pytest.raises(InvalidConfig, match=r"'flor'\. Did you mean 'floor'\?"):
+        convert({"inner": {"flor": 1}}, Settings, source="a test", path="$")
+    with pytest.raises(InvalidConfig, match=r"'limts'\. Did you mean 'limits'\?"):
+        convert({"limts": {}}, Settings, source="a test", path="$")
 
 
 def test_a_file_that_is_not_there_says_so() -> None:

@@ -7,6 +7,7 @@ import dataclasses
 import enum
 import json
 import time as time_module
+from collections.abc import Callable
 from datetime import datetime, time
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -343,6 +344,28 @@ class Money:
         return "1.00"
 
 
+def test_a_model_for_which_pydantic_has_no_schema_may_be_anything() -> None:
+    class Plugin(pydantic.BaseModel):
+        run: Callable[[], None]
+
+    document = schema_of([api(x=Plugin)])
+
+    assert document["properties"]["a.e"]["properties"]["x"] == {"title": "Plugin"}
+
+
+async def test_a_file_that_refers_to_itself_without_end_is_told(
+    make_bus: MakeBus, tmp_path: Path
+) -> None:
+    bus = make_bus(api(x=Any))
+    path = tmp_path / "endless.json"
+    endless = {"$ref": "#/$defs/a"}
+    path.write_text(json.dumps({"properties": {"a.e": endless}, "$defs": {"a": endless}}))
+    bus.schema.load_local(path)
+
+    with pytest.raises(InvalidSchema, match="refers to itself without end"):
+        await bus.a.e.fire_async(x=1)
+
+
 def test_classes_of_one_name_keep_their_schemas_apart() -> None:
     class NetApi(Api):
         e = Event([Parameter("server", Server), Parameter("house", Home)])
@@ -415,7 +438,9 @@ async def test_what_is_fired_has_to_fit_a_file_that_is_loaded(
         ('{"properties": []}', "has no events in it"),
         ('{"properties": {"a.e": {"properties": []}}}', "has no events in it"),
         ('{"properties": {"a.e": {"$ref": "#/$defs/x"}}}', "refers to '#/$defs/x', which is not"),
+        ('{"properties": {"a.e": {"$dynamicRef": "#x"}}}', "refers to '#x', which is not"),
         ('{"properties": {"a.e": {"type": "strnig"}}}', "is no JSON Schema"),
+        ("[" * 100_000, "is no JSON"),
     ],
 )
 def test_a_file_that_is_no_schema_says_so(

@@ -33,14 +33,16 @@ class SQLiteSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     prefetch: Prefetch = 20
     lease: Seconds = 10.0
 
+    def __post_init__(self) -> None:
+        try:
+            Path(self.path).expanduser()
+        except RuntimeError as error:
+            raise ValueError(f"`path` is {self.path!r}, and there is no such home") from error
+
     def __str__(self) -> str:
         return str(self.file)
 
     @property
     def file(self) -> Path:
-        """The absolute path of the file, with no symbolic link in it.
-
-        Raises:
-            RuntimeError: It begins with ``~``, and there is no such home.
-        """
+        """The absolute path of the file, with no symbolic link in it."""
         return Path(self.path).expanduser().resolve() if self.path else default_path()
