@@ -86,6 +86,16 @@ def test_it_looks_again_until_it_is_told_to_stop(command: Command) -> None:
     assert [len(json.loads(line)) for line in lines] == [2, 2, 2]
 
 
+def test_where_it_can_not_draw_over_a_table_the_next_one_comes_below(command: Command) -> None:
+    process = command.start("status", "--watch", "0.1")
+    assert process.stdout is not None
+    lines = [process.stdout.readline().split()[:2] for _ in range(6)]
+    process.send_signal(signal.SIGINT)
+    code, _, said = ended(process)
+    assert (code, said) == (0, "")
+    assert lines == [["listener", "API"], ["welcome", "auth"], ["clean-up", "auth"]] * 2
+
+
 def test_a_hook_that_fails_is_told_in_a_line(command: Command, tmp_path: Path) -> None:
     (tmp_path / "failing.py").write_text(
         "import lightbus\nbus = lightbus.create()\n"

@@ -272,6 +272,11 @@ def test_a_service_needs_a_name_that_can_be_used(name: str) -> None:
 # Secrets
 
 
+@pytest.mark.parametrize("path", ["", "/", "/%2F", "/%2f", "?heartbeat=5"])
+def test_a_virtual_host_is_one_place_however_it_is_written(path: str) -> None:
+    assert str(RabbitMQSettings(url=f"amqp://localhost{path}")) == "amqp://localhost:5672/"
+
+
 @pytest.mark.parametrize(
     "url",
     [
