@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 import lightbus
 from docs.terminal import Terminal, environment_of_a_user, run
@@ -42,6 +44,7 @@ bus.auth.user_created.listen(
     audit, listener_name="audit", on_error=OnError.ACKNOWLEDGE_AND_LOG
 )
 '''
+FIRE = "lightbus fire auth.user_created username=adam email=adam@example.com"
 
 
 class Shell:
@@ -65,6 +68,26 @@ class Shell:
     def start(self, command: str) -> Terminal:
         """Start a command that goes on."""
         return Terminal(command, self.folder, self.environment)
+
+    @contextlib.contextmanager
+    def serving(self, command: str = "lightbus run") -> Iterator[Terminal]:
+        """Run the service while the block does; give its terminal once it is ready."""
+        with self.start(command) as worker:
+            worker.wait_for("Ready.")
+            yield worker
+            worker.stop()
+
+    def fire_and_fail(self) -> str:
+        """Have the service handle an event and give it up; return the event's id."""
+        with self.serving() as worker:
+            event_id = self.run(FIRE).strip()
+            worker.wait_for("kept as a dead letter")
+        return event_id
+
+    def use(self, transport: str, file: str = "lightbus.yaml", **settings: str) -> None:
+        """Write a configuration with that transport for all APIs."""
+        config = {"apis": {"default": {"event_transport": {transport: settings}}}}
+        (self.folder / file).write_text(yaml.safe_dump(config))
 
 
 @pytest.fixture

@@ -59,8 +59,6 @@ def test_apis_of_one_program_use_different_transports(
 
 def test_a_wrong_setting_is_told_as_on_the_page(shell: Shell) -> None:
     (told,) = re.findall(r"^    (lightbus\.yaml: .*)$", PAGE.text, re.MULTILINE)
-    (shell.folder / "lightbus.yaml").write_text(
-        "apis: {default: {event_transport: {rabbitmq: {url: amqp://localhost/, prefetc: 5}}}}"
-    )
+    shell.use("rabbitmq", url="amqp://localhost/", prefetc="5")
 
     assert told in shell.run("lightbus run", exit_code=2)

@@ -16,12 +16,7 @@ PAGE = Page("dead-letters")
 @pytest.fixture
 def dead(shell: Shell) -> str:
     """The id of an event that a listener gave up."""
-    with shell.start("lightbus run") as worker:
-        worker.wait_for("Ready.")
-        event_id = shell.run("lightbus fire auth.user_created username=adam email=a@x").strip()
-        worker.wait_for("kept as a dead letter")
-        worker.stop()
-    return event_id
+    return shell.fire_and_fail()
 
 
 def test_dead_letters_are_looked_at(shell: Shell, dead: str) -> None:

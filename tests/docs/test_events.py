@@ -130,17 +130,20 @@ def asyncapi_schema(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("transport", "wrong"),
+    ("transport", "settings", "wrong"),
     [
-        ("sqlite: {}", {"address": 7}),
-        ("rabbitmq: {url: amqp://localhost/shop}", {"bindings": {"amqp": {"is": "a mistake"}}}),
+        ("sqlite", {}, {"address": 7}),
+        ("rabbitmq", {"url": "amqp://localhost/"}, {"bindings": {"amqp": {"is": "a mistake"}}}),
     ],
 )
 def test_an_asyncapi_document_is_valid_by_its_own_schema(
-    shell: Shell, transport: str, wrong: dict[str, Any], asyncapi_schema: Any
+    shell: Shell,
+    transport: str,
+    settings: dict[str, str],
+    wrong: dict[str, Any],
+    asyncapi_schema: Any,
 ) -> None:
-    config = f"apis: {{default: {{event_transport: {{{transport}}}}}}}"
-    (shell.folder / "lightbus.yaml").write_text(config)
+    shell.use(transport, **settings)
 
     shell.run(PAGE.block("lightbus schema asyncapi"))
 

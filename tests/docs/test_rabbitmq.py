@@ -12,9 +12,7 @@ PAGE = Page("rabbitmq")
 
 def test_what_is_missing_is_shown_and_then_made(shell: Shell, rabbitmq_url: str) -> None:
     shown, migrated = PAGE.block("lightbus topology --migrate").splitlines()
-    (shell.folder / "lightbus.yaml").write_text(
-        f"apis: {{default: {{event_transport: {{rabbitmq: {{url: '{rabbitmq_url}'}}}}}}}}"
-    )
+    shell.use("rabbitmq", url=rabbitmq_url)
 
     shell.run(shown, exit_code=1)
     shell.run(migrated)
@@ -32,6 +30,5 @@ def test_nodes_that_are_away_are_passed_over(shell: Shell, rabbitmq_url: str) ->
         "AMQP_URL_3": "amqp://localhost:1/",
     }
 
-    with shell.start("lightbus run") as worker:
-        worker.wait_for("Ready.")
-        worker.stop()
+    with shell.serving():
+        pass

@@ -12,7 +12,7 @@ from types import ModuleType
 import pytest
 
 import lightbus
-from docs.conftest import Shell
+from docs.conftest import FIRE, Shell
 from docs.pages import ROOT, Page, Program
 from docs.terminal import Terminal, environment_of_a_user, run
 from lightbus import EventMessage, OnError
@@ -181,40 +181,32 @@ def test_the_commands_work(shell: Shell) -> None:
     with shell.start(tail) as seen, shell.start(watch) as watched:
         seen.wait_for("Ctrl-C")
         watched.wait_for("never ran")
-        event_id = shell.run(fire).strip()
+        shell.run(fire)
         seen.wait_for('auth.user_created username="adam" email="adam@example.com"')
         seen.stop()
         watched.stop()
     assert "welcome" in shell.run(status)
-    with shell.start("lightbus run") as worker:
-        worker.wait_for("Ready.")
-        event_id = shell.run(fire).strip()
-        worker.wait_for("kept as a dead letter")
-        worker.stop()
+    event_id = shell.fire_and_fail()
     assert "dead in shop, listener audit" in shell.run(inspect.replace("3f6c8a52", event_id[:8]))
     assert "Right: " in shell.run(check)
     assert "https://json-schema.org/draft/2020-12/schema" in shell.run(schema)
 
 
 def test_what_waits_moves_to_rabbitmq(shell: Shell, rabbitmq_url: str) -> None:
-    config = f"apis: {{default: {{event_transport: {{rabbitmq: {{url: '{rabbitmq_url}'}}}}}}}}"
-    (shell.folder / "rabbitmq.yaml").write_text(config)
-    with shell.start("lightbus run") as worker:
-        worker.wait_for("Ready.")
-        worker.stop()
-    shell.run("lightbus fire auth.user_created username=adam email=adam@example.com")
+    shell.use("rabbitmq", "rabbitmq.yaml", url=rabbitmq_url)
+    with shell.serving():
+        pass
+    shell.run(FIRE)
 
     shell.run(PAGE.block("lightbus move --to"))
 
     shell.environment["LIGHTBUS_CONFIG"] = "rabbitmq.yaml"
-    with shell.start("lightbus run") as worker:
+    with shell.serving() as worker:
         worker.wait_for("Welcome, adam!")
-        worker.stop()
 
 
 def test_what_is_missing_at_a_broker_is_shown(shell: Shell, rabbitmq_url: str) -> None:
-    config = f"apis: {{default: {{event_transport: {{rabbitmq: {{url: '{rabbitmq_url}'}}}}}}}}"
-    (shell.folder / "lightbus.yaml").write_text(config)
+    shell.use("rabbitmq", url=rabbitmq_url)
 
     missing = shell.run(PAGE.block("lightbus topology\n"), exit_code=1)
 

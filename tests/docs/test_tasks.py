@@ -53,6 +53,5 @@ def test_tasks_and_events_run_in_processes_of_their_own(shell: Shell) -> None:
         (only, r"Ready.*listeners=0.*tasks=1"),
         (skip, r"Ready.*listeners=2.*tasks=0"),
     ):
-        with shell.start(f"{command} --log-format console") as worker:
+        with shell.serving(f"{command} --log-format console") as worker:
             worker.wait_for(re.compile(told))
-            worker.stop()

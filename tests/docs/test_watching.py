@@ -13,14 +13,13 @@ from typing import Any
 
 import pytest
 
-from docs.conftest import Shell
+from docs.conftest import FIRE, Shell
 from docs.pages import Page, Program
 from lightbus import EventMessage
 from lightbus.tail import Events, tail
 from lightbus.testing import RecordingBus
 
 PAGE = Page("watching")
-FIRE = "lightbus fire auth.user_created username=adam email=adam@example.com"
 PROVIDER = """
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
@@ -40,9 +39,8 @@ def columns(text: str, first: str) -> list[str]:
 
 def test_the_events_of_each_listener_are_shown(shell: Shell) -> None:
     once, watch, as_json = PAGE.block("lightbus status").splitlines()
-    with shell.start("lightbus run") as worker:
-        worker.wait_for("Ready.")
-        worker.stop()
+    with shell.serving():
+        pass
     shell.run(FIRE)
 
     shown = shell.run(once)
@@ -55,11 +53,7 @@ def test_the_events_of_each_listener_are_shown(shell: Shell) -> None:
 
 
 def test_the_story_of_one_event_is_told(shell: Shell) -> None:
-    with shell.start("lightbus run") as worker:
-        worker.wait_for("Ready.")
-        event_id = shell.run(FIRE).strip()
-        worker.wait_for("kept as a dead letter")
-        worker.stop()
+    event_id = shell.fire_and_fail()
 
     shown = shell.run(PAGE.block("lightbus inspect").replace("3f6c8a52", event_id[:8]))
 
@@ -120,15 +114,13 @@ def test_what_happens_is_counted(shell: Shell) -> None:
     with (shell.folder / "bus.py").open("a") as bus_module:
         bus_module.write(PAGE.block("count_events(bus)"))
 
-    with shell.start("lightbus run --health-port 0 --log-format json") as worker:
+    with shell.serving("lightbus run --health-port 0 --log-format json") as worker:
         address = worker.wait_for(re.compile(r"Health is told at (http://\S+)/live"))[1]
-        worker.wait_for("Ready.")
         shell.run(FIRE)
         worker.wait_for("kept as a dead letter")
         worker.wait_for("Welcome, adam!")
         with urllib.request.urlopen(f"{address}/metrics", timeout=10) as answer:  # noqa: S310
             shown = answer.read().decode()
-        worker.stop()
 
     named = set(re.findall(r"^   \* - ``(lightbus_\w+)``", PAGE.text, re.MULTILINE))
     counted = set(re.findall(r"^# TYPE (lightbus_\w+)", shown, re.MULTILINE))
@@ -141,11 +133,9 @@ def test_what_happens_is_traced(shell: Shell) -> None:
     with (shell.folder / "bus.py").open("a") as bus_module:
         bus_module.write(PROVIDER + PAGE.block("trace_events(bus)"))
 
-    with shell.start("lightbus run") as worker:
-        worker.wait_for("Ready.")
+    with shell.serving() as worker:
         sent = shell.run(FIRE)
         worker.wait_for("process auth.user_created")
-        worker.stop()
 
     assert "send auth.user_created" in sent
 
