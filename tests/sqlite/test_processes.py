@@ -92,9 +92,10 @@ def test_a_waiting_process_uses_next_to_no_cpu(tmp_path: Path) -> None:
         check=True,
     )
 
-    # Of one core. On some virtual machines it costs as much to wake up fifty times a second.
+    # Of one core, which others use at the same time. On some virtual machines it costs as much to
+    # wake up fifty times a second.
     used, slept = json.loads(ended.stdout)
-    assert used < max(0.01, 4 * slept)
+    assert used < max(0.02, 4 * slept)
 
 
 @pytest.mark.timeout(180)
