@@ -67,6 +67,7 @@ class Dispatcher:
         self._on_failure = on_failure
         self._on_error = on_error
         self._is_async = is_async(listener.handler)
+        self._has_failed = False
         self._process_name = client.config.process_name()
         self._plans = {name: self._plan(name) for name in listener.events}
 
@@ -81,6 +82,8 @@ class Dispatcher:
         try:
             async for delivery in stream:
                 await self._dispatch(delivery, limit)
+                if self._has_failed:
+                    return  # the worker is about to stop, and takes what is left back
                 # Neither a stream nor a handler need ever wait, and others must have their turn.
                 if next(turns) == 0:
                     await asyncio.sleep(0)
@@ -217,6 +220,7 @@ class Dispatcher:
         _log.error(told, after=after, exc_info=error, **self._fields(delivery))
         if self._listener.on_error is OnError.SHUTDOWN:
             # First, so that a broker that is away can not keep the worker from exiting.
+            self._has_failed = True
             self._on_failure(error)
         await self._settle(delivery, functools.partial(delivery.retry, after=after))
 

@@ -38,6 +38,27 @@ async def test_a_failing_handler_ends_the_run_with_its_error(make_bus: MakeBus) 
         await Worker(bus).run()
 
 
+async def test_no_event_is_begun_after_the_one_that_failed(
+    make_bus: MakeBus, broker: Broker, received: Received
+) -> None:
+    bus = make_bus()
+
+    async def fails(username: str) -> None:
+        received.add(username)
+        raise Broken(username)
+
+    bus.auth.user_deleted.listen(fails, listener_name="fails")
+    for username in ("ann", "bob", "cid"):
+        await bus.auth.user_deleted.fire_async(username=username)
+
+    with pytest.raises(Broken, match="ann"):
+        await Worker(bus).run()
+
+    assert await received.next() == "ann"
+    assert received.is_empty
+    assert names(take_waiting(broker, bus)) == ["bob", "cid"]
+
+
 async def test_the_failed_event_waits_for_the_acknowledgement_timeout(
     make_bus: MakeBus, broker: Broker
 ) -> None:
