@@ -13,7 +13,12 @@ from typing import Any
 import attrs
 
 from lightbus.codec import FieldsDecoder
-from lightbus.exceptions import InvalidEventListener, UndecodableEvent, UnfitEvent
+from lightbus.exceptions import (
+    InvalidEventListener,
+    UndecodableEvent,
+    UnfitEvent,
+    did_you_mean,
+)
 from lightbus.message import EventMessage
 from lightbus.values import optional, told
 
@@ -92,9 +97,9 @@ def plan_call(
     """Return how `handler` is called for the event of canonical name `event`.
 
     The `EventMessage` goes to the first positional parameter if that is called ``event`` or
-    ``event_message``, is annotated `EventMessage`, or has no default and is not one of the
-    event's fields. All others receive the event's fields by name, as the types that they are
-    annotated with; fields that no parameter names are dropped.
+    ``event_message``, is annotated `EventMessage`, or has no default and a name that is not nearly
+    that of one of the event's fields. All others receive the event's fields by name, as the types
+    that they are annotated with; fields that no parameter names are dropped.
 
     Args:
         handler: A function, method, partial or other callable.
@@ -176,7 +181,10 @@ def _wants_message(
     if first.name in _MESSAGE_NAMES or _hint(handler, first) is EventMessage:
         return True
     return (
-        known_fields is not None and first.name not in known_fields and first.default is first.empty
+        known_fields is not None
+        and first.name not in known_fields
+        and first.default is first.empty
+        and not did_you_mean(first.name, known_fields)
     )
 
 

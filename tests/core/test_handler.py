@@ -152,6 +152,11 @@ def test_a_first_parameter_that_is_no_field_gets_the_message_too() -> None:
     assert called(lambda message, email: (message, email)) == (MESSAGE, "a@b")
 
 
+def test_a_first_parameter_that_is_nearly_a_field_is_one_that_is_misspelt() -> None:
+    with pytest.raises(InvalidEventListener, match="requires 'usernam', which event"):
+        plan_call(lambda usernam, email: None, "auth.user_created", tuple(FIELDS))
+
+
 def test_a_first_parameter_that_is_no_field_and_has_a_default_keeps_it() -> None:
     assert called(lambda retries=3: retries) == 3
 
