@@ -104,6 +104,8 @@ def test_fastapi_handles_events_beside_requests(start: Start) -> None:
             if json.load(answer) == ["gus"]:
                 break
         time.sleep(0.05)
+    with urllib.request.urlopen(f"{address}/ready", timeout=20) as answer:
+        assert json.load(answer) == {"problems": []}
     server.send_signal(signal.SIGINT)
     line_with("shutdown complete", server.stderr)
     server.wait()

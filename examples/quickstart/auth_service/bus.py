@@ -7,7 +7,7 @@ bus = lightbus.create(service_name="auth")
 class AuthApi(Api):
     user_created = Event(parameters=("username", "email"))
     user_updated = Event(parameters=("username", "new_email"))
-    user_deleted = Event(parameters=("username"))
+    user_deleted = Event(parameters=("username",))
 
     class Meta:
         name = "auth"
