@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import traceback
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -12,12 +13,15 @@ from typing import Any, NoReturn, TypeVar, cast
 from lightbus import config as configuration
 from lightbus.api import Api, api_class_of
 from lightbus.client import BusClient
-from lightbus.exceptions import InvalidBusModule, LightbusException, NotCallable
+from lightbus.exceptions import ConfigError, InvalidBusModule, NotCallable
 from lightbus.handler import Handler
 from lightbus.listener import OnError
 from lightbus.message import EventMessage
 
 DEFAULT_MODULE = "bus"
+
+# Where an error in a bus module may have been raised, of which its author wants to know no place.
+_NOT_THE_USERS = (str(Path(__file__).parent), str(Path(importlib.__file__).parent), "<frozen")
 
 SomeApi = TypeVar("SomeApi", bound=Api)
 
@@ -222,12 +226,14 @@ def get_bus(module_name: str | None = None) -> Bus:
 
     Raises:
         InvalidBusModule: It can not be found, raises when imported, or has no ``bus``.
-        LightbusException: An error of Lightbus from within the module, such as those of `create`.
+        ConfigError: One from within the module, such as those of `create`.
     """
     name = module_name or os.environ.get("LIGHTBUS_MODULE") or DEFAULT_MODULE
+    if name.endswith(".py") or not all(part.isidentifier() for part in name.split(".")):
+        raise InvalidBusModule(name, "is no module's dotted name, such as 'bus' or 'shop.bus'.")
     try:
         module = importlib.import_module(name)
-    except LightbusException:
+    except ConfigError:
         raise
     except ModuleNotFoundError as error:
         if error.name and (name == error.name or name.startswith(f"{error.name}.")):
@@ -248,8 +254,10 @@ def get_bus(module_name: str | None = None) -> Bus:
 
 
 def _told(error: BaseException) -> str:
-    frame = error.__traceback__
-    while frame and frame.tb_next:
-        frame = frame.tb_next
-    place = f" ({frame.tb_frame.f_code.co_filename}, line {frame.tb_lineno})" if frame else ""
+    place = ""
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        file = frame.f_code.co_filename
+        # A syntax error says itself where it is. Others are where the user's code is left.
+        if not (isinstance(error, SyntaxError) or file.startswith(_NOT_THE_USERS)):
+            place = f" ({file}, line {line})"
     return f"{type(error).__name__}: {error}{place}"

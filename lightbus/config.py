@@ -26,7 +26,8 @@ DEFAULT_FILES = ("lightbus.yaml", "lightbus.yml", "lightbus.json", "lightbus.tom
 _VARIABLE = re.compile(r"\$\{([^}]*)\}")
 
 T = TypeVar("T")
-Seconds = Annotated[float, msgspec.Meta(gt=0)]
+# A year is more than any broker need count, and infinity is not.
+Seconds = Annotated[float, msgspec.Meta(gt=0, le=31_536_000)]
 Count = Annotated[int, msgspec.Meta(ge=1)]
 
 # One transport's name, with its settings.
@@ -89,7 +90,7 @@ class Document(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     process_name: str = "{hostname}-{pid}"
     bus: str | None = None
     shutdown_timeout: Seconds = 30.0
-    apis: dict[str, dict[str, Any]] = {}
+    apis: dict[str, dict[str, Any] | None] = {}
 
 
 @attrs.frozen(kw_only=True)
@@ -253,12 +254,13 @@ def _keys(wanted: msgspec.inspect.Type, place: str) -> list[str]:
     return found
 
 
-def _read_apis(apis: Mapping[str, Mapping[str, Any]], source: str) -> dict[str, ApiConfig]:
-    inherited = apis.get("default", {})
+def _read_apis(apis: Mapping[str, Mapping[str, Any] | None], source: str) -> dict[str, ApiConfig]:
+    inherited = apis.get("default") or {}
     found = {}
     for name, own in {"default": inherited, **apis}.items():
         path = f"$.apis.{name}"
-        found[name] = convert({**inherited, **own}, ApiConfig, source=source, path=path)
+        settings = {**inherited, **(own or {})}
+        found[name] = convert(settings, ApiConfig, source=source, path=path)
         transports = found[name].event_transport
         if len(transports) != 1:
             raise InvalidConfig(

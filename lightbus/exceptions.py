@@ -65,7 +65,8 @@ def _listing(names: Iterable[str]) -> str:
     return ", ".join(repr(name) for name in names)
 
 
-_LOGIN = re.compile(r"(?<=://)[^\s'\"`]*@")
+# Not that of the example in our own message
+_LOGIN = re.compile(r"(?<=://)(?!user:password@host)[^\s'\"`]*@")
 
 
 def without_login(text: str) -> str:

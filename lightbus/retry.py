@@ -14,7 +14,7 @@ _SPREAD = (0.8, 1.0, 1.2)
 
 _MOST_STEPS = 20
 
-_Seconds = Annotated[float, msgspec.Meta(gt=0)]
+_Seconds = Annotated[float, msgspec.Meta(gt=0, le=31_536_000)]  # a year
 _Factor = Annotated[float, msgspec.Meta(ge=1)]
 
 

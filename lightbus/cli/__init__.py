@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import os
+import sys
 from importlib.metadata import version
 
 import click
@@ -22,6 +25,13 @@ from lightbus.cli.topology import topology
 @click.version_option(version("lightbus"), prog_name="lightbus")
 def main() -> None:
     """Lightbus: an event bus for Python services."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # it was closed
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115, PTH123 - for good
+        elif isinstance(stream, io.TextIOWrapper):
+            # What a terminal can not show must not end a command.
+            stream.reconfigure(errors="backslashreplace")
 
 
 main.add_command(config)

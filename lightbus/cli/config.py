@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import sys
 from typing import Any
 
@@ -58,9 +59,11 @@ def _client(options: dict[str, Any]) -> BusClient:
     try:
         return load_bus(**options).client
     except InvalidBusModule as error:
-        if not error.is_missing or options["module"] is not None:
+        found = configuration.load()
+        is_named = options["module"] or os.environ.get("LIGHTBUS_MODULE") or found.bus_module
+        if is_named or not error.is_missing:
             raise
-        return BusClient(configuration.load())
+        return BusClient(found)
 
 
 @config.command()

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import signal
 import sys
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -22,7 +23,7 @@ from lightbus.cli.loading import ASKED_TO_STOP, FAILED, bus_options, load_bus, r
 from lightbus.cli.output import set_up_logging
 from lightbus.client import BusClient
 from lightbus.dead_letters import DeadLetters, Filter
-from lightbus.exceptions import LightbusException, TransportError, UndecodableEvent
+from lightbus.exceptions import TransportError, UndecodableEvent
 from lightbus.transport import DeadLetter
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -92,7 +93,7 @@ def list_(*, group_by: str | None, form: str, **options: Any) -> None:
         elif form == "json":
             click.echo(json.dumps([letter_view.summary(letter) for letter in letters], indent=2))
         else:
-            letter_view.show_table(letters)
+            letter_view.show_table(letters, is_all=wanted.is_empty)
         return ASKED_TO_STOP
 
     _run(options, work)
@@ -112,11 +113,7 @@ def show(*, ids: tuple[str, ...], form: str, **options: Any) -> None:
         else:
             for letter in letters:
                 letter_view.show_whole(letter)
-        found = [letter.message.id for letter in letters]
-        missing = [given for given in ids if not any(one.startswith(given) for one in found)]
-        for event_id in missing:
-            _err.print(f"[red]There is no dead letter {escape(event_id)}.[/]", highlight=False)
-        return FAILED if missing else ASKED_TO_STOP
+        return FAILED if _tell_missing(ids, letters) else ASKED_TO_STOP
 
     _run(options, work)
 
@@ -140,7 +137,7 @@ def replay(*, ids: tuple[str, ...], is_all: bool, edit: bool, **options: Any) ->
         async def send_again(letter: DeadLetter) -> bool:
             message = letter.message
             if edit:
-                body = await asyncio.to_thread(_edited, letter)
+                body = await _edited(letter)
                 if body is None:
                     return False
                 message = attrs.evolve(message, body=body)
@@ -213,12 +210,35 @@ def _run(options: dict[str, Any], work: Callable[[BusClient], Coroutine[Any, Any
 
     try:
         code = asyncio.run(with_client())
-    except LightbusException as error:
+    except click.Abort:
+        raise
+    except Exception as error:  # a hook may raise any
         code = report(error, _err)
     except KeyboardInterrupt:
         _err.print("Stopped. The others are left as they are.")
         code = FAILED
     sys.exit(code)
+
+
+def _tell_missing(ids: Iterable[str], letters: Iterable[DeadLetter]) -> bool:
+    """Name those of `ids` that no letter has; return whether there are any."""
+    found = [letter.message.id for letter in letters]
+    missing = [given for given in ids if not any(one.startswith(given) for one in found)]
+    for event_id in missing:
+        _err.print(f"[red]There is no dead letter {escape(event_id)}.[/]", highlight=False)
+    return bool(missing)
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """Have Ctrl-C end a question. `asyncio.run` would have it cancel a task that waits for the
+    answer, and so can not be cancelled.
+    """
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 async def _all(client: BusClient, wanted: Filter) -> list[DeadLetter]:
@@ -239,8 +259,11 @@ async def _for_each(
     """Do `work`, which says whether it did anything, with each, once `ask` was given their number;
     tell how many were `done`.
     """
-    total = len(await _all(client, wanted))
-    ask(total)
+    meant = await _all(client, wanted)
+    total = len(meant)
+    is_incomplete = _tell_missing(sorted(wanted.ids), meant)
+    with _interruptible():
+        ask(total)
     count = failed = 0
     letters = DeadLetters(client).matching(wanted)
     with Progress(console=_err, disable=not is_drawn) as progress:
@@ -257,22 +280,24 @@ async def _for_each(
                     )
                 progress.advance(task)
     _err.print(f"{count:,} of {total:,} were {done}.", highlight=False)
-    return FAILED if failed else ASKED_TO_STOP
+    return FAILED if failed or is_incomplete else ASKED_TO_STOP
 
 
-def _edited(letter: DeadLetter) -> bytes | None:
+async def _edited(letter: DeadLetter) -> bytes | None:
     """Return the body that someone made of the letter's; None to leave the letter alone."""
     try:
         text = json.dumps(letter.message.kwargs, indent=2, ensure_ascii=False)
     except UndecodableEvent:
         text = letter.message.body.decode("utf-8", "replace")
     while True:
-        changed = click.edit(text, extension=".json")
+        # In a thread: the connection must live for as long as someone edits.
+        changed = await asyncio.to_thread(click.edit, text, extension=".json")
         if changed is None:
             return None
         try:
             return codec.encode(codec.decode(changed.encode()))
         except UndecodableEvent as error:
-            if not click.confirm(f"{error} Edit again?", default=True, err=True):
-                return None
+            with _interruptible():
+                if not click.confirm(f"{error} Edit again?", default=True, err=True):
+                    return None
             text = changed

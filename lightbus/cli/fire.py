@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from typing import Any
 
@@ -59,7 +60,12 @@ def fire(event: tuple[str, str], arguments: dict[str, str], **options: Any) -> N
         client.close()
     except Exception as error:  # a hook may raise any
         sys.exit(report(error, _err))
-    click.echo(message.id)
+    try:
+        click.echo(message.id)
+    except OSError as error:
+        # It is stored all the same, and whoever is told otherwise fires it twice.
+        _err.print(f"{message.id} is stored. It could not be printed: {error.strerror}.")
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123 - what is left is flushed at the end
     sys.exit(ASKED_TO_STOP)
 
 

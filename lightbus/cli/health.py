@@ -51,8 +51,9 @@ class Health:
 
         try:
             self._server = ThreadingHTTPServer((host, port), Handler)
-        except OSError as error:
-            raise HealthPortUnusable(host, port, str(error.strerror)) from error
+        except (OSError, ValueError, TypeError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            raise HealthPortUnusable(host, port, reason) from error
         threading.Thread(
             target=self._server.serve_forever, name="lightbus-health", daemon=True
         ).start()

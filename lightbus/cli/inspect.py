@@ -59,9 +59,14 @@ async def _inspect(client: BusClient, event_id: str) -> bool:
     out = Console(emoji=False)
     for message in messages.values():
         _print(out, message, _of(message, places), _of(message, letters))
-    if not messages:
+    if not messages and is_all_told:
         _err.print(f"No event {escape(event_id)} waits or is dead: it was handled, or not fired.")
-    if not is_all_told:
+    elif not messages:
+        _err.print(
+            f"No dead letter is of event {escape(event_id)}. Whether it waits, the broker does not "
+            "tell."
+        )
+    elif not is_all_told:
         _err.print("The broker does not tell which events wait; dead letters are all it shows.")
     return bool(messages)
 

@@ -62,21 +62,24 @@ def whole(letter: DeadLetter) -> dict[str, Any]:
     }
 
 
-def show_table(letters: list[DeadLetter]) -> None:
-    """Print a line for each."""
+def show_table(letters: list[DeadLetter], *, is_all: bool) -> None:
+    """Print a line for each; `is_all` where they were not searched for."""
     if not letters:
-        _out.print("There are no dead letters.")
+        _out.print("There are no dead letters." if is_all else "No dead letter matches.")
         return
-    table = Table("id", "given up", "listener", "event", "attempts", box=None, expand=True)
-    for column in table.columns:
-        column.no_wrap = True
-    table.add_column("error", no_wrap=True, ratio=1)  # what room the others leave
+    table = Table(box=None, expand=True)
+    table.add_column("id", no_wrap=True, min_width=SHORT_ID)
+    table.add_column("given up")
+    table.add_column("listener", overflow="fold")
+    table.add_column("event", overflow="fold")
+    table.add_column("attempts", justify="right")
+    table.add_column("error", overflow="fold", min_width=10, ratio=1)  # what the others leave
     for letter in letters:
         failure = letter.failure
         error = f"{failure.error_type.rpartition('.')[2]}: {failure.error_message}"
         table.add_row(
             plain(letter.message.id[:SHORT_ID]),
-            _local(failure.failed_at),
+            f"{failure.failed_at.astimezone():%m-%d %H:%M}",
             plain(failure.listener),
             plain(letter.message.canonical_name),
             str(failure.attempt),
@@ -111,6 +114,8 @@ def show_whole(letter: DeadLetter) -> None:
     traceback = known.pop("traceback")
     parameters = known.pop("parameters", None)
     table = Table(box=None, show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
     for name, value in known.items():
         table.add_row(f"[bold]{name.replace('_', ' ')}[/]", plain(str(value)))
     _out.print(table)

@@ -17,7 +17,6 @@ from lightbus import config
 from lightbus.cli.loading import ASKED_TO_STOP, FAILED, bus_options, load_bus, report
 from lightbus.cli.output import set_up_logging
 from lightbus.client import BusClient
-from lightbus.exceptions import LightbusException
 from lightbus.move import Move, QueueMove
 
 # How often the progress is drawn, in seconds.
@@ -52,7 +51,7 @@ def move(*, target_file: str, **options: Any) -> None:
         service_name = source.config.service_name
         target = BusClient(config.load_file(target_file, service_name=service_name))
         code = asyncio.run(_move(source, target, console))
-    except LightbusException as error:
+    except Exception as error:  # a hook may raise any
         code = report(error, console)
     sys.exit(code)
 

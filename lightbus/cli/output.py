@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 import sys
 from collections.abc import MutableMapping
 from typing import Any, TextIO
 
 import structlog
+from rich.console import Console
 
 from lightbus.log import printable
 
@@ -66,7 +68,8 @@ def _for_console() -> list[structlog.types.Processor]:
     return [
         without_logger,
         structlog.dev.ConsoleRenderer(
-            colors=sys.stderr.isatty(),
+            # Whether a terminal can, and its user wants it (https://no-color.org)
+            colors=Console(stderr=True).color_system is not None and not os.environ.get("NO_COLOR"),
             sort_keys=False,
             pad_event_to=0,
             pad_level=False,

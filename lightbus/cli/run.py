@@ -18,7 +18,7 @@ from lightbus.cli.loading import ASKED_TO_STOP, FAILED, WRONG_USAGE, bus_options
 from lightbus.cli.output import FORMATS, LEVELS, set_up_logging
 from lightbus.cli.reload import run_reloading
 from lightbus.client import BusClient
-from lightbus.exceptions import LightbusException
+from lightbus.exceptions import LightbusException, TransportUnavailable
 from lightbus.log import get_logger
 from lightbus.loops import new_event_loop
 from lightbus.worker import Worker
@@ -40,7 +40,7 @@ _KINDS = ("events", "tasks")
 )
 @click.option(
     "--health-port",
-    type=int,
+    type=click.IntRange(0, 65535),
     help="Answer GET /live, /ready and /metrics on this port; 0 is any free one.",
 )
 @click.option("--health-host", default="127.0.0.1", show_default=True, help="... of this address.")
@@ -67,8 +67,8 @@ def run(
     Ctrl-C, or SIGTERM, lets running handlers finish and gives the other events back; a second one
     stops at once.
 
-    Exits with 0 when asked to stop, 1 when a listener, a task or a hook failed, and 2 when the
-    usage, the configuration or the bus module is wrong.
+    Exits with 0 when asked to stop, 1 when a listener, a task or a hook failed or a broker was not
+    reached, and 2 when the usage, the configuration or the bus module is wrong.
     """
     if only is not None and skip is not None:
         raise click.UsageError("Give --only or --skip, not both.")
@@ -164,8 +164,9 @@ def _report(error: Exception, worker: Worker) -> int:
     """Say why the worker stopped and return the exit code for it."""
     if isinstance(error, LightbusException):
         _log.critical(f"Stopped: {error}")
-        # Once it has served, the set-up was right.
-        return FAILED if worker.has_served or error is worker.failure else WRONG_USAGE
+        # Once it has served, the set-up was right; and a broker that is away may come back.
+        is_right = worker.has_served or error is worker.failure
+        return FAILED if is_right or isinstance(error, TransportUnavailable) else WRONG_USAGE
     _log.critical(
         f"Stopped, for a listener, a task or a hook failed: {type(error).__name__}: {error}",
         # A failed listener's traceback was logged with its event, and a task's when it failed.
@@ -175,6 +176,8 @@ def _report(error: Exception, worker: Worker) -> int:
 
 
 def _end_process(code: int, *, at_once: bool = False) -> NoReturn:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # it stops, as it was asked to
     if at_once:
         # Python would wait for the threads of handlers that can not be ended.
         logging.shutdown()

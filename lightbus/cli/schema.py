@@ -16,7 +16,6 @@ from rich.markup import escape
 from lightbus.asyncapi import asyncapi_of
 from lightbus.cli.loading import ASKED_TO_STOP, FAILED, bus_options, load_bus, report
 from lightbus.client import BusClient
-from lightbus.exceptions import LightbusException
 from lightbus.schema import breaking_changes, read_schema, schema_of
 
 _err = Console(stderr=True)
@@ -36,7 +35,7 @@ def dump(**options: Any) -> None:
     """
     try:
         found = schema_of(load_bus(**options).client.apis.values())
-    except LightbusException as error:
+    except Exception as error:  # a hook, or a class in a hint, may raise any
         sys.exit(report(error, _err))
     click.echo(json.dumps(found, indent=2))
 
@@ -78,7 +77,7 @@ def check(old: Path, **options: Any) -> None:
     try:
         before = read_schema(old)
         after = schema_of(load_bus(**options).client.apis.values())
-    except LightbusException as error:
+    except Exception as error:  # likewise
         sys.exit(report(error, _err))
     out = functools.partial(Console().print, highlight=False, soft_wrap=True)
     found = list(breaking_changes(before, after))

@@ -85,7 +85,7 @@ async def _print_json(known: Status, watch: float | None) -> None:
 
 async def _draw(known: Status, watch: float | None) -> None:
     console = Console()
-    if watch is not None and console.is_terminal:
+    if watch is not None and console.is_terminal and not console.is_dumb_terminal:
         with Live(console=console, auto_refresh=False) as live:
             while True:
                 live.update(_table(await known.listeners()), refresh=True)

@@ -61,7 +61,11 @@ async def _show(client: BusClient, pattern: str, *, is_json: bool) -> None:
     out = Console(emoji=False)
     try:
         async with client.started(), tailing(client, pattern) as events:
-            _err.print(f"[dim]Waiting for {escape(pattern)}. Ctrl-C stops.[/]", highlight=False)
+            places = sorted({client.transport_described(api) for api in client.known_api_names})
+            told = (
+                f"Waiting for {pattern}, at {', '.join(places or ['the default'])}. Ctrl-C stops."
+            )
+            _err.print(f"[dim]{escape(told)}[/]", highlight=False, soft_wrap=True)
             async for message in events:
                 if is_json:
                     click.echo(json.dumps(_as_json(message)))

@@ -27,7 +27,6 @@ from lightbus.cli.loading import (
 )
 from lightbus.cli.output import set_up_logging
 from lightbus.client import BusClient
-from lightbus.exceptions import LightbusException
 from lightbus.topology import topology_of
 from lightbus.transport import BrokerObject, MigrationProgress, ObjectState
 
@@ -74,7 +73,7 @@ def topology(*, migrate: bool, unwanted: list[tuple[str, str]], form: str, **opt
     set_up_logging("console", "warning")
     try:
         code = asyncio.run(_topology(load_bus(**options).client, unwanted, form, migrate=migrate))
-    except LightbusException as error:
+    except Exception as error:  # a hook may raise any
         code = report(error, _err)
     except asyncio.CancelledError:
         _err.print("Stopped. Nothing is lost. Run it again to go on.", highlight=False)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import signal
 import sys
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
@@ -119,6 +121,29 @@ async def test_the_list_shows_who_gave_up_what_when_and_why(bus: Bus, dead_lette
     assert header.split() == ["id", "given", "up", "listener", "event", "attempts", "error"]
     for part in ("welcome", "auth.user_created", "3", "KeyError:", "[bold]name", message.id[:8]):
         assert part in line
+
+
+async def test_80_columns_show_all_of_an_error_and_fewer_the_id(bus: Bus, command: Command) -> None:
+    message = await bury(bus, error=KeyError("user"))
+
+    code, shown, _ = command("dead-letters", "list", COLUMNS="80")
+    assert code == 0
+    assert message.id[:8] in shown
+    assert "KeyError: 'user'" in shown
+
+    code, shown, _ = command("dead-letters", "list", COLUMNS="40")
+    assert code == 0
+    assert message.id[:8] in shown
+    assert max(map(len, shown.splitlines())) <= 40
+
+
+async def test_what_a_terminal_can_not_show_ends_no_command(bus: Bus, command: Command) -> None:
+    await bury(bus, error=KeyError("ü" * 200))
+
+    code, shown, _ = command("dead-letters", "list", PYTHONIOENCODING="ascii")
+
+    assert code == 0
+    assert "\\xfc" in shown
 
 
 async def test_programs_are_shown_all_of_a_dead_letter_as_json(bus: Bus, dead_letters: Run) -> None:
@@ -240,6 +265,38 @@ def test_one_that_is_not_there_is_told(dead_letters: Run) -> None:
     code, _, told = dead_letters("show", "no-such-id")
 
     assert (code, "There is no dead letter no-such-id." in told) == (1, True)
+
+
+@pytest.mark.parametrize("arguments", [["replay"], ["discard", "--yes"]], ids=" ".join)
+async def test_an_id_that_is_not_there_is_named_by_what_would_change_it(
+    bus: Bus, dead_letters: Run, arguments: list[str]
+) -> None:
+    message = await bury(bus)
+
+    code, _, said = dead_letters(*arguments, message.id, "deadbeef")
+
+    assert code == 1
+    assert "There is no dead letter deadbeef." in said
+    assert await left(bus) == []
+
+
+async def test_a_search_that_finds_nothing_says_so(bus: Bus, dead_letters: Run) -> None:
+    await bury(bus)
+    assert dead_letters("list", "--error", "KeyEror")[1] == "No dead letter matches.\n"
+
+
+async def test_ctrl_c_ends_a_question(bus: Bus, command: Command) -> None:
+    message = await bury(bus)
+
+    process = command.start("dead-letters", "discard", "--all")
+    assert process.stderr is not None
+    asked = ""
+    while not asked.endswith("[y/N]: "):
+        asked += await asyncio.to_thread(process.stderr.read, 1)
+    process.send_signal(signal.SIGINT)
+
+    assert await asyncio.to_thread(process.wait, 10) == 1
+    assert await left(bus) == [message.id]
 
 
 async def test_an_export_holds_everything(bus: Bus, dead_letters: Run, tmp_path: Path) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +61,22 @@ async def test_an_event_is_fired_with_values_as_json_or_as_text(
         code, _, said = command("fire", "auth.user_renamed", "name=3", "at=4")
         assert (code, said) == (0, "")
         assert await received.next() == {"name": "3", "at": 4}
+    await bus.client.close_async()
+
+
+async def test_an_id_that_can_not_be_printed_makes_no_event_that_was_not_stored(
+    command: Command, config: dict[str, Any], received: Received, tmp_path: Path
+) -> None:
+    bus = lightbus.create(config)
+    bus.auth.user_created.listen(received.add_name, listener_name="created")
+    async with Worker(bus):
+        fire = f"{sys.executable} -m lightbus.cli fire auth.user_created username=adam age=3"
+        fired = await asyncio.create_subprocess_shell(
+            f"{fire} >/dev/full", cwd=tmp_path, stderr=subprocess.PIPE
+        )
+        _, said = await fired.communicate()
+        assert (fired.returncode, b"Traceback" in said, b"is stored" in said) == (0, False, True)
+        assert await received.next() == "adam"
     await bus.client.close_async()
 
 
@@ -131,6 +150,43 @@ def test_without_a_bus_module_the_config_file_is_checked(
     code, printed, said = command("config", "check")
     assert (code, said) == (0, "")
     assert "service shop" in printed
+
+
+def test_a_bus_module_that_is_named_and_missing_is_told(command: Command, tmp_path: Path) -> None:
+    for setting in ({"LIGHTBUS_MODULE": "nope"}, {"LIGHTBUS_CONFIG": "named.json"}):
+        (tmp_path / "named.json").write_text('{"bus": "nope"}')
+        code, _, said = command("config", "check", **setting)
+        assert code == 2
+        assert "'nope' was not found" in said
+
+
+@pytest.mark.parametrize("name", ["bus.py", "./bus"])
+def test_a_bus_module_is_named_and_no_file(command: Command, name: str) -> None:
+    code, _, said = command("status", "--bus", name)
+    assert code == 2
+    assert "is no module's dotted name, such as 'bus'" in said
+
+
+@pytest.mark.parametrize("subcommand", ["status", "topology", "schema dump", "dead-letters list"])
+def test_a_mistake_in_the_bus_module_is_told_with_its_place(
+    command: Command, tmp_path: Path, subcommand: str
+) -> None:
+    with (tmp_path / "bus.py").open("a") as bus:
+        bus.write("bus.auth.paid.listen(print, concurrency=0)\n")
+    code, _, said = command(*subcommand.split())
+    assert code == 2
+    assert "concurrency is 0; give 1 or more." in said
+    assert f"bus.py, line {len(BUS.splitlines()) + 1})" in said
+
+
+@pytest.mark.parametrize("subcommand", ["status", "topology", "tail", "schema asyncapi"])
+def test_a_hook_that_fails_is_told_in_a_line(
+    command: Command, tmp_path: Path, subcommand: str
+) -> None:
+    with (tmp_path / "bus.py").open("a") as bus:
+        bus.write("@bus.client.on_start()\ndef fails():\n    raise OSError('no database')\n")
+    code, _, said = command(*subcommand.split())
+    assert (code, said) == (1, "Error: OSError: no database\n")
 
 
 def test_no_password_of_a_configuration_is_shown(

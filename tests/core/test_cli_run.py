@@ -134,7 +134,11 @@ WRONG_BUS_MODULES = {
     "with another bus": ("bus = 3", "has a 'bus' that is 3."),
     "that raises": ("1 / 0", "raised ZeroDivisionError: division by zero ("),
     "that exits": ("raise SystemExit(0)", "raised SystemExit: 0 ("),
-    "no Python": ("def", "raised SyntaxError: invalid syntax"),
+    "no Python": ("def", "raised SyntaxError: invalid syntax (bus.py, line 1) when imported"),
+    "that uses the bus wrongly": (
+        "import lightbus\nbus = lightbus.create()\nbus.auth.user_created.listen(5)",
+        "bus.py, line 3) when imported",
+    ),
     "that imports what is missing": ("import not_there", "needs 'not_there', which is not"),
 }
 
@@ -184,6 +188,26 @@ def test_a_transport_whose_extra_is_missing_says_how_to_install_it(run: Run) -> 
 
     assert code == 2
     assert "pip install 'lightbus[rabbitmq]'" in json.loads(said)["event"]
+
+
+def test_a_broker_that_is_not_reached_ends_it_with_1(run: Run) -> None:
+    default = {
+        "event_transport": {"rabbitmq": {"url": "amqp://127.0.0.1:1/"}},
+        "fire_timeout": 0.3,
+    }
+    code, _, said = ended(run(BUS + LISTENER, config={"apis": {"default": default}}))
+
+    assert code == 1
+    assert "was not reached within 0.3 s" in said
+    assert "Traceback" not in said
+
+
+@pytest.mark.parametrize("port", ["-1", "99999"])
+def test_a_health_port_that_there_is_not_is_wrong_usage(run: Run, port: str) -> None:
+    code, _, said = ended(run(BUS, "--health-port", port))
+
+    assert code == 2
+    assert "0<=x<=65535" in said
 
 
 def test_an_unknown_option_is_told_with_the_near_one(run: Run) -> None:

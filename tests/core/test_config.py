@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -116,6 +117,10 @@ def test_the_file_can_be_named_in_three_ways(folder: Path, monkeypatch: pytest.M
     assert load("argument.json").service_name == "said"
 
 
+def test_what_says_nothing_of_an_api_leaves_it_as_it_is() -> None:
+    assert load({"apis": {"default": None, "auth": None}}).api("auth") == load({}).api("auth")
+
+
 def test_an_api_takes_from_default_what_it_does_not_say_itself() -> None:
     apis = {"default": {"max_attempts": 3, "fire_timeout": 1}, "auth": {"max_attempts": 5}}
     config = load({"apis": apis})
@@ -169,6 +174,7 @@ def test_a_variable_that_is_not_set_is_named_with_its_place(folder: Path) -> Non
         (default_api(fire_timeout="x"), "$.apis.default.fire_timeout", "Expected `float`"),
         (default_api(fire_timeout=-1), "$.apis.default.fire_timeout", "> 0"),
         ({"apis": []}, "$.apis", "Expected `object`"),
+        (default_api(fire_timeout=math.inf), "$.apis.default.fire_timeout", "<= 31536000.0"),
         (
             default_api(event_transport={"memory": {"nam": "x"}}),
             "$.apis.default.event_transport.memory",
@@ -187,7 +193,7 @@ def test_a_variable_that_is_not_set_is_named_with_its_place(folder: Path) -> Non
         (
             default_api(event_transport={"rabbitmq": {"url": "http://x/"}}),
             "$.apis.default.event_transport.rabbitmq",
-            "not of the form amqp://",
+            "not of the form amqp://user:password@host:5672/vhost",
         ),
         (
             default_api(event_transport={"rabbitmq": {}}),
