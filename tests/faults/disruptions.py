@@ -7,10 +7,10 @@ import contextlib
 import signal
 from collections.abc import Mapping, Sequence
 
-from faults.soak import Fault, Soak
+from faults.soak import QUEUES, Fault, Soak
 from rabbitmq_node import NEW_QUEUES_ARE_SAVED_AFTER, NodeFailed
 
-QUEUE = "lightbus:soak:soak:soak"
+QUEUE, _ = QUEUES
 
 # Bytes a second. What is fired and handled takes more.
 SLOW = 50_000

@@ -24,11 +24,14 @@ from faults.journal import NAME_VARIABLE, Reader
 from lightbus.dead_letters import DeadLetters, Filter
 from lightbus.exceptions import TransportError
 from rabbitmq_cluster import RabbitMQCluster
-from rabbitmq_node import RabbitMQNode
+from rabbitmq_node import NEW_QUEUES_ARE_SAVED_AFTER, RabbitMQNode
 from tcp_proxy import TcpProxy
 
 WORKERS = 4
 PRODUCERS = 2
+
+# Those of the listeners of a run
+QUEUES = ("lightbus:soak:soak:soak", "lightbus:soak:doomed:soak")
 
 # How long nothing may be handled, in seconds, before what is missing counts as lost.
 PATIENCE = 90.0
@@ -274,6 +277,10 @@ class Soak:
             making.result()
 
     async def _make_faults(self) -> None:
+        if self._node is not None:
+            for queue in QUEUES:
+                await asyncio.to_thread(self._node.wait_for_consumers, "/", queue)
+            await asyncio.sleep(NEW_QUEUES_ARE_SAVED_AFTER)
         for fault in self._next_faults():
             await asyncio.sleep(self._random.uniform(0.5, 1.5) * self._plan.every)
             self.made[fault.__name__] += 1
