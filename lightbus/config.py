@@ -280,6 +280,9 @@ def _read(config: Mapping[str, Any] | str | Path | None) -> tuple[str, Any]:
     chosen = command_line.config_file or chosen
     if isinstance(chosen, Mapping):
         return "the config given to create()", dict(chosen)
+    if "://" in str(chosen):
+        # Not shown: it may hold a password.
+        raise InvalidConfig("a URL is no path of a file.", source="the configuration")
     file = Path(chosen) if chosen else _default_file()
     if file is None:
         return "no lightbus.yaml in this folder", {}

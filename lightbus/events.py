@@ -26,6 +26,7 @@ from typing import (
 )
 
 import attrs
+import msgspec
 
 from lightbus.codec import FieldsDecoder
 from lightbus.exceptions import InvalidApi, InvalidEventArguments, InvalidParameters, NotOnBus
@@ -293,6 +294,9 @@ class Event(Generic[P]):
         try:
             if self.decoder is not None:
                 self.decoder.decode(body)
+        except msgspec.ValidationError as error:
+            # Its own text may quote the value, which the traceback would show.
+            raise InvalidEventArguments(canonical_name, reason=told(error)) from error.__cause__
         except Exception as error:  # a user's class may raise any
             raise InvalidEventArguments(canonical_name, reason=told(error)) from error
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import functools
 import inspect
 import itertools
+import sys
 import types
 import typing
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import attrs
+import msgspec
 
 from lightbus.codec import FieldsDecoder
 from lightbus.exceptions import (
@@ -70,6 +72,9 @@ class CallPlan:
             fields = self.decoder.decode(message.body)
         except UndecodableEvent:
             raise
+        except msgspec.ValidationError as error:
+            # Its own text may quote the value, and a traceback is kept with the dead letter.
+            raise UnfitEvent(self.handler_name, self.event, told(error)) from error.__cause__
         except Exception as error:  # a user's class may raise any
             raise UnfitEvent(self.handler_name, self.event, told(error)) from error
         if missing := [name for name in self.required if name not in fields]:
@@ -158,6 +163,20 @@ def is_async(handler: Handler) -> bool:
     return inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(call)
 
 
+def signature_of(function: Callable[..., Any]) -> inspect.Signature:
+    """Return the signature of `function`; names in its hints that can not be resolved stay names.
+
+    Raises:
+        TypeError: It can not be called.
+        ValueError: It has none.
+    """
+    if sys.version_info >= (3, 14):
+        from annotationlib import Format  # noqa: PLC0415 - Python 3.14 has it (PEP 749)
+
+        return inspect.signature(function, annotation_format=Format.FORWARDREF)
+    return inspect.signature(function)
+
+
 def _without_partials(handler: Handler) -> Handler:
     while isinstance(handler, functools.partial):
         handler = handler.func
@@ -168,7 +187,7 @@ def _parameters(handler: Handler) -> list[inspect.Parameter]:
     if not callable(handler):
         raise InvalidEventListener(f"{handler!r} can not listen for events: it is not callable.")
     try:
-        return list(inspect.signature(handler).parameters.values())
+        return list(signature_of(handler).parameters.values())
     except (TypeError, ValueError) as error:
         raise InvalidEventListener(
             f"{name_of(handler)} can not listen for events: its signature is not known ({error})."
@@ -203,7 +222,8 @@ def _hint(handler: Handler, parameter: inspect.Parameter) -> Any:
     try:
         return typing.get_type_hints(alone, names, include_extras=True)[parameter.name]
     except Exception:
-        is_message = str(parameter.annotation).split(".")[-1] == EventMessage.__name__
+        annotation = getattr(parameter.annotation, "__forward_arg__", parameter.annotation)
+        is_message = str(annotation).split(".")[-1] == EventMessage.__name__
         return EventMessage if is_message else Any
 
 

@@ -28,7 +28,8 @@ import attrs
 import msgspec
 
 # The encoder's own words are followed by the value.
-_ENUM_VALUE = re.compile(r"(?s)Invalid enum value .*(?= - at `\$)|Invalid enum value .*")
+# Of an enum, or of the tag of a union
+_VALUE = re.compile(r"(?s)Invalid (enum )?value .*?(?= - at `\$)|Invalid (enum )?value .*")
 
 _PLAIN = frozenset(
     {str, int, float, bool, types.NoneType, bytes}
@@ -140,7 +141,7 @@ def told(error: Exception) -> str:
     if hasattr(error, "errors") and hasattr(error, "error_count"):  # of pydantic
         found = error.errors(include_input=False, include_url=False, include_context=False)
         return "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in found)
-    return _ENUM_VALUE.sub("Invalid enum value", str(error))
+    return _VALUE.sub(lambda found: f"Invalid {found[1] or found[2] or ''}value", str(error))
 
 
 def fields_of(value: Any, names: Iterable[str]) -> dict[str, Any]:

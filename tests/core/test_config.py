@@ -329,3 +329,24 @@ def test_with_no_config_all_services_of_a_user_meet_in_one_file(tmp_path: Path) 
 
     file = tmp_path / "state" / "lightbus" / "events.db"
     assert bus.client.transport_described("auth") == f"sqlite ({file})"
+
+
+@pytest.mark.parametrize("ending", ["", "'", '"', "`", " ", "@"])
+def test_a_url_where_something_else_belongs_shows_no_password(
+    monkeypatch: pytest.MonkeyPatch, ending: str
+) -> None:
+    url = f"amqp://guest:{ending}{PASSWORD}{ending}@localhost/"
+    wrongs: list[Any] = [
+        url,
+        {"apis": {url: {"wrong": 1}}},
+        {"apis": {"default": {"event_transport": {url: {}}}}},
+        {"service_name": url},
+    ]
+
+    for wrong in wrongs:
+        with pytest.raises(LightbusException) as raised:
+            lightbus.create(wrong)
+        assert PASSWORD not in str(raised.value)
+    monkeypatch.setenv("LIGHTBUS_CONFIG", url)
+    with pytest.raises(InvalidConfig, match="a URL is no path"):
+        load()

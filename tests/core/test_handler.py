@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import enum
 import functools
 import inspect
+import traceback
 import uuid
 from collections.abc import Callable
 from datetime import UTC, date, datetime
@@ -12,6 +14,7 @@ from decimal import Decimal
 from typing import Any, Final
 
 import attrs
+import msgspec
 import pytest
 
 import lightbus
@@ -379,6 +382,32 @@ def test_a_value_that_does_not_fit_is_named_with_its_place(
 
     with pytest.raises(UnfitEvent, match=rf"user_created does not fit .* typed\(\): .*{reason}"):
         plan.arguments(message_of({**JANE, **changed}))
+
+
+class Colour(enum.Enum):
+    RED = "red"
+
+
+class Cat(msgspec.Struct, tag="cat"):
+    name: str
+
+
+class Dog(msgspec.Struct, tag="dog"):
+    name: str
+
+
+@pytest.mark.parametrize(
+    ("hint", "value"), [(Colour, "hunter2"), (Cat | Dog, {"type": "hunter2", "name": "x"})]
+)
+def test_a_value_that_does_not_fit_is_in_no_traceback(hint: Any, value: Any) -> None:
+    def handler(value: Any) -> None: ...
+
+    handler.__annotations__["value"] = hint
+    plan = plan_call(handler, "auth.user_created", None)
+
+    with pytest.raises(UnfitEvent, match=r"Invalid (enum )?value - at `\$\.value") as raised:
+        plan.arguments(message_of({"value": value}))
+    assert "hunter2" not in "".join(traceback.format_exception(raised.value))
 
 
 def test_what_a_users_class_refuses_does_not_fit() -> None:
