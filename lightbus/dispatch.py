@@ -167,7 +167,9 @@ class Dispatcher:
         handle = functools.partial(self._call, call, message)
         try:
             await handle_through(middleware, message, self._listener.name, handle)
-        except (SystemExit, KeyboardInterrupt, GeneratorExit) as error:
+        except (Exception, asyncio.CancelledError):
+            raise
+        except BaseException as error:
             raise HandlerExited(self._listener.name, error) from error
 
     async def _call(self, call: Callable[[], Any], message: EventMessage) -> None:
@@ -184,7 +186,9 @@ class Dispatcher:
                 await client.after_event_execution.run(
                     listener_name=self._listener.name, **hook_arguments
                 )
-        except (SystemExit, KeyboardInterrupt, GeneratorExit) as error:
+        except (Exception, asyncio.CancelledError):
+            raise
+        except BaseException as error:
             raise HandlerExited(self._listener.name, error) from error
 
     async def _timed_out(self, delivery: Delivery, handler_ended: asyncio.Event) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import attrs
 
 from lightbus.exceptions import InvalidTask, TaskExited
-from lightbus.handler import is_async, name_of
+from lightbus.handler import is_async, name_of, signature_of
 from lightbus.listener import OnError
 from lightbus.log import get_logger
 from lightbus.threads import HandlerThreads
@@ -215,7 +215,7 @@ def _scheduled(
 
 def _check_needs_nothing(function: Callable[..., Any]) -> None:
     try:
-        inspect.signature(function).bind()
+        signature_of(function).bind()
     except (TypeError, ValueError) as error:
         raise InvalidTask(
             f"{name_of(function)}() can not be a task, which is called without arguments: {error}."
@@ -238,7 +238,9 @@ async def _guarded(name: str, work: Awaitable[Any]) -> None:
         if (current := asyncio.current_task()) is not None and current.cancelling():
             raise
         raise TaskExited(name, error) from error
-    except (SystemExit, KeyboardInterrupt, GeneratorExit) as error:
+    except Exception:
+        raise
+    except BaseException as error:
         raise TaskExited(name, error) from error
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Coroutine
+from contextvars import ContextVar
 from types import TracebackType
 from typing import Any, Self
 
 from lightbus.bus import Bus
 from lightbus.dispatch import Dispatcher
-from lightbus.exceptions import WorkerNotReusable
+from lightbus.exceptions import HandlerExited, TransportClosed, WorkerNotReusable
 from lightbus.listener import Listener
 from lightbus.log import get_logger
 from lightbus.once import Once
@@ -24,6 +25,9 @@ _log = get_logger(__name__)
 # them, in seconds.
 _CANCEL_TIMEOUT = 1.0
 _CLEAN_UP_TIMEOUT = 5.0
+
+# The worker that the running code is a part of: a handler, a task or a hook of it.
+_serving: ContextVar[Worker | None] = ContextVar("serving", default=None)
 
 
 class Worker:
@@ -56,6 +60,7 @@ class Worker:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._was_asked_to_stop = False
         self._is_serving = False
+        self._starting: asyncio.Task[None] | None = None
         self._watching: asyncio.Task[None] | None = None
         self._stopping = Once(self._stop)
         self._served: set[Listener | Task] = set()
@@ -98,8 +103,11 @@ class Worker:
             for listener in self._client.listeners
             if listener not in self._subscribed and self.serves_events
         ]
-        for transport in set(self._subscribed.values()):
-            found += await transport.problems(timeout=timeout)
+        transports = set(self._subscribed.values())
+        for problems in await asyncio.gather(
+            *(transport.problems(timeout=timeout) for transport in transports)
+        ):
+            found += problems
         return found
 
     async def run(self, *, on_started: Callable[[], None] = lambda: None) -> None:
@@ -118,7 +126,7 @@ class Worker:
             Exception: What a hook, a handler or a task raised, where that ends the worker.
         """
         self._claim()
-        starting = asyncio.create_task(self._start())
+        starting = self._starting = asyncio.create_task(self._start())
         stopping = asyncio.create_task(self._stop_requested.wait())
         try:
             await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -169,8 +177,15 @@ class Worker:
             Exception: What an `on_start` hook raised.
         """
         self._claim()
+        self._starting = asyncio.create_task(self._start())
         try:
-            await self._start()
+            await self._starting
+        except asyncio.CancelledError:
+            await self.stop()
+            current = asyncio.current_task()
+            if current is not None and current.cancelling():
+                raise
+            return  # it was stopped meanwhile
         except BaseException:
             await self.stop()
             raise
@@ -187,6 +202,7 @@ class Worker:
         self._stopping.begin()
 
     async def _start(self) -> None:
+        _serving.set(self)
         self._end_notices = self._client.notify_of_additions(
             lambda added: self._call_soon(self._serve_soon, added)
         )
@@ -238,10 +254,26 @@ class Worker:
         self._subscribed[listener] = transport
         self._streams.append(stream)
         for _ in range(listener.concurrency):
-            self._own(dispatcher.run(stream))
+            self._own(self._dispatch(dispatcher, stream, listener))
+
+    async def _dispatch(
+        self, dispatcher: Dispatcher, stream: DeliveryStream, listener: Listener
+    ) -> None:
+        """Have `dispatcher` run until the worker stops; that it ends before is a failure."""
+        try:
+            await dispatcher.run(stream)
+        except asyncio.CancelledError as error:
+            if self._stopping.has_begun:
+                raise
+            raise HandlerExited(listener.name, error) from error
+        if not self._stop_requested.is_set():
+            raise TransportClosed(
+                f"Listener {listener.name!r} takes no more events: its transport was closed."
+            )
 
     def _own(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         async def guarded() -> None:
+            _serving.set(self)
             try:
                 await work
             except Exception as error:
@@ -260,19 +292,24 @@ class Worker:
         """Take no more events, let running handlers finish for `shutdown_timeout` seconds, give
         back the rest, and call the `on_stop` hooks. Stopping again does nothing.
 
-        A handler or a task of this worker is what is waited for, so that it returns at once to one.
+        Handlers, tasks and hooks of this worker are what is waited for, so that to them, and to
+        what they await, it returns at once.
 
         Raises:
             Exception: What an `on_stop` hook raised.
         """
         self._is_used = True
         self._stop_requested.set()
-        if asyncio.current_task() in self._tasks:
+        if _serving.get() is self:
             self._stopping.begin()
         else:
             await self._stopping()
 
     async def _stop(self) -> None:
+        _serving.set(self)
+        if self._starting is not None:
+            self._starting.cancel()
+            await asyncio.wait({self._starting})
         was_serving, self._is_serving = self._is_serving, False
         if self._end_notices is not None:
             self._end_notices()

@@ -18,7 +18,13 @@ from core.support import (
     take_waiting,
 )
 from lightbus import OnError, Worker
-from lightbus.exceptions import StuckHandler, TransportRefused, WorkerNotReusable
+from lightbus.exceptions import (
+    HandlerExited,
+    StuckHandler,
+    TransportClosed,
+    TransportRefused,
+    WorkerNotReusable,
+)
 from lightbus_memory.broker import Broker
 
 # No folder can be made there.
@@ -36,6 +42,63 @@ async def test_a_failing_handler_ends_the_run_with_its_error(make_bus: MakeBus) 
 
     with pytest.raises(Broken, match="ann"):
         await Worker(bus).run()
+
+
+class Panic(BaseException):
+    """As extensions in Rust raise."""
+
+
+@pytest.mark.parametrize("is_async", [True, False])
+async def test_a_handler_that_raises_what_is_no_exception_has_failed(
+    make_bus: MakeBus, broker: Broker, *, is_async: bool
+) -> None:
+    bus = make_bus()
+
+    def panic(username: str) -> None:
+        raise Panic(username)
+
+    async def panic_async(username: str) -> None:
+        panic(username)
+
+    bus.auth.user_deleted.listen(panic_async if is_async else panic, listener_name="panics")
+    await bus.auth.user_deleted.fire_async(username="ann")
+
+    async with asyncio.timeout(PATIENCE):
+        with pytest.raises(HandlerExited, match="raised Panic: ann"):
+            await Worker(bus).run()
+
+    assert next_delay(broker, bus) is not None
+
+
+async def test_a_listener_that_something_cancels_ends_the_run(make_bus: MakeBus) -> None:
+    bus = make_bus()
+
+    async def handle(username: str) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        asyncio.get_running_loop().call_later(0.05, task.cancel)
+
+    bus.auth.user_deleted.listen(handle, listener_name="handle")
+    await bus.auth.user_deleted.fire_async(username="ann")
+
+    async with asyncio.timeout(PATIENCE):
+        with pytest.raises(HandlerExited, match="'handle' raised CancelledError"):
+            await Worker(bus).run()
+
+
+async def test_a_listener_whose_bus_is_closed_ends_the_run(
+    make_bus: MakeBus, received: Received
+) -> None:
+    bus = make_bus()
+    bus.auth.user_deleted.listen(received.add_name, listener_name="handle")
+    running = asyncio.create_task(Worker(bus).run(on_started=lambda: received.add("started")))
+    assert await received.next() == "started"
+
+    await bus.client.close_async()
+
+    async with asyncio.timeout(PATIENCE):
+        with pytest.raises(TransportClosed, match="'handle' takes no more events"):
+            await running
 
 
 async def test_no_event_is_begun_after_the_one_that_failed(

@@ -177,6 +177,62 @@ async def test_a_handler_can_stop_its_worker_and_finishes_first(
     assert take_waiting(broker, bus) == []
 
 
+async def test_what_a_handler_awaits_can_stop_its_worker(
+    make_bus: MakeBus, broker: Broker, received: Received
+) -> None:
+    bus = make_bus()
+    worker = Worker(bus)
+
+    async def last(username: str) -> None:
+        await asyncio.gather(worker.stop(), asyncio.sleep(0))
+        received.add(f"{username} handled")
+
+    bus.auth.user_deleted.listen(last, listener_name="last")
+    async with asyncio.timeout(PATIENCE / 2), worker:
+        await bus.auth.user_deleted.fire_async(username="ann")
+        assert await received.next() == "ann handled"
+
+    assert take_waiting(broker, bus) == []
+
+
+@pytest.mark.parametrize("moment", ["on_start", "on_stop"])
+async def test_a_hook_can_stop_its_worker(make_bus: MakeBus, moment: str) -> None:
+    bus = make_bus()
+    worker = Worker(bus)
+    getattr(bus.client, moment)(worker.stop)
+
+    async with asyncio.timeout(PATIENCE):
+        async with worker:
+            pass
+        await worker.stop()
+
+    assert worker.unfinished == 0
+
+
+async def test_a_worker_that_is_stopped_while_it_starts_serves_nothing(
+    make_bus: MakeBus, received: Received
+) -> None:
+    bus = make_bus()
+    worker = Worker(bus)
+    starts = asyncio.Event()
+
+    @bus.client.on_start()
+    async def wait() -> None:
+        starts.set()
+        await asyncio.Event().wait()
+
+    bus.auth.user_deleted.listen(received.add_name, listener_name="gather")
+    await bus.auth.user_deleted.fire_async(username="ann")
+    async with asyncio.timeout(PATIENCE):
+        starting = asyncio.create_task(worker.start())
+        await starts.wait()
+        await worker.stop()
+        await starting
+
+    assert worker.unfinished == 0
+    assert received.is_empty
+
+
 async def test_a_background_task_can_stop_its_worker(make_bus: MakeBus) -> None:
     bus = make_bus()
     worker = Worker(bus)
