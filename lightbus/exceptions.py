@@ -21,6 +21,7 @@
     │   └── UnfitEvent
     ├── CannotBlockHere
     ├── TaskExited
+    ├── HookExited
     ├── WorkerNotReusable
     ├── ConfigError                 a worker or a bus can not be set up from what it was given
     │   ├── InvalidConfig
@@ -51,6 +52,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable
+from typing import Any
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
@@ -66,7 +68,8 @@ def _listing(names: Iterable[str]) -> str:
 
 
 # Not that of the example in our own message
-_LOGIN = re.compile(r"(?<=://)(?!user:password@host)[^\s'\"`]*@")
+# and up to the last @, for a password may hold anything. A path has one slash of the two.
+_LOGIN = re.compile(r"(?<=:/)(/?)(?!/?user:password@host)[^\n]*@")
 
 
 def without_login(text: str) -> str:
@@ -74,7 +77,7 @@ def without_login(text: str) -> str:
 
     A broker's URL can stand where it does not belong, as for a key of the configuration.
     """
-    return _LOGIN.sub("***@", text)
+    return _LOGIN.sub(r"\1***@", text)
 
 
 class LightbusException(Exception):
@@ -82,6 +85,18 @@ class LightbusException(Exception):
 
     def __init__(self, *args: object) -> None:
         super().__init__(*(without_login(arg) if isinstance(arg, str) else arg for arg in args))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Pickled, as between processes, it is no call of `__init__`, which takes other arguments.
+        return _rebuilt, (type(self), self.args, self.__dict__)
+
+
+def _rebuilt(
+    class_: type[LightbusException], args: tuple[object, ...], state: dict[str, Any]
+) -> LightbusException:
+    error = class_.__new__(class_, *args)
+    error.__dict__.update(state)
+    return error
 
 
 class ApiError(LightbusException):
@@ -288,6 +303,18 @@ class TaskExited(LightbusException):
     def __init__(self, task: str, raised: BaseException) -> None:
         super().__init__(f"Task {task!r} raised {type(raised).__name__}: {raised}")
         self.task = task
+
+
+class HookExited(LightbusException):
+    """A hook tried to end the process.
+
+    Attributes:
+        hook: The hook's name.
+    """
+
+    def __init__(self, hook: str, raised: BaseException) -> None:
+        super().__init__(f"Hook {hook!r} raised {type(raised).__name__}: {raised}")
+        self.hook = hook
 
 
 class WorkerNotReusable(LightbusException):

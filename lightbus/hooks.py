@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import inspect
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, TypeVar, overload
 
-from lightbus.handler import is_async
+from lightbus.exceptions import HookExited
+from lightbus.handler import is_async, name_of, signature_of
 from lightbus.threads import returning
 
 Hook = TypeVar("Hook", bound=Callable[..., Any])
@@ -56,17 +59,33 @@ class Hooks:
             Exception: What a hook raised; the hooks after it are not called.
         """
         for hook in self._hooks:
-            wanted = _wanted(hook, arguments)
-            if is_async(hook):
-                await hook(**wanted)
-            else:
-                result = await asyncio.to_thread(returning, partial(hook, **wanted))
-                if inspect.isawaitable(result):
-                    await result
+            try:
+                await _call(hook, _wanted(hook, arguments))
+            except (Exception, asyncio.CancelledError):
+                raise
+            except BaseException as error:
+                raise HookExited(name_of(hook), error) from error
+
+
+async def _call(hook: Callable[..., Any], arguments: dict[str, Any]) -> None:
+    if is_async(hook):
+        await hook(**arguments)
+        return
+    # A thread of its own: a hook may fire an event, whose hooks would wait for those of the loop.
+    context = contextvars.copy_context()
+    thread = ThreadPoolExecutor(1, thread_name_prefix="lightbus-hook")
+    try:
+        result = await asyncio.get_running_loop().run_in_executor(
+            thread, context.run, returning, partial(hook, **arguments)
+        )
+    finally:
+        thread.shutdown(wait=False)
+    if inspect.isawaitable(result):
+        await result
 
 
 def _wanted(hook: Callable[..., Any], arguments: dict[str, Any]) -> dict[str, Any]:
-    parameters = inspect.signature(hook).parameters
+    parameters = signature_of(hook).parameters
     if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         return arguments
     return {name: value for name, value in arguments.items() if name in parameters}

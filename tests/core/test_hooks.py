@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
-from core.support import MakeBus, Received, names
+from core.apis import AuditApi
+from core.support import PATIENCE, MakeBus, Received, names
 from lightbus import Bus, EventMessage, Worker
 from lightbus.client import BusClient
+from lightbus.exceptions import HookExited
 from lightbus.hooks import Hooks
 from lightbus_memory.broker import Broker
 
@@ -91,6 +95,36 @@ async def test_a_hook_that_raises_stop_iteration_does_not_hang() -> None:
     async with asyncio.timeout(5):
         with pytest.raises(RuntimeError, match="StopIteration"):
             await hooks.run()
+
+
+@pytest.mark.parametrize("is_async", [True, False])
+async def test_a_hook_that_would_end_the_process_has_failed(*, is_async: bool) -> None:
+    hooks = Hooks()
+
+    async def leave_async() -> None:
+        raise SystemExit(3)
+
+    hooks(leave_async if is_async else lambda: sys.exit(3))
+
+    with pytest.raises(HookExited, match="raised SystemExit: 3"):
+        await hooks.run()
+
+
+def test_sync_hooks_that_fire_do_not_wait_for_each_other(bus: Bus) -> None:
+    bus.client.register_api(AuditApi)
+
+    def audit(event_message: EventMessage) -> None:
+        if event_message.api_name == "auth":
+            bus.audit.anything.fire(what=event_message.event_name)
+
+    bus.client.before_event_sent(audit)
+    with ThreadPoolExecutor(50) as threads:
+        fired = [
+            threads.submit(bus.auth.user_deleted.fire, username=str(number)) for number in range(50)
+        ]
+        for one in fired:
+            one.result(timeout=PATIENCE)
+    bus.client.close()
 
 
 async def test_hooks_are_called_in_the_order_of_an_events_life(
