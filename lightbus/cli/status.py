@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
 from typing import Any
 
@@ -54,6 +55,8 @@ def status(*, watch: float | None, form: str, **options: Any) -> None:
     try:
         client = load_bus(**options).client
         asyncio.run(_show(client, watch, is_json=form == "json"))
+    except BrokenPipeError:  # whoever reads this has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except Exception as error:  # a hook may raise any
         sys.exit(report(error, _err))
     except asyncio.CancelledError:

@@ -66,7 +66,9 @@ class Program:
 
     async def run(self, code: str) -> None:
         """Run code, in which ``await`` may stand at the top, as in a notebook."""
-        compiled = compile(code, "a page", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+        compiled = compile(
+            code, "a page", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True
+        )
         result = eval(compiled, vars(self._module))  # noqa: S307 - the page is ours
         if inspect.iscoroutine(result):
             await result
