@@ -135,9 +135,8 @@ class Worker:
                 on_started()
                 await stopping
         finally:
-            starting.cancel()
             stopping.cancel()
-            await asyncio.wait({starting, stopping})
+            await asyncio.wait({stopping})
             await self.stop()
         if self.failure is not None:
             raise self.failure
