@@ -17,7 +17,7 @@ import msgspec.inspect
 
 from lightbus.exceptions import InvalidConfig, did_you_mean
 from lightbus.names import checked_name, filled_in, usable_name
-from lightbus.retry import Retry
+from lightbus.retry import Retry, Seconds
 
 # Needs nothing to be installed or started.
 DEFAULT_TRANSPORT = "sqlite"
@@ -26,8 +26,6 @@ DEFAULT_FILES = ("lightbus.yaml", "lightbus.yml", "lightbus.json", "lightbus.tom
 _VARIABLE = re.compile(r"\$\{([^}]*)\}")
 
 T = TypeVar("T")
-# A year is more than any broker need count, and infinity is not.
-Seconds = Annotated[float, msgspec.Meta(gt=0, le=31_536_000)]
 Count = Annotated[int, msgspec.Meta(ge=1)]
 
 # One transport's name, with its settings.

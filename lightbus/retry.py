@@ -14,7 +14,8 @@ _SPREAD = (0.8, 1.0, 1.2)
 
 _MOST_STEPS = 20
 
-_Seconds = Annotated[float, msgspec.Meta(gt=0, le=31_536_000)]  # a year
+# A year is more than any broker need count, and infinity is not.
+Seconds = Annotated[float, msgspec.Meta(gt=0, le=31_536_000)]
 _Factor = Annotated[float, msgspec.Meta(ge=1)]
 
 
@@ -32,9 +33,9 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             a configuration, that is an `InvalidConfig`.
     """
 
-    first: _Seconds = 1.0
+    first: Seconds = 1.0
     factor: _Factor = 3.0
-    longest: _Seconds = 300.0
+    longest: Seconds = 300.0
 
     def __post_init__(self) -> None:
         if self.longest < self.first:
