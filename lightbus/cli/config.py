@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-import os
 import sys
 from typing import Any
 
@@ -13,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from lightbus import config as configuration
-from lightbus.cli.loading import ASKED_TO_STOP, bus_options, load_bus, report
+from lightbus.cli.loading import ASKED_TO_STOP, bus_options, load_bus, named_bus_module, report
 from lightbus.cli.output import set_up_logging
 from lightbus.client import BusClient
 from lightbus.config_schema import schema_of_config
@@ -59,11 +58,9 @@ def _client(options: dict[str, Any]) -> BusClient:
     try:
         return load_bus(**options).client
     except InvalidBusModule as error:
-        found = configuration.load()
-        is_named = options["module"] or os.environ.get("LIGHTBUS_MODULE") or found.bus_module
-        if is_named or not error.is_missing:
+        if not error.is_missing or named_bus_module(options["module"]):
             raise
-        return BusClient(found)
+        return BusClient(configuration.load())
 
 
 @config.command()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from typing import Any
 
@@ -18,7 +17,7 @@ from lightbus.cli.loading import (
     load_bus,
     report,
 )
-from lightbus.cli.output import set_up_logging
+from lightbus.cli.output import discard_output, set_up_logging
 from lightbus.client import BusClient
 from lightbus.codec import FieldsDecoder, encode
 
@@ -65,7 +64,7 @@ def fire(event: tuple[str, str], arguments: dict[str, str], **options: Any) -> N
     except OSError as error:
         # It is stored all the same, and whoever is told otherwise fires it twice.
         _err.print(f"{message.id} is stored. It could not be printed: {error.strerror}.")
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123 - what is left is flushed at the end
+        discard_output()
     sys.exit(ASKED_TO_STOP)
 
 

@@ -6,9 +6,9 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import click
 from rich.console import Console
@@ -16,6 +16,8 @@ from rich.markup import escape
 
 from lightbus import config
 from lightbus.bus import Bus, get_bus
+from lightbus.cli.output import discard_output
+from lightbus.client import BusClient
 from lightbus.exceptions import ConfigError, InvalidName, LightbusException
 from lightbus.log import printable
 
@@ -83,6 +85,28 @@ def report(error: Exception, console: Console) -> int:
     return WRONG_USAGE if isinstance(error, ConfigError | InvalidName) else FAILED
 
 
+def run_looking(
+    options: dict[str, Any], look: Callable[[BusClient], Coroutine[Any, Any, None]]
+) -> NoReturn:
+    """Await `look` with the client of the bus that `options` lead to, until it ends, someone
+    presses Ctrl-C, or nobody reads what it prints; then end the process.
+    """
+    try:
+        asyncio.run(look(load_bus(**options).client))
+    except BrokenPipeError:  # whoever reads this has seen enough
+        discard_output()
+    except Exception as error:  # a hook may raise any
+        sys.exit(report(error, Console(stderr=True)))
+    except asyncio.CancelledError:
+        pass
+    sys.exit(ASKED_TO_STOP)
+
+
+def named_bus_module(module: str | None) -> str | None:
+    """Return the bus module that the command line, the environment or the config file names."""
+    return module or os.environ.get("LIGHTBUS_MODULE") or config.load().bus_module
+
+
 def load_bus(
     *,
     module: str | None,
@@ -100,4 +124,4 @@ def load_bus(
     config.command_line.process_name = process_name
     # `python -m` finds modules of the current folder; a console script has to be told.
     sys.path.insert(0, str(Path.cwd()))
-    return get_bus(module or os.environ.get("LIGHTBUS_MODULE") or config.load().bus_module)
+    return get_bus(named_bus_module(module))

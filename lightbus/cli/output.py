@@ -51,6 +51,11 @@ def set_up_logging(log_format: str, level: str) -> None:
         logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
+def discard_output() -> None:
+    """Have what is still to be printed go nowhere, as where nobody can read it."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def _with_own_fields(
     _: Any, __: str, event_dict: MutableMapping[str, Any]
 ) -> MutableMapping[str, Any]:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import sys
 from typing import Any
 
 import attrs
@@ -15,20 +13,12 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
-from lightbus.cli.loading import (
-    ASKED_TO_STOP,
-    bus_options,
-    cancel_on_signals,
-    load_bus,
-    report,
-)
+from lightbus.cli.loading import bus_options, cancel_on_signals, run_looking
 from lightbus.cli.output import set_up_logging
 from lightbus.client import BusClient
 from lightbus.status import ListenerStatus, Status
 
 _NUMBERS = ("waiting", "taken", "delayed", "dead", "workers")
-
-_err = Console(stderr=True)
 
 
 @click.command(short_help="Show where the events of each listener are.")
@@ -52,16 +42,7 @@ def status(*, watch: float | None, form: str, **options: Any) -> None:
     bus module is wrong.
     """
     set_up_logging("console", "warning")
-    try:
-        client = load_bus(**options).client
-        asyncio.run(_show(client, watch, is_json=form == "json"))
-    except BrokenPipeError:  # whoever reads this has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except Exception as error:  # a hook may raise any
-        sys.exit(report(error, _err))
-    except asyncio.CancelledError:
-        pass
-    sys.exit(ASKED_TO_STOP)
+    run_looking(options, lambda client: _show(client, watch, is_json=form == "json"))
 
 
 async def _show(client: BusClient, watch: float | None, *, is_json: bool) -> None:

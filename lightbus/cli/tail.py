@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import os
-import sys
 from typing import Any
 
 import click
 from rich.console import Console
 from rich.markup import escape
 
-from lightbus.cli.loading import (
-    ASKED_TO_STOP,
-    bus_options,
-    cancel_on_signals,
-    load_bus,
-    report,
-)
+from lightbus.cli.loading import bus_options, cancel_on_signals, run_looking
 from lightbus.cli.output import set_up_logging
 from lightbus.client import BusClient
 from lightbus.exceptions import UndecodableEvent
@@ -44,16 +35,7 @@ def tail(pattern: str, form: str, **options: Any) -> None:
     bus module is wrong.
     """
     set_up_logging("console", "warning")
-    try:
-        client = load_bus(**options).client
-        asyncio.run(_show(client, pattern, is_json=form == "json"))
-    except BrokenPipeError:  # whoever reads this has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except Exception as error:  # a hook may raise any
-        sys.exit(report(error, _err))
-    except asyncio.CancelledError:
-        pass
-    sys.exit(ASKED_TO_STOP)
+    run_looking(options, lambda client: _show(client, pattern, is_json=form == "json"))
 
 
 async def _show(client: BusClient, pattern: str, *, is_json: bool) -> None:
