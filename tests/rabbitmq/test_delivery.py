@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import threading
 import time
@@ -97,6 +98,71 @@ async def test_events_come_in_the_order_in_which_they_were_fired(make_bus: MakeB
             await bus.auth.user_created.fire_async(username=number, email="e")
 
         assert await seen.wait_for(300) == list(range(300))
+
+
+async def test_events_come_in_order_to_workers_that_start_while_they_are_fired(
+    make_bus: MakeBus,
+) -> None:
+    bus, auth = make_bus(), make_bus(service_name="auth_service")
+    seen = Seen[int]()
+    bus.auth.user_created.listen(lambda username: seen.add(username), listener_name="welcome")
+    numbers = itertools.count()
+    async with Worker(bus):
+        pass
+
+    async def fire_at_once(count: int) -> None:
+        fired = [
+            auth.auth.user_created.fire_async(username=number, email="e")
+            for number in itertools.islice(numbers, count)
+        ]
+        await asyncio.gather(*fired)
+
+    for start in range(1, 13):
+        await fire_at_once(50)
+        async with Worker(bus):
+            for _ in range(50):
+                await fire_at_once(4)
+            assert await seen.wait_for(start * 250) == list(range(start * 250))
+
+
+@pytest.mark.parametrize("concurrency", [1, 20])
+async def test_no_event_that_comes_while_a_worker_starts_is_counted_as_tried(
+    make_bus: MakeBus, broker: Broker, concurrency: int
+) -> None:
+    bus, auth = make_bus(max_attempts=1), make_bus(service_name="auth_service")
+    seen = Seen[int]()
+    bus.auth.user_created.listen(
+        lambda username: seen.add(username),
+        listener_name="welcome",
+        concurrency=concurrency,
+    )
+    async with Worker(bus):
+        pass
+
+    for start in range(1, 7):
+        async with Worker(bus):
+            for number in range(200):
+                await auth.auth.user_created.fire_async(username=number, email="e")
+            assert len(await seen.wait_for(start * 200)) == start * 200
+    assert await broker.count(DEAD) == 0
+
+
+async def test_events_fired_at_once_before_there_is_a_connection_go_out_in_order(
+    make_bus: MakeBus,
+) -> None:
+    bus, auth = make_bus(), make_bus(service_name="auth_service")
+    seen = Seen[int]()
+    bus.auth.user_created.listen(lambda username: seen.add(username), listener_name="welcome")
+    async with Worker(bus):
+        pass
+
+    numbers = range(500)
+    await asyncio.gather(
+        *(auth.auth.user_created.fire_async(username=number, email="e") for number in numbers)
+    )
+
+    async with Worker(bus):
+        assert await seen.wait_for(500) == list(numbers)
 
 
 async def test_an_event_fired_after_listen_waits_for_the_first_worker(make_bus: MakeBus) -> None:

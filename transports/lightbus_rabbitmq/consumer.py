@@ -45,7 +45,11 @@ class RabbitMQStream(DeliveryStream):
         self._settings = settings
         self._channel: Channel | None = None
         self._consumer_tag = ""
-        self._is_careful = False
+        # How many events the consumer takes at once. It begins with one, which is held until the
+        # consumer is replaced by one with the prefetch that this event admits.
+        self._prefetch = 1
+        self._prefetch_for_returned = subscription.concurrency
+        self._held: list[RabbitMQDelivery] = []
         self._is_lost = False
         self._changed = asyncio.Event()
         # Never longer than the prefetch, so it needs no bound of its own. None marks the end.
@@ -65,9 +69,7 @@ class RabbitMQStream(DeliveryStream):
             TopologyMismatch: The broker holds an object with other settings.
             TransportRefused: The broker's permissions do not allow it.
         """
-        # What ended another worker may be among the next events. No more are taken with it than
-        # begin at once, so that no others are returned, and counted, when it ends this one.
-        await self._consume_again(self._subscription.concurrency)
+        await self._consume_again()
         self._keeper = asyncio.create_task(self._keep())
 
     def __aiter__(self) -> Self:
@@ -105,7 +107,9 @@ class RabbitMQStream(DeliveryStream):
     async def _stop(self) -> None:
         self._end(self._error)
         await self._stop_keeper()
-        await self._cancel_consumer(self._consumer_tag)
+        self._release_held()
+        if self._channel is not None:
+            await self._cancel_consumer(self._channel)
         held = [self._received.get_nowait() for _ in range(self._received.qsize())]
         self._received.put_nowait(None)
         for delivery in held:
@@ -131,13 +135,13 @@ class RabbitMQStream(DeliveryStream):
         if self._taking_more is not None:
             await asyncio.gather(self._taking_more, return_exceptions=True)
 
-    async def _cancel_consumer(self, tag: str) -> None:
-        channel = self._channel
-        if channel is None or channel.is_lost:
+    async def _cancel_consumer(self, channel: Channel) -> None:
+        if channel.is_lost:
             return
         try:
             async with asyncio.timeout(self._settings.operation_timeout):
-                await unless_lost(channel.connection, channel.basic_cancel(tag))
+                cancelling = channel.basic_cancel(self._consumer_tag)
+                await unless_lost(channel.connection, cancelling)
         except TimeoutError:
             channel.give_up()
         except ConnectionLost:
@@ -153,7 +157,7 @@ class RabbitMQStream(DeliveryStream):
                 self._changed.clear()
                 if self._is_lost:
                     await self._restore()
-                elif self._is_careful and self._channel is not None:
+                elif self._held and self._channel is not None:
                     # Cancelled halfway, the driver would close the channel, and with it give back
                     # what is being handled.
                     self._taking_more = asyncio.create_task(self._take_more(self._channel))
@@ -165,24 +169,48 @@ class RabbitMQStream(DeliveryStream):
         _log.warning("A listener lost its consumer; restoring it.", **self._fields())
         if self._channel is not None:
             await close_quietly(self._channel, self._settings.operation_timeout)
-        # What ended the connection may be the next event. Taken alone, it is the only one that the
-        # broker counts as returned.
-        await self._consume_again(1)
+        # What ended the connection may be one of the next events. Taken alone, it is the only one
+        # that the broker counts as returned.
+        self._prefetch_for_returned = 1
+        await self._consume_again()
         _log.info("A listener's consumer is restored.", **self._fields())
 
     async def _take_more(self, channel: Channel) -> None:
-        """Replace a careful consumer, now that it has received an event that was never returned."""
-        careful = self._consumer_tag
+        """Replace the consumer by one with the prefetch that the event which is held admits."""
+        prefetch = self._prefetch_after(self._held[0])
+        # Not the other way about: the broker keeps no order between two consumers. The event that
+        # is held takes the room of the next one, which would be counted as returned if it were on
+        # its way when the consumer is cancelled.
+        await self._cancel_consumer(channel)
+        self._release_held()
+        if channel.is_lost:
+            self._note_lost(channel)
+            return
         try:
-            await self._start_consumer(channel, self._prefetch)
-            await self._cancel_consumer(careful)
+            await self._start_consumer(channel, prefetch)
         except ConnectionLost:
             self._note_lost(channel)
 
-    async def _consume_again(self, prefetch: int) -> None:
+    def _prefetch_after(self, delivery: RabbitMQDelivery) -> int:
+        # What ended another worker may be among the events that were returned. No more are taken
+        # with them than begin at once, so that no others are returned, and counted, when it ends
+        # this one.
+        if delivery.returns > 0:
+            return self._prefetch_for_returned
+        # What waits behind slow handlers must not run into the broker's consumer timeout.
+        one_handler = max(int(_LONGEST_WAIT / self._subscription.acknowledgement_timeout), 1)
+        concurrency = self._subscription.concurrency
+        return max(min(self._settings.prefetch, one_handler * concurrency), concurrency)
+
+    def _release_held(self) -> None:
+        for delivery in self._held:
+            self._received.put_nowait(delivery)
+        self._held.clear()
+
+    async def _consume_again(self) -> None:
         for wait in growing_waits():
             try:
-                await self._consume(prefetch)
+                await self._consume()
                 return
             except ConnectionLost as error:
                 _log.warning(
@@ -193,7 +221,7 @@ class RabbitMQStream(DeliveryStream):
                 )
                 await asyncio.sleep(wait)
 
-    async def _consume(self, prefetch: int) -> None:
+    async def _consume(self) -> None:
         await topology.ensure_subscription(
             self._link, self._subscription, timeout=self._settings.operation_timeout
         )
@@ -202,8 +230,9 @@ class RabbitMQStream(DeliveryStream):
         channel.on_consumer_cancel_callbacks.add(lambda _: self._note_lost(channel))
         self._channel = channel
         self._is_lost = False
+        self._held.clear()
         self._changed.clear()
-        await self._start_consumer(channel, prefetch)
+        await self._start_consumer(channel, 1)
 
     def _note_lost(self, channel: Channel) -> None:
         if channel is self._channel:
@@ -211,7 +240,7 @@ class RabbitMQStream(DeliveryStream):
             self._changed.set()
 
     async def _start_consumer(self, channel: Channel, prefetch: int) -> None:
-        self._is_careful = prefetch < self._prefetch
+        self._prefetch = prefetch
         try:
             async with asyncio.timeout(self._settings.operation_timeout):
                 await unless_lost(channel.connection, channel.basic_qos(prefetch_count=prefetch))
@@ -228,19 +257,15 @@ class RabbitMQStream(DeliveryStream):
             raise
         self._consumer_tag = tag
 
-    @property
-    def _prefetch(self) -> int:
-        # What waits behind slow handlers must not run into the broker's consumer timeout.
-        one_handler = max(int(_LONGEST_WAIT / self._subscription.acknowledgement_timeout), 1)
-        concurrency = self._subscription.concurrency
-        return max(min(self._settings.prefetch, one_handler * concurrency), concurrency)
-
     def _receiver(self, channel: Channel) -> Callable[[DeliveredMessage], None]:
         def receive(delivered: DeliveredMessage) -> None:
             delivery = RabbitMQDelivery(delivered, channel, self._publisher, self._subscription)
-            self._received.put_nowait(delivery)
-            if self._is_careful and delivery.returns == 0:
+            # RabbitMQ 3.10.8 sends two where it may send one, once it gave an event up.
+            if self._held or self._prefetch < self._prefetch_after(delivery):
+                self._held.append(delivery)
                 self._changed.set()
+            else:
+                self._received.put_nowait(delivery)
 
         return receive
 

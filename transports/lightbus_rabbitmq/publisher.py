@@ -73,6 +73,7 @@ class Publisher:
         self._opened_at = 0.0
         self._closing: set[asyncio.Task[None]] = set()
         self._opening = asyncio.Lock()
+        self._waiting = 0
         self._declared_apis: set[str] = set()
         self._under_way = 0
         self._idle = asyncio.Event()
@@ -230,21 +231,35 @@ class Publisher:
         return (translated(cause, doing) if cause else None) or lost
 
     async def _open_channel(self, api_name: str | None) -> Channel:
+        # Those who come while others wait are behind them: events go out as they were fired.
+        channel = self._channel_for(api_name)
+        if channel is not None and not self._waiting:
+            return channel
+        self._waiting += 1
+        try:
+            async with self._opening:
+                while (channel := self._channel_for(api_name)) is None:
+                    await self._prepare(api_name)
+                return channel
+        finally:
+            self._waiting -= 1
+
+    def _channel_for(self, api_name: str | None) -> Channel | None:
+        """Return the channel, if it is open and the exchange of the API is known to exist."""
         if self._channel is None or self._channel.is_lost:
-            async with self._opening:
-                if self._channel is None or self._channel.is_lost:
-                    if self._channel is not None:
-                        self._declared_apis.clear()
-                    self._channel = await self._link.channel(confirms=True)
-                    self._opened_at = asyncio.get_running_loop().time()
+            return None
+        is_declared = api_name is None or api_name in self._declared_apis
+        return self._channel if is_declared else None
+
+    async def _prepare(self, api_name: str | None) -> None:
+        if self._channel is None or self._channel.is_lost:
+            if self._channel is not None:
+                self._declared_apis.clear()
+            self._channel = await self._link.channel(confirms=True)
+            self._opened_at = asyncio.get_running_loop().time()
         if api_name is not None and api_name not in self._declared_apis:
-            async with self._opening:
-                if api_name not in self._declared_apis:
-                    await topology.ensure_api(self._link, api_name, timeout=self._operation_timeout)
-                    self._declared_apis.add(api_name)
-            # The channel may have been left meanwhile.
-            return await self._open_channel(api_name)
-        return self._channel
+            await topology.ensure_api(self._link, api_name, timeout=self._operation_timeout)
+            self._declared_apis.add(api_name)
 
     def _leave(self, channel: Channel) -> None:
         """Send no more on a channel that refuses; it is closed when all that it has is settled."""
