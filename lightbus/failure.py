@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import traceback
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 import attrs
@@ -54,7 +55,7 @@ class Failure:
         """Return the story of `error`.
 
         Args:
-            error: What was raised; its text, where printing it raises, is replaced.
+            error: What was raised; what it fails to tell of itself is replaced.
             listener: The listener that gives the event up.
             attempt: The attempt that failed, counted from 1.
             service_name: The listener's service.
@@ -63,11 +64,9 @@ class Failure:
         """
         raised_as, now = type(error), datetime.now(UTC)
         return cls(
-            error_type=f"{raised_as.__module__}.{raised_as.__qualname__}",
-            error_message=_text_of(error),
-            traceback=_encodable("".join(traceback.format_exception(error)))
-            if error.__traceback__
-            else "",
+            error_type=_encodable(f"{raised_as.__module__}.{raised_as.__qualname__}"),
+            error_message=_told(lambda: str(error)),
+            traceback=_told(lambda: _traceback_of(error)) if error.__traceback__ else "",
             failed_at=now,
             first_failed_at=first_failed_at or now,
             listener=listener,
@@ -77,12 +76,16 @@ class Failure:
         )
 
 
-def _text_of(error: BaseException) -> str:
+def _traceback_of(error: BaseException) -> str:
+    return "".join(traceback.format_exception(error))
+
+
+def _told(tell: Callable[[], str]) -> str:
     # A user's exception may fail to print itself; its event must still become a dead letter.
     try:
-        return _encodable(str(error))
+        return _encodable(tell())
     except Exception as broken:
-        return f"<{type(error).__qualname__} whose text raised {type(broken).__qualname__}>"
+        return _encodable(f"<telling it raised {type(broken).__qualname__}>")
 
 
 def _encodable(text: str) -> str:

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import msgspec
 import pytest
 
 from core.apis import AuditApi, AuthApi
@@ -26,6 +27,7 @@ from core.support import (
 )
 from lightbus import Bus, EventMessage, OnError, Worker
 from lightbus.exceptions import HandlerExited
+from lightbus.failure import Failure
 from lightbus_memory import MemoryTransport
 from lightbus_memory.broker import Broker
 from lightbus_memory.transport import MemorySettings
@@ -240,6 +242,16 @@ def not_printable(username: str) -> None:
     raise NotPrintable
 
 
+class NotesNotPrintable(Exception):
+    @property
+    def __notes__(self) -> list[str]:  # type: ignore[override]
+        raise ValueError("no notes for this one")
+
+
+def name_not_encodable(username: str) -> None:
+    raise type("Odd", (Exception,), {"__qualname__": "Odd\ud800"})
+
+
 def several(username: str) -> None:
     raise ExceptionGroup("several", [ValueError("one"), ValueError("two")])
 
@@ -260,6 +272,7 @@ ODD_HANDLERS: list[Callable[..., Any]] = [
     stop_iteration_async,
     generator_exit_sync,
     not_printable,
+    name_not_encodable,
     several,
     recurse,
 ]
@@ -281,6 +294,22 @@ async def test_whatever_a_handler_raises_harms_no_other_event_and_no_other_liste
         await eventually(lambda: len(broker.dead_letters("shop")) == 2)
 
     assert names(broker.dead_letters("shop")) == ["ann", "bob"]
+    assert all(msgspec.json.encode(letter.failure) for letter in broker.dead_letters("shop"))
+
+
+@pytest.mark.parametrize("raised", [NotPrintable, NotesNotPrintable])
+def test_what_an_exception_fails_to_tell_of_itself_is_told_to_be_missing(
+    raised: type[Exception],
+) -> None:
+    with pytest.raises(raised) as caught:
+        raise raised
+
+    failure = Failure.of(
+        caught.value, listener="odd", attempt=1, service_name="shop", process_name="p"
+    )
+
+    assert failure.error_type == f"core.test_dispatch.{raised.__name__}"
+    assert "<telling it raised ValueError>" in (failure.error_message, failure.traceback)
 
 
 @pytest.mark.parametrize("handler", [exit_sync, exit_async, cancel_sync, cancel_async])
