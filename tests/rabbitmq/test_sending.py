@@ -7,7 +7,10 @@ import json
 import random
 import socket
 import traceback
+from datetime import UTC, datetime
+from typing import Any
 
+import attrs
 import pytest
 from yarl import URL
 
@@ -93,6 +96,31 @@ async def test_a_queue_that_stays_full_refuses_and_firing_says_so(
         await fill(bus, [])
 
     assert raised.value.event_id in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        {"id": "x" * 300},
+        {"id": "\ud800"},
+        {"service_name": "x" * 300},
+        {"version": 10**30},
+        {"fired_at": datetime(1, 1, 1, tzinfo=UTC)},
+        {"traceparent": "x" * 200_000},
+    ],
+    ids=lambda field: next(iter(field)),
+)
+async def test_an_event_that_amqp_has_no_form_for_is_refused_and_harms_no_other(
+    make_bus: MakeBus, field: dict[str, Any]
+) -> None:
+    bus = make_bus()
+    good = EventMessage.create("auth", "user_created", {"username": "ann", "email": "e"})
+    bad = attrs.evolve(good, **field)
+
+    with pytest.raises(SendRefused):
+        await bus.client.fire_async(bad)
+
+    await bus.client.fire_async(good)
 
 
 async def test_firing_waits_for_room_in_a_full_queue(

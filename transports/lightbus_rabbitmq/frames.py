@@ -36,14 +36,21 @@ def encoded(
     Args:
         channel_number: The channel that they are for.
         frame_size: How many bytes a frame may have, at most.
+
+    Raises:
+        ValueError: The properties do not fit into one frame, as they must (AMQP 0-9-1, section
+            4.2.6.1), or AMQP has no form for one of them.
+        OverflowError, TypeError, struct.error: AMQP has no form for one of the properties.
     """
-    header = ContentHeader(properties=properties, body_size=len(body))
+    header = pamqp.frame.marshal(
+        ContentHeader(properties=properties, body_size=len(body)), channel_number
+    )
+    if len(header) > frame_size:
+        # The broker would end the connection.
+        raise ValueError(f"{len(header):,} bytes of properties are more than {frame_size:,}")
     most = frame_size - _FRAME_OVERHEAD
     parts = [ContentBody(body[start : start + most]) for start in range(0, len(body), most)]
-    return b"".join(
-        [pamqp.frame.marshal(header, channel_number)]
-        + [pamqp.frame.marshal(part, channel_number) for part in parts]
-    )
+    return b"".join([header] + [pamqp.frame.marshal(part, channel_number) for part in parts])
 
 
 def encoded_method(
@@ -90,7 +97,11 @@ class EventFrames:
         self._kinds: dict[tuple[object, ...], _Kind] = {}
 
     def encoded(self, message: EventMessage, *, is_mandatory: bool) -> bytes:
-        """Return all frames of the publish of an event to its API's exchange."""
+        """Return all frames of the publish of an event to its API's exchange.
+
+        Raises:
+            Exception: What the function `encoded` raises.
+        """
         kind_of = (
             message.api_name,
             message.event_name,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import struct
 from collections.abc import Callable
 
 import attrs
@@ -191,7 +192,7 @@ class Publisher:
             await channel.ready()
             if returned_as is not None:
                 await channel.is_unambiguous(returned_as)
-            waiting = channel.send(outgoing.frames(channel), returned_as=returned_as)
+            waiting = channel.send(_frames(outgoing, channel), returned_as=returned_as)
             outgoing.was_written = True
             outcome = await waiting
         except ConnectionLost as lost:
@@ -275,6 +276,15 @@ class Publisher:
             closing = asyncio.create_task(close_quietly(channel, self._operation_timeout))
             self._closing.add(closing)
             closing.add_done_callback(self._closing.discard)
+
+
+def _frames(outgoing: _Outgoing, channel: Channel) -> bytes:
+    try:
+        return outgoing.frames(channel)
+    except (OverflowError, TypeError, ValueError, struct.error) as error:
+        raise SendRefused(
+            outgoing.event_id, f"AMQP 0-9-1 has no form for one of its fields: {error}"
+        ) from error
 
 
 def _is_too_large(size: int, problem: str) -> bool:
