@@ -22,6 +22,10 @@ _log = get_logger(__name__)
 # How long to sleep at most before looking at the clock again, in seconds: it may be set meanwhile.
 _LONGEST_NAP = 30.0
 
+# A clock that is set back by more than so many seconds was wrong before, and what it was wrong by
+# is not waited for. Debian's cron has the same limit: man 8 cron.
+_LARGEST_CORRECTION = 3 * 3600.0
+
 # Given when the worker started and the time now, returns the next time.
 NextTime = Callable[[float, float], float]
 
@@ -52,17 +56,22 @@ class ScheduledTask:
         Raises:
             Exception: What it raised, where that is to end the worker.
         """
-        began = due = self.now()
+        began = reached = self.now()
         if self.also_run_immediately:
             await self._call(threads)
+        due = self.next_time(began, max(reached, self.now()))
         while not stopping.is_set():
-            # Times that went by during the last call are left out; and where the clock was set back
-            # meanwhile, none comes twice.
-            due = self.next_time(began, max(self.now(), due))
-            while not stopping.is_set() and (left := due - self.now()) > 0:
-                await _set_within(stopping, min(left, _LONGEST_NAP))
-            if not stopping.is_set():
-                await self._call(threads)
+            now = self.now()
+            if now < reached - _LARGEST_CORRECTION:
+                reached, due = now, self.next_time(began, now)
+            # Where the clock was set back by less, no time comes twice.
+            reached = max(reached, now)
+            if reached < due:
+                await _set_within(stopping, min(due - now, _LONGEST_NAP))
+                continue
+            await self._call(threads)
+            # Times that went by during the call are left out.
+            due = self.next_time(began, max(reached, self.now()))
 
     async def _call(self, threads: HandlerThreads) -> None:
         try:

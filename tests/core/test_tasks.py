@@ -8,12 +8,14 @@ import itertools
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
+import attrs
 import pytest
 
 from command import Command, ended, line_with
@@ -21,6 +23,7 @@ from core.support import PATIENCE, Broken, MakeBus, Received, eventually
 from lightbus import Bus, OnError, Worker
 from lightbus.exceptions import InvalidTask, TaskExited
 from lightbus.tasks import ScheduledTask
+from lightbus.threads import HandlerThreads
 
 
 @pytest.fixture
@@ -89,6 +92,31 @@ async def test_a_function_runs_at_the_times_of_a_cron_expression(
 
     async with Worker(bus):
         assert await received.next() < 500_000
+
+
+async def test_a_schedule_goes_on_when_a_clock_that_was_far_ahead_is_put_right(
+    bus: Bus, received: Received
+) -> None:
+    ahead = 1e9
+
+    @bus.client.schedule("* * * * * *")
+    async def every_second() -> None:
+        received.add(clock())
+
+    def clock() -> float:
+        return time.time() + ahead
+
+    (task,) = bus.client.tasks
+    assert isinstance(task, ScheduledTask)
+    stopping = asyncio.Event()
+    running = asyncio.create_task(attrs.evolve(task, now=clock).run(HandlerThreads(), stopping))
+    wrong = await received.next()
+
+    ahead = 0.0
+
+    assert await received.next() < wrong
+    stopping.set()
+    await running
 
 
 def next_times(task: Any, start: str, zone: str, count: int) -> list[str]:
