@@ -13,6 +13,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -706,6 +707,25 @@ async def test_what_a_write_leased_that_was_given_up_is_nobodys(
             received += 1
     await held.ack()
     assert (await transport.stats(SUBSCRIPTION)).taken == 0
+    await transport.close()
+
+
+async def test_what_a_clock_that_was_far_ahead_put_off_is_brought_forward_at_the_next_start(
+    file: Path,
+) -> None:
+    subscription = attrs.evolve(SUBSCRIPTION, delays=frozenset({0.1}))
+    transport = await open_transport(file, lease=0.5)
+    await transport.send(message("delayed"), timeout=PATIENCE)
+    await transport.send(message("leased"), timeout=PATIENCE)
+    with contextlib.closing(sqlite3.connect(file)) as connection, connection:
+        connection.execute("UPDATE delivery SET available_at = ?", (time.time() + 1e9,))
+        connection.execute("UPDATE delivery SET owner = 'a killed worker' WHERE id = 2")
+
+    stream = await transport.subscribe(subscription)
+
+    async with asyncio.timeout(PATIENCE):
+        came = [await anext(stream), await anext(stream)]
+    assert [(name_of(one), one.attempt) for one in came] == [("delayed", 1), ("leased", 2)]
     await transport.close()
 
 

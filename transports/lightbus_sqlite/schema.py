@@ -171,6 +171,9 @@ FROM delivery WHERE listener = :listener
 """
 NEXT_AVAILABLE_AT = "SELECT min(available_at) FROM delivery WHERE listener = ?"
 
+BRING_FORWARD = """
+UPDATE delivery SET available_at = :at WHERE listener = :listener AND available_at > :beyond
+"""
 # What a worker had when its lease ended was begun, as far as anyone can tell.
 FREE_WHAT_IS_DUE = """
 UPDATE delivery

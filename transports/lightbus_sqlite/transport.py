@@ -46,6 +46,9 @@ _log = get_logger(__name__)
 # A row holds 1,000,000,000 bytes (https://www.sqlite.org/limits.html); the rest is for the names.
 _MOST_BYTES = 999_000_000
 
+# A clock that was set back by more than so many seconds was wrong before.
+_LARGEST_CORRECTION = 3 * 3600.0
+
 
 class SQLiteTransport(EventTransport):
     """Keeps events in a file, which any number of processes on one machine share."""
@@ -204,6 +207,11 @@ class SQLiteTransport(EventTransport):
             listener = _listener(connection, subscription)
             wanted = [(subscription.api_name, name, listener) for name in subscription.events]
             connection.executemany(schema.ADD_WANTED, wanted)
+            # No lease and no delay is longer. What has one was given it by a clock that was ahead.
+            latest = time.time() + max({self._settings.lease, *subscription.delays})
+            beyond = latest + _LARGEST_CORRECTION
+            times = {"at": latest, "listener": listener, "beyond": beyond}
+            connection.execute(schema.BRING_FORWARD, times)
             return listener
 
         listener: int = await self._write(add, timeout=timeout)
