@@ -87,6 +87,8 @@ class Channel(aiormq.Channel):
         self._acked: set[int] = set()
         self._settled: set[int] = set()
         self._settled_up_to = 0
+        self._last_received = 0
+        self._are_acks_withheld = False
         # The driver may end a connection and leave those who wait on its channels waiting.
         connection_lost = connection.closing
         connection_lost.add_done_callback(self._end)
@@ -271,6 +273,20 @@ class Channel(aiormq.Channel):
         await self.basic_consume(queue, _not_called, consumer_tag=tag)
         return tag
 
+    @property
+    def unsettled(self) -> int:
+        """How many deliveries are with this process, as far as the broker knows."""
+        return self._last_received - self._settled_up_to - len(self._settled)
+
+    def withhold_acks(self) -> None:
+        """Ack nothing until `send_acks`: the broker then sends no more than fits the prefetch."""
+        self._are_acks_withheld = True
+
+    def send_acks(self) -> None:
+        """Ack what was withheld."""
+        self._are_acks_withheld = False
+        self._write_soon()
+
     def ack(self, delivery_tag: int) -> None:
         """Settle a delivery as handled."""
         self._acked.add(delivery_tag)
@@ -292,6 +308,8 @@ class Channel(aiormq.Channel):
         """Write one ack for all deliveries up to the first that is unsettled, and one for each of
         the others.
         """
+        if self._are_acks_withheld:
+            return
         acked, self._acked = self._acked, set()
         last = 0
         while (tag := self._settled_up_to + 1) in acked or tag in self._settled:
@@ -324,6 +342,7 @@ class Channel(aiormq.Channel):
             if frame.consumer_tag not in self._receivers:
                 return False
             self._incoming = _Incoming(frame)
+            self._last_received = frame.delivery_tag or 0
             return True
         if isinstance(frame, Basic.Return):
             self._incoming = _Incoming(frame)

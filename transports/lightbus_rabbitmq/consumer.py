@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from typing import Self
 
@@ -26,6 +27,9 @@ _log = get_logger(__name__)
 # Half of RabbitMQ's default consumer_timeout, in seconds: it closes the channel of a consumer that
 # has held a delivery for longer. https://www.rabbitmq.com/docs/consumers#acknowledgement-timeout
 _LONGEST_WAIT = 900
+
+# How long a stop waits for what the broker may be sending just now, in seconds.
+_ARRIVAL_TIMEOUT = 0.2
 
 
 class RabbitMQStream(DeliveryStream):
@@ -108,12 +112,13 @@ class RabbitMQStream(DeliveryStream):
         self._end(self._error)
         await self._stop_keeper()
         self._release_held()
+        not_begun = self._take_received()
         if self._channel is not None:
-            await self._cancel_consumer(self._channel)
-        held = [self._received.get_nowait() for _ in range(self._received.qsize())]
+            await self._stop_consumer(self._channel, awaits_arrivals=bool(not_begun))
+        not_begun += self._take_received()
         self._received.put_nowait(None)
-        for delivery in held:
-            if delivery is not None and not delivery.is_lost:
+        for delivery in not_begun:
+            if not delivery.is_lost:
                 await delivery.requeue()
 
     async def _close(self) -> None:
@@ -134,6 +139,28 @@ class RabbitMQStream(DeliveryStream):
             await asyncio.wait({self._keeper})
         if self._taking_more is not None:
             await asyncio.gather(self._taking_more, return_exceptions=True)
+
+    def _take_received(self) -> list[RabbitMQDelivery]:
+        received = [self._received.get_nowait() for _ in range(self._received.qsize())]
+        return [delivery for delivery in received if delivery is not None]
+
+    async def _stop_consumer(self, channel: Channel, *, awaits_arrivals: bool) -> None:
+        # What is on its way to a consumer that is cancelled is returned first, ahead of events that
+        # came before it. So that nothing is on its way, it is left no room, and time to arrive.
+        channel.withhold_acks()
+        try:
+            if awaits_arrivals:
+                await self._until_full(channel)
+            await self._cancel_consumer(channel)
+        finally:
+            channel.send_acks()
+
+    async def _until_full(self, channel: Channel) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_ARRIVAL_TIMEOUT):
+                while not channel.is_lost and channel.unsettled < self._prefetch:
+                    self._changed.clear()
+                    await self._changed.wait()
 
     async def _cancel_consumer(self, channel: Channel) -> None:
         if channel.is_lost:
@@ -260,8 +287,11 @@ class RabbitMQStream(DeliveryStream):
     def _receiver(self, channel: Channel) -> Callable[[DeliveredMessage], None]:
         def receive(delivered: DeliveredMessage) -> None:
             delivery = RabbitMQDelivery(delivered, channel, self._publisher, self._subscription)
+            if self._is_ended:
+                self._received.put_nowait(delivery)
+                self._changed.set()
             # RabbitMQ 3.10.8 sends two where it may send one, once it gave an event up.
-            if self._held or self._prefetch < self._prefetch_after(delivery):
+            elif self._held or self._prefetch < self._prefetch_after(delivery):
                 self._held.append(delivery)
                 self._changed.set()
             else:
