@@ -295,8 +295,8 @@ class DeliveryStream(Protocol):
 
     @abstractmethod
     async def stop(self) -> None:
-        """Take no more, and give back what no task has received. What a task has received can
-        still be settled. Stopping again does nothing.
+        """Take no more, and give back what no task has received, to its old place. What a task has
+        received can still be settled. Stopping again does nothing.
         """
 
     @abstractmethod

@@ -131,6 +131,25 @@ class TestConsuming:
 
         assert came == texts
 
+    async def test_consumers_that_follow_each_other_get_events_in_the_order_they_were_sent(
+        self, broker: BrokerUnderTest
+    ) -> None:
+        transport = await broker.open()
+        await transport.declare(broker.subscription(), timeout=broker.patience)
+        texts = [str(number) for number in range(120)]
+        await broker.send(transport, *texts)
+
+        came = []
+        for _ in range(4):
+            stream = await transport.subscribe(broker.subscription())
+            for _ in range(30):
+                delivery = await broker.take(stream)
+                came.append(text_of(delivery))
+                await delivery.ack()
+            await stream.aclose()
+
+        assert came == texts
+
     async def test_a_first_delivery_is_attempt_1_and_was_never_returned(
         self, broker: BrokerUnderTest
     ) -> None:
