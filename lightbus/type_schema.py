@@ -15,14 +15,18 @@ Schema = dict[str, Any]
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
+_REFERENCE = "#/$defs/"
+
 _FORMATS = {datetime: "date-time", time: "time"}
 
 
 def schemas_of_types(types: Sequence[Any]) -> tuple[list[Schema], Schema]:
     """Return the schema of each type, and what these refer to, by name."""
-    schemas, definitions = _schemas([mapped(type_, _with_format) for type_ in types])
-    for class_ in _classes_in([msgspec.inspect.type_info(type_) for type_ in types]):
-        _add_formats(class_, definitions)
+    classes = list(_classes_in([msgspec.inspect.type_info(type_) for type_ in types]))
+    found, definitions = _schemas([*map(_with_formats, types), *classes])
+    schemas, references = found[: len(types)], found[len(types) :]
+    for class_, reference in zip(classes, references, strict=True):
+        _add_formats(class_, definitions[reference["$ref"].removeprefix(_REFERENCE)])
     for schema in [*schemas, *list(definitions.values())]:
         _lift_definitions(schema, definitions)
     return schemas, definitions
@@ -30,7 +34,7 @@ def schemas_of_types(types: Sequence[Any]) -> tuple[list[Schema], Schema]:
 
 def _schemas(types: Sequence[Any]) -> tuple[list[Schema], Schema]:
     found, definitions = msgspec.json.schema_components(
-        types, schema_hook=_of_unknown, ref_template="#/$defs/{name}"
+        types, schema_hook=_of_unknown, ref_template=f"{_REFERENCE}{{name}}"
     )
     return list(found), definitions
 
@@ -43,7 +47,7 @@ def _of_unknown(type_: Any) -> Schema:
     # What models refer to has the model's name before its own, for others have the same names.
     prefix = f"{type_.__module__}.{type_.__qualname__}.".replace("<locals>.", "")
     try:
-        schema: Schema = type_.model_json_schema(ref_template=f"#/$defs/{prefix}{{model}}")
+        schema: Schema = type_.model_json_schema(ref_template=f"{_REFERENCE}{prefix}{{model}}")
     except Exception:  # pydantic has none for some types, and users may add to what it makes
         return unknown
     if "$defs" in schema:
@@ -60,6 +64,11 @@ def _lift_definitions(node: Any, definitions: Schema) -> None:
             _lift_definitions(child, definitions)
 
 
+def _with_formats(hint: Any) -> Any:
+    # A generic class has a definition of its own, to which `_add_formats` adds them.
+    return mapped(hint, _with_format, is_whole=lambda origin: hasattr(origin, "__parameters__"))
+
+
 def _with_format(type_: Any) -> Any:
     # Left out by `msgspec`, as such text may lack the offset from UTC that RFC 3339 wants.
     format_ = _FORMATS.get(type_) if isinstance(type_, type) else None
@@ -68,14 +77,31 @@ def _with_format(type_: Any) -> Any:
     return Annotated[type_, msgspec.Meta(extra_json_schema={"format": format_})]
 
 
-def _add_formats(class_: Any, definitions: Schema) -> None:
+def _add_formats(class_: Any, definition: Schema) -> None:
     """Say in the definition of a class what `_with_format` says of its fields."""
-    properties = definitions.get(class_.__name__, {}).get("properties", {})
-    for name, hint in typing.get_type_hints(class_, include_extras=True).items():
-        described = mapped(hint, _with_format)
+    properties = definition.get("properties", {})
+    for name, hint in _hints_of(class_).items():
+        described = _with_formats(hint)
         if name in properties and described is not hint:
             (schema,), _ = _schemas([described])
             properties[name].update(schema)
+
+
+def _hints_of(class_: Any) -> dict[str, Any]:
+    """Return the types of a class's fields; of ``Box[int]``, with what its variables stand for."""
+    origin = typing.get_origin(class_) or class_
+    meant = dict(zip(getattr(origin, "__parameters__", ()), typing.get_args(class_), strict=False))
+    hints = typing.get_type_hints(origin, include_extras=True)
+    return {name: _with_meant(hint, meant) for name, hint in hints.items()}
+
+
+def _with_meant(hint: Any, meant: dict[Any, Any]) -> Any:
+    if isinstance(hint, typing.TypeVar):
+        return meant.get(hint, hint)
+    variables = getattr(hint, "__parameters__", ())
+    if not meant or not variables or isinstance(hint, type):
+        return hint
+    return hint[tuple(meant.get(variable, variable) for variable in variables)]
 
 
 def _classes_in(node: object, seen: set[int] | None = None) -> Iterator[Any]:

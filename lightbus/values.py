@@ -99,22 +99,29 @@ def decodable(hint: Any) -> Any:
         return Any
 
 
-def mapped(hint: Any, change: Callable[[Any], Any]) -> Any:
+def mapped(
+    hint: Any, change: Callable[[Any], Any], *, is_whole: Callable[[Any], bool] = lambda _: False
+) -> Any:
     """Return `hint`, with what `change` returns in the place of each type that it is made of.
+
+    Args:
+        hint: A type hint.
+        change: Given a type, returns it or another.
+        is_whole: Told what a generic type is a form of, returns whether that is not looked into.
 
     Raises:
         Exception: It is no type.
     """
     changed = change(hint)
     if isinstance(hint, NewType):
-        alike = mapped(hint.__supertype__, change)
+        alike = mapped(hint.__supertype__, change, is_whole=is_whole)
         return hint if alike is hint.__supertype__ else alike
     origin, args = get_origin(hint), get_args(hint)
-    if changed is not hint or not args or origin is Literal:
+    if changed is not hint or not args or origin is Literal or is_whole(origin):
         return changed
     if origin is Annotated:
-        return Annotated[mapped(args[0], change), *hint.__metadata__]
-    replaced = tuple(mapped(arg, change) for arg in args)
+        return Annotated[mapped(args[0], change, is_whole=is_whole), *hint.__metadata__]
+    replaced = tuple(mapped(arg, change, is_whole=is_whole) for arg in args)
     if replaced == args:
         return hint
     is_union = origin in (Union, types.UnionType)

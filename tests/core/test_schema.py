@@ -10,7 +10,7 @@ import time as time_module
 from collections.abc import Callable
 from datetime import datetime, time
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Generic, Literal, TypeVar
 
 import attrs
 import jsonschema
@@ -23,6 +23,8 @@ from core.support import MakeBus
 from lightbus import Api, Event, Parameter, WildcardParameter, event
 from lightbus.exceptions import InvalidEventArguments, InvalidSchema
 from lightbus.schema import breaking_changes, read_schema, schema_of
+
+T = TypeVar("T")
 
 
 class Colour(enum.Enum):
@@ -333,6 +335,30 @@ def another_address() -> Any:
 Home = pydantic.create_model("Home", address=(another_address(), ...))
 
 
+def dated() -> Any:
+    @dataclasses.dataclass
+    class Dated:
+        at: datetime
+
+    Dated.__qualname__ = "dated.Dated"
+    return Dated
+
+
+def dated_too() -> Any:
+    @dataclasses.dataclass
+    class Dated:
+        at: datetime
+
+    return Dated
+
+
+@dataclasses.dataclass
+class Box(Generic[T]):
+    content: T
+    more: list[T]
+    at: datetime
+
+
 class Money:
     """A class of which no schema is known."""
 
@@ -379,6 +405,27 @@ def test_classes_of_one_name_keep_their_schemas_apart() -> None:
     assert list(validator.iter_errors({"net.e": right})) == []
     wrong = {**right, "server": {"address": {"street": "High"}}}
     assert len(list(validator.iter_errors({"net.e": wrong}))) == 1
+
+
+DATE_TIME = {"type": "string", "format": "date-time"}
+
+
+def test_dates_in_classes_of_one_name_have_their_format() -> None:
+    document = schema_of([api(x=dated(), y=dated_too())])
+
+    assert len(document["$defs"]) == 2
+    for definition in document["$defs"].values():
+        assert definition["properties"] == {"at": DATE_TIME}
+
+
+def test_a_generic_class_has_a_schema_for_each_type_that_it_holds() -> None:
+    document = schema_of([api(x=Box[int], y=list[Box[datetime]])])
+
+    number = {"type": "integer"}
+    assert {name: one["properties"] for name, one in document["$defs"].items()} == {
+        f"Box_{name}_": {"content": of, "more": {"type": "array", "items": of}, "at": DATE_TIME}
+        for name, of in (("int", number), ("datetime", DATE_TIME))
+    }
 
 
 @pytest.mark.parametrize("hint", [Money, Money | None, list[Money]], ids=str)
