@@ -41,7 +41,7 @@ from lightbus.names import checked_name
 from lightbus.registry import find_transport
 from lightbus.schema import LoadedSchemas
 from lightbus.tasks import Task, at_times, every, in_background
-from lightbus.transport import AsyncAPIParts, EventTransport, Subscription
+from lightbus.transport import AsyncAPIParts, Capability, EventTransport, Subscription
 
 _log = get_logger(__name__)
 
@@ -524,6 +524,10 @@ class BusClient:
     def transport_name(self, api_name: str) -> str:
         """Return the name, in the configuration, of the transport that an API has."""
         return self._choice(api_name).name
+
+    def lacking(self, api_name: str) -> Mapping[Capability, str]:
+        """Return what the transport of an API can not do, and why, in a sentence."""
+        return self._choice(api_name).transport.lacking
 
     def described_for_asyncapi(self, api_name: str, event_name: str) -> AsyncAPIParts:
         """Return what the transport of an API says of an event in an AsyncAPI document (3.0.0)."""

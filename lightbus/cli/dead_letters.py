@@ -19,7 +19,7 @@ from rich.progress import Progress
 
 from lightbus import codec
 from lightbus.cli import letter_view
-from lightbus.cli.loading import ASKED_TO_STOP, FAILED, bus_options, load_bus, report
+from lightbus.cli.loading import ASKED_TO_STOP, FAILED, bus_options, load_client, report
 from lightbus.cli.output import set_up_logging
 from lightbus.client import BusClient
 from lightbus.dead_letters import DeadLetters, Filter
@@ -202,7 +202,7 @@ def _run(options: dict[str, Any], work: Callable[[BusClient], Coroutine[Any, Any
     set_up_logging("console", "warning")
 
     async def with_client() -> int:
-        client = load_bus(**options).client
+        client = load_client(**options)
         try:
             return await work(client)
         finally:

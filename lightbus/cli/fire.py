@@ -14,7 +14,7 @@ from lightbus.cli.loading import (
     ASKED_TO_STOP,
     api_and_event,
     bus_options,
-    load_bus,
+    load_client,
     report,
 )
 from lightbus.cli.output import discard_output, set_up_logging
@@ -52,7 +52,7 @@ def fire(event: tuple[str, str], arguments: dict[str, str], **options: Any) -> N
     set_up_logging("console", "warning")
     api_name, event_name = event
     try:
-        client = load_bus(**options).client
+        client = load_client(**options)
         given = _read(client, api_name, event_name, arguments)
         message = client.message(api_name, event_name, given)
         client.fire(message)

@@ -12,7 +12,7 @@ import click
 from rich.console import Console
 from rich.markup import escape
 
-from lightbus.cli.loading import ASKED_TO_STOP, FAILED, bus_options, load_bus, report
+from lightbus.cli.loading import ASKED_TO_STOP, FAILED, bus_options, load_client, report
 from lightbus.cli.output import set_up_logging
 from lightbus.client import BusClient
 from lightbus.dead_letters import SHORT_ID, DeadLetters, Filter
@@ -40,7 +40,7 @@ def inspect(event_id: str, **options: Any) -> None:
     if len(event_id) < SHORT_ID:
         raise click.BadParameter(f"give {SHORT_ID} characters or more.", param_hint="ID")
     try:
-        found = asyncio.run(_inspect(load_bus(**options).client, event_id))
+        found = asyncio.run(_inspect(load_client(**options), event_id))
     except Exception as error:  # a hook may raise any
         sys.exit(report(error, _err))
     sys.exit(ASKED_TO_STOP if found else FAILED)

@@ -20,6 +20,7 @@ from lightbus.cli.output import discard_output
 from lightbus.client import BusClient
 from lightbus.exceptions import ConfigError, InvalidName, LightbusException
 from lightbus.log import printable
+from lightbus.transport import Capability
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -92,7 +93,7 @@ def run_looking(
     presses Ctrl-C, or nobody reads what it prints; then end the process.
     """
     try:
-        asyncio.run(look(load_bus(**options).client))
+        asyncio.run(look(load_client(**options)))
     except BrokenPipeError:  # whoever reads this has seen enough
         discard_output()
     except Exception as error:  # a hook may raise any
@@ -125,3 +126,21 @@ def load_bus(
     # `python -m` finds modules of the current folder; a console script has to be told.
     sys.path.insert(0, str(Path.cwd()))
     return get_bus(named_bus_module(module))
+
+
+def load_client(**options: Any) -> BusClient:
+    """Return the client of the bus that `load_bus` returns, for one who acts from outside of the
+    processes of a service. Where that can not work, a warning says so.
+
+    Raises:
+        ConfigError: As `load_bus` says.
+    """
+    client = load_bus(**options).client
+    for api_name in client.one_api_of_each_place():
+        if reason := client.lacking(api_name).get(Capability.SHARED):
+            Console(stderr=True).print(
+                f"[yellow]Warning:[/] {escape(reason)} This command runs in another.",
+                highlight=False,
+                soft_wrap=True,
+            )
+    return client

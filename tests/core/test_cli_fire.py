@@ -1,15 +1,13 @@
-"""`lightbus fire` and `lightbus config`, in processes of their own."""
+"""`lightbus fire`, in a process of its own."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import pytest
 
 import lightbus
@@ -115,132 +113,3 @@ def test_what_can_not_be_fired_is_told_in_a_line(
     ended_with, printed, said = command("fire", *args)
     assert (ended_with, printed) == (code, "")
     assert told in said
-
-
-def test_a_right_configuration_is_shown(
-    command: Command, tmp_path: Path, config: dict[str, Any]
-) -> None:
-    config["apis"]["slow"] = {"acknowledgement_timeout": 300}
-    (tmp_path / "lightbus.json").write_text(json.dumps(config))
-    code, printed, said = command("config", "check")
-    assert (code, said) == (0, "")
-    assert "Right: lightbus.json" in printed
-    assert "service shop" in printed
-    assert printed.splitlines()[2:] == [
-        f"default: sqlite ({tmp_path}/events.db)",
-        "    acknowledgement_timeout 60 s, max_attempts 20, fire_timeout 30 s",
-        f"slow: sqlite ({tmp_path}/events.db)",
-        "    acknowledgement_timeout 300 s, max_attempts 20, fire_timeout 30 s",
-    ]
-
-
-def test_what_a_bus_module_says_itself_is_shown(command: Command, tmp_path: Path) -> None:
-    (tmp_path / "named.py").write_text(
-        "import lightbus\nbus = lightbus.create({'apis': {}}, service_name='shop')\n"
-    )
-    code, printed, said = command("config", "check", "--bus", "named")
-    assert (code, said) == (0, "")
-    assert printed.startswith("Right: the config given to create()\nservice shop, process ")
-
-
-def test_without_a_bus_module_the_config_file_is_checked(
-    command: Command, config: dict[str, Any], bus_module: Path
-) -> None:
-    bus_module.unlink()
-    code, printed, said = command("config", "check")
-    assert (code, said) == (0, "")
-    assert "service shop" in printed
-
-
-def test_a_bus_module_that_is_named_and_missing_is_told(command: Command, tmp_path: Path) -> None:
-    for setting in ({"LIGHTBUS_MODULE": "nope"}, {"LIGHTBUS_CONFIG": "named.json"}):
-        (tmp_path / "named.json").write_text('{"bus": "nope"}')
-        code, _, said = command("config", "check", **setting)
-        assert code == 2
-        assert "'nope' was not found" in said
-
-
-@pytest.mark.parametrize("name", ["bus.py", "./bus"])
-def test_a_bus_module_is_named_and_no_file(command: Command, name: str) -> None:
-    code, _, said = command("status", "--bus", name)
-    assert code == 2
-    assert "is no module's dotted name, such as 'bus'" in said
-
-
-@pytest.mark.parametrize("subcommand", ["status", "topology", "schema dump", "dead-letters list"])
-def test_a_mistake_in_the_bus_module_is_told_with_its_place(
-    command: Command, tmp_path: Path, subcommand: str
-) -> None:
-    with (tmp_path / "bus.py").open("a") as bus:
-        bus.write("bus.auth.paid.listen(print, concurrency=0)\n")
-    code, _, said = command(*subcommand.split())
-    assert code == 2
-    assert "concurrency is 0; give 1 or more." in said
-    assert f"bus.py, line {len(BUS.splitlines()) + 1})" in said
-
-
-@pytest.mark.parametrize("subcommand", ["status", "topology", "tail", "schema asyncapi"])
-def test_a_hook_that_fails_is_told_in_a_line(
-    command: Command, tmp_path: Path, subcommand: str
-) -> None:
-    with (tmp_path / "bus.py").open("a") as bus:
-        bus.write("@bus.client.on_start()\ndef fails():\n    raise OSError('no database')\n")
-    code, _, said = command(*subcommand.split())
-    assert (code, said) == (1, "Error: OSError: no database\n")
-
-
-def test_no_password_of_a_configuration_is_shown(
-    command: Command, tmp_path: Path, config: dict[str, Any]
-) -> None:
-    url = "amqp://shop:hunter2@localhost/"
-    config["apis"]["default"]["event_transport"] = {"rabbitmq": {"url": url}}
-    (tmp_path / "lightbus.json").write_text(json.dumps(config))
-    _, printed, _ = command("config", "check")
-    assert "amqp://localhost:5672/" in printed
-    assert "hunter2" not in printed
-
-
-def test_a_wrong_configuration_is_told_in_a_line(
-    command: Command, tmp_path: Path, config: dict[str, Any]
-) -> None:
-    config["apis"]["default"]["fire_timout"] = 3
-    (tmp_path / "lightbus.json").write_text(json.dumps(config))
-    code, printed, said = command("config", "check")
-    assert (code, printed) == (2, "")
-    assert "$.apis.default: there is no setting 'fire_timout'. Did you mean" in said
-
-
-def test_a_name_that_can_not_be_one_is_a_wrong_configuration(
-    command: Command, tmp_path: Path, config: dict[str, Any]
-) -> None:
-    config["service_name"] = "two words"
-    config["$schema"] = "config.json"
-    (tmp_path / "lightbus.json").write_text(json.dumps(config))
-    code, printed, said = command("config", "check")
-    assert (code, printed) == (2, "")
-    assert "Invalid service name 'two words'" in said
-
-
-def errors(schema: dict[str, Any], config: dict[str, Any]) -> list[str]:
-    validator = jsonschema.Draft202012Validator(schema)
-    return [error.json_path for error in validator.iter_errors(config)]
-
-
-def test_the_schema_of_the_configuration_takes_what_is_right_and_refuses_what_is_wrong(
-    command: Command, config: dict[str, Any]
-) -> None:
-    code, printed, _ = command("config", "schema")
-    assert code == 0
-    schema = json.loads(printed)
-    jsonschema.Draft202012Validator.check_schema(schema)
-    assert errors(schema, config) == []
-    assert errors(schema, {}) == []
-    assert errors(schema, {"shutdown_timeout": "${SECONDS}", "$schema": "config.json"}) == []
-    assert errors(schema, {"apis": {"a": {"max_attempts": "${COUNT}"}}}) == []
-    assert errors(schema, {"apis": {"a": {"max_attempts": "many"}}})
-    assert errors(schema, {"apis": {"a": {"event_transport": {"sqlite": None}}}}) == []
-    assert errors(schema, {"apis": {"a": {"event_transport": {}}}})
-    assert errors(schema, {"apis": {"a": {"event_transport": {"redis": {}}}}})
-    assert errors(schema, {"apis": {"a": {"event_transport": {"rabbitmq": {"url": 3}}}}})
-    assert errors(schema, {"apis": {"a": {"max_attempts": 0}}})
-    assert errors(schema, {"servce_name": "shop"})

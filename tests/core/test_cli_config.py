@@ -1,0 +1,111 @@
+"""`lightbus config`, in processes of its own."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+from command import Command
+
+
+@pytest.fixture(autouse=True)
+def bus_module(tmp_path: Path) -> Path:
+    file = tmp_path / "bus.py"
+    file.write_text("import lightbus\nbus = lightbus.create()\n")
+    return file
+
+
+def test_a_right_configuration_is_shown(
+    command: Command, tmp_path: Path, config: dict[str, Any]
+) -> None:
+    config["apis"]["slow"] = {"acknowledgement_timeout": 300}
+    (tmp_path / "lightbus.json").write_text(json.dumps(config))
+    code, printed, said = command("config", "check")
+    assert (code, said) == (0, "")
+    assert "Right: lightbus.json" in printed
+    assert "service shop" in printed
+    assert printed.splitlines()[2:] == [
+        f"default: sqlite ({tmp_path}/events.db)",
+        "    acknowledgement_timeout 60 s, max_attempts 20, fire_timeout 30 s",
+        f"slow: sqlite ({tmp_path}/events.db)",
+        "    acknowledgement_timeout 300 s, max_attempts 20, fire_timeout 30 s",
+    ]
+
+
+def test_what_a_bus_module_says_itself_is_shown(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "named.py").write_text(
+        "import lightbus\nbus = lightbus.create({'apis': {}}, service_name='shop')\n"
+    )
+    code, printed, said = command("config", "check", "--bus", "named")
+    assert (code, said) == (0, "")
+    assert printed.startswith("Right: the config given to create()\nservice shop, process ")
+
+
+def test_without_a_bus_module_the_config_file_is_checked(
+    command: Command, config: dict[str, Any], bus_module: Path
+) -> None:
+    bus_module.unlink()
+    code, printed, said = command("config", "check")
+    assert (code, said) == (0, "")
+    assert "service shop" in printed
+
+
+def test_no_password_of_a_configuration_is_shown(
+    command: Command, tmp_path: Path, config: dict[str, Any]
+) -> None:
+    url = "amqp://shop:hunter2@localhost/"
+    config["apis"]["default"]["event_transport"] = {"rabbitmq": {"url": url}}
+    (tmp_path / "lightbus.json").write_text(json.dumps(config))
+    _, printed, _ = command("config", "check")
+    assert "amqp://localhost:5672/" in printed
+    assert "hunter2" not in printed
+
+
+def test_a_wrong_configuration_is_told_in_a_line(
+    command: Command, tmp_path: Path, config: dict[str, Any]
+) -> None:
+    config["apis"]["default"]["fire_timout"] = 3
+    (tmp_path / "lightbus.json").write_text(json.dumps(config))
+    code, printed, said = command("config", "check")
+    assert (code, printed) == (2, "")
+    assert "$.apis.default: there is no setting 'fire_timout'. Did you mean" in said
+
+
+def test_a_name_that_can_not_be_one_is_a_wrong_configuration(
+    command: Command, tmp_path: Path, config: dict[str, Any]
+) -> None:
+    config["service_name"] = "two words"
+    config["$schema"] = "config.json"
+    (tmp_path / "lightbus.json").write_text(json.dumps(config))
+    code, printed, said = command("config", "check")
+    assert (code, printed) == (2, "")
+    assert "Invalid service name 'two words'" in said
+
+
+def errors(schema: dict[str, Any], config: dict[str, Any]) -> list[str]:
+    validator = jsonschema.Draft202012Validator(schema)
+    return [error.json_path for error in validator.iter_errors(config)]
+
+
+def test_the_schema_of_the_configuration_takes_what_is_right_and_refuses_what_is_wrong(
+    command: Command, config: dict[str, Any]
+) -> None:
+    code, printed, _ = command("config", "schema")
+    assert code == 0
+    schema = json.loads(printed)
+    jsonschema.Draft202012Validator.check_schema(schema)
+    assert errors(schema, config) == []
+    assert errors(schema, {}) == []
+    assert errors(schema, {"shutdown_timeout": "${SECONDS}", "$schema": "config.json"}) == []
+    assert errors(schema, {"apis": {"a": {"max_attempts": "${COUNT}"}}}) == []
+    assert errors(schema, {"apis": {"a": {"max_attempts": "many"}}})
+    assert errors(schema, {"apis": {"a": {"event_transport": {"sqlite": None}}}}) == []
+    assert errors(schema, {"apis": {"a": {"event_transport": {}}}})
+    assert errors(schema, {"apis": {"a": {"event_transport": {"redis": {}}}}})
+    assert errors(schema, {"apis": {"a": {"event_transport": {"rabbitmq": {"url": 3}}}}})
+    assert errors(schema, {"apis": {"a": {"max_attempts": 0}}})
+    assert errors(schema, {"servce_name": "shop"})
