@@ -56,6 +56,7 @@ class RabbitMQStream(DeliveryStream):
         self._held: list[RabbitMQDelivery] = []
         self._is_lost = False
         self._changed = asyncio.Event()
+        self._arrived = asyncio.Event()
         # Never longer than the prefetch, so it needs no bound of its own. None marks the end.
         self._received: asyncio.Queue[RabbitMQDelivery | None] = asyncio.Queue()
         self._error: TransportError | None = None
@@ -145,8 +146,8 @@ class RabbitMQStream(DeliveryStream):
         return [delivery for delivery in received if delivery is not None]
 
     async def _stop_consumer(self, channel: Channel, *, awaits_arrivals: bool) -> None:
-        # What is on its way to a consumer that is cancelled is returned first, ahead of events that
-        # came before it. So that nothing is on its way, it is left no room, and time to arrive.
+        # What is on its way to a consumer that is cancelled is returned, and counted, ahead of
+        # events that came before it. So it is left no room, and time to arrive.
         channel.withhold_acks()
         try:
             if awaits_arrivals:
@@ -159,8 +160,8 @@ class RabbitMQStream(DeliveryStream):
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_ARRIVAL_TIMEOUT):
                 while not channel.is_lost and channel.unsettled < self._prefetch:
-                    self._changed.clear()
-                    await self._changed.wait()
+                    self._arrived.clear()
+                    await self._arrived.wait()
 
     async def _cancel_consumer(self, channel: Channel) -> None:
         if channel.is_lost:
@@ -205,10 +206,8 @@ class RabbitMQStream(DeliveryStream):
     async def _take_more(self, channel: Channel) -> None:
         """Replace the consumer by one with the prefetch that the event which is held admits."""
         prefetch = self._prefetch_after(self._held[0])
-        # Not the other way about: the broker keeps no order between two consumers. The event that
-        # is held takes the room of the next one, which would be counted as returned if it were on
-        # its way when the consumer is cancelled.
-        await self._cancel_consumer(channel)
+        # Not the other way about: the broker keeps no order between two consumers.
+        await self._stop_consumer(channel, awaits_arrivals=True)
         self._release_held()
         if channel.is_lost:
             self._note_lost(channel)
@@ -287,9 +286,9 @@ class RabbitMQStream(DeliveryStream):
     def _receiver(self, channel: Channel) -> Callable[[DeliveredMessage], None]:
         def receive(delivered: DeliveredMessage) -> None:
             delivery = RabbitMQDelivery(delivered, channel, self._publisher, self._subscription)
+            self._arrived.set()
             if self._is_ended:
                 self._received.put_nowait(delivery)
-                self._changed.set()
             # RabbitMQ 3.10.8 sends two where it may send one, once it gave an event up.
             elif self._held or self._prefetch < self._prefetch_after(delivery):
                 self._held.append(delivery)
