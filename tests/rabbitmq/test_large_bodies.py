@@ -58,7 +58,11 @@ async def small_limit(rabbitmq_node: RabbitMQNode) -> AsyncIterator[int]:
 
     get = "{ok, Size} = application:get_env(rabbit, max_message_size), Size."
     before = await asyncio.to_thread(evaluate, get)
-    change = "application:set_env(rabbit, max_message_size, {})."
+    # 3.10.8 looks at the first place, 4.0.5 and 4.3.6 at the second.
+    change = (
+        "application:set_env(rabbit, max_message_size, {0}), "
+        "persistent_term:put(max_message_size, {0})."
+    )
     await asyncio.to_thread(evaluate, change.format(100_000))
     yield 100_000
     await asyncio.to_thread(evaluate, change.format(before))
