@@ -67,7 +67,6 @@ class Dispatcher:
         self._on_failure = on_failure
         self._on_error = on_error
         self._is_async = is_async(listener.handler)
-        self._has_failed = False
         self._process_name = client.config.process_name()
         self._plans = {name: self._plan(name) for name in listener.events}
 
@@ -75,15 +74,17 @@ class Dispatcher:
         listener = self._listener
         return self._client.plan_call(listener.handler, listener.api_name, event_name)
 
-    async def run(self, stream: DeliveryStream) -> None:
-        """Dispatch the deliveries of `stream`, one after another, until it is closed."""
+    async def run(self, stream: DeliveryStream, stopping: asyncio.Event) -> None:
+        """Dispatch the deliveries of `stream`, one after another, until it is closed or `stopping`
+        is set.
+        """
         limit = self._new_limit()
         turns = itertools.cycle(range(_EVENTS_IN_A_TURN))
         try:
             async for delivery in stream:
                 await self._dispatch(delivery, limit)
-                if self._has_failed:
-                    return  # the worker is about to stop, and takes what is left back
+                if stopping.is_set():
+                    return  # the stream gives back what is left
                 # Neither a stream nor a handler need ever wait, and others must have their turn.
                 if next(turns) == 0:
                     await asyncio.sleep(0)
@@ -224,7 +225,6 @@ class Dispatcher:
         _log.error(told, after=after, exc_info=error, **self._fields(delivery))
         if self._listener.on_error is OnError.SHUTDOWN:
             # First, so that a broker that is away can not keep the worker from exiting.
-            self._has_failed = True
             self._on_failure(error)
         await self._settle(delivery, functools.partial(delivery.retry, after=after))
 

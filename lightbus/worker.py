@@ -144,9 +144,10 @@ class Worker:
     def request_stop(self) -> None:
         """Ask the worker to stop: finish what runs, give back the rest. Asked again, stop at once.
 
-        It does not wait, and may be called on any thread.
+        It does not wait, and may be called on any thread. From a handler or a signal handler on the
+        worker's loop, it has no other handler begin.
         """
-        if self._loop is None:
+        if self._loop is None or self._loop is _running_loop():
             self._note_request()
         else:
             self._call_soon(self._note_request)
@@ -260,7 +261,7 @@ class Worker:
     ) -> None:
         """Have `dispatcher` run until the worker stops; that it ends before is a failure."""
         try:
-            await dispatcher.run(stream)
+            await dispatcher.run(stream, self._stop_requested)
         except asyncio.CancelledError as error:
             if self._stopping.has_begun:
                 raise
@@ -342,3 +343,10 @@ class Worker:
                 for task in unfinished:
                     task.cancel()
                 await asyncio.wait(unfinished, timeout=timeout)
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None

@@ -112,11 +112,11 @@ async def _serve(bus: Bus, worker: Worker, health_host: str, health_port: int | 
 
 
 def _on_signal(worker: Worker, number: int) -> None:
+    worker.request_stop()
     _log.info(
         "Stopping: running handlers may finish. Once more stops at once.",
         signal=signal.Signals(number).name,
     )
-    worker.request_stop()
 
 
 def _announce_bus(bus: Bus) -> None:

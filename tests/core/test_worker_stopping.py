@@ -177,6 +177,28 @@ async def test_a_handler_can_stop_its_worker_and_finishes_first(
     assert take_waiting(broker, bus) == []
 
 
+async def test_once_a_worker_is_asked_to_stop_no_other_handler_begins(
+    make_bus: MakeBus, broker: Broker, received: Received
+) -> None:
+    bus = make_bus()
+    worker = Worker(bus)
+
+    async def last(username: str) -> None:
+        received.add(username)
+        worker.request_stop()
+
+    bus.auth.user_deleted.listen(last, listener_name="last")
+    for username in ("ann", "bob", "cid"):
+        await bus.auth.user_deleted.fire_async(username=username)
+
+    async with asyncio.timeout(PATIENCE):
+        await worker.run()
+
+    assert await received.next() == "ann"
+    assert received.is_empty
+    assert names(take_waiting(broker, bus)) == ["bob", "cid"]
+
+
 async def test_what_a_handler_awaits_can_stop_its_worker(
     make_bus: MakeBus, broker: Broker, received: Received
 ) -> None:
