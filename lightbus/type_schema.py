@@ -23,10 +23,18 @@ _FORMATS = {datetime: "date-time", time: "time"}
 def schemas_of_types(types: Sequence[Any]) -> tuple[list[Schema], Schema]:
     """Return the schema of each type, and what these refer to, by name."""
     classes = list(_classes_in([msgspec.inspect.type_info(type_) for type_ in types]))
-    found, definitions = _schemas([*map(_with_formats, types), *classes])
-    schemas, references = found[: len(types)], found[len(types) :]
-    for class_, reference in zip(classes, references, strict=True):
-        _add_formats(class_, definitions[reference["$ref"].removeprefix(_REFERENCE)])
+    dated = [(class_, *field) for class_ in classes for field in _dated_fields(class_)]
+    # All at once, for the names of definitions depend on what else there is.
+    found, definitions = _schemas(
+        [*map(_with_formats, types), *classes, *(hint for _, _, hint in dated)]
+    )
+    schemas = found[: len(types)]
+    references = dict(zip(classes, found[len(types) :], strict=False))
+    described = found[len(types) + len(classes) :]
+    for (class_, name, _), schema in zip(dated, described, strict=True):
+        definition = definitions[references[class_]["$ref"].removeprefix(_REFERENCE)]
+        if name in definition.get("properties", {}):
+            definition["properties"][name].update(schema)
     for schema in [*schemas, *list(definitions.values())]:
         _lift_definitions(schema, definitions)
     return schemas, definitions
@@ -65,7 +73,7 @@ def _lift_definitions(node: Any, definitions: Schema) -> None:
 
 
 def _with_formats(hint: Any) -> Any:
-    # A generic class has a definition of its own, to which `_add_formats` adds them.
+    # A generic class has a definition of its own, and its fields are described there.
     return mapped(hint, _with_format, is_whole=lambda origin: hasattr(origin, "__parameters__"))
 
 
@@ -77,14 +85,14 @@ def _with_format(type_: Any) -> Any:
     return Annotated[type_, msgspec.Meta(extra_json_schema={"format": format_})]
 
 
-def _add_formats(class_: Any, definition: Schema) -> None:
-    """Say in the definition of a class what `_with_format` says of its fields."""
-    properties = definition.get("properties", {})
+def _dated_fields(class_: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the fields of a class of which `_with_formats` has something to say, as they travel."""
+    names = getattr(class_, "__struct_encode_fields__", ())
+    travels_as = dict(zip(getattr(class_, "__struct_fields__", ()), names, strict=True))
     for name, hint in _hints_of(class_).items():
         described = _with_formats(hint)
-        if name in properties and described is not hint:
-            (schema,), _ = _schemas([described])
-            properties[name].update(schema)
+        if described is not hint:
+            yield travels_as.get(name, name), described
 
 
 def _hints_of(class_: Any) -> dict[str, Any]:

@@ -418,6 +418,32 @@ def test_dates_in_classes_of_one_name_have_their_format() -> None:
         assert definition["properties"] == {"at": DATE_TIME}
 
 
+def test_a_dated_field_refers_to_the_classes_that_it_holds_by_their_names() -> None:
+    first: Any = dated()
+    second: Any = dated_too()
+    both = dataclasses.make_dataclass(
+        "Both", [("x", first | datetime), ("y", dict[str, second | datetime])]
+    )
+
+    document = schema_of([api(z=both)])
+
+    jsonschema.Draft202012Validator(document).validate(
+        {"a.e": {"z": {"x": {"at": "2026-01-02T03:04:05Z"}, "y": {"k": "2026-01-02T03:04:05Z"}}}}
+    )
+    names = {name for name in document["$defs"] if name.endswith("Dated")}
+    assert len(names) == 2
+    assert all(f'"#/$defs/{name}"' in json.dumps(document["$defs"]["Both"]) for name in names)
+
+
+def test_a_date_in_a_field_that_travels_by_another_name_has_its_format() -> None:
+    class Renamed(msgspec.Struct, rename="camel"):
+        paid_at: datetime
+
+    document = schema_of([api(x=Renamed)])
+
+    assert document["$defs"]["Renamed"]["properties"] == {"paidAt": DATE_TIME}
+
+
 def test_a_generic_class_has_a_schema_for_each_type_that_it_holds() -> None:
     document = schema_of([api(x=Box[int], y=list[Box[datetime]])])
 
