@@ -9,6 +9,7 @@ import threading
 import time
 
 import pytest
+from pamqp.commands import Basic
 
 from lightbus import OnError, Worker
 from rabbitmq_support import Broker, MakeBus, Seen, headers_of
@@ -125,10 +126,12 @@ async def test_events_come_in_order_to_workers_that_start_while_they_are_fired(
             assert await seen.wait_for(start * 250) == list(range(start * 250))
 
 
+# A listener of short handlers holds 50 events, one of long ones 15.
+@pytest.mark.parametrize("acknowledgement_timeout", [10, 60])
 async def test_events_come_in_order_to_workers_that_stop_and_start_while_they_are_handled(
-    make_bus: MakeBus,
+    make_bus: MakeBus, acknowledgement_timeout: int
 ) -> None:
-    bus = make_bus()
+    bus = make_bus(acknowledgement_timeout=acknowledgement_timeout)
     seen = Seen[int]()
 
     async def welcome(username: int) -> None:
@@ -168,6 +171,34 @@ async def test_no_event_that_comes_while_a_worker_starts_is_counted_as_tried(
                 await auth.auth.user_created.fire_async(username=number, email="e")
             assert len(await seen.wait_for(start * 200)) == start * 200
     assert await broker.count(DEAD) == 0
+
+
+async def test_no_event_behind_one_that_was_returned_is_counted_as_tried_while_a_worker_starts(
+    make_bus: MakeBus, broker: Broker
+) -> None:
+    bus, auth = make_bus(max_attempts=1), make_bus(service_name="auth_service")
+    seen = Seen[int]()
+    bus.auth.user_created.listen(
+        lambda username: seen.add(username), listener_name="welcome", concurrency=20
+    )
+    async with Worker(bus):
+        pass
+
+    async def fire(number: int) -> None:
+        await auth.auth.user_created.fire_async(username=number, email="e")
+
+    for start in range(1, 9):
+        await fire(0)
+        taken = (await broker.channel.basic_get(QUEUE)).delivery
+        assert isinstance(taken, Basic.GetOk)
+        await broker.channel.basic_reject(int(taken.delivery_tag or 0), requeue=True)
+        async with Worker(bus):
+            await broker.wait_for_count(DEAD, start)
+            await asyncio.gather(*(fire(number) for number in range(1, 20)))
+            for number in range(20, 60):
+                await fire(number)
+            await seen.wait_for(59 * start)
+    assert await broker.count(DEAD) == 8
 
 
 async def test_events_fired_at_once_before_there_is_a_connection_go_out_in_order(

@@ -18,6 +18,7 @@ from lightbus import Bus, EventMessage, Worker
 from lightbus.exceptions import (
     SendOutcomeUnknown,
     SendRefused,
+    TopologyMismatch,
     TransportRefused,
     TransportUnavailable,
 )
@@ -239,6 +240,24 @@ async def test_an_exchange_that_someone_deleted_is_declared_again(
     await bus.auth.user_created.fire_async(username="bob", email="e")
 
     await broker.channel.exchange_declare("lightbus:auth", passive=True)
+
+
+async def test_an_api_that_can_not_be_declared_holds_up_no_other(
+    make_bus: MakeBus, broker: Broker
+) -> None:
+    bus = make_bus()
+    await bus.auth.user_created.fire_async(username="ann", email="e")
+    await broker.channel.exchange_declare("lightbus:bad", exchange_type="fanout", durable=True)
+    bad = EventMessage.create("bad", "happened", {})
+
+    refused = [asyncio.create_task(bus.client.fire_async(bad)) for _ in range(200)]
+    await asyncio.sleep(0)
+    await bus.auth.user_created.fire_async(username="bob", email="e")
+
+    assert not all(one.done() for one in refused)
+    for one in refused:
+        with pytest.raises(TopologyMismatch):
+            await one
 
 
 async def test_events_in_flight_when_the_connection_is_cut_are_sent_again(

@@ -88,6 +88,7 @@ class Channel(aiormq.Channel):
         self._settled: set[int] = set()
         self._settled_up_to = 0
         self._last_received = 0
+        self._settled_at = 0.0
         self._are_acks_withheld = False
         # The driver may end a connection and leave those who wait on its channels waiting.
         connection_lost = connection.closing
@@ -274,17 +275,28 @@ class Channel(aiormq.Channel):
         return tag
 
     @property
-    def unsettled(self) -> int:
-        """How many deliveries are with this process, as far as the broker knows."""
-        return self._last_received - self._settled_up_to - len(self._settled)
+    def last_received(self) -> int:
+        """The tag of the latest delivery; 0 where there was none."""
+        return self._last_received
+
+    def unsettled_after(self, delivery_tag: int) -> int:
+        """Return how many later deliveries are with this process, as far as the broker knows."""
+        first = max(delivery_tag, self._settled_up_to)
+        return self._last_received - first - sum(tag > first for tag in self._settled)
+
+    @property
+    def settled_at(self) -> float:
+        """When a delivery was last settled, and made room for another, by the loop's clock."""
+        return self._settled_at
 
     def withhold_acks(self) -> None:
-        """Ack nothing until `send_acks`: the broker then sends no more than fits the prefetch."""
+        """Ack nothing until `send_acks`, so that the broker has no more room for deliveries."""
         self._are_acks_withheld = True
 
     def send_acks(self) -> None:
-        """Ack what was withheld."""
+        """Ack what was withheld, ahead of all that is settled from now on."""
         self._are_acks_withheld = False
+        self._write_acks()
         self._write_soon()
 
     def ack(self, delivery_tag: int) -> None:
@@ -302,6 +314,7 @@ class Channel(aiormq.Channel):
 
     def _settle(self, delivery_tag: int, method: Basic.Nack | Basic.Reject | Basic.Ack) -> None:
         self._settled.add(delivery_tag)
+        self._settled_at = self.loop.time()
         self._write(pamqp.frame.marshal(method, self.number))
 
     def _write_acks(self) -> None:
@@ -311,6 +324,8 @@ class Channel(aiormq.Channel):
         if self._are_acks_withheld:
             return
         acked, self._acked = self._acked, set()
+        if acked:
+            self._settled_at = self.loop.time()
         last = 0
         while (tag := self._settled_up_to + 1) in acked or tag in self._settled:
             if tag in acked:

@@ -28,8 +28,13 @@ _log = get_logger(__name__)
 # has held a delivery for longer. https://www.rabbitmq.com/docs/consumers#acknowledgement-timeout
 _LONGEST_WAIT = 900
 
-# How long a stop waits for what the broker may be sending just now, in seconds.
-_ARRIVAL_TIMEOUT = 0.2
+# How long, in seconds, events take to arrive at most once there is room for them.
+_ARRIVAL_TIMEOUT = 0.1
+
+# RabbitMQ holds back what a channel asks of a quorum queue beyond so many commands that are under
+# way (its quorum_commands_soft_limit). They change places there, and are lost with the channel.
+_MOST_COMMANDS = 32
+_COMMANDS_PAUSE = 0.01
 
 
 class RabbitMQStream(DeliveryStream):
@@ -52,6 +57,8 @@ class RabbitMQStream(DeliveryStream):
         # How many events the consumer takes at once. It begins with one, which is held until the
         # consumer is replaced by one with the prefetch that this event admits.
         self._prefetch = 1
+        self._started_after = 0
+        self._started_at = 0.0
         self._prefetch_for_returned = subscription.concurrency
         self._held: list[RabbitMQDelivery] = []
         self._is_lost = False
@@ -114,13 +121,17 @@ class RabbitMQStream(DeliveryStream):
         await self._stop_keeper()
         self._release_held()
         not_begun = self._take_received()
-        if self._channel is not None:
-            await self._stop_consumer(self._channel, awaits_arrivals=bool(not_begun))
-        not_begun += self._take_received()
-        self._received.put_nowait(None)
-        for delivery in not_begun:
+        try:
+            if self._channel is not None:
+                await self._stop_consumer(self._channel)
+        finally:
+            not_begun += self._take_received()
+            self._received.put_nowait(None)
+        for number, delivery in enumerate(not_begun, 1):
             if not delivery.is_lost:
                 await delivery.requeue()
+            if number % _MOST_COMMANDS == 0:
+                await asyncio.sleep(_COMMANDS_PAUSE)
 
     async def _close(self) -> None:
         await self.stop()
@@ -145,23 +156,26 @@ class RabbitMQStream(DeliveryStream):
         received = [self._received.get_nowait() for _ in range(self._received.qsize())]
         return [delivery for delivery in received if delivery is not None]
 
-    async def _stop_consumer(self, channel: Channel, *, awaits_arrivals: bool) -> None:
+    async def _stop_consumer(self, channel: Channel) -> None:
         # What is on its way to a consumer that is cancelled is returned, and counted, ahead of
         # events that came before it. So it is left no room, and time to arrive.
         channel.withhold_acks()
         try:
-            if awaits_arrivals:
-                await self._until_full(channel)
+            await self._until_full(channel)
             await self._cancel_consumer(channel)
         finally:
             channel.send_acks()
 
     async def _until_full(self, channel: Channel) -> None:
+        has_had_room_since = max(channel.settled_at, self._started_at)
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_ARRIVAL_TIMEOUT):
-                while not channel.is_lost and channel.unsettled < self._prefetch:
+            async with asyncio.timeout_at(has_had_room_since + _ARRIVAL_TIMEOUT):
+                while not channel.is_lost and not self._is_full(channel):
                     self._arrived.clear()
                     await self._arrived.wait()
+
+    def _is_full(self, channel: Channel) -> bool:
+        return channel.unsettled_after(self._started_after) >= self._prefetch
 
     async def _cancel_consumer(self, channel: Channel) -> None:
         if channel.is_lost:
@@ -207,8 +221,10 @@ class RabbitMQStream(DeliveryStream):
         """Replace the consumer by one with the prefetch that the event which is held admits."""
         prefetch = self._prefetch_after(self._held[0])
         # Not the other way about: the broker keeps no order between two consumers.
-        await self._stop_consumer(channel, awaits_arrivals=True)
+        await self._stop_consumer(channel)
         self._release_held()
+        if self._is_ended:
+            return
         if channel.is_lost:
             self._note_lost(channel)
             return
@@ -216,6 +232,10 @@ class RabbitMQStream(DeliveryStream):
             await self._start_consumer(channel, prefetch)
         except ConnectionLost:
             self._note_lost(channel)
+
+    def _is_to_be_replaced(self, channel: Channel, delivery: RabbitMQDelivery) -> bool:
+        # One that has room for more would take no more if it had more room.
+        return self._prefetch < self._prefetch_after(delivery) and self._is_full(channel)
 
     def _prefetch_after(self, delivery: RabbitMQDelivery) -> int:
         # What ended another worker may be among the events that were returned. No more are taken
@@ -267,6 +287,8 @@ class RabbitMQStream(DeliveryStream):
 
     async def _start_consumer(self, channel: Channel, prefetch: int) -> None:
         self._prefetch = prefetch
+        self._started_after = channel.last_received
+        self._started_at = asyncio.get_running_loop().time()
         try:
             async with asyncio.timeout(self._settings.operation_timeout):
                 await unless_lost(channel.connection, channel.basic_qos(prefetch_count=prefetch))
@@ -278,6 +300,7 @@ class RabbitMQStream(DeliveryStream):
             await close_quietly(channel, self._settings.operation_timeout)
             raise ConnectionLost("RabbitMQ did not start a consumer in time") from error
         except (Exception, asyncio.CancelledError) as error:
+            channel.give_up()  # cancelled, the driver closes it
             if meaning := translated(error, f"to consume from {self.queue!r}"):
                 raise meaning from error
             raise
@@ -290,7 +313,8 @@ class RabbitMQStream(DeliveryStream):
             if self._is_ended:
                 self._received.put_nowait(delivery)
             # RabbitMQ 3.10.8 sends two where it may send one, once it gave an event up.
-            elif self._held or self._prefetch < self._prefetch_after(delivery):
+            elif self._held or self._is_to_be_replaced(channel, delivery):
+                channel.withhold_acks()  # so that it stays full
                 self._held.append(delivery)
                 self._changed.set()
             else:

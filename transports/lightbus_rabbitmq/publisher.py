@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import struct
+from collections import Counter
 from collections.abc import Callable
 
 import attrs
@@ -74,7 +75,7 @@ class Publisher:
         self._opened_at = 0.0
         self._closing: set[asyncio.Task[None]] = set()
         self._opening = asyncio.Lock()
-        self._waiting = 0
+        self._waiting: Counter[str | None] = Counter()
         self._declared_apis: set[str] = set()
         self._under_way = 0
         self._idle = asyncio.Event()
@@ -234,16 +235,16 @@ class Publisher:
     async def _open_channel(self, api_name: str | None) -> Channel:
         # Those who come while others wait are behind them: events go out as they were fired.
         channel = self._channel_for(api_name)
-        if channel is not None and not self._waiting:
+        if channel is not None and not self._waiting[api_name]:
             return channel
-        self._waiting += 1
+        self._waiting[api_name] += 1
         try:
             async with self._opening:
                 while (channel := self._channel_for(api_name)) is None:
                     await self._prepare(api_name)
                 return channel
         finally:
-            self._waiting -= 1
+            self._waiting[api_name] -= 1
 
     def _channel_for(self, api_name: str | None) -> Channel | None:
         """Return the channel, if it is open and the exchange of the API is known to exist."""

@@ -107,6 +107,7 @@ async def on_own_channel(
     except TimeoutError as error:
         raise ConnectionLost(f"no answer within {timeout:g} s when asked {doing}") from error
     except (Exception, asyncio.CancelledError) as error:
+        channel.give_up()  # cancelled, the driver closes it
         if meaning := translated(error, doing):
             raise meaning from error
         raise
