@@ -54,7 +54,7 @@ def failing_listener_of(bus: Bus) -> Seen[str]:
     return seen
 
 
-async def test_one_who_looks_is_told_in_time_that_the_broker_is_away(
+async def test_one_who_looks_is_told_in_time_that_the_broker_is_away_and_leaves_at_once(
     make_bus: MakeBus, rabbitmq_url: str
 ) -> None:
     url = URL(rabbitmq_url)
@@ -68,6 +68,12 @@ async def test_one_who_looks_is_told_in_time_that_the_broker_is_away(
             with pytest.raises(TransportUnavailable, match=r"not reached within 0\.5 s"):
                 async for _ in transport_of(bus).dead_letters("shop"):
                     pass
+
+    # It is connecting again.
+    clock = asyncio.get_running_loop().time
+    began = clock()
+    await bus.client.close_async()
+    assert clock() - began < 2
 
 
 async def test_what_listeners_gave_up_is_listed_and_replayed_to_them_alone(

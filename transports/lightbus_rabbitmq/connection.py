@@ -21,7 +21,7 @@ from lightbus.exceptions import (
 )
 from lightbus.log import get_logger
 from lightbus_rabbitmq.channel import Channel
-from lightbus_rabbitmq.errors import ConnectionLost, reason, translated
+from lightbus_rabbitmq.errors import ConnectionLost, is_cancelled, reason, translated
 from lightbus_rabbitmq.settings import RabbitMQSettings, TLSSettings, shown
 from lightbus_rabbitmq.waiting import abandon, growing_waits, unless_lost
 from lightbus_rabbitmq.wire import Wire
@@ -218,6 +218,8 @@ class Link:
                 else:
                     self._note_connected(shown(url))
                     return self._connection
+            if is_cancelled():
+                raise asyncio.CancelledError
             # Once connected, a refusal may pass, as when the broker's user store restarts.
             if refusal is not None and not self._was_connected:
                 raise refusal

@@ -49,7 +49,7 @@ def translated(error: BaseException, doing: str) -> TransportError | ConnectionL
         return _mismatch(reason(error), doing)
     if isinstance(error, AMQPError | ChannelInvalidStateError | OSError):
         return ConnectionLost(reason(error))
-    if isinstance(error, asyncio.CancelledError) and not _is_cancelled():
+    if isinstance(error, asyncio.CancelledError) and not is_cancelled():
         return ConnectionLost("the channel was closed")
     # The driver rejects what waits on a channel that was closed without a reason with these.
     if type(error) in (Exception, RuntimeError):
@@ -80,7 +80,11 @@ def reason(error: BaseException) -> str:
     return " ".join(text.split()).rstrip(".")
 
 
-def _is_cancelled() -> bool:
-    # The driver also raises CancelledError where not this task, but the channel, was ended.
+def is_cancelled() -> bool:
+    """Whether this task was cancelled.
+
+    The driver also raises CancelledError where not the task, but the channel, was ended; and it
+    raises others where the task was cancelled.
+    """
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
