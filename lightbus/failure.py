@@ -66,7 +66,9 @@ class Failure:
         return cls(
             error_type=_encodable(f"{raised_as.__module__}.{raised_as.__qualname__}"),
             error_message=_told(lambda: str(error)),
-            traceback=_told(lambda: _traceback_of(error)) if error.__traceback__ else "",
+            traceback=_told(lambda: "".join(traceback.format_exception(error)))
+            if error.__traceback__
+            else "",
             failed_at=now,
             first_failed_at=first_failed_at or now,
             listener=listener,
@@ -74,10 +76,6 @@ class Failure:
             service_name=service_name,
             process_name=process_name,
         )
-
-
-def _traceback_of(error: BaseException) -> str:
-    return "".join(traceback.format_exception(error))
 
 
 def _told(tell: Callable[[], str]) -> str:

@@ -37,6 +37,14 @@ def new_event_loop() -> asyncio.AbstractEventLoop:
     return uvloop.new_event_loop()
 
 
+def running_loop() -> asyncio.AbstractEventLoop | None:
+    """Return the event loop that runs on this thread; None where none does."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
 class OpenTransport:
     """One transport on one loop, opened on first use, and what was declared through it."""
 
@@ -142,7 +150,7 @@ class Loops:
         Raises:
             CannotBlockHere: An event loop runs on this thread.
         """
-        if _is_loop_running():
+        if running_loop() is not None:
             raise CannotBlockHere(blocking, instead)
         # Within the lock, so that what is begun on the background loop is begun before it stops.
         with self._lock:
@@ -170,7 +178,7 @@ class Loops:
         Raises:
             CannotBlockHere: An event loop runs on this thread.
         """
-        if _is_loop_running():
+        if running_loop() is not None:
             raise CannotBlockHere("close()", "`await bus.client.close_async()`")
         asyncio.run(self.close())
 
@@ -259,14 +267,6 @@ def _result(under_way: concurrent.futures.Future[T]) -> T:
         # The waiting thread was interrupted, as by Ctrl-C; nobody wants the result any more.
         under_way.cancel()
         raise
-
-
-def _is_loop_running() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
 
 
 _all_loops: weakref.WeakSet[Loops] = weakref.WeakSet()

@@ -113,15 +113,16 @@ def mapped(
         Exception: It is no type.
     """
     changed = change(hint)
+    inner = functools.partial(mapped, change=change, is_whole=is_whole)
     if isinstance(hint, NewType):
-        alike = mapped(hint.__supertype__, change, is_whole=is_whole)
+        alike = inner(hint.__supertype__)
         return hint if alike is hint.__supertype__ else alike
     origin, args = get_origin(hint), get_args(hint)
     if changed is not hint or not args or origin is Literal or is_whole(origin):
         return changed
     if origin is Annotated:
-        return Annotated[mapped(args[0], change, is_whole=is_whole), *hint.__metadata__]
-    replaced = tuple(mapped(arg, change, is_whole=is_whole) for arg in args)
+        return Annotated[inner(args[0]), *hint.__metadata__]
+    replaced = tuple(map(inner, args))
     if replaced == args:
         return hint
     is_union = origin in (Union, types.UnionType)

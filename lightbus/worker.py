@@ -14,6 +14,7 @@ from lightbus.dispatch import Dispatcher
 from lightbus.exceptions import HandlerExited, TransportClosed, WorkerNotReusable
 from lightbus.listener import Listener
 from lightbus.log import get_logger
+from lightbus.loops import running_loop
 from lightbus.once import Once
 from lightbus.tasks import BackgroundTask, ScheduledTask, Task
 from lightbus.threads import HandlerThreads
@@ -147,7 +148,7 @@ class Worker:
         It does not wait, and may be called on any thread. From a handler or a signal handler on the
         worker's loop, it has no other handler begin.
         """
-        if self._loop is None or self._loop is _running_loop():
+        if self._loop is None or self._loop is running_loop():
             self._note_request()
         else:
             self._call_soon(self._note_request)
@@ -343,10 +344,3 @@ class Worker:
                 for task in unfinished:
                     task.cancel()
                 await asyncio.wait(unfinished, timeout=timeout)
-
-
-def _running_loop() -> asyncio.AbstractEventLoop | None:
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None

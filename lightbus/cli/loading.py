@@ -82,7 +82,7 @@ def report(error: Exception, console: Console) -> int:
     text = (
         str(error) if isinstance(error, LightbusException) else f"{type(error).__name__}: {error}"
     )
-    console.print(f"[red]Error:[/] {escape(printable(text))}", highlight=False, soft_wrap=True)
+    _tell(console, "[red]Error:[/]", text)
     return WRONG_USAGE if isinstance(error, ConfigError | InvalidName) else FAILED
 
 
@@ -138,9 +138,10 @@ def load_client(**options: Any) -> BusClient:
     client = load_bus(**options).client
     for api_name in client.one_api_of_each_place():
         if reason := client.lacking(api_name).get(Capability.SHARED):
-            Console(stderr=True).print(
-                f"[yellow]Warning:[/] {escape(reason)} This command runs in another.",
-                highlight=False,
-                soft_wrap=True,
-            )
+            text = f"{reason} This command runs in another."
+            _tell(Console(stderr=True), "[yellow]Warning:[/]", text)
     return client
+
+
+def _tell(console: Console, kind: str, text: str) -> None:
+    console.print(f"{kind} {escape(printable(text))}", highlight=False, soft_wrap=True)

@@ -38,7 +38,7 @@ def test_a_mistake_in_the_bus_module_is_told_with_its_place(
     code, _, said = command(*subcommand.split())
     assert code == 2
     assert "concurrency is 0; give 1 or more." in said
-    assert f"bus.py, line {3})" in said
+    assert "bus.py, line 3)" in said
 
 
 @pytest.mark.parametrize("subcommand", ["status", "topology", "tail", "schema asyncapi"])

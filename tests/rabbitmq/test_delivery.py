@@ -7,17 +7,23 @@ import itertools
 import json
 import threading
 import time
+from collections.abc import Iterable
 
 import pytest
 from pamqp.commands import Basic
 
-from lightbus import OnError, Worker
+from lightbus import Bus, OnError, Worker
 from rabbitmq_support import Broker, MakeBus, Seen, headers_of
 
 DEAD = "lightbus:shop:dead"
 QUEUE = "lightbus:shop:welcome:auth"
 
 KEEP_GOING = OnError.ACKNOWLEDGE_AND_LOG
+
+
+async def fire_at_once(bus: Bus, usernames: Iterable[object]) -> None:
+    fired = (bus.auth.user_created.fire_async(username=name, email="e") for name in usernames)
+    await asyncio.gather(*fired)
 
 
 async def test_every_listener_of_a_service_gets_every_event(make_bus: MakeBus) -> None:
@@ -82,9 +88,7 @@ async def test_a_service_that_was_down_gets_all_that_was_fired_meanwhile(
         pass
 
     fired = [f"user-{i}" for i in range(1000)]
-    await asyncio.gather(
-        *(auth.auth.user_created.fire_async(username=name, email="e") for name in fired)
-    )
+    await fire_at_once(auth, fired)
 
     async with Worker(shop):
         assert sorted(await seen.wait_for(1000, timeout=40)) == sorted(fired)
@@ -111,18 +115,11 @@ async def test_events_come_in_order_to_workers_that_start_while_they_are_fired(
     async with Worker(bus):
         pass
 
-    async def fire_at_once(count: int) -> None:
-        fired = [
-            auth.auth.user_created.fire_async(username=number, email="e")
-            for number in itertools.islice(numbers, count)
-        ]
-        await asyncio.gather(*fired)
-
     for start in range(1, 13):
-        await fire_at_once(50)
+        await fire_at_once(auth, itertools.islice(numbers, 50))
         async with Worker(bus):
             for _ in range(50):
-                await fire_at_once(4)
+                await fire_at_once(auth, itertools.islice(numbers, 4))
             assert await seen.wait_for(start * 250) == list(range(start * 250))
 
 
@@ -184,19 +181,16 @@ async def test_no_event_behind_one_that_was_returned_is_counted_as_tried_while_a
     async with Worker(bus):
         pass
 
-    async def fire(number: int) -> None:
-        await auth.auth.user_created.fire_async(username=number, email="e")
-
     for start in range(1, 9):
-        await fire(0)
+        await auth.auth.user_created.fire_async(username=0, email="e")
         taken = (await broker.channel.basic_get(QUEUE)).delivery
         assert isinstance(taken, Basic.GetOk)
         await broker.channel.basic_reject(int(taken.delivery_tag or 0), requeue=True)
         async with Worker(bus):
             await broker.wait_for_count(DEAD, start)
-            await asyncio.gather(*(fire(number) for number in range(1, 20)))
+            await fire_at_once(auth, range(1, 20))
             for number in range(20, 60):
-                await fire(number)
+                await auth.auth.user_created.fire_async(username=number, email="e")
             await seen.wait_for(59 * start)
     assert await broker.count(DEAD) == 8
 
@@ -211,9 +205,7 @@ async def test_events_fired_at_once_before_there_is_a_connection_go_out_in_order
         pass
 
     numbers = range(500)
-    await asyncio.gather(
-        *(auth.auth.user_created.fire_async(username=number, email="e") for number in numbers)
-    )
+    await fire_at_once(auth, numbers)
 
     async with Worker(bus):
         assert await seen.wait_for(500) == list(numbers)

@@ -64,6 +64,8 @@ class Channel(aiormq.Channel):
 
     Attributes:
         senders: How many wait for what the broker says of their message.
+        last_received: The tag of the latest delivery; 0 where there was none.
+        settled_at: When a delivery last made room for another, by the loop's clock.
     """
 
     def __init__(
@@ -72,6 +74,8 @@ class Channel(aiormq.Channel):
         super().__init__(connection, number, publisher_confirms=confirms, on_return_raises=False)
         self._write_now = write
         self.senders = 0
+        self.last_received = 0
+        self.settled_at = 0.0
         self.event_frames = EventFrames(self.number, connection.connection_tune.frame_max)
         self._is_lost = False
         self._outcomes: dict[int, asyncio.Future[Outcome]] = {}
@@ -87,8 +91,6 @@ class Channel(aiormq.Channel):
         self._acked: set[int] = set()
         self._settled: set[int] = set()
         self._settled_up_to = 0
-        self._last_received = 0
-        self._settled_at = 0.0
         self._are_acks_withheld = False
         # The driver may end a connection and leave those who wait on its channels waiting.
         connection_lost = connection.closing
@@ -274,20 +276,10 @@ class Channel(aiormq.Channel):
         await self.basic_consume(queue, _not_called, consumer_tag=tag)
         return tag
 
-    @property
-    def last_received(self) -> int:
-        """The tag of the latest delivery; 0 where there was none."""
-        return self._last_received
-
     def unsettled_after(self, delivery_tag: int) -> int:
         """Return how many later deliveries are with this process, as far as the broker knows."""
         first = max(delivery_tag, self._settled_up_to)
-        return self._last_received - first - sum(tag > first for tag in self._settled)
-
-    @property
-    def settled_at(self) -> float:
-        """When a delivery was last settled, and made room for another, by the loop's clock."""
-        return self._settled_at
+        return self.last_received - first - sum(tag > first for tag in self._settled)
 
     def withhold_acks(self) -> None:
         """Ack nothing until `send_acks`, so that the broker has no more room for deliveries."""
@@ -314,7 +306,7 @@ class Channel(aiormq.Channel):
 
     def _settle(self, delivery_tag: int, method: Basic.Nack | Basic.Reject | Basic.Ack) -> None:
         self._settled.add(delivery_tag)
-        self._settled_at = self.loop.time()
+        self.settled_at = self.loop.time()
         self._write(pamqp.frame.marshal(method, self.number))
 
     def _write_acks(self) -> None:
@@ -324,8 +316,6 @@ class Channel(aiormq.Channel):
         if self._are_acks_withheld:
             return
         acked, self._acked = self._acked, set()
-        if acked:
-            self._settled_at = self.loop.time()
         last = 0
         while (tag := self._settled_up_to + 1) in acked or tag in self._settled:
             if tag in acked:
@@ -334,6 +324,7 @@ class Channel(aiormq.Channel):
             self._settled.discard(tag)
             self._settled_up_to = tag
         if last:
+            self.settled_at = self.loop.time()
             # What was settled otherwise in between was so on this channel, and before.
             method = Basic.Ack(delivery_tag=last, multiple=True)
             self._unwritten.append(pamqp.frame.marshal(method, self.number))
@@ -357,7 +348,7 @@ class Channel(aiormq.Channel):
             if frame.consumer_tag not in self._receivers:
                 return False
             self._incoming = _Incoming(frame)
-            self._last_received = frame.delivery_tag or 0
+            self.last_received = frame.delivery_tag or 0
             return True
         if isinstance(frame, Basic.Return):
             self._incoming = _Incoming(frame)

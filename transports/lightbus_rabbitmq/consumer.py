@@ -60,6 +60,7 @@ class RabbitMQStream(DeliveryStream):
         self._started_after = 0
         self._started_at = 0.0
         self._prefetch_for_returned = subscription.concurrency
+        self._full_prefetch = _full_prefetch(settings, subscription)
         self._held: list[RabbitMQDelivery] = []
         self._is_lost = False
         self._changed = asyncio.Event()
@@ -241,12 +242,7 @@ class RabbitMQStream(DeliveryStream):
         # What ended another worker may be among the events that were returned. No more are taken
         # with them than begin at once, so that no others are returned, and counted, when it ends
         # this one.
-        if delivery.returns > 0:
-            return self._prefetch_for_returned
-        # What waits behind slow handlers must not run into the broker's consumer timeout.
-        one_handler = max(int(_LONGEST_WAIT / self._subscription.acknowledgement_timeout), 1)
-        concurrency = self._subscription.concurrency
-        return max(min(self._settings.prefetch, one_handler * concurrency), concurrency)
+        return self._prefetch_for_returned if delivery.returns > 0 else self._full_prefetch
 
     def _release_held(self) -> None:
         for delivery in self._held:
@@ -328,3 +324,10 @@ class RabbitMQStream(DeliveryStream):
             "listener": self._subscription.listener_name,
             "api": self._subscription.api_name,
         }
+
+
+def _full_prefetch(settings: RabbitMQSettings, subscription: Subscription) -> int:
+    # What waits behind slow handlers must not run into the broker's consumer timeout.
+    one_handler = max(int(_LONGEST_WAIT / subscription.acknowledgement_timeout), 1)
+    concurrency = subscription.concurrency
+    return max(min(settings.prefetch, one_handler * concurrency), concurrency)
