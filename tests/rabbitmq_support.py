@@ -111,9 +111,12 @@ class Topology:
         self._vhost = quote(vhost, safe="")
 
     def queues(self) -> dict[str, dict[str, Any]]:
+        """Return the arguments of each durable queue, by its name."""
         found = self._server.api("GET", f"queues/{self._vhost}")
-        assert all(queue["durable"] for queue in found)
-        return {queue["name"]: queue["arguments"] for queue in found}
+        # A lock is a queue that is exclusive to a connection and ends with it.
+        kept = [queue for queue in found if not queue["exclusive"]]
+        assert all(queue["durable"] for queue in kept)
+        return {queue["name"]: _declared(queue["arguments"]) for queue in kept}
 
     def exchanges(self) -> dict[str, tuple[str, dict[str, Any]]]:
         found = self._server.api("GET", f"exchanges/{self._vhost}")
@@ -124,6 +127,12 @@ class Topology:
     def bindings(self) -> set[tuple[str, str, str]]:
         found = self._server.api("GET", f"bindings/{self._vhost}")
         return {(b["source"], b["routing_key"], b["destination"]) for b in found if b["source"]}
+
+
+def _declared(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments that a queue was declared with."""
+    # RabbitMQ 4.3 also lists the type of a queue that was declared without one.
+    return {name: value for name, value in arguments.items() if value != "classic"}
 
 
 def headers_of(message: DeliveredMessage) -> dict[str, Any]:

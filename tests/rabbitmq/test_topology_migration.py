@@ -21,6 +21,7 @@ from lightbus.topology import topology_of
 from lightbus.transport import MigrationProgress
 from lightbus_rabbitmq import migration
 from lightbus_rabbitmq.claim import Claim
+from lightbus_rabbitmq.headers import returns_of
 from rabbitmq.topology_support import (
     BUS,
     DEAD,
@@ -148,16 +149,15 @@ async def test_an_event_keeps_its_properties_and_the_number_of_its_attempt(
     assert (properties.message_id, properties.message_type) == (fired.id, "auth.user_created")
     assert headers_of(first)["lightbus-attempt"] == 2
     assert headers_of(first)["cloudEvents:id"] == fired.id
-    assert headers_of(first)["x-delivery-count"] == 0
+    assert returns_of(first) == 0
     properties = second.header.properties
     assert (properties.message_id, properties.correlation_id) == ("foreign", "c")
     assert properties.message_type == "auth.user_created"
     assert properties.delivery_mode == 2
-    assert headers_of(second) == {
-        "traceparent": "t",
-        "lightbus-attempt": 5,
-        "x-delivery-count": 0,
-    }
+    assert returns_of(second) == 0
+    headers = headers_of(second)
+    headers.pop("x-delivery-count", None)  # RabbitMQ 4.3 leaves it out where it is 0
+    assert headers == {"traceparent": "t", "lightbus-attempt": 5}
 
 
 async def test_a_worker_handles_what_was_migrated(make_bus: MakeBus, broker: Broker) -> None:
