@@ -20,9 +20,6 @@ _TAKEN = ("event", "events", "fire", "fire_async", "listen", "meta", "on_bus")
 _TAKEN_ON_A_BUS = ("client", "schema")
 _TAKEN_ON_A_PATH = ("fire", "fire_async", "listen")
 
-# An exchange of an API of one of these names would be one that Lightbus has for another purpose.
-_TAKEN_AT_BROKERS = ("delay", "return", "unrouted")
-
 # What every transport can carry
 _LATEST_VERSION = 2**31 - 1
 
@@ -142,11 +139,6 @@ def _read_meta(cls: type[Api]) -> ApiMeta:
             f"every API that is not named."
         )
     checked_name("API", options["name"])
-    if options["name"] in _TAKEN_AT_BROKERS:
-        raise InvalidApi(
-            f"{cls.__name__} can not be named {options['name']!r}: RabbitMQ has something else of "
-            f"Lightbus under that name."
-        )
     version = options.get("version", 1)
     if type(version) is not int or not 0 <= version <= _LATEST_VERSION:
         raise InvalidApi(

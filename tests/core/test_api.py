@@ -78,12 +78,6 @@ def test_an_api_can_not_have_a_name_that_brokers_can_not_use(name: Any) -> None:
         api_with_meta(name=name)
 
 
-@pytest.mark.parametrize("name", ["delay", "return", "unrouted"])
-def test_an_api_can_not_have_a_name_that_stands_for_something_else_at_a_broker(name: str) -> None:
-    with pytest.raises(InvalidApi, match="RabbitMQ has something else"):
-        api_with_meta(name=name)
-
-
 @pytest.mark.parametrize("version", [None, 1.5, "2", True, -1, 10**30])
 def test_a_version_is_a_number_that_every_broker_can_carry(version: Any) -> None:
     with pytest.raises(InvalidApi, match="give a whole number up to"):

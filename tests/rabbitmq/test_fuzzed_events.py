@@ -322,7 +322,7 @@ async def test_names_and_headers_at_their_limits_keep_nothing_from_its_dead_lett
     async with Worker(bus):
         link = transport_of(bus)._consuming
         connection = link._connection
-        await broker.put_raw("lightbus:return", routing_key, b"{}", properties)
+        await broker.put_raw("lightbus::return", routing_key, b"{}", properties)
         good = await bus.auth.user_created.fire_async(username="good", email="e")
 
         assert await seen.wait_for(1) == [good.id]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from lightbus import Worker
+from lightbus import Api, Event, EventMessage, OnError, Worker
 from lightbus.exceptions import InvalidName, TopologyMismatch
-from rabbitmq_support import Broker, MakeBus, Topology
+from rabbitmq_support import Broker, MakeBus, Seen, Topology
 
 QUEUE = "lightbus:shop:welcome:auth"
 LOSSLESS = {"x-dead-letter-strategy": "at-least-once", "x-overflow": "reject-publish"}
@@ -29,26 +29,26 @@ async def test_a_listener_has_a_quorum_queue_and_all_that_failure_needs(
             "x-delivery-limit": 20,
             **LOSSLESS,
         },
-        "lightbus:delay:60000": {
+        "lightbus::delay:60000": {
             "x-queue-type": "quorum",
             "x-message-ttl": 60000,
-            "x-dead-letter-exchange": "lightbus:return",
+            "x-dead-letter-exchange": "lightbus::return",
             **LOSSLESS,
         },
         "lightbus:shop:dead": {"x-queue-type": "quorum", "x-delivery-limit": 1_000_000_000},
-        "lightbus:unrouted": {"x-queue-type": "quorum", "x-delivery-limit": 1_000_000_000},
+        "lightbus::unrouted": {"x-queue-type": "quorum", "x-delivery-limit": 1_000_000_000},
     }
     assert topology.exchanges() == {
         "lightbus:auth": ("topic", {}),
-        "lightbus:delay": ("topic", {}),
-        "lightbus:return": ("topic", {"alternate-exchange": "lightbus:unrouted"}),
-        "lightbus:unrouted": ("fanout", {}),
+        "lightbus::delay": ("topic", {}),
+        "lightbus::return": ("topic", {"alternate-exchange": "lightbus::unrouted"}),
+        "lightbus::unrouted": ("fanout", {}),
     }
     assert topology.bindings() == {
         ("lightbus:auth", "user_created", QUEUE),
-        ("lightbus:return", f"*.{QUEUE}", QUEUE),
-        ("lightbus:delay", "60000.#", "lightbus:delay:60000"),
-        ("lightbus:unrouted", "", "lightbus:unrouted"),
+        ("lightbus::return", f"*.{QUEUE}", QUEUE),
+        ("lightbus::delay", "60000.#", "lightbus::delay:60000"),
+        ("lightbus::unrouted", "", "lightbus::unrouted"),
     }
 
 
@@ -98,6 +98,33 @@ async def test_a_delayed_event_whose_listener_is_gone_is_parked(
         await Worker(bus).run()
     await broker.channel.queue_delete(QUEUE)
 
-    parked = await broker.wait_for_message("lightbus:unrouted")
+    parked = await broker.wait_for_message("lightbus::unrouted")
 
     assert parked.header.properties.message_id == message.id
+
+
+@pytest.mark.parametrize("api_name", ["delay", "return", "unrouted", "migration-lock"])
+async def test_an_api_may_have_the_name_of_an_object_of_the_bus(
+    make_bus: MakeBus, topology: Topology, api_name: str
+) -> None:
+    seen = Seen[str]()
+    bus = make_bus(acknowledgement_timeout=1, retry={"first": 0.1, "longest": 0.1})
+
+    async def fail_once(event: EventMessage) -> None:
+        await seen.add(event.id)
+        if len(seen.items) == 1:
+            raise ValueError(event.id)
+
+    bus.client.listen_for_event(
+        api_name, "changed", fail_once, listener_name="watch", on_error=OnError.RETRY
+    )
+    meta = type("Meta", (), {"name": api_name})
+    firing = make_bus(service_name="other")
+    firing.client.register_api(type("SomeApi", (Api,), {"changed": Event(), "Meta": meta}))
+
+    async with Worker(bus):
+        message = firing.client.message(api_name, "changed", {})
+        await firing.client.fire_async(message)
+        assert await seen.wait_for(2) == [message.id, message.id]
+
+    assert topology.exchanges()[f"lightbus:{api_name}"] == ("topic", {})

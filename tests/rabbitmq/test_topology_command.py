@@ -19,14 +19,14 @@ async def test_where_nothing_is_everything_is_shown_as_missing_and_nothing_is_ma
 
     assert {name: one["state"] for name, one in states.items()} == {
         "exchange lightbus:auth": "missing",
-        "exchange lightbus:unrouted": "missing",
-        "exchange lightbus:delay": "missing",
-        "exchange lightbus:return": "missing",
-        "queue lightbus:unrouted": "missing",
+        "exchange lightbus::unrouted": "missing",
+        "exchange lightbus::delay": "missing",
+        "exchange lightbus::return": "missing",
+        "queue lightbus::unrouted": "missing",
         "queue lightbus:shop:dead": "missing",
         f"queue {QUEUE}": "missing",
         f"bindings {QUEUE}": "unseen",
-        "queue lightbus:delay:1000": "missing",
+        "queue lightbus::delay:1000": "missing",
     }
     assert topology.queues() == {}
     assert topology.exchanges() == {}

@@ -45,7 +45,7 @@ OLD = {
     "x-dead-letter-routing-key": "elsewhere",
 }
 TEMPORARY = f"{QUEUE}#migrating"
-BINDINGS = {("lightbus:auth", "user_created", QUEUE), ("lightbus:return", f"*.{QUEUE}", QUEUE)}
+BINDINGS = {("lightbus:auth", "user_created", QUEUE), ("lightbus::return", f"*.{QUEUE}", QUEUE)}
 
 
 @pytest.fixture(autouse=True)
@@ -369,18 +369,18 @@ async def test_delayed_events_come_back_where_their_delay_queue_is_made_anew(
     make_bus: MakeBus, broker: Broker, topology: Topology
 ) -> None:
     await declare(make_bus)
-    wanted = topology.queues()["lightbus:delay:1000"]
-    await broker.channel.queue_delete("lightbus:delay:1000")
+    wanted = topology.queues()["lightbus::delay:1000"]
+    await broker.channel.queue_delete("lightbus::delay:1000")
     # One that would never give them back
-    await broker.channel.queue_declare("lightbus:delay:1000", durable=True, arguments=QUORUM)
-    await broker.channel.queue_bind("lightbus:delay:1000", "lightbus:delay", "1000.#")
+    await broker.channel.queue_declare("lightbus::delay:1000", durable=True, arguments=QUORUM)
+    await broker.channel.queue_bind("lightbus::delay:1000", "lightbus::delay", "1000.#")
     await broker.put(
-        "lightbus:delay", f"1000.{QUEUE}", b'{"username": "ada"}', message_id="a", delivery_mode=2
+        "lightbus::delay", f"1000.{QUEUE}", b'{"username": "ada"}', message_id="a", delivery_mode=2
     )
 
     await migrate(make_bus)
 
-    assert topology.queues()["lightbus:delay:1000"] == wanted
+    assert topology.queues()["lightbus::delay:1000"] == wanted
     await broker.wait_for_count(QUEUE, 1)
     assert name_of(await broker.get(QUEUE)) == "ada"
 
@@ -389,16 +389,16 @@ async def test_parked_events_still_name_their_listener_where_their_queue_is_made
     make_bus: MakeBus, broker: Broker, topology: Topology
 ) -> None:
     await declare(make_bus)
-    await broker.channel.queue_delete("lightbus:unrouted")
-    await broker.channel.queue_declare("lightbus:unrouted", durable=True)
-    await broker.channel.queue_bind("lightbus:unrouted", "lightbus:unrouted", "")
-    await broker.put("lightbus:return", "1000.lightbus:shop:gone:auth", b"{}", message_id="a")
-    await broker.wait_for_count("lightbus:unrouted", 1)
+    await broker.channel.queue_delete("lightbus::unrouted")
+    await broker.channel.queue_declare("lightbus::unrouted", durable=True)
+    await broker.channel.queue_bind("lightbus::unrouted", "lightbus::unrouted", "")
+    await broker.put("lightbus::return", "1000.lightbus:shop:gone:auth", b"{}", message_id="a")
+    await broker.wait_for_count("lightbus::unrouted", 1)
 
     await migrate(make_bus)
 
-    assert topology.queues()["lightbus:unrouted"]["x-queue-type"] == "quorum"
-    parked = await broker.get("lightbus:unrouted")
+    assert topology.queues()["lightbus::unrouted"]["x-queue-type"] == "quorum"
+    parked = await broker.get("lightbus::unrouted")
     assert (parked.routing_key, parked.header.properties.message_id) == (
         "1000.lightbus:shop:gone:auth",
         "a",

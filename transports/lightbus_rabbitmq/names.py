@@ -5,10 +5,12 @@ from __future__ import annotations
 from lightbus.exceptions import InvalidName
 from lightbus.transport import Subscription
 
-DELAY_EXCHANGE = "lightbus:delay"
-RETURN_EXCHANGE = "lightbus:return"
-UNROUTED = "lightbus:unrouted"
-MIGRATION_LOCK = "lightbus:migration-lock"
+# An API, a service or a listener never has an empty name. So `lightbus::` cannot begin the name of
+# an object of theirs.
+DELAY_EXCHANGE = "lightbus::delay"
+RETURN_EXCHANGE = "lightbus::return"
+UNROUTED = "lightbus::unrouted"
+MIGRATION_LOCK = "lightbus::migration-lock"
 
 # An AMQP short string holds 255 bytes. The delay's routing key puts up to 11 before the queue, and
 # a migration 10 behind it.
@@ -47,7 +49,7 @@ def temporary_queue(queue: str) -> str:
 
 def delay_queue(milliseconds: int) -> str:
     """Return the queue in which events wait for that long."""
-    return f"lightbus:delay:{milliseconds}"
+    return f"lightbus::delay:{milliseconds}"
 
 
 def in_milliseconds(seconds: float) -> int:
