@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import functools
 import inspect
 import itertools
@@ -218,8 +219,8 @@ def _hint(handler: Handler, parameter: inspect.Parameter) -> Any:
         return Any
     # By itself, for another annotation may name something that can not be imported.
     alone = types.SimpleNamespace(__annotations__={parameter.name: parameter.annotation})
-    names = getattr(_function_of(handler), "__globals__", {})
     try:
+        names = _names_for_hints(handler)
         return typing.get_type_hints(alone, names, include_extras=True)[parameter.name]
     except Exception:
         annotation = getattr(parameter.annotation, "__forward_arg__", parameter.annotation)
@@ -227,11 +228,28 @@ def _hint(handler: Handler, parameter: inspect.Parameter) -> Any:
         return EventMessage if is_message else Any
 
 
-def _function_of(handler: Handler) -> Any:
-    """Return the function that has the annotations of `handler`."""
-    handler = _without_partials(handler)
-    function = inspect.unwrap(handler)
-    return function if hasattr(function, "__globals__") else inspect.unwrap(type(handler).__call__)
+def _names_for_hints(handler: Handler) -> dict[str, Any]:
+    """Return the names that the hints of `handler` may use: those of the module that has them."""
+    function = _undecorated(handler)
+    if isinstance(function, type):
+        return _names_for_hints_of_class(function)
+    if not hasattr(function, "__globals__"):
+        function = _undecorated(type(function).__call__)
+    return dict(getattr(function, "__globals__", {}))
+
+
+def _undecorated(handler: Handler) -> Handler:
+    while hasattr(handler := _without_partials(handler), "__wrapped__"):
+        handler = handler.__wrapped__
+    return handler
+
+
+def _names_for_hints_of_class(class_: type[Any]) -> dict[str, Any]:
+    # A library may make `__init__` from the fields of a class and of its bases in other modules.
+    names: dict[str, Any] = {}
+    for base in reversed(class_.__mro__):
+        names.update(vars(sys.modules.get(base.__module__, builtins)))
+    return names
 
 
 def _lacking(

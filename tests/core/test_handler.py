@@ -424,6 +424,47 @@ def test_an_object_that_is_called_has_hints_too(handler: Any) -> None:
     assert called(handler, fields=JANE) == JANE["at"]
 
 
+def on(day: str, at: datetime) -> datetime:
+    return at
+
+
+@attrs.define
+class Visit:
+    at: datetime
+
+
+@dataclasses.dataclass
+class Stay(Visit):
+    at: datetime
+
+
+class Meeting:
+    def __init__(self, at: datetime) -> None:
+        self.at = at
+
+
+@pytest.mark.parametrize(
+    "handler",
+    [
+        logged(functools.partial(on, "monday")),
+        logged(logged(functools.partial(logged(on), "monday"))),
+        functools.partial(logged(functools.partial(on)), "monday"),
+        logged(Dated("a")),
+        logged(functools.partial(Dated("a"))),
+        Visit,
+        logged(Visit),
+        logged(Stay),
+        logged(Meeting),
+        functools.partial(logged(Meeting)),
+        logged(functools.partial(Meeting)),
+    ],
+)
+def test_a_decorator_hides_no_hints(handler: Any) -> None:
+    got = called(handler, fields={"at": JANE["at"]})
+
+    assert getattr(got, "at", got) == JANE["at"]
+
+
 @pytest.mark.parametrize(("hint", "value"), [(int | None, "null"), (float, "nan"), (int, "3")])
 def test_text_is_no_number_and_no_null(hint: Any, value: str) -> None:
     def handler(value: Any) -> None: ...
