@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -15,6 +15,7 @@ import attrs
 import msgspec
 import msgspec.inspect
 
+from lightbus.config_file import read_config_file
 from lightbus.exceptions import InvalidConfig, did_you_mean
 from lightbus.names import checked_name, filled_in, usable_name
 from lightbus.retry import Retry, Seconds
@@ -23,10 +24,11 @@ from lightbus.retry import Retry, Seconds
 DEFAULT_TRANSPORT = "sqlite"
 
 DEFAULT_FILES = ("lightbus.yaml", "lightbus.yml", "lightbus.json", "lightbus.toml")
-_VARIABLE = re.compile(r"\$\{([^}]*)\}")
 
 T = TypeVar("T")
 Count = Annotated[int, msgspec.Meta(ge=1)]
+# Empty would stand for the default, which nobody asked for.
+Text = Annotated[str, msgspec.Meta(min_length=1)]
 
 # One transport's name, with its settings.
 TransportSettings = Mapping[str, Mapping[str, Any] | None]
@@ -84,9 +86,9 @@ class Document(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     # For editors, which look there for what a file may say.
     schema: str | None = msgspec.field(name="$schema", default=None)
-    service_name: str | None = None
-    process_name: str = "{hostname}-{pid}"
-    bus: str | None = None
+    service_name: Text | None = None
+    process_name: Text = "{hostname}-{pid}"
+    bus: Text | None = None
     shutdown_timeout: Seconds = 30.0
     apis: dict[str, dict[str, Any] | None] = {}
 
@@ -156,12 +158,14 @@ def load(
         config: The settings themselves, or the path of a YAML, JSON or TOML file. Left out:
             ``$LIGHTBUS_CONFIG``, else ``lightbus.yaml`` (or .yml, .json, .toml) in the current
             folder, else nothing but defaults.
-        service_name: Beats ``$LIGHTBUS_SERVICE_NAME`` and the file.
+        service_name: Beats ``$LIGHTBUS_SERVICE_NAME`` and the file. An environment variable that is
+            empty counts as not set.
         process_name: Beats ``$LIGHTBUS_PROCESS_NAME`` and the file.
 
     Raises:
-        InvalidConfig: A file can not be read, a variable of the environment that it names is not
-            set, or a setting is unknown or has a wrong value; with the file and the path in it.
+        InvalidConfig: A file cannot be read, a key of it is a duplicate, an environment variable
+            that it names is not set or is empty, or a setting is unknown or has a wrong value; with
+            the file and the path in it.
         InvalidName: The service's or the process's name can not be one.
     """
     source, data = _read(config)
@@ -169,14 +173,16 @@ def load(
     return _checked(
         source,
         document,
-        service_name=command_line.service_name
-        or service_name
-        or os.environ.get("LIGHTBUS_SERVICE_NAME")
-        or document.service_name,
-        process_name=command_line.process_name
-        or process_name
-        or os.environ.get("LIGHTBUS_PROCESS_NAME")
-        or document.process_name,
+        service_name=_first_given(
+            command_line.service_name,
+            service_name,
+            os.environ.get("LIGHTBUS_SERVICE_NAME") or None,
+        ),
+        process_name=_first_given(
+            command_line.process_name,
+            process_name,
+            os.environ.get("LIGHTBUS_PROCESS_NAME") or None,
+        ),
     )
 
 
@@ -191,24 +197,31 @@ def load_file(file: str | Path, *, service_name: str) -> Config:
         InvalidConfig: As `load` does.
         InvalidName: The service's or the process's name can not be one.
     """
-    source, data = _read_file(Path(file))
+    source, data = str(file), read_config_file(Path(file))
     document = convert(data, Document, source=source)
     return _checked(
         source,
         document,
-        service_name=document.service_name or service_name,
-        process_name=document.process_name,
+        service_name=service_name if document.service_name is None else None,
+        process_name=None,
     )
 
 
+def _first_given(*values: str | None) -> str | None:
+    return next((value for value in values if value is not None), None)
+
+
 def _checked(
-    source: str, document: Document, *, service_name: str | None, process_name: str
+    source: str, document: Document, *, service_name: str | None, process_name: str | None
 ) -> Config:
+    """Return the configuration of `document`; the names beat its own where they are given."""
+    service_name = _first_given(service_name, document.service_name)
+    name = _folder_name() if service_name is None else service_name
     loaded = Config(
         source=source,
-        service_name=checked_name("service", filled_in(service_name or _folder_name())),
+        service_name=checked_name("service", filled_in(name)),
         is_service_named=service_name is not None,
-        process_name_template=process_name,
+        process_name_template=document.process_name if process_name is None else process_name,
         bus_module=document.bus,
         shutdown_timeout=document.shutdown_timeout,
         apis=_read_apis(document.apis, source),
@@ -274,25 +287,19 @@ def _folder_name() -> str:
 
 
 def _read(config: Mapping[str, Any] | str | Path | None) -> tuple[str, Any]:
-    chosen = config if config is not None else os.environ.get("LIGHTBUS_CONFIG")
-    chosen = command_line.config_file or chosen
+    chosen = config if config is not None else os.environ.get("LIGHTBUS_CONFIG") or None
+    chosen = chosen if command_line.config_file is None else command_line.config_file
     if isinstance(chosen, Mapping):
         return "the config given to create()", dict(chosen)
     if "://" in str(chosen):
         # Not shown: it may hold a password.
         raise InvalidConfig("a URL is no path of a file.", source="the configuration")
-    file = Path(chosen) if chosen else _default_file()
+    if chosen == "":
+        raise InvalidConfig("the path of the config file is empty.", source="the configuration")
+    file = Path(chosen) if chosen is not None else _default_file()
     if file is None:
         return "no lightbus.yaml in this folder", {}
-    return _read_file(file)
-
-
-def _read_file(file: Path) -> tuple[str, Any]:
-    data = _parse(file)
-    try:
-        return str(file), _with_variables({} if data is None else data, str(file), "$")
-    except RecursionError:
-        raise InvalidConfig("something in it holds itself.", source=str(file)) from None
+    return str(file), read_config_file(file)
 
 
 def _default_file() -> Path | None:
@@ -303,50 +310,3 @@ def _default_file() -> Path | None:
             source=str(Path.cwd()),
         )
     return Path(found[0]) if found else None
-
-
-def _parse(file: Path) -> Any:
-    # Here, for they take as long to import as all of the rest, and not every program has a file.
-    import json  # noqa: PLC0415
-    import tomllib  # noqa: PLC0415
-
-    import yaml  # noqa: PLC0415
-
-    parsers: dict[str, Callable[[str], Any]] = {
-        ".yaml": yaml.safe_load,
-        ".yml": yaml.safe_load,
-        ".json": json.loads,
-        ".toml": tomllib.loads,
-    }
-    parser = parsers.get(file.suffix)
-    if parser is None:
-        raise InvalidConfig(f"a config file ends in {', '.join(parsers)}.", source=str(file))
-    try:
-        return parser(file.read_text("utf-8"))
-    except OSError as error:
-        raise InvalidConfig(f"can not be read: {error.strerror}.", source=str(file)) from error
-    except (ValueError, RecursionError, yaml.YAMLError) as error:
-        reason = " ".join(str(getattr(error, "problem", None) or error).split())
-        mark = getattr(error, "problem_mark", None)
-        line = f" (line {mark.line + 1})" if mark else ""
-    # Raised apart from that error, which holds lines of the file, and so perhaps a password.
-    raise InvalidConfig(f"is not valid {file.suffix[1:]}: {reason}{line}.", source=str(file))
-
-
-def _with_variables(value: Any, source: str, path: str) -> Any:
-    if isinstance(value, dict):
-        return {k: _with_variables(v, source, f"{path}.{k}") for k, v in value.items()}
-    if isinstance(value, list):
-        return [_with_variables(v, source, f"{path}[{i}]") for i, v in enumerate(value)]
-    if not isinstance(value, str):
-        return value
-
-    def look_up(match: re.Match[str]) -> str:
-        variable = match.group(1)
-        if variable not in os.environ:
-            raise InvalidConfig(
-                f"the environment variable {variable!r} is not set.", source=source, path=path
-            )
-        return os.environ[variable]
-
-    return _VARIABLE.sub(look_up, value)

@@ -31,20 +31,32 @@ WRONG_USAGE = 2
 # Of an argument that names an event
 API_EVENT = "API.EVENT"
 
+
+def _not_empty(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
+    # As an unset variable of a shell leaves it. The default is not what was asked for.
+    if value == "":
+        raise click.BadParameter("it is empty.")
+    return value
+
+
 _OPTIONS = (
     click.option(
         "-b",
         "--bus",
         "module",
         metavar="MODULE",
+        callback=_not_empty,
         help="The bus module.  [default: $LIGHTBUS_MODULE, `bus` in the config file, or bus]",
     ),
-    click.option("-s", "--service-name", help="Whose listeners these are."),
-    click.option("-p", "--process-name", help="Names this process at the broker."),
+    click.option("-s", "--service-name", callback=_not_empty, help="Whose listeners these are."),
+    click.option(
+        "-p", "--process-name", callback=_not_empty, help="Names this process at the broker."
+    ),
     click.option(
         "--config",
         "config_file",
         metavar="FILE",
+        callback=_not_empty,
         help="YAML, JSON or TOML.  [default: $LIGHTBUS_CONFIG or ./lightbus.yaml]",
     ),
 )

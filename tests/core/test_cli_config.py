@@ -86,6 +86,13 @@ def test_a_name_that_can_not_be_one_is_a_wrong_configuration(
     assert "Invalid service name 'two words'" in said
 
 
+@pytest.mark.parametrize("option", ["--config", "--bus", "--service-name", "--process-name"])
+def test_an_empty_option_does_not_stand_for_its_default(command: Command, option: str) -> None:
+    code, _, said = command("config", "check", option, "")
+    assert code == 2
+    assert "it is empty" in said
+
+
 def errors(schema: dict[str, Any], config: dict[str, Any]) -> list[str]:
     validator = jsonschema.Draft202012Validator(schema)
     return [error.json_path for error in validator.iter_errors(config)]
@@ -109,3 +116,4 @@ def test_the_schema_of_the_configuration_takes_what_is_right_and_refuses_what_is
     assert errors(schema, {"apis": {"a": {"event_transport": {"rabbitmq": {"url": 3}}}}})
     assert errors(schema, {"apis": {"a": {"max_attempts": 0}}})
     assert errors(schema, {"servce_name": "shop"})
+    assert errors(schema, {"service_name": ""})

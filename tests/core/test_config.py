@@ -230,7 +230,7 @@ def test_a_mistake_is_told_with_its_place(config: dict[str, Any], path: str, pro
         ("bad.toml", "=", "not valid toml"),
         ("bad.ini", "", "a config file ends in"),
         ("bad.yaml", "- a list", "Expected `object`, got `array`"),
-        ("bad.yaml", "apis: &all {default: *all}", "something in it holds itself"),
+        ("bad.yaml", "apis: &all {default: *all}", "contains itself"),
         ("bad.json", "[" * 100_000, "not valid json"),
     ],
 )
@@ -260,7 +260,7 @@ def test_a_mistake_is_told_with_the_near_name_wherever_settings_stand() -> None:
 
 
 def test_a_file_that_is_not_there_says_so() -> None:
-    with pytest.raises(InvalidConfig, match=r"none\.yaml: can not be read: No such file"):
+    with pytest.raises(InvalidConfig, match=r"none\.yaml: cannot be read: No such file"):
         load("none.yaml")
 
 
@@ -272,7 +272,22 @@ def test_a_transport_that_no_package_offers_is_named_with_the_near_one() -> None
 @pytest.mark.parametrize("name", ["", "a:b", "{nobody}", "a b"])
 def test_a_service_needs_a_name_that_can_be_used(name: str) -> None:
     with pytest.raises(InvalidName):
-        load({}, service_name=name or " ")
+        load({}, service_name=name)
+
+
+@pytest.mark.parametrize("setting", ["service_name", "process_name", "bus"])
+def test_an_empty_setting_does_not_stand_for_its_default(setting: str) -> None:
+    with pytest.raises(InvalidConfig) as raised:
+        load({setting: ""})
+
+    assert raised.value.path == f"$.{setting}"
+
+
+def test_an_empty_argument_does_not_stand_for_a_default() -> None:
+    with pytest.raises(InvalidConfig, match="path of the config file is empty"):
+        load("")
+    with pytest.raises(InvalidName):
+        load({}, process_name="")
 
 
 # Secrets

@@ -1,0 +1,106 @@
+"""Reads a config file, in YAML, JSON or TOML, and fills in the environment variables it names."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from lightbus.exceptions import InvalidConfig
+
+_VARIABLE = re.compile(r"\$\{([^}]*)\}")
+
+
+def read_config_file(file: Path) -> Any:
+    """Return what a YAML, JSON or TOML file holds.
+
+    Raises:
+        InvalidConfig: The file cannot be read or is not valid, a key of it is a duplicate, its
+            aliases stand for too many values, or an environment variable that it names is not set
+            or leaves a value empty.
+    """
+    data = _parse(file)
+    try:
+        return _fill_in({} if data is None else data, str(file), "$")
+    except RecursionError:
+        raise InvalidConfig("it is nested too deeply.", source=str(file)) from None
+
+
+def _parse(file: Path) -> Any:
+    # Imported here: these take as long to import as all of the rest, and not every program has a
+    # config file.
+    import json  # noqa: PLC0415
+    import tomllib  # noqa: PLC0415
+
+    import yaml  # noqa: PLC0415
+
+    from lightbus.config_yaml import parse_yaml  # noqa: PLC0415
+
+    parsers: dict[str, Callable[[str, str], Any]] = {
+        ".yaml": parse_yaml,
+        ".yml": parse_yaml,
+        ".json": lambda text, _: json.loads(text, object_pairs_hook=_json_object),
+        ".toml": lambda text, _: tomllib.loads(text),
+    }
+    parser = parsers.get(file.suffix)
+    if parser is None:
+        raise InvalidConfig(f"a config file ends in {', '.join(parsers)}.", source=str(file))
+    try:
+        return parser(file.read_text("utf-8"), str(file))
+    except OSError as error:
+        raise InvalidConfig(f"cannot be read: {error.strerror}.", source=str(file)) from error
+    except RecursionError:
+        reason, line = "it is nested too deeply", ""
+    except (ValueError, yaml.YAMLError) as error:
+        reason = " ".join(str(getattr(error, "problem", None) or error).split())
+        mark = getattr(error, "problem_mark", None)
+        line = f" (line {mark.line + 1})" if mark else ""
+    # Raised apart from that error, which holds lines of the file, and so perhaps a password.
+    raise InvalidConfig(f"is not valid {file.suffix[1:]}: {reason}{line}.", source=str(file))
+
+
+class _DuplicateKey(dict[str, Any]):
+    """A JSON object that holds a key twice."""
+
+    key: str
+
+
+def _json_object(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            # Its path is known only once the whole file is read.
+            found = _DuplicateKey(found)
+            found.key = key
+            break
+        found[key] = value
+    return found
+
+
+def _fill_in(value: Any, source: str, path: str) -> Any:
+    """Return `value` with each ``${NAME}`` replaced by the environment variable of that name."""
+    if isinstance(value, _DuplicateKey):
+        raise InvalidConfig(f"the key {value.key!r} is a duplicate.", source=source, path=path)
+    if isinstance(value, dict):
+        return {k: _fill_in(v, source, f"{path}.{k}") for k, v in value.items()}
+    if isinstance(value, list):
+        return [_fill_in(v, source, f"{path}[{i}]") for i, v in enumerate(value)]
+    if not isinstance(value, str):
+        return value
+
+    def look_up(match: re.Match[str]) -> str:
+        variable = match.group(1)
+        if variable not in os.environ:
+            raise InvalidConfig(
+                f"the environment variable {variable!r} is not set.", source=source, path=path
+            )
+        return os.environ[variable]
+
+    filled = _VARIABLE.sub(look_up, value)
+    if value and not filled:
+        # Empty would stand for the default, which nobody asked for.
+        names = ", ".join(repr(name) for name in _VARIABLE.findall(value))
+        raise InvalidConfig(f"the environment variable {names} is empty.", source=source, path=path)
+    return filled
