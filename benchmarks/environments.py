@@ -12,6 +12,7 @@ import attrs
 
 ROOT = Path(__file__).resolve().parents[1]
 KEPT = ROOT / ".benchmarks"
+CONSTRAINTS = str(ROOT / "constraints.txt")
 ALLOCATION_COUNTER = "memray ==1.*"
 SCRIPTS = Path(__file__).with_name("contenders")
 
@@ -50,7 +51,7 @@ class Contender:
             subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
         if self.requirement is not None:
             pip = [str(self.python), "-m", "pip", "--disable-pip-version-check"]
-            requirements = [self.requirement, ALLOCATION_COUNTER]
+            requirements = [self.requirement, ALLOCATION_COUNTER, "--constraint", CONSTRAINTS]
             subprocess.run(
                 [*pip, "install", "--quiet", *requirements], env=environment(), check=True
             )

@@ -45,6 +45,13 @@ find_python() {
     done
 }
 
+# install_python_packages FOLDER REQUIREMENT...: install into a virtual environment, in the versions
+# that constraints.txt names, so that the result is the same on every day.
+install_python_packages() {
+    PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt \
+        "$1/bin/python" -m pip install --quiet --disable-pip-version-check "${@:2}"
+}
+
 # need_venv FOLDER: a virtual environment, kept from one run to the next.
 need_venv() {
     if "$1/bin/python" -m pip --version >/dev/null 2>&1; then return; fi
@@ -59,6 +66,6 @@ need_venv() {
     fi
     # Debian packs what makes virtual environments separately.
     "$python" -c 'import ensurepip, venv' 2>/dev/null ||
-        need python3-venv "$python can not make virtual environments."
+        need python3-venv "$python cannot make virtual environments."
     "$python" -m venv --clear "$1"
 }

@@ -14,6 +14,16 @@ from rabbitmq_server import AMQP_URL, RabbitMQServer
 VERSION = pytest.StashKey[str]()
 NOT_RUN = "needs a RabbitMQ node of its own"
 
+# Whoever uses one of them, directly or through another fixture, needs RabbitMQ.
+_BROKER_FIXTURES = {"own_rabbitmq", "rabbitmq_node", "rabbitmq_server"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that need a broker."""
+    for item in items:
+        if isinstance(item, pytest.Function) and _BROKER_FIXTURES.intersection(item.fixturenames):
+            item.add_marker(pytest.mark.broker)
+
 
 @pytest.fixture(scope="session")
 def own_rabbitmq() -> None:

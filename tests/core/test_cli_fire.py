@@ -96,11 +96,7 @@ async def test_a_value_is_text_where_its_type_takes_it(
         (["auth.user_created", "username=adam"], 1, "missing 'age'"),
         (["auth.user_crated"], 1, "Did you mean 'user_created'?"),
         (["mail.sent"], 1, "API 'mail' is not registered here"),
-        (
-            ["auth.user_renamed", "name=a", "at=soon"],
-            1,
-            "Expected `int | null`, got `str` - at `$.at`",
-        ),
+        (["auth.user_renamed", "name=a", "at=soon"], 1, "at `$.at`"),
         (["user_created"], 2, "'user_created' is not of the form api.event."),
         (["auth.user_created", "username=a", "username=b"], 2, "'username' is given twice."),
         (["auth.user_created", "username=a", f"age={'[' * 5000}", "x=1"], 1, "unexpected 'x'"),

@@ -386,7 +386,7 @@ async def test_an_event_that_does_not_fit_a_handlers_hints_is_a_dead_letter_at_o
 
     (letter,) = broker.dead_letters("shop")
     assert letter.failure.error_type == "lightbus.exceptions.UnfitEvent"
-    assert "Expected `int`, got `str` - at `$.username`" in letter.failure.error_message
+    assert "at `$.username`" in letter.failure.error_message
     assert letter.failure.attempt == 1
 
 

@@ -285,20 +285,20 @@ class TypedApi(Api):
 
 
 @pytest.mark.parametrize(
-    ("name", "given", "reason"),
+    ("name", "given", "path"),
     [
-        ("sold", {"number": "7"}, "Expected `int`, got `str` - at `$.number`"),
-        ("sold", {"number": 7, "at": "now"}, "Invalid RFC3339 encoded datetime - at `$.at`"),
-        ("weighed", {"what": 1, "grams": 1.5}, "Expected `int`, got `float` - at `$.grams`"),
+        ("sold", {"number": "7"}, "$.number"),
+        ("sold", {"number": 7, "at": "now"}, "$.at"),
+        ("weighed", {"what": 1, "grams": 1.5}, "$.grams"),
     ],
 )
 async def test_a_value_of_another_type_than_declared_is_refused_with_its_place(
-    make_bus: MakeBus, name: str, given: dict[str, Any], reason: str
+    make_bus: MakeBus, name: str, given: dict[str, Any], path: str
 ) -> None:
     with pytest.raises(InvalidEventArguments) as raised:
         await getattr(make_bus(TypedApi).typed, name).fire_async(**given)
-    assert raised.value.reason == reason
-    assert f"Event typed.{name} was fired with wrong arguments: {reason}" in str(raised.value)
+    assert raised.value.reason.endswith(f" at `{path}`")
+    assert f"Event typed.{name} was fired with wrong arguments: " in str(raised.value)
 
 
 async def test_a_default_of_none_is_a_value_of_its_type(make_bus: MakeBus) -> None:
@@ -395,7 +395,8 @@ async def test_an_unknown_value_of_an_enum_is_not_told(make_bus: MakeBus) -> Non
 
     with pytest.raises(InvalidEventArguments) as raised:
         await make_bus(SecretApi).secrets.told.fire_async(secret="hunter2 - at `x")
-    assert raised.value.reason == "Invalid enum value - at `$.secret`"
+    assert raised.value.reason.endswith(" at `$.secret`")
+    assert "hunter2" not in raised.value.reason
 
 
 @dataclasses.dataclass
@@ -433,7 +434,7 @@ async def test_a_plain_class_declares_an_event_by_what_it_is_made_of(make_bus: M
 
     bus = make_bus(PlainApi)
     assert (await bus.plain.plain.fire_async(number=1)).kwargs == {"number": 1}
-    with pytest.raises(InvalidEventArguments, match="Expected `int`, got `str`"):
+    with pytest.raises(InvalidEventArguments, match=r"at `\$\.number`"):
         await bus.plain.plain.fire_async(number="1")
 
 

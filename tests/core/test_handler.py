@@ -6,6 +6,7 @@ import dataclasses
 import enum
 import functools
 import inspect
+import re
 import traceback
 import uuid
 from collections.abc import Callable
@@ -366,21 +367,22 @@ def test_a_hint_that_json_has_nothing_for_leaves_the_value_as_it_is(
 
 
 @pytest.mark.parametrize(
-    ("changed", "reason"),
+    ("changed", "path"),
     [
-        ({"count": "many"}, r"Expected `int`, got `str` - at `\$.count`"),
-        ({"address": {"street": 1, "since": "2020-05-06"}}, r"`str`, got `int` - at `\$.address.s"),
-        ({"address": {}}, r"missing required field `street` - at `\$.address`"),
-        ({"number": "me"}, r"Invalid UUID - at `\$.number`"),
+        ({"count": "many"}, "$.count"),
+        ({"address": {"street": 1, "since": "2020-05-06"}}, "$.address.street"),
+        ({"address": {}}, "$.address"),
+        ({"number": "me"}, "$.number"),
     ],
     ids=["number", "nested", "missing", "uuid"],
 )
 def test_a_value_that_does_not_fit_is_named_with_its_place(
-    changed: dict[str, Any], reason: str
+    changed: dict[str, Any], path: str
 ) -> None:
     plan = plan_call(typed, "auth.user_created", None)
+    said = rf"user_created does not fit .* typed\(\): .* at `{re.escape(path)}`"
 
-    with pytest.raises(UnfitEvent, match=rf"user_created does not fit .* typed\(\): .*{reason}"):
+    with pytest.raises(UnfitEvent, match=said):
         plan.arguments(message_of({**JANE, **changed}))
 
 
@@ -405,7 +407,7 @@ def test_a_value_that_does_not_fit_is_in_no_traceback(hint: Any, value: Any) -> 
     handler.__annotations__["value"] = hint
     plan = plan_call(handler, "auth.user_created", None)
 
-    with pytest.raises(UnfitEvent, match=r"Invalid (enum )?value - at `\$\.value") as raised:
+    with pytest.raises(UnfitEvent, match=r"at `\$\.value") as raised:
         plan.arguments(message_of({"value": value}))
     assert "hunter2" not in "".join(traceback.format_exception(raised.value))
 
@@ -415,8 +417,9 @@ def test_what_a_users_class_refuses_does_not_fit() -> None:
 
     plan = plan_call(handler, "auth.user_created", None)
 
-    with pytest.raises(UnfitEvent, match="unhashable"):
+    with pytest.raises(UnfitEvent) as raised:
         plan.arguments(message_of({"tags": [[1]]}))
+    assert raised.value.reason
 
 
 @pytest.mark.parametrize("handler", [Dated("a"), functools.partial(Dated("a"))])
@@ -472,7 +475,7 @@ def test_text_is_no_number_and_no_null(hint: Any, value: str) -> None:
     handler.__annotations__ = {"value": hint}
     plan = plan_call(handler, "auth.user_created", None)
 
-    with pytest.raises(UnfitEvent, match="got `str`"):
+    with pytest.raises(UnfitEvent, match=r"at `\$\.value`"):
         plan.arguments(message_of({"value": value}))
 
 
@@ -490,5 +493,5 @@ def test_digits_of_decimals_are_kept_beside_other_fields() -> None:
 def test_a_value_that_does_not_fit_is_named_beside_others_too() -> None:
     plan = plan_call(typed_with_others, "auth.user_created", None)
 
-    with pytest.raises(UnfitEvent, match=r"Invalid UUID - at `\$.number`"):
+    with pytest.raises(UnfitEvent, match=r"at `\$\.number`"):
         plan.arguments(message_of({**JANE, "number": "me"}))

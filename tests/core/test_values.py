@@ -301,10 +301,10 @@ def test_a_class_that_travels_as_itself_is_named() -> None:
         (
             Model,
             b'{"value": {"at": "soon"}}',
-            r"^at: Input should be a valid datetime.*- at `\$.value`",
+            r"^at: .* - at `\$.value`",
         ),
-        (Person, b'{"value": {"name": 1}}', r"Expected `str`, got `int` - at `\$.value.name`"),
-        (Labels, b'{"value": {}}', r"missing required field `title` - at `\$.value`"),
+        (Person, b'{"value": {"name": 1}}', r"at `\$\.value\.name`"),
+        (Labels, b'{"value": {}}', r"`title` - at `\$\.value`"),
     ],
     ids=str,
 )
