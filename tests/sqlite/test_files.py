@@ -719,7 +719,7 @@ async def test_what_a_clock_that_was_far_ahead_put_off_is_brought_forward_at_the
     await transport.send(message("leased"), timeout=PATIENCE)
     with contextlib.closing(sqlite3.connect(file)) as connection, connection:
         connection.execute("UPDATE delivery SET available_at = ?", (time.time() + 1e9,))
-        connection.execute("UPDATE delivery SET owner = 'a killed worker' WHERE id = 2")
+        connection.execute("UPDATE delivery SET owner = 'a killed worker', begun = 1 WHERE id = 2")
 
     stream = await transport.subscribe(subscription)
 

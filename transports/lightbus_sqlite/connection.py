@@ -46,7 +46,7 @@ class File:
     def place(self) -> tuple[int, int] | None:
         """Return what tells the file that is there now from others; None where there is none."""
         try:
-            found = self.path.stat()
+            found = os.stat(self.path)  # noqa: PTH116 - for each transaction, and faster
         except FileNotFoundError:
             return None
         return found.st_dev, found.st_ino

@@ -79,6 +79,7 @@ class Database:
         self._operations: queue.SimpleQueue[_Operation | None] = queue.SimpleQueue()
         self._was_told_to_end = False
         self._ended: Future[None] | None = None
+        self._synchronous: tuple[sqlite3.Connection, str] | None = None
 
     async def write(self, work: Work, *, timeout: float, must_last: bool = False) -> Any:
         """Return what `work` returns, once the transaction that it ran in is committed.
@@ -183,7 +184,9 @@ class Database:
         connection = self._connection.opened()
         self._connection.check_place()
         level = "FULL" if any(operation.must_last for operation in batch) else "NORMAL"
-        connection.execute(f"PRAGMA synchronous = {level}")
+        if self._synchronous != (connection, level):
+            connection.execute(f"PRAGMA synchronous = {level}")
+            self._synchronous = connection, level
         connection.execute("BEGIN IMMEDIATE")
         try:
             results = [operation.work(connection) for operation in batch]

@@ -3,13 +3,14 @@
 An event is stored once. A *delivery* is its place in one listener's queue, and there is one for
 each listener that wanted the event when it was sent. A delivery's ``available_at`` is 0 while it
 waits, the end of its lease while a worker has it, and the end of its delay otherwise, in Unix time.
+``begun`` is 1 from just before a listener receives the delivery until the delivery is settled.
 """
 
 from __future__ import annotations
 
 # "lbus" in ASCII, so that the file of another program is not written to.
 APPLICATION_ID = 0x6C627573
-VERSION = 2
+VERSION = 3
 
 # For those who look at events as they come. It is not kept for longer than they do.
 _CREATE_TAILS = """
@@ -73,7 +74,8 @@ CREATE TABLE delivery (
     returns INTEGER NOT NULL DEFAULT 0,
     available_at REAL NOT NULL DEFAULT 0,
     owner TEXT,
-    first_failed_at TEXT
+    first_failed_at TEXT,
+    begun INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 CREATE INDEX delivery_by_time ON delivery (listener, available_at, id);
 CREATE INDEX delivery_by_event ON delivery (event);
@@ -110,6 +112,10 @@ UPGRADES = {
     ALTER TABLE dead_letter ADD COLUMN traceparent TEXT NOT NULL DEFAULT '';
     {_CREATE_TAILS}
     PRAGMA user_version = 2;
+    """,
+    2: """
+    ALTER TABLE delivery ADD COLUMN begun INTEGER NOT NULL DEFAULT 0;
+    PRAGMA user_version = 3;
     """,
 }
 
@@ -174,13 +180,10 @@ NEXT_AVAILABLE_AT = "SELECT min(available_at) FROM delivery WHERE listener = ?"
 BRING_FORWARD = """
 UPDATE delivery SET available_at = :at WHERE listener = :listener AND available_at > :beyond
 """
-# What a worker had when its lease ended was begun, as far as anyone can tell.
+# A lease that ended counts as an attempt only if a listener had received the delivery.
 FREE_WHAT_IS_DUE = """
 UPDATE delivery
-SET available_at = 0,
-    attempt = attempt + (owner IS NOT NULL),
-    returns = returns + (owner IS NOT NULL),
-    owner = NULL
+SET available_at = 0, owner = NULL, attempt = attempt + begun, returns = returns + begun, begun = 0
 WHERE listener = ? AND available_at > 0 AND available_at <= ?
 """
 TAKE = f"""
@@ -190,7 +193,7 @@ WHERE listener = ? AND available_at = 0
 ORDER BY delivery.id
 LIMIT ?
 """
-LEASE = "UPDATE delivery SET available_at = ?, owner = ? WHERE id = ?"
+LEASE = "UPDATE delivery SET available_at = ?, owner = ?, begun = ? WHERE id = ?"
 FIND = """
 SELECT
     listener.service, listener.name, attempt, available_at, owner IS NOT NULL,
@@ -202,14 +205,15 @@ WHERE substr(message_id, 1, length(?)) = ?
 ORDER BY event.id, listener.service, listener.name
 LIMIT 100
 """
-# A delivery whose lease ended has another attempt's number, and can not be settled any more.
-_MINE = "WHERE id = ? AND owner = ? AND attempt = ?"
+# Each lease has an owner of its own, so what is left of one that ended settles nothing.
+_MINE = "WHERE id = ? AND owner = ?"
+BEGIN = f"UPDATE delivery SET begun = 1 {_MINE} AND available_at > ?"
 ACK = f"DELETE FROM delivery {_MINE}"
 RENEW = f"UPDATE delivery SET available_at = ? {_MINE}"
-REQUEUE = f"UPDATE delivery SET available_at = 0, owner = NULL {_MINE}"
+REQUEUE = f"UPDATE delivery SET available_at = 0, owner = NULL, begun = 0 {_MINE}"
 RETURN = f"""
 UPDATE delivery
-SET available_at = 0, owner = NULL, attempt = attempt + 1, returns = returns + 1 {_MINE}
+SET available_at = 0, owner = NULL, begun = 0, attempt = attempt + 1, returns = returns + 1 {_MINE}
 """
 # A new row, for the next try stands behind what was sent meanwhile.
 DELAY = f"""

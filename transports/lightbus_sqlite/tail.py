@@ -9,7 +9,7 @@ from typing import Any
 
 from lightbus.message import EventMessage
 from lightbus_sqlite import schema
-from lightbus_sqlite.stream import message_of
+from lightbus_sqlite.delivery import message_of
 
 # How often the file is looked at, in seconds.
 TAIL_PERIOD = 0.1

@@ -36,8 +36,9 @@ from lightbus.transport import (
 from lightbus_sqlite import schema
 from lightbus_sqlite.connection import File
 from lightbus_sqlite.database import Database, Work
+from lightbus_sqlite.delivery import OPERATION_TIMEOUT, PAUSE, message_of
 from lightbus_sqlite.settings import SQLiteSettings
-from lightbus_sqlite.stream import OPERATION_TIMEOUT, PAUSE, SQLiteStream, message_of
+from lightbus_sqlite.stream import SQLiteStream
 from lightbus_sqlite.tail import TAIL_PERIOD, Tail, show
 from lightbus_sqlite.watcher import Watcher
 

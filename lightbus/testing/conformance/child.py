@@ -38,6 +38,26 @@ async def take(transport: EventTransport, subscription: Subscription) -> None:
     await asyncio.Event().wait()
 
 
+async def take_all(transport: EventTransport, subscription: Subscription) -> None:
+    """Take as many events as the subscription handles at once, one after another; print the text of
+    each, and never settle one.
+    """
+    stream = await transport.subscribe(subscription)
+    for _ in range(subscription.concurrency):
+        print(text_of(await anext(stream)), flush=True)
+    await asyncio.Event().wait()
+
+
+async def ack_one(transport: EventTransport, subscription: Subscription) -> None:
+    """Acknowledge one event, take another, print the text of each, and never settle that one."""
+    stream = await transport.subscribe(subscription)
+    delivery = await anext(stream)
+    await delivery.ack()
+    print(text_of(delivery), flush=True)
+    print(text_of(await anext(stream)), flush=True)
+    await asyncio.Event().wait()
+
+
 async def work(transport: EventTransport, subscription: Subscription) -> None:
     """Settle events in every way by turns; print the text of each that is acked, before."""
     async for delivery in await transport.subscribe(subscription):
@@ -66,7 +86,8 @@ async def _main(job: str, orders: dict[str, Any]) -> None:
     transport = transport_class(converted, client_name="child")
     await transport.open(timeout=TIMEOUT)
     subscription = msgspec.convert(orders["subscription"], Subscription)
-    await {"send": send, "take": take, "work": work}[job](transport, subscription)
+    jobs = {"send": send, "take": take, "take_all": take_all, "ack_one": ack_one, "work": work}
+    await jobs[job](transport, subscription)
 
 
 if __name__ == "__main__":

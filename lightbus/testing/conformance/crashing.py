@@ -133,6 +133,48 @@ class TestCrashing:
 
         assert (delivery.attempt, delivery.returns) == (3, 2)
 
+    async def test_a_crash_counts_only_for_what_the_killed_worker_had_received(
+        self, broker: BrokerUnderTest
+    ) -> None:
+        broker.need(Capability.SHARED)
+        transport = await broker.open()
+        subscription = broker.subscription()
+        await transport.declare(subscription, timeout=broker.patience)
+        await broker.send(transport, *"abcdef")
+
+        async with child_of(broker, "ack_one", subscription) as worker:
+            assert [await worker.said(), await worker.said()] == ["a", "b"]
+            await worker.kill()
+        for _ in range(2):
+            async with child_of(broker, "take", subscription) as worker:
+                assert await worker.said() == "b"
+                await worker.kill()
+
+        stream = await transport.subscribe(broker.subscription(concurrency=5))
+        deliveries = await broker.take_ones(stream, 5)
+        counts = {text_of(taken): (taken.attempt, taken.returns) for taken in deliveries}
+        assert counts == {"b": (4, 3), **dict.fromkeys("cdef", (1, 0))}
+
+    @pytest.mark.parametrize("concurrency", [2, 5])
+    async def test_a_crash_counts_for_all_that_the_killed_worker_had_received(
+        self, broker: BrokerUnderTest, concurrency: int
+    ) -> None:
+        broker.need(Capability.SHARED)
+        transport = await broker.open()
+        subscription = broker.subscription(concurrency=concurrency)
+        await transport.declare(subscription, timeout=broker.patience)
+        texts = "abcdefgh"
+        await broker.send(transport, *texts)
+
+        async with child_of(broker, "take_all", subscription) as worker:
+            received = {await worker.said() for _ in range(concurrency)}
+            await worker.kill()
+
+        stream = await transport.subscribe(broker.subscription(concurrency=len(texts)))
+        deliveries = await broker.take_ones(stream, len(texts))
+        counts = {text_of(taken): (taken.attempt, taken.returns) for taken in deliveries}
+        assert counts == {text: (2, 1) if text in received else (1, 0) for text in texts}
+
     @pytest.mark.parametrize("handled", [7, 20, 41])
     async def test_a_worker_that_is_killed_while_it_settles_loses_nothing(
         self, broker: BrokerUnderTest, handled: int
