@@ -22,15 +22,17 @@ import attrs
 import msgspec
 
 from lightbus.api import Api, api_class_of
+from lightbus.calling import is_generator, name_of
 from lightbus.config import Config, TransportSettings, convert
 from lightbus.exceptions import (
     DuplicateListenerName,
     InvalidApi,
     InvalidEventListener,
+    InvalidMiddleware,
     InvalidTask,
     UnknownApi,
 )
-from lightbus.handler import CallPlan, Handler, name_of, plan_call
+from lightbus.handler import CallPlan, Handler, plan_call
 from lightbus.hooks import Hooks
 from lightbus.listener import Listener, OnError
 from lightbus.log import get_logger
@@ -298,7 +300,7 @@ class BusClient:
         """
         if not callable(listener):
             raise InvalidEventListener(
-                f"{listener!r} can not listen for events: it is not callable."
+                f"{listener!r} cannot listen for events: it is not callable."
             )
         if not isinstance(on_error, OnError):
             raise InvalidEventListener(f"on_error is {on_error!r}; give one of lightbus.OnError.")
@@ -349,7 +351,22 @@ class BusClient:
     def add_middleware(self, middleware: Middleware) -> None:
         """Have `middleware` around the sending and the handling of every event, within what was
         added before.
+
+        Raises:
+            InvalidMiddleware: Its `send` or `handle` is a generator, or is missing.
         """
+        for name in ("send", "handle"):
+            method = getattr(middleware, name, None)
+            if not callable(method):
+                raise InvalidMiddleware(
+                    f"{middleware!r} cannot be a middleware: it has no method {name}(). Derive its "
+                    f"class from lightbus.middleware.Middleware, and pass an instance."
+                )
+            if is_generator(method):
+                raise InvalidMiddleware(
+                    f"{middleware!r} cannot be a middleware: its method {name}() is a generator. "
+                    f"Replace the yield with `await call_next(...)`."
+                )
         self.middleware.append(middleware)
 
     def every(

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import inspect
 import itertools
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from typing import Any
 
+from lightbus.calling import finish, is_async
 from lightbus.client import BusClient
 from lightbus.exceptions import (
     AttemptsExhausted,
@@ -21,7 +21,7 @@ from lightbus.exceptions import (
     UnfitEvent,
 )
 from lightbus.failure import Failure
-from lightbus.handler import CallPlan, is_async
+from lightbus.handler import CallPlan
 from lightbus.listener import Listener, OnError
 from lightbus.log import get_logger
 from lightbus.message import EventMessage
@@ -180,9 +180,9 @@ class Dispatcher:
                 await client.before_event_execution.run(
                     listener_name=self._listener.name, **hook_arguments
                 )
-            result = call() if self._is_async else await self._threads.call(call)
-            if inspect.isawaitable(result):
-                await result
+            result = await (call() if self._is_async else self._threads.call(call))
+            if result is not None:
+                await finish(result, self._listener.handler)
             if client.after_event_execution:
                 await client.after_event_execution.run(
                     listener_name=self._listener.name, **hook_arguments

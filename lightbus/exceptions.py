@@ -12,6 +12,8 @@
     │   ├── NotCallable
     │   ├── NotOnBus
     │   ├── InvalidEventListener
+    │   ├── InvalidHook
+    │   ├── InvalidMiddleware
     │   ├── InvalidTask
     │   └── DuplicateListenerName
     ├── ValidationError             an event's values do not fit
@@ -22,6 +24,7 @@
     ├── CannotBlockHere
     ├── TaskExited
     ├── HookExited
+    ├── IteratorReturned
     ├── WorkerNotReusable
     ├── ConfigError                 a worker or a bus can not be set up from what it was given
     │   ├── InvalidConfig
@@ -188,6 +191,14 @@ class InvalidEventListener(ApiError):
     """A handler can not be called with the event that it listens for, or its options are wrong."""
 
 
+class InvalidHook(ApiError):
+    """A function cannot be a hook."""
+
+
+class InvalidMiddleware(ApiError):
+    """An object cannot be a middleware."""
+
+
 class InvalidTask(ApiError):
     """A function can not be run at the given times, or not in the background."""
 
@@ -315,6 +326,25 @@ class HookExited(LightbusException):
     def __init__(self, hook: str, raised: BaseException) -> None:
         super().__init__(f"Hook {hook!r} raised {type(raised).__name__}: {raised}")
         self.hook = hook
+
+
+class IteratorReturned(LightbusException):
+    """A handler, a hook, a middleware or a task returned an iterator, such as a generator, whose
+    code nothing runs.
+
+    Attributes:
+        function: The function's name.
+        returned: The iterator's type.
+    """
+
+    def __init__(self, function: str, result: object) -> None:
+        returned = type(result)
+        super().__init__(
+            f"{function}() returned an iterator ({returned.__qualname__}), and nothing runs its "
+            f"code. Iterate over it in the function."
+        )
+        self.function = function
+        self.returned = returned
 
 
 class WorkerNotReusable(LightbusException):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import builtins
-import functools
 import inspect
 import itertools
 import sys
@@ -15,6 +14,7 @@ from typing import Any
 import attrs
 import msgspec
 
+from lightbus.calling import is_generator, name_of, without_partials
 from lightbus.codec import FieldsDecoder
 from lightbus.exceptions import (
     InvalidEventListener,
@@ -116,8 +116,8 @@ def plan_call(
             them.
 
     Raises:
-        InvalidEventListener: `handler` is not callable, or requires a field that the event is known
-            not to have.
+        InvalidEventListener: `handler` is not callable, is a generator, or requires a field that
+            the event is known not to have.
     """
     name = name_of(handler)
     parameters = _parameters(handler)
@@ -151,19 +151,6 @@ def plan_call(
     return plan
 
 
-def name_of(handler: Handler) -> str:
-    """Return the name of `handler` for people, for example ``"handle_created"``."""
-    handler = _without_partials(handler)
-    return str(getattr(handler, "__name__", type(handler).__name__))
-
-
-def is_async(handler: Handler) -> bool:
-    """Return whether calling `handler` makes a coroutine, as far as can be told before."""
-    handler = _without_partials(handler)
-    call = type(handler).__call__
-    return inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(call)
-
-
 def signature_of(function: Callable[..., Any]) -> inspect.Signature:
     """Return the signature of `function`; names in its hints that can not be resolved stay names.
 
@@ -178,20 +165,19 @@ def signature_of(function: Callable[..., Any]) -> inspect.Signature:
     return inspect.signature(function)
 
 
-def _without_partials(handler: Handler) -> Handler:
-    while isinstance(handler, functools.partial):
-        handler = handler.func
-    return handler
-
-
 def _parameters(handler: Handler) -> list[inspect.Parameter]:
     if not callable(handler):
-        raise InvalidEventListener(f"{handler!r} can not listen for events: it is not callable.")
+        raise InvalidEventListener(f"{handler!r} cannot listen for events: it is not callable.")
+    if is_generator(handler):
+        raise InvalidEventListener(
+            f"{name_of(handler)}() cannot listen for events: it is a generator, and nothing would "
+            f"run its code. Remove the yield, or call it from a plain or an async function."
+        )
     try:
         return list(signature_of(handler).parameters.values())
     except (TypeError, ValueError) as error:
         raise InvalidEventListener(
-            f"{name_of(handler)} can not listen for events: its signature is not known ({error})."
+            f"{name_of(handler)} cannot listen for events: its signature is not known ({error})."
         ) from error
 
 
@@ -239,7 +225,7 @@ def _names_for_hints(handler: Handler) -> dict[str, Any]:
 
 
 def _undecorated(handler: Handler) -> Handler:
-    while hasattr(handler := _without_partials(handler), "__wrapped__"):
+    while hasattr(handler := without_partials(handler), "__wrapped__"):
         handler = handler.__wrapped__
     return handler
 

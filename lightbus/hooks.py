@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
-import inspect
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, TypeVar, overload
 
-from lightbus.exceptions import HookExited
-from lightbus.handler import is_async, name_of, signature_of
+from lightbus.calling import call, is_generator, name_of
+from lightbus.exceptions import HookExited, InvalidHook
+from lightbus.handler import signature_of
 from lightbus.threads import returning
 
 Hook = TypeVar("Hook", bound=Callable[..., Any])
@@ -37,9 +37,20 @@ class Hooks:
     @overload
     def __call__(self) -> Callable[[Hook], Hook]: ...
     def __call__(self, hook: Hook | None = None) -> Hook | Callable[[Hook], Hook]:
-        """Add `hook` behind the others, and return it; without one, return what adds it."""
+        """Add `hook` behind the others, and return it; without one, return what adds it.
+
+        Raises:
+            InvalidHook: `hook` is not callable, or is a generator.
+        """
         if hook is None:
             return self
+        if not callable(hook):
+            raise InvalidHook(f"{hook!r} cannot be a hook: it is not callable.")
+        if is_generator(hook):
+            raise InvalidHook(
+                f"{name_of(hook)}() cannot be a hook: it is a generator, and nothing would run its "
+                f"code. Remove the yield."
+            )
         self._hooks.append(hook)
         return hook
 
@@ -56,32 +67,28 @@ class Hooks:
         """Call each hook in the order in which they were added.
 
         Raises:
+            IteratorReturned: A hook returned an iterator, so its work was not done.
             Exception: What a hook raised; the hooks after it are not called.
         """
         for hook in self._hooks:
             try:
-                await _call(hook, _wanted(hook, arguments))
+                await call(partial(hook, **_wanted(hook, arguments)), _in_thread)
             except (Exception, asyncio.CancelledError):
                 raise
             except BaseException as error:
                 raise HookExited(name_of(hook), error) from error
 
 
-async def _call(hook: Callable[..., Any], arguments: dict[str, Any]) -> None:
-    if is_async(hook):
-        await hook(**arguments)
-        return
+async def _in_thread(function: Callable[[], Any]) -> Any:
     # A thread of its own: a hook may fire an event, whose hooks would wait for those of the loop.
     context = contextvars.copy_context()
     thread = ThreadPoolExecutor(1, thread_name_prefix="lightbus-hook")
     try:
-        result = await asyncio.get_running_loop().run_in_executor(
-            thread, context.run, returning, partial(hook, **arguments)
+        return await asyncio.get_running_loop().run_in_executor(
+            thread, context.run, returning, function
         )
     finally:
         thread.shutdown(wait=False)
-    if inspect.isawaitable(result):
-        await result
 
 
 def _wanted(hook: Callable[..., Any], arguments: dict[str, Any]) -> dict[str, Any]:

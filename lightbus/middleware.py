@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
+from typing import Any
 
+from lightbus.calling import finish
 from lightbus.message import EventMessage
 
 Send = Callable[[EventMessage], Awaitable[None]]
@@ -55,10 +57,11 @@ async def send_through(middleware: Sequence[Middleware], message: EventMessage, 
     """Send an event through all of `middleware`, the first of which is the outermost.
 
     Raises:
+        IteratorReturned: One of them returned an iterator, so its work was not done.
         Exception: What one of them, or `send`, raised.
     """
     for one in reversed(middleware):
-        send = partial(one.send, call_next=send)
+        send = partial(_call, partial(one.send, call_next=send))
     await send(message)
 
 
@@ -68,8 +71,15 @@ async def handle_through(
     """Handle an event through all of `middleware`, the first of which is the outermost.
 
     Raises:
+        IteratorReturned: One of them returned an iterator, so its work was not done.
         Exception: What one of them, or `handle`, raised.
     """
     for one in reversed(middleware):
-        handle = partial(one.handle, message, listener_name, handle)
+        handle = partial(_call, partial(one.handle, message, listener_name, handle))
     await handle()
+
+
+async def _call(method: Callable[..., Awaitable[object]], *args: Any) -> None:
+    result = await method(*args)
+    if result is not None:
+        await finish(result, method)

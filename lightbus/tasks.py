@@ -11,8 +11,9 @@ from typing import Any
 
 import attrs
 
+from lightbus.calling import call, finish, is_async, is_generator, name_of
 from lightbus.exceptions import InvalidTask, TaskExited
-from lightbus.handler import is_async, name_of, signature_of
+from lightbus.handler import signature_of
 from lightbus.listener import OnError
 from lightbus.log import get_logger
 from lightbus.threads import HandlerThreads
@@ -75,16 +76,11 @@ class ScheduledTask:
 
     async def _call(self, threads: HandlerThreads) -> None:
         try:
-            await _guarded(self.name, self._called(threads))
+            await _guarded(self.name, call(self.function, threads.call))
         except Exception:
             _log.exception("A scheduled task failed.", task=self.name, on_error=self.on_error.name)
             if self.on_error is OnError.SHUTDOWN:
                 raise
-
-    async def _called(self, threads: HandlerThreads) -> None:
-        result = self.function() if is_async(self.function) else await threads.call(self.function)
-        if inspect.isawaitable(result):
-            await result
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -108,7 +104,7 @@ class BackgroundTask:
             Exception: What it raised.
         """
         try:
-            await _guarded(self.name, self.start())
+            await _guarded(self.name, finish(self.start(), self.start))
         except Exception:
             _log.exception("A background task failed.", task=self.name)
             raise
@@ -191,7 +187,7 @@ def in_background(given: Coroutine[Any, Any, Any] | Callable[[], Awaitable[Any]]
     if inspect.iscoroutine(given):
         return BackgroundTask(name=given.__qualname__, start=lambda: given, coroutine=given)
     if not callable(given) or not is_async(given):
-        raise InvalidTask(f"{given!r} can not run in the background: give an async function.")
+        raise InvalidTask(f"{given!r} cannot run in the background: give an async function.")
     _check_needs_nothing(given)
     return BackgroundTask(name=name_of(given), start=given)
 
@@ -205,7 +201,7 @@ def _scheduled(
     next_time: NextTime,
 ) -> ScheduledTask:
     if not callable(function):
-        raise InvalidTask(f"{function!r} can not be scheduled: it is not callable.")
+        raise InvalidTask(f"{function!r} cannot be scheduled: it is not callable.")
     _check_needs_nothing(function)
     if on_error not in (OnError.SHUTDOWN, OnError.ACKNOWLEDGE_AND_LOG):
         raise InvalidTask(
@@ -227,10 +223,10 @@ def _check_needs_nothing(function: Callable[..., Any]) -> None:
         signature_of(function).bind()
     except (TypeError, ValueError) as error:
         raise InvalidTask(
-            f"{name_of(function)}() can not be a task, which is called without arguments: {error}."
+            f"{name_of(function)}() cannot be a task, which is called without arguments: {error}."
         ) from error
-    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-        raise InvalidTask(f"{name_of(function)}() can not be a task: it is a generator.")
+    if is_generator(function):
+        raise InvalidTask(f"{name_of(function)}() cannot be a task: it is a generator.")
 
 
 async def _guarded(name: str, work: Awaitable[Any]) -> None:

@@ -20,9 +20,10 @@ import pytest
 
 import lightbus
 from lightbus import EventMessage
+from lightbus.calling import is_async, name_of
 from lightbus.codec import encode
 from lightbus.exceptions import InvalidEventListener, UnfitEvent
-from lightbus.handler import is_async, name_of, plan_call
+from lightbus.handler import plan_call
 
 FIELDS = {"username": "ann", "email": "a@b"}
 

@@ -248,7 +248,7 @@ def generator() -> Iterator[int]:
     [
         (lambda client: client.every()(print), "every 0 s; give more than 0"),
         (lambda client: client.every(seconds=-1)(print), "every -1 s; give more than 0"),
-        (lambda client: client.every(seconds=1)("tick"), "'tick' can not be scheduled"),
+        (lambda client: client.every(seconds=1)("tick"), "'tick' cannot be scheduled"),
         (
             lambda client: client.every(seconds=1, on_error=OnError.RETRY)(print),
             "takes OnError.SHUTDOWN or OnError.ACKNOWLEDGE_AND_LOG",
@@ -267,10 +267,10 @@ def generator() -> Iterator[int]:
         (lambda client: client.schedule(None)(print), "None, which is no time"),
         (lambda client: client.every(days=1e12), "is no length of time"),
         (lambda client: client.every(seconds=float("nan")), "is no length of time"),
-        (lambda client: client.every(seconds=1)(len), "len() can not be a task"),
+        (lambda client: client.every(seconds=1)(len), "len() cannot be a task"),
         (lambda client: client.every(seconds=1)(generator), "it is a generator"),
-        (lambda client: client.add_background_task(print), "can not run in the background"),
-        (lambda client: client.add_background_task(3), "can not run in the background"),
+        (lambda client: client.add_background_task(print), "cannot run in the background"),
+        (lambda client: client.add_background_task(3), "cannot run in the background"),
     ],
 )
 def test_what_can_not_be_a_task_is_refused(bus: Bus, wrong: Any, said: str) -> None:
