@@ -15,8 +15,15 @@ from typing import TYPE_CHECKING, Any, cast
 if TYPE_CHECKING:
     import structlog
 
-# Those of Unicode's C0 and C1 that begin no line and fill no column
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+# What steers a terminal, ends a line or reorders text: the control characters of Unicode but for
+# the tab and the line feed, its line and paragraph separators, invisible format characters,
+# bidirectional overrides and isolates (UAX #9), and surrogates.
+_UNSAFE = (
+    r"\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff"
+    r"\ufff9-\ufffb\ud800-\udfff"
+)
+UNSAFE_IN_TEXT = re.compile(f"[{_UNSAFE}]")
+_UNSAFE_IN_LINE = re.compile(rf"[\t\n{_UNSAFE}]")
 
 _STANDARD_ARGUMENTS = ("exc_info", "stack_info", "stacklevel")
 
@@ -55,18 +62,21 @@ class _Logger:
 
 
 def printable(text: str) -> str:
-    """Return `text` for a terminal: control characters, which could steer it, are escaped.
+    """Return `text` for a terminal: what could steer it or reorder text is escaped.
 
-    An event's names and values may be of anyone's making. Lines remain lines.
+    Names and values of an event can come from anyone. Lines remain lines.
     """
-    return _CONTROL.sub(lambda found: repr(found.group())[1:-1], text)
+    return UNSAFE_IN_TEXT.sub(_escape, text)
 
 
 def in_one_line(value: object) -> str:
-    """Return `value` as text without a line break, or anything else that is not printed."""
+    """Return `value` as text for a terminal, as `printable` does, and without a line break."""
     # A line that a sender could begin would be taken for one of the log's own.
-    text = str(value)
-    return text if text.isprintable() else repr(text)
+    return _UNSAFE_IN_LINE.sub(_escape, str(value))
+
+
+def _escape(found: re.Match[str]) -> str:
+    return repr(found.group())[1:-1]
 
 
 def _to_standard_logging(
@@ -75,4 +85,7 @@ def _to_standard_logging(
     arguments = {name: fields.pop(name) for name in _STANDARD_ARGUMENTS if name in fields}
     event = str(fields.pop("event"))
     shown = "".join(f" {name}={in_one_line(value)}" for name, value in fields.items())
-    return (event + shown,), {**arguments, "extra": {"lightbus": {"event": event, **fields}}}
+    return (in_one_line(event) + shown,), {
+        **arguments,
+        "extra": {"lightbus": {"event": event, **fields}},
+    }

@@ -36,13 +36,23 @@ class Command:
 
     def start(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
         """Start it, for the test to talk to and to stop."""
+        return self.start_into(None, None, *arguments, **environment)
+
+    def start_into(
+        self,
+        stdout: IO[str] | None,
+        stderr: IO[str] | None,
+        *arguments: str,
+        **environment: str,
+    ) -> subprocess.Popen[str]:
+        """Start it; what it prints goes into files, or where there is none, to the test."""
         process = subprocess.Popen(
             [sys.executable, "-m", "lightbus.cli", *arguments],
             cwd=self._folder,
             env={"PATH": os.environ["PATH"], "HOME": str(self._folder), **environment},
             stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stdout=stdout or subprocess.PIPE,
+            stderr=stderr or subprocess.PIPE,
             text=True,
         )
         self._started.enter_context(process)

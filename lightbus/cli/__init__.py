@@ -6,10 +6,12 @@ import io
 import os
 import sys
 from importlib.metadata import version
+from typing import Any
 
 import click
 
 from lightbus.cli.config import config
+from lightbus.cli.console import discard, end_output
 from lightbus.cli.dead_letters import dead_letters
 from lightbus.cli.fire import fire
 from lightbus.cli.inspect import inspect
@@ -21,7 +23,23 @@ from lightbus.cli.tail import tail
 from lightbus.cli.topology import topology
 
 
-@click.group()
+class _Commands(click.Group):
+    """Ends without a traceback where what it prints cannot be written."""
+
+    def main(self, *args: Any, **options: Any) -> Any:
+        try:
+            return super().main(*args, **options)
+        except OSError as error:  # of what `click` itself prints or closes
+            end_output(error)
+        finally:
+            for name in ("stdout", "stderr"):
+                try:
+                    getattr(sys, name).flush()
+                except OSError:
+                    discard(name)
+
+
+@click.group(cls=_Commands)
 @click.version_option(version("lightbus"), prog_name="lightbus")
 def main() -> None:
     """Lightbus: an event bus for Python services."""

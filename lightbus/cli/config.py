@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import functools
-import json
 import sys
 from typing import Any
 
 import click
-from rich.console import Console
-from rich.markup import escape
 
 from lightbus import config as configuration
+from lightbus.cli.console import out
 from lightbus.cli.loading import ASKED_TO_STOP, bus_options, load_bus, named_bus_module, report
 from lightbus.cli.output import set_up_logging
 from lightbus.client import BusClient
 from lightbus.config_schema import schema_of_config
 from lightbus.exceptions import InvalidBusModule, LightbusException
-
-_err = Console(stderr=True)
 
 
 @click.group()
@@ -41,13 +36,12 @@ def check(**options: Any) -> None:
         client = _client(options)
         found, process_name = client.config, client.config.process_name()
     except LightbusException as error:
-        sys.exit(report(error, _err))
-    out = functools.partial(Console().print, highlight=False, soft_wrap=True)
-    out(f"[green]Right:[/] {escape(found.source)}")
-    out(f"service {escape(found.service_name)}, process {escape(process_name)}")
+        sys.exit(report(error))
+    out.print_line(("Right:", "green"), f" {found.source}")
+    out.print_line(f"service {found.service_name}, process {process_name}")
     for name, api in found.apis.items():
-        out(f"[bold]{escape(name)}[/]: {escape(client.transport_described(name))}")
-        out(
+        out.print_line((name, "bold"), f": {client.transport_described(name)}")
+        out.print_line(
             f"    acknowledgement_timeout {api.acknowledgement_timeout:g} s, "
             f"max_attempts {api.max_attempts}, fire_timeout {api.fire_timeout:g} s"
         )
@@ -66,4 +60,4 @@ def _client(options: dict[str, Any]) -> BusClient:
 @config.command()
 def schema() -> None:
     """Print the JSON Schema of a config file, for editors and checks."""
-    click.echo(json.dumps(schema_of_config(), indent=2))
+    out.write_json(schema_of_config(), indent=2)

@@ -4,31 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
-import signal
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import IO, Any, TypeVar
 
 import attrs
 import click
-from rich.console import Console
-from rich.markup import escape
 from rich.progress import Progress
 
-from lightbus import codec
 from lightbus.cli import letter_view
+from lightbus.cli.console import err, out, to_json
+from lightbus.cli.letter_edit import edited, interruptible
 from lightbus.cli.loading import ASKED_TO_STOP, FAILED, bus_options, load_client, report
 from lightbus.cli.output import set_up_logging
 from lightbus.client import BusClient
 from lightbus.dead_letters import DeadLetters, Filter
-from lightbus.exceptions import TransportError, UndecodableEvent
+from lightbus.exceptions import TransportError
 from lightbus.transport import DeadLetter
 
 Command = TypeVar("Command", bound=Callable[..., Any])
-
-_err = Console(stderr=True)
 
 
 @click.group(short_help="Look at what was given up, and send it again.")
@@ -91,7 +87,7 @@ def list_(*, group_by: str | None, form: str, **options: Any) -> None:
         if group_by is not None:
             letter_view.show_groups(letters, group_by, form)
         elif form == "json":
-            click.echo(json.dumps([letter_view.summary(letter) for letter in letters], indent=2))
+            out.write_json([letter_view.summary(letter) for letter in letters], indent=2)
         else:
             letter_view.show_table(letters, is_all=wanted.is_empty)
         return ASKED_TO_STOP
@@ -109,7 +105,7 @@ def show(*, ids: tuple[str, ...], form: str, **options: Any) -> None:
     async def work(client: BusClient) -> int:
         letters = await _all(client, Filter(ids=frozenset(ids)))
         if form == "json":
-            click.echo(json.dumps([letter_view.whole(letter) for letter in letters], indent=2))
+            out.write_json([letter_view.whole(letter) for letter in letters], indent=2)
         else:
             for letter in letters:
                 letter_view.show_whole(letter)
@@ -137,7 +133,7 @@ def replay(*, ids: tuple[str, ...], is_all: bool, edit: bool, **options: Any) ->
         async def send_again(letter: DeadLetter) -> bool:
             message = letter.message
             if edit:
-                body = await _edited(letter)
+                body = await edited(letter)
                 if body is None:
                     return False
                 message = attrs.evolve(message, body=body)
@@ -173,20 +169,37 @@ def discard(*, ids: tuple[str, ...], is_all: bool, yes: bool, **options: Any) ->
 
 
 @dead_letters.command(short_help="Write them, one JSON object a line.")
-@click.option("-o", "--output", type=click.File("w"), default="-", help="A file.  [default: -]")
+@click.option(
+    "-o", "--output", type=click.Path(allow_dash=True), default="-", help="A file.  [default: -]"
+)
 @_filter_options
-def export(*, output: Any, **options: Any) -> None:
+def export(*, output: str, **options: Any) -> None:
     """Write dead letters with all that is known about them, one JSON object a line."""
     wanted = _filter(options)
 
     async def work(client: BusClient) -> int:
         letters = DeadLetters(client).matching(wanted)
-        async with contextlib.aclosing(letters):
-            async for letter in letters:
-                output.write(json.dumps(letter_view.whole(letter)) + "\n")
+        with _opened(output) as file:
+            async with contextlib.aclosing(letters):
+                async for letter in letters:
+                    file.write(to_json(letter_view.whole(letter)) + "\n")
         return ASKED_TO_STOP
 
     _run(options, work)
+
+
+@contextlib.contextmanager
+def _opened(output: str) -> Iterator[IO[str]]:
+    if output == "-":
+        yield out.file
+        out.file.flush()
+        return
+    try:
+        with Path(output).open("w", encoding="utf-8") as file:
+            yield file
+    except OSError as error:
+        reason = error.strerror or error
+        raise click.ClickException(f"{output} cannot be written: {reason}.") from error
 
 
 def _meant(options: dict[str, Any], ids: tuple[str, ...], *, is_all: bool) -> Filter:
@@ -210,12 +223,12 @@ def _run(options: dict[str, Any], work: Callable[[BusClient], Coroutine[Any, Any
 
     try:
         code = asyncio.run(with_client())
-    except click.Abort:
+    except (click.Abort, click.ClickException):
         raise
     except Exception as error:  # a hook may raise any
-        code = report(error, _err)
+        code = report(error)
     except KeyboardInterrupt:
-        _err.print("Stopped. The others are left as they are.")
+        err.print_line("Stopped. The others are left as they are.")
         code = FAILED
     sys.exit(code)
 
@@ -225,20 +238,8 @@ def _tell_missing(ids: Iterable[str], letters: Iterable[DeadLetter]) -> bool:
     found = [letter.message.id for letter in letters]
     missing = [given for given in ids if not any(one.startswith(given) for one in found)]
     for event_id in missing:
-        _err.print(f"[red]There is no dead letter {escape(event_id)}.[/]", highlight=False)
+        err.print_line((f"There is no dead letter {event_id}.", "red"))
     return bool(missing)
-
-
-@contextlib.contextmanager
-def _interruptible() -> Iterator[None]:
-    """Have Ctrl-C end a question. `asyncio.run` would have it cancel a task that waits for the
-    answer, and so can not be cancelled.
-    """
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 async def _all(client: BusClient, wanted: Filter) -> list[DeadLetter]:
@@ -262,11 +263,11 @@ async def _for_each(
     meant = await _all(client, wanted)
     total = len(meant)
     is_incomplete = _tell_missing(sorted(wanted.ids), meant)
-    with _interruptible():
+    with interruptible():
         ask(total)
     count = failed = 0
     letters = DeadLetters(client).matching(wanted)
-    with Progress(console=_err, disable=not is_drawn) as progress:
+    with Progress(console=err, disable=not is_drawn) as progress:
         task = progress.add_task(done.capitalize(), total=total)
         async with contextlib.aclosing(letters):
             async for letter in letters:
@@ -274,30 +275,7 @@ async def _for_each(
                     count += await work(letter)
                 except TransportError as error:
                     failed += 1
-                    _err.print(
-                        f"[red]{letter_view.plain(letter.message.id)}:[/] "
-                        f"{letter_view.plain(str(error))}"
-                    )
+                    err.print_line((f"{letter.message.id}:", "red"), f" {error}")
                 progress.advance(task)
-    _err.print(f"{count:,} of {total:,} were {done}.", highlight=False)
+    err.print_line(f"{count:,} of {total:,} were {done}.")
     return FAILED if failed or is_incomplete else ASKED_TO_STOP
-
-
-async def _edited(letter: DeadLetter) -> bytes | None:
-    """Return the body that someone made of the letter's; None to leave the letter alone."""
-    try:
-        text = json.dumps(letter.message.kwargs, indent=2, ensure_ascii=False)
-    except UndecodableEvent:
-        text = letter.message.body.decode("utf-8", "replace")
-    while True:
-        # In a thread: the connection must live for as long as someone edits.
-        changed = await asyncio.to_thread(click.edit, text, extension=".json")
-        if changed is None:
-            return None
-        try:
-            return codec.encode(codec.decode(changed.encode()))
-        except UndecodableEvent as error:
-            with _interruptible():
-                if not click.confirm(f"{error} Edit again?", default=True, err=True):
-                    return None
-            text = changed

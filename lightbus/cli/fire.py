@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import Any
 
 import click
-from rich.console import Console
 
+from lightbus.cli.console import discard, err
+from lightbus.cli.json_input import read_json
 from lightbus.cli.loading import (
     API_EVENT,
     ASKED_TO_STOP,
@@ -17,11 +17,9 @@ from lightbus.cli.loading import (
     load_client,
     report,
 )
-from lightbus.cli.output import discard_output, set_up_logging
+from lightbus.cli.output import set_up_logging
 from lightbus.client import BusClient
 from lightbus.codec import FieldsDecoder, encode
-
-_err = Console(stderr=True)
 
 
 def _pairs(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
@@ -58,13 +56,13 @@ def fire(event: tuple[str, str], arguments: dict[str, str], **options: Any) -> N
         client.fire(message)
         client.close()
     except Exception as error:  # a hook may raise any
-        sys.exit(report(error, _err))
+        sys.exit(report(error))
     try:
         click.echo(message.id)
     except OSError as error:
         # It is stored all the same, and whoever is told otherwise fires it twice.
-        _err.print(f"{message.id} is stored. It could not be printed: {error.strerror}.")
-        discard_output()
+        err.print_line(f"{message.id} is stored. It could not be printed: {error.strerror}.")
+        discard("stdout")
     sys.exit(ASKED_TO_STOP)
 
 
@@ -81,7 +79,7 @@ def _value(text: str, type_: Any) -> Any:
     if type_ is not Any and _takes(type_, text):
         return text
     try:
-        return json.loads(text)
+        return read_json(text)
     except (ValueError, RecursionError):
         return text
 

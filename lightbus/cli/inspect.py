@@ -9,18 +9,14 @@ from datetime import datetime
 from typing import Any
 
 import click
-from rich.console import Console
-from rich.markup import escape
 
+from lightbus.cli.console import err, out
 from lightbus.cli.loading import ASKED_TO_STOP, FAILED, bus_options, load_client, report
 from lightbus.cli.output import set_up_logging
 from lightbus.client import BusClient
 from lightbus.dead_letters import SHORT_ID, DeadLetters, Filter
-from lightbus.log import in_one_line
 from lightbus.message import EventMessage
 from lightbus.transport import DeadLetter, EventPlace
-
-_err = Console(stderr=True)
 
 
 @click.command(short_help="Show where one event is.")
@@ -42,7 +38,7 @@ def inspect(event_id: str, **options: Any) -> None:
     try:
         found = asyncio.run(_inspect(load_client(**options), event_id))
     except Exception as error:  # a hook may raise any
-        sys.exit(report(error, _err))
+        sys.exit(report(error))
     sys.exit(ASKED_TO_STOP if found else FAILED)
 
 
@@ -56,18 +52,16 @@ async def _inspect(client: BusClient, event_id: str) -> bool:
         await client.close_async()
     found = [place.message for place in places] + [letter.message for letter in letters]
     messages = {message.id: message for message in found}
-    out = Console(emoji=False)
     for message in messages.values():
-        _print(out, message, _of(message, places), _of(message, letters))
+        _print(message, _of(message, places), _of(message, letters))
     if not messages and is_all_told:
-        _err.print(f"No event {escape(event_id)} waits or is dead: it was handled, or not fired.")
+        err.print_line(f"No event {event_id} waits or is dead: it was handled, or not fired.")
     elif not messages:
-        _err.print(
-            f"No dead letter is of event {escape(event_id)}. Whether it waits, the broker does not "
-            "tell."
+        err.print_line(
+            f"No dead letter is of event {event_id}. Whether it waits, the broker does not tell."
         )
     elif not is_all_told:
-        _err.print("The broker does not tell which events wait; dead letters are all it shows.")
+        err.print_line("The broker does not tell which events wait; dead letters are all it shows.")
     return bool(messages)
 
 
@@ -85,31 +79,27 @@ def _of(message: EventMessage, found: Iterable[Any]) -> list[Any]:
     return [one for one in found if one.message.id == message.id]
 
 
-def _print(
-    out: Console, message: EventMessage, places: list[EventPlace], letters: list[DeadLetter]
-) -> None:
-    def line(text: str) -> None:
-        out.print(text, highlight=False, soft_wrap=True)
-
-    name, sender = (escape(in_one_line(t)) for t in (message.canonical_name, message.service_name))
-    line(f"[bold]{name}[/] {escape(in_one_line(message.id))}")
-    line(f"    fired {_time(message.fired_at)} by {sender or '?'}, version {message.version}")
-    line(f"    {escape(in_one_line(message.body.decode('utf-8', 'replace')))}")
+def _print(message: EventMessage, places: list[EventPlace], letters: list[DeadLetter]) -> None:
+    sender = message.service_name or "?"
+    out.print_line((message.canonical_name, "bold"), f" {message.id}")
+    out.print_line(f"    fired {_time(message.fired_at)} by {sender}, version {message.version}")
+    out.print_line(f"    {message.body.decode('utf-8', 'replace')}")
     for place in places:
         until = f", until {_time(place.until)}" if place.until else ""
         where = _listener(place.service_name, place.listener_name)
-        line(f"  {place.state.value} in {where}: attempt {place.attempt}{until}")
+        out.print_line(f"  {place.state.value} in {where}: attempt {place.attempt}{until}")
     for letter in letters:
         failure = letter.failure
         where = _listener(failure.service_name, failure.listener)
-        error = escape(in_one_line(f"{failure.error_type}: {failure.error_message}"))
+        error = f"{failure.error_type}: {failure.error_message}"
         when = _time(failure.failed_at)
-        line(f"  [red]dead[/] in {where}: attempt {failure.attempt}, {when}, {error}")
+        out.print_line(
+            "  ", ("dead", "red"), f" in {where}: attempt {failure.attempt}, {when}, {error}"
+        )
 
 
 def _listener(service_name: str, listener_name: str) -> str:
-    service, listener = (escape(in_one_line(name)) for name in (service_name, listener_name))
-    return f"{service}, listener {listener}"
+    return f"{service_name}, listener {listener_name}"
 
 
 def _time(time: datetime) -> str:

@@ -3,27 +3,18 @@
 from __future__ import annotations
 
 import base64
-import json
 from collections import defaultdict
 from datetime import datetime
 from typing import Any
 
-import click
-from rich.console import Console
-from rich.markup import escape
+import msgspec
 from rich.table import Table
+from rich.text import Text
 
+from lightbus.cli.console import out, to_json
 from lightbus.dead_letters import SHORT_ID
 from lightbus.exceptions import UndecodableEvent
-from lightbus.log import printable
 from lightbus.transport import DeadLetter
-
-_out = Console()
-
-
-def plain(text: str) -> str:
-    """Return `text` for `rich` to print as it is: neither markup nor control characters."""
-    return escape(printable(text))
 
 
 def summary(letter: DeadLetter) -> dict[str, Any]:
@@ -42,12 +33,14 @@ def summary(letter: DeadLetter) -> dict[str, Any]:
 
 
 def whole(letter: DeadLetter) -> dict[str, Any]:
-    """Return all that is known about `letter`."""
+    """Return all that is known about `letter`, for `to_json`."""
     message, failure = letter.message, letter.failure
     try:
-        body: dict[str, Any] = {"parameters": message.kwargs}
+        message.kwargs  # noqa: B018 - reading them is what decodes them
     except UndecodableEvent:
-        body = {"body_base64": base64.b64encode(message.body).decode()}
+        body: dict[str, Any] = {"body_base64": base64.b64encode(message.body).decode()}
+    else:
+        body = {"parameters": msgspec.Raw(message.body)}
     return {
         **summary(letter),
         "version": message.version,
@@ -65,7 +58,7 @@ def whole(letter: DeadLetter) -> dict[str, Any]:
 def show_table(letters: list[DeadLetter], *, is_all: bool) -> None:
     """Print a line for each; `is_all` where they were not searched for."""
     if not letters:
-        _out.print("There are no dead letters." if is_all else "No dead letter matches.")
+        out.print_line("There are no dead letters." if is_all else "No dead letter matches.")
         return
     table = Table(box=None, expand=True)
     table.add_column("id", no_wrap=True, min_width=SHORT_ID)
@@ -78,14 +71,14 @@ def show_table(letters: list[DeadLetter], *, is_all: bool) -> None:
         failure = letter.failure
         error = f"{failure.error_type.rpartition('.')[2]}: {failure.error_message}"
         table.add_row(
-            plain(letter.message.id[:SHORT_ID]),
+            letter.message.id[:SHORT_ID],
             f"{failure.failed_at.astimezone():%m-%d %H:%M}",
-            plain(failure.listener),
-            plain(letter.message.canonical_name),
+            failure.listener,
+            letter.message.canonical_name,
             str(failure.attempt),
-            plain(" ".join(error.split())),
+            " ".join(error.split()),
         )
-    _out.print(table)
+    out.print(table)
 
 
 def show_groups(letters: list[DeadLetter], group_by: str, form: str) -> None:
@@ -100,12 +93,12 @@ def show_groups(letters: list[DeadLetter], group_by: str, form: str) -> None:
     groups = sorted(times_of.items(), key=lambda group: len(group[1]), reverse=True)
     if form == "json":
         counts = [{group_by: name, "count": len(times)} for name, times in groups]
-        click.echo(json.dumps(counts))
+        out.write_json(counts)
         return
     table = Table("count", group_by, "first", "last", box=None)
     for name, times in groups:
-        table.add_row(f"{len(times):,}", plain(name), _local(min(times)), _local(max(times)))
-    _out.print(table)
+        table.add_row(f"{len(times):,}", name, _local(min(times)), _local(max(times)))
+    out.print(table)
 
 
 def show_whole(letter: DeadLetter) -> None:
@@ -117,13 +110,14 @@ def show_whole(letter: DeadLetter) -> None:
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in known.items():
-        table.add_row(f"[bold]{name.replace('_', ' ')}[/]", plain(str(value)))
-    _out.print(table)
+        table.add_row(Text(name.replace("_", " "), "bold"), str(value))
+    out.print(table)
     if parameters is not None:
-        _out.print("\n[bold]parameters[/]")
-        _out.print_json(json.dumps(parameters))
+        out.print()
+        out.print_line(("parameters", "bold"))
+        out.write(to_json(parameters, indent=2, is_ascii=False))
     if traceback:
-        _out.print(f"\n{plain(traceback)}", highlight=False, soft_wrap=True)
+        out.write(f"\n{traceback}")
 
 
 def _local(time: datetime) -> str:

@@ -11,15 +11,12 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 import click
-from rich.console import Console
-from rich.markup import escape
 
 from lightbus import config
 from lightbus.bus import Bus, get_bus
-from lightbus.cli.output import discard_output
+from lightbus.cli.console import err
 from lightbus.client import BusClient
 from lightbus.exceptions import ConfigError, InvalidName, LightbusException
-from lightbus.log import printable
 from lightbus.transport import Capability
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -89,27 +86,25 @@ def cancel_on_signals() -> None:
         loop.add_signal_handler(number, task.cancel)
 
 
-def report(error: Exception, console: Console) -> int:
+def report(error: Exception) -> int:
     """Tell of `error` in a line, and return the exit code for it."""
     text = (
         str(error) if isinstance(error, LightbusException) else f"{type(error).__name__}: {error}"
     )
-    _tell(console, "[red]Error:[/]", text)
+    err.print_line(("Error:", "red"), f" {text}")
     return WRONG_USAGE if isinstance(error, ConfigError | InvalidName) else FAILED
 
 
 def run_looking(
     options: dict[str, Any], look: Callable[[BusClient], Coroutine[Any, Any, None]]
 ) -> NoReturn:
-    """Await `look` with the client of the bus that `options` lead to, until it ends, someone
-    presses Ctrl-C, or nobody reads what it prints; then end the process.
+    """Await `look` with the client of the bus that `options` lead to, until it ends or someone
+    presses Ctrl-C; then end the process.
     """
     try:
         asyncio.run(look(load_client(**options)))
-    except BrokenPipeError:  # whoever reads this has seen enough
-        discard_output()
     except Exception as error:  # a hook may raise any
-        sys.exit(report(error, Console(stderr=True)))
+        sys.exit(report(error))
     except asyncio.CancelledError:
         pass
     sys.exit(ASKED_TO_STOP)
@@ -150,10 +145,5 @@ def load_client(**options: Any) -> BusClient:
     client = load_bus(**options).client
     for api_name in client.one_api_of_each_place():
         if reason := client.lacking(api_name).get(Capability.SHARED):
-            text = f"{reason} This command runs in another."
-            _tell(Console(stderr=True), "[yellow]Warning:[/]", text)
+            err.print_line(("Warning:", "yellow"), f" {reason} This command runs in another.")
     return client
-
-
-def _tell(console: Console, kind: str, text: str) -> None:
-    console.print(f"{kind} {escape(printable(text))}", highlight=False, soft_wrap=True)

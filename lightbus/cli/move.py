@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import click
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from lightbus import config
+from lightbus.cli.console import err
 from lightbus.cli.loading import ASKED_TO_STOP, FAILED, bus_options, load_bus, report
 from lightbus.cli.output import set_up_logging
 from lightbus.client import BusClient
@@ -45,25 +45,24 @@ def move(*, target_file: str, **options: Any) -> None:
     failed, and 2 when the usage, a configuration or the bus module is wrong.
     """
     set_up_logging("console", "warning")
-    console = Console(stderr=True)
     try:
         source = load_bus(**options).client
         service_name = source.config.service_name
         target = BusClient(config.load_file(target_file, service_name=service_name))
-        code = asyncio.run(_move(source, target, console))
+        code = asyncio.run(_move(source, target))
     except Exception as error:  # a hook may raise any
-        code = report(error, console)
+        code = report(error)
     sys.exit(code)
 
 
-async def _move(source: BusClient, target: BusClient, console: Console) -> int:
+async def _move(source: BusClient, target: BusClient) -> int:
     moving = Move(source, target)
     running = asyncio.create_task(moving.run())
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, running.cancel)
     try:
-        with _progress(moving, console) as draw:
+        with _progress(moving) as draw:
             while not running.done():
                 await asyncio.wait({running}, timeout=_PERIOD)
                 draw()
@@ -76,27 +75,22 @@ async def _move(source: BusClient, target: BusClient, console: Console) -> int:
     moved = sum(queue.moved for queue in moving.queues)
     told = f"{moved:,} events and {moving.dead_letters:,} dead letters were moved"
     if was_stopped:
-        console.print(
-            f"Stopped: {told}. Run it again to move the rest.", highlight=False, soft_wrap=True
-        )
+        err.print_line(f"Stopped: {told}. Run it again to move the rest.")
         return FAILED
-    console.print(
-        f"Done: {told}. None is left for the listeners of service {source.config.service_name!r}.",
-        highlight=False,
-        soft_wrap=True,
-    )
+    service = source.config.service_name
+    err.print_line(f"Done: {told}. None is left for the listeners of service {service!r}.")
     return ASKED_TO_STOP
 
 
 @contextlib.contextmanager
-def _progress(moving: Move, console: Console) -> Iterator[Any]:
+def _progress(moving: Move) -> Iterator[Any]:
     """Give a function that draws how far the move is."""
     progress = Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
-        TextColumn("{task.fields[told]}"),
+        TextColumn("{task.fields[told]}", markup=False),
         TimeElapsedColumn(),
-        console=console,
+        console=err,
     )
     tasks: dict[QueueMove, TaskID] = {}
 

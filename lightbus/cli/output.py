@@ -10,9 +10,9 @@ from collections.abc import MutableMapping
 from typing import Any, TextIO
 
 import structlog
-from rich.console import Console
 
-from lightbus.log import printable
+from lightbus.cli.console import err
+from lightbus.log import in_one_line, printable
 
 FORMATS = ("auto", "console", "json")
 LEVELS = ("debug", "info", "warning", "error", "critical")
@@ -51,11 +51,6 @@ def set_up_logging(log_format: str, level: str) -> None:
         logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
-def discard_output() -> None:
-    """Have what is still to be printed go nowhere, as where nobody can read it."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
 def _with_own_fields(
     _: Any, __: str, event_dict: MutableMapping[str, Any]
 ) -> MutableMapping[str, Any]:
@@ -64,29 +59,62 @@ def _with_own_fields(
 
 
 def _for_console() -> list[structlog.types.Processor]:
-    def without_logger(
-        _: Any, __: str, event_dict: MutableMapping[str, Any]
-    ) -> MutableMapping[str, Any]:
-        event_dict.pop("logger", None)
-        return event_dict
-
     return [
-        without_logger,
+        _without_logger,
+        _safe_for_terminals,
         structlog.dev.ConsoleRenderer(
             # Whether a terminal can, and its user wants it (https://no-color.org)
-            colors=Console(stderr=True).color_system is not None and not os.environ.get("NO_COLOR"),
+            colors=err.color_system is not None and not os.environ.get("NO_COLOR"),
             sort_keys=False,
             pad_event_to=0,
             pad_level=False,
-            exception_formatter=_traceback,
+            exception_formatter=_format_traceback,
         ),
     ]
 
 
-def _traceback(out: TextIO, exc_info: Any) -> None:
+def _without_logger(
+    _: Any, __: str, event_dict: MutableMapping[str, Any]
+) -> MutableMapping[str, Any]:
+    event_dict.pop("logger", None)
+    return event_dict
+
+
+class _Escaped:
+    """A value whose text is safe for a terminal."""
+
+    def __init__(self, value: object) -> None:
+        self._text = in_one_line(repr(value))
+
+    def __repr__(self) -> str:
+        return self._text
+
+
+def _safe_for_terminals(
+    _: Any, __: str, event_dict: MutableMapping[str, Any]
+) -> MutableMapping[str, Any]:
+    for name, value in event_dict.items():
+        if name in ("event", "stack"):
+            event_dict[name] = _indented(str(value))
+        elif name != "exc_info":
+            text = value if isinstance(value, str) else repr(value)
+            if in_one_line(text) != text:
+                event_dict[name] = _Escaped(value)
+    return event_dict
+
+
+def _indented(text: str) -> str:
+    """Return `text` for a terminal, with each line but the first indented.
+
+    A line at the margin is one of the log's own, which no sender can forge.
+    """
+    return printable(text).replace("\n", "\n    ")
+
+
+def _format_traceback(file: TextIO, exc_info: Any) -> None:
     shown = io.StringIO()
     structlog.dev.plain_traceback(shown, exc_info)
-    out.write(printable(shown.getvalue()))
+    file.write(_indented(shown.getvalue().rstrip("\n")))
 
 
 def _for_json() -> list[structlog.types.Processor]:

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import functools
-import json
 import sys
 from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
-from rich.markup import escape
 
 from lightbus.asyncapi import asyncapi_of
+from lightbus.cli.console import out
 from lightbus.cli.loading import ASKED_TO_STOP, FAILED, bus_options, load_bus, report
 from lightbus.client import BusClient
 from lightbus.schema import breaking_changes, read_schema, schema_of
-
-_err = Console(stderr=True)
 
 
 @click.group(short_help="Show what events look like, and what breaks listeners.")
@@ -36,8 +31,8 @@ def dump(**options: Any) -> None:
     try:
         found = schema_of(load_bus(**options).client.apis.values())
     except Exception as error:  # a hook, or a class in a hint, may raise any
-        sys.exit(report(error, _err))
-    click.echo(json.dumps(found, indent=2))
+        sys.exit(report(error))
+    out.write_json(found, indent=2)
 
 
 @schema.command(short_help="Print an AsyncAPI document of the service.")
@@ -52,8 +47,8 @@ def asyncapi(*, api_version: str, **options: Any) -> None:
         client = load_bus(**options).client
         found = asyncio.run(_asyncapi(client, api_version))
     except Exception as error:  # a hook may raise any
-        sys.exit(report(error, _err))
-    click.echo(json.dumps(found, indent=2))
+        sys.exit(report(error))
+    out.write_json(found, indent=2)
 
 
 async def _asyncapi(client: BusClient, version: str) -> dict[str, Any]:
@@ -78,13 +73,12 @@ def check(old: Path, **options: Any) -> None:
         before = read_schema(old)
         after = schema_of(load_bus(**options).client.apis.values())
     except Exception as error:  # likewise
-        sys.exit(report(error, _err))
-    out = functools.partial(Console().print, highlight=False, soft_wrap=True)
+        sys.exit(report(error))
     found = list(breaking_changes(before, after))
     for change in found:
-        out(f"[bold]{escape(change.place)}[/]: {escape(change.what)}.")
-        out(f"    {escape(change.why)}")
+        out.print_line((change.place, "bold"), f": {change.what}.")
+        out.print_line(f"    {change.why}")
     if found:
         sys.exit(FAILED)
-    out(f"No listener breaks: {len(before['properties'])} events compared.")
+    out.print_line(f"No listener breaks: {len(before['properties'])} events compared.")
     sys.exit(ASKED_TO_STOP)

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from typing import Any
 
 import attrs
 import click
-from rich.console import Console
 from rich.live import Live
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
+from lightbus.cli.console import out
 from lightbus.cli.loading import bus_options, cancel_on_signals, run_looking
 from lightbus.cli.output import set_up_logging
 from lightbus.client import BusClient
@@ -61,22 +60,21 @@ async def _show(client: BusClient, watch: float | None, *, is_json: bool) -> Non
 async def _print_json(known: Status, watch: float | None) -> None:
     while True:
         found = [_as_json(one) for one in await known.listeners()]
-        click.echo(json.dumps(found, indent=None if watch else 2))
+        out.write_json(found, indent=0 if watch else 2)
         if watch is None:
             return
         await asyncio.sleep(watch)
 
 
 async def _draw(known: Status, watch: float | None) -> None:
-    console = Console()
-    if watch is not None and console.is_terminal and not console.is_dumb_terminal:
-        with Live(console=console, auto_refresh=False) as live:
+    if watch is not None and out.is_terminal and not out.is_dumb_terminal:
+        with Live(console=out, auto_refresh=False) as live:
             while True:
                 live.update(_table(await known.listeners()), refresh=True)
                 await asyncio.sleep(watch)
     # What is not a terminal can not be drawn over: each table comes below the last.
     while True:
-        console.print(_table(await known.listeners()))
+        out.print(_table(await known.listeners()))
         if watch is None:
             return
         await asyncio.sleep(watch)
@@ -100,12 +98,12 @@ def _table(found: list[ListenerStatus]) -> Table | str:
         table.add_column(name, justify="right")
     for one in found:
         numbers = _numbers(one)
-        shown = ["?" if number is None else f"{number:,}" for number in numbers.values()]
+        shown = [Text("?" if number is None else f"{number:,}") for number in numbers.values()]
         if one.stats is None:
-            shown[0] = "[yellow]never ran[/]"
+            shown[0] = Text("never ran", "yellow")
         if one.dead:
-            shown[_NUMBERS.index("dead")] = f"[red]{one.dead:,}[/]"
+            shown[_NUMBERS.index("dead")].stylize("red")
         if numbers["workers"] == 0:
-            shown[_NUMBERS.index("workers")] = "[yellow]0[/]"
-        table.add_row(escape(one.name), escape(one.api_name), *shown)
+            shown[_NUMBERS.index("workers")].stylize("yellow")
+        table.add_row(one.name, one.api_name, *shown)
     return table

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import click
-from rich.console import Console
-from rich.markup import escape
+import msgspec
 
+from lightbus.cli.console import err, out
 from lightbus.cli.loading import bus_options, cancel_on_signals, run_looking
 from lightbus.cli.output import set_up_logging
 from lightbus.client import BusClient
 from lightbus.exceptions import UndecodableEvent
-from lightbus.log import in_one_line
 from lightbus.message import EventMessage
 from lightbus.tail import tail as tailing
-
-_err = Console(stderr=True)
 
 
 @click.command(short_help="Show events as they are fired.")
@@ -40,19 +36,18 @@ def tail(pattern: str, form: str, **options: Any) -> None:
 
 async def _show(client: BusClient, pattern: str, *, is_json: bool) -> None:
     cancel_on_signals()
-    out = Console(emoji=False)
     try:
         async with client.started(), tailing(client, pattern) as events:
             places = sorted({client.transport_described(api) for api in client.known_api_names})
             told = (
                 f"Waiting for {pattern}, at {', '.join(places or ['the default'])}. Ctrl-C stops."
             )
-            _err.print(f"[dim]{escape(told)}[/]", highlight=False, soft_wrap=True)
+            err.print_line((told, "dim"))
             async for message in events:
                 if is_json:
-                    click.echo(json.dumps(_as_json(message)))
+                    out.write_json(_as_json(message))
                 else:
-                    _print(out, message)
+                    _print(message)
     finally:
         await client.close_async()
 
@@ -69,27 +64,28 @@ def _as_json(message: EventMessage) -> dict[str, Any]:
     }
 
 
-def _print(out: Console, message: EventMessage) -> None:
+def _print(message: EventMessage) -> None:
     time = message.fired_at.astimezone().strftime("%H:%M:%S.%f")[:-3]
-    fields = _fields(message)
-    shown = (
-        in_one_line(fields) if isinstance(fields, str) else " ".join(map(_field, fields.items()))
-    )
-    out.print(
-        f"[dim]{time}[/] [bold]{escape(in_one_line(message.canonical_name))}[/] "
-        f"{escape(shown)} [dim]{escape(in_one_line(message.id))} from "
-        f"{escape(in_one_line(message.service_name or '?'))}[/]",
-        highlight=False,
-        soft_wrap=True,
+    out.print_line(
+        (time, "dim"),
+        " ",
+        (message.canonical_name, "bold"),
+        f" {_shown(message)} ",
+        (f"{message.id} from {message.service_name or '?'}", "dim"),
     )
 
 
-def _field(field: tuple[str, Any]) -> str:
-    return f"{in_one_line(field[0])}={in_one_line(json.dumps(field[1], ensure_ascii=False))}"
+def _shown(message: EventMessage) -> str:
+    try:
+        fields = message.kwargs.items()
+        return " ".join(f"{name}={msgspec.json.encode(value).decode()}" for name, value in fields)
+    except (UndecodableEvent, RecursionError):
+        return message.body.decode("utf-8", "replace")
 
 
 def _fields(message: EventMessage) -> Any:
     try:
-        return message.kwargs
+        message.kwargs  # noqa: B018 - reading them is what decodes them
     except UndecodableEvent:
         return message.body.decode("utf-8", "replace")
+    return msgspec.Raw(message.body)

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import sys
 from collections.abc import Callable
 from typing import Any
 
 import attrs
 import click
-from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
+from lightbus.cli.console import err, out
 from lightbus.cli.loading import (
     API_EVENT,
     ASKED_TO_STOP,
@@ -31,8 +30,6 @@ from lightbus.topology import topology_of
 from lightbus.transport import BrokerObject, MigrationProgress, ObjectState
 
 _COLOURS = {ObjectState.OK: "green", ObjectState.UNSEEN: "dim"}
-
-_err = Console(stderr=True)
 
 
 def _events(
@@ -74,9 +71,9 @@ def topology(*, migrate: bool, unwanted: list[tuple[str, str]], form: str, **opt
     try:
         code = asyncio.run(_topology(load_bus(**options).client, unwanted, form, migrate=migrate))
     except Exception as error:  # a hook may raise any
-        code = report(error, _err)
+        code = report(error)
     except asyncio.CancelledError:
-        _err.print("Stopped. Nothing is lost. Run it again to go on.", highlight=False)
+        err.print_line("Stopped. Nothing is lost. Run it again to go on.")
         code = FAILED
     sys.exit(code)
 
@@ -94,7 +91,7 @@ async def _topology(
     finally:
         await client.close_async()
     if form == "json":
-        click.echo(json.dumps([_as_json(one) for one in found], indent=2))
+        out.write_json([_as_json(one) for one in found], indent=2)
     else:
         _show_table(found)
     return ASKED_TO_STOP if all(one.state.is_good for one in found) else FAILED
@@ -105,17 +102,16 @@ def _as_json(found: BrokerObject) -> dict[str, str]:
 
 
 def _show_table(found: list[BrokerObject]) -> None:
-    out = Console()
     if not found:
-        out.print("The brokers of this bus hold nothing that could differ from what is wanted.")
+        out.print_line(
+            "The brokers of this bus hold nothing that could differ from what is wanted."
+        )
         return
     table = Table("kind", "name", "state", "what", box=None)
     table.columns[1].overflow = "fold"
     for one in found:
         colour = _COLOURS.get(one.state, "red")
-        table.add_row(
-            one.kind, escape(one.name), f"[{colour}]{one.state.value}[/]", escape(_told(one))
-        )
+        table.add_row(one.kind, one.name, Text(one.state.value, colour), _told(one))
     out.print(table)
 
 
@@ -127,11 +123,11 @@ def _told(found: BrokerObject) -> str:
 
 def _progress() -> Progress:
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
-        TextColumn("{task.fields[told]}"),
+        TextColumn("{task.fields[told]}", markup=False),
         TimeElapsedColumn(),
-        console=_err,
+        console=err,
     )
 
 
@@ -141,7 +137,7 @@ def _drawing(progress: Progress) -> Callable[[MigrationProgress], None]:
 
     def draw(now: MigrationProgress) -> None:
         if now.name not in tasks:
-            tasks[now.name] = progress.add_task(escape(now.name), told="")
+            tasks[now.name] = progress.add_task(now.name, told="")
         progress.update(
             tasks[now.name],
             completed=1 if now.is_done else now.moved,

@@ -407,6 +407,58 @@ async def test_one_whose_correction_is_no_json_stays(
     assert await left(bus) == [message.id]
 
 
+EDITS = {
+    "a missing editor": ("no-such-editor", "no-such-editor: Editing failed"),
+    "an editor that fails": ("false", "false: Editing failed"),
+    "no name of an editor": ("'", "The name of the editor cannot be read"),
+}
+
+
+@pytest.mark.parametrize(("editor", "problem"), EDITS.values(), ids=list(EDITS))
+async def test_one_stays_where_the_editor_cannot_be_run(
+    bus: Bus, dead_letters: Run, editor: str, problem: str
+) -> None:
+    message = await bury(bus)
+
+    code, _, said = dead_letters("replay", "--edit", message.id, EDITOR=editor)
+
+    assert code == 1
+    assert problem in said
+    assert "The dead letter is left as it is." in said
+    assert await left(bus) == [message.id]
+
+
+@pytest.mark.parametrize(
+    ("edit", "problem"),
+    [
+        (b'{"username": "\xfcnn"}', "The edited text is not UTF-8"),
+        (b'{"username": 1, "username": 2}', "The key 'username' is a duplicate."),
+    ],
+)
+async def test_one_whose_correction_is_wrong_can_be_edited_again(
+    bus: Bus, dead_letters: Run, tmp_path: Path, edit: bytes, problem: str
+) -> None:
+    message = await bury(bus)
+    # The second time, the editor has what was written the first time.
+    (tmp_path / "editor.py").write_text(
+        "import pathlib, sys\n"
+        "file = pathlib.Path(sys.argv[1])\n"
+        f"right = file.read_bytes() == {edit!r}\n"
+        f"""file.write_bytes(b'{{"username": "Ann"}}' if right else {edit!r})\n"""
+    )
+
+    code, _, said = dead_letters(
+        "replay",
+        "--edit",
+        message.id,
+        given="y\n",
+        EDITOR=f"{sys.executable} {tmp_path / 'editor.py'}",
+    )
+
+    assert (code, problem in said) == (0, True)
+    assert await waiting_for(bus, "welcome") == [({"username": "Ann"}, 1)]
+
+
 # Forgetting
 
 
@@ -433,7 +485,7 @@ async def test_one_is_forgotten_when_that_is_confirmed(bus: Bus, dead_letters: R
         (["list", "--since", "yesterday"], "is not an ISO 8601 time"),
         (["discard"], "Say which: give ids, filters, or --all."),
         (["list", "-b", "no_such_module"], "was not found"),
-        (["list", "--config", "no-such.yaml"], "can not be read"),
+        (["list", "--config", "no-such.yaml"], "cannot be read"),
     ],
 )
 def test_a_mistake_is_told_in_a_line(dead_letters: Run, arguments: list[str], told: str) -> None:
@@ -451,3 +503,21 @@ async def test_a_body_as_deep_as_can_be_decoded_is_shown_and_exported(
         code, shown, error = dead_letters(*arguments)
         assert (code, error) == (0, "")
         assert message.id in shown
+
+
+@pytest.mark.parametrize("depth", [300, 900, 980])
+async def test_values_of_any_depth_are_shown_exported_and_edited(
+    bus: Bus, dead_letters: Run, tmp_path: Path, depth: int
+) -> None:
+    body = b'{"deep":' + b"[" * depth + b"]" * depth + b"}"
+    message = await bury(bus, body=body)
+    (tmp_path / "editor.py").write_text(EDITOR.format(old="deep", new="deeper"))
+
+    for arguments in (["show", message.id], ["show", message.id, "--format", "json"], ["export"]):
+        code, shown, error = dead_letters(*arguments)
+        assert (code, error) == (0, "")
+        assert message.id in shown
+    code, _, said = dead_letters(
+        "replay", "--edit", message.id, given="n\n", EDITOR=f"{sys.executable} {tmp_path}/editor.py"
+    )
+    assert code == 0, said
