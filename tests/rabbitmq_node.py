@@ -254,15 +254,18 @@ class RabbitMQNode(RabbitMQServer):
 
 
 @contextlib.contextmanager
-def running_node(*, tls: Path | None = None) -> Iterator[RabbitMQNode]:
+def running_node(
+    *, tls: Path | None = None, settings: Mapping[str, object] | None = None
+) -> Iterator[RabbitMQNode]:
     """A node that runs for the length of a `with` block and then leaves nothing behind.
 
     Args:
         tls: A folder with ca.pem, server.pem and server.key; the node then has a `tls_port`, too,
             and lets in there only whom that authority vouches for.
+        settings: More lines of rabbitmq.conf.
     """
     with TemporaryDirectory(prefix="lightbus-rabbitmq-") as folder:
-        node = RabbitMQNode(Path(folder), tls=tls)
+        node = RabbitMQNode(Path(folder), tls=tls, settings=settings)
         node.start()
         try:
             yield node

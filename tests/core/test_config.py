@@ -303,7 +303,6 @@ def test_a_virtual_host_is_one_place_however_it_is_written(path: str) -> None:
     [
         f"amqp://shop:{PASSWORD}@rabbit.example:5672/vhost",
         f"amqp://shop:{PASSWORD}%40%2F@rabbit.example",
-        f"amqp://rabbit.example/?password={PASSWORD}",
     ],
 )
 def test_nothing_that_people_see_shows_the_password(url: str) -> None:
@@ -322,12 +321,29 @@ def test_nothing_that_people_see_shows_the_password(url: str) -> None:
     [
         {"url": f"amqp//shop:{PASSWORD}@rabbit.example"},
         {"url": f"amqp://shop:{PASSWORD}@rabbit.example:port/"},
+        {"url": f"amqp://rabbit.example/?password={PASSWORD}"},
+        {"url": f"amqp://rabbit.example/?{PASSWORD}"},
+        {"url": f"amqp://rabbit.example/?heartbeat={PASSWORD}"},
+        {"url": f"amqp://rabbit.example/?auth={PASSWORD}"},
+        {"url": f"amqp://rabbit.example/#{PASSWORD}"},
         {"url": f"amqp://shop:{PASSWORD}@[::1/"},
         {"url": [f"amqp://shop:{PASSWORD}@rabbit.example", 3]},
         {"url": f"amqp://shop:{PASSWORD}@rabbit.example", "heartbeat": 0},
         {"url": f"amqp://shop:{PASSWORD}@rabbit.example", "prefetch": "x"},
     ],
-    ids=["no scheme", "no port", "no host", "no text", "bad heartbeat", "bad prefetch"],
+    ids=[
+        "no scheme",
+        "no port",
+        "unknown option",
+        "option without a value",
+        "no number",
+        "no authentication",
+        "fragment",
+        "no host",
+        "no text",
+        "bad heartbeat",
+        "bad prefetch",
+    ],
 )
 def test_no_mistake_makes_an_error_show_the_password(settings: dict[str, Any]) -> None:
     with pytest.raises(LightbusException) as raised:
@@ -337,6 +353,34 @@ def test_no_mistake_makes_an_error_show_the_password(settings: dict[str, Any]) -
     while error is not None:
         assert PASSWORD not in f"{error} {error!r} {vars(error)}"
         error = error.__cause__ or error.__context__
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ("heartbeat=abc", "'heartbeat'.*1 to 600"),
+        ("heartbeat=", "'heartbeat'.*1 to 600"),
+        ("heartbeat=0", "'heartbeat'.*1 to 600"),
+        ("heartbeat=601", "'heartbeat'.*1 to 600"),
+        ("heartbeat=1.5", "'heartbeat'.*1 to 600"),
+        ("heartbeat=5&heartbeat=6", "'heartbeat' more than once"),
+        ("hartbeat=5", "'hartbeat'. Did you mean 'heartbeat'"),
+        ("cacertfile=ca.pem", "'cacertfile'. Use the setting `tls.ca_file`"),
+        ("no_verify_ssl=1", "'no_verify_ssl'. Known: heartbeat, auth"),
+        ("auth=amqplain", "'auth'.*plain or external"),
+    ],
+)
+def test_an_option_of_a_url_that_is_not_understood_is_refused(options: str, named: str) -> None:
+    with pytest.raises(InvalidConfig, match=named):
+        lightbus.create(
+            default_api(event_transport={"rabbitmq": {"url": f"amqp://localhost/?{options}"}})
+        )
+
+
+def test_the_options_of_a_url_that_are_known_are_accepted() -> None:
+    url = "amqp://localhost/?heartbeat=600&auth=EXTERNAL"
+
+    assert RabbitMQSettings(url=url).urls[0].query == {"heartbeat": "600", "auth": "EXTERNAL"}
 
 
 def test_with_no_config_all_services_of_a_user_meet_in_one_file(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ from pamqp.header import ContentHeader
 
 from lightbus.log import get_logger
 from lightbus_rabbitmq.decoding import UnreadableHeader
-from lightbus_rabbitmq.errors import ConnectionLost, reason
+from lightbus_rabbitmq.errors import ConnectionLost, NoFreeChannel, reason
 from lightbus_rabbitmq.frames import EventFrames
 from lightbus_rabbitmq.waiting import unless_lost
 
@@ -105,7 +105,10 @@ class Channel(aiormq.Channel):
         """Return a new channel of `connection`, which the broker has opened.
 
         Args:
-            write: Writes to the connection at once, or returns that it can not.
+            write: Writes to the connection at once, or returns that it cannot.
+
+        Raises:
+            NoFreeChannel: All that the broker allows are in use.
         """
         number = _free_number(connection)
         channel = cls(connection, number, write, confirms=confirms)
@@ -454,7 +457,9 @@ def _free_number(connection: AbstractConnection) -> int:
     last = _last_numbers.get(connection, 0)
     most = connection.connection_tune.channel_max or _MOST_CHANNELS
     numbers = itertools.chain(range(last + 1, most + 1), range(1, last + 1))
-    number = next(number for number in numbers if number not in connection.channels)
+    number = next((number for number in numbers if number not in connection.channels), None)
+    if number is None:
+        raise NoFreeChannel(most)
     _last_numbers[connection] = number
     return number
 

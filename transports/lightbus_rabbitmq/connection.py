@@ -10,7 +10,6 @@ from typing import TypeVar
 
 import aio_pika
 import aiormq.abc
-from aiormq.exceptions import InvalidFrameError
 from yarl import URL
 
 from lightbus.exceptions import (
@@ -21,9 +20,17 @@ from lightbus.exceptions import (
 )
 from lightbus.log import get_logger
 from lightbus_rabbitmq.channel import Channel
-from lightbus_rabbitmq.errors import ConnectionLost, is_cancelled, reason, translated
+from lightbus_rabbitmq.errors import (
+    ConnectionLost,
+    NoFreeChannel,
+    is_cancelled,
+    reason,
+    refused_by,
+    translated,
+    words_of,
+)
 from lightbus_rabbitmq.settings import RabbitMQSettings, TLSSettings, shown
-from lightbus_rabbitmq.waiting import abandon, growing_waits, unless_lost
+from lightbus_rabbitmq.waiting import Backoff, abandon, growing_waits, unless_lost
 from lightbus_rabbitmq.wire import Wire
 
 T = TypeVar("T")
@@ -31,9 +38,6 @@ T = TypeVar("T")
 _log = get_logger(__name__)
 
 _CLOSE_TIMEOUT = 2.0
-
-# How long to wait before what a lost connection broke off is begun again, in seconds
-_PAUSE = 0.1
 
 # The two alarms at which RabbitMQ stops reading from a connection that sends.
 # https://www.rabbitmq.com/docs/alarms
@@ -59,7 +63,7 @@ class Link:
     """One connection, made when it is first needed, and again, for as long as it takes.
 
     Attributes:
-        last_problem: Why the latest try to connect failed.
+        last_problem: Why the latest try to connect failed, or why the connection was lost.
     """
 
     def __init__(self, settings: RabbitMQSettings, name: str) -> None:
@@ -71,6 +75,7 @@ class Link:
         self._holding: asyncio.Task[None] | None = None
         self._connecting: asyncio.Task[_Connection] | None = None
         self._was_connected = False
+        self._backoff = Backoff()
         self._places_to_open = asyncio.Semaphore(_MOST_OPENING)
         self._context: ssl.SSLContext | None = None
         self._is_closed = False
@@ -95,13 +100,15 @@ class Link:
             TransportUnavailable: It did not end in `timeout` seconds.
             Exception: What else it raised.
         """
+        waits = growing_waits()
         try:
             async with asyncio.timeout(timeout):
                 while True:
                     try:
                         return await operation()
-                    except ConnectionLost:
-                        await asyncio.sleep(_PAUSE)
+                    except ConnectionLost as error:
+                        self.last_problem = str(error)
+                        await asyncio.sleep(next(waits))
         except TimeoutError as error:
             raise await self.unavailable(timeout) from error
 
@@ -120,12 +127,18 @@ class Link:
                 underlay = (await self._connected()).transport
                 if underlay is not None:
                     await underlay.connection.ready()
-                    return None
+                    return self._channel_problem(underlay.connection)
         except TimeoutError:
             pass
         except TransportError as error:
             return str(error)
         return str(await self.unavailable(timeout))
+
+    def _channel_problem(self, connection: aiormq.abc.AbstractConnection) -> str | None:
+        most = connection.connection_tune.channel_max
+        if not most or len(connection.channels.keys() - {0}) < most:
+            return None
+        return f"RabbitMQ at {self._places} takes no more channels: {NoFreeChannel(most)}."
 
     async def _is_blocked(self) -> bool:
         underlay = self._connection.transport if self._connection else None
@@ -153,6 +166,7 @@ class Link:
             TransportRefused: The first connection was refused.
             TransportClosed: The link was closed.
             ConnectionLost: The connection went away meanwhile.
+            NoFreeChannel: All that the broker allows on the connection are in use.
         """
         connection = await self._connected()
         underlay = connection.transport
@@ -179,6 +193,9 @@ class Link:
                 return await unless_lost(connection, _opened(connection, wire, confirms=confirms))
         except TimeoutError as error:
             raise ConnectionLost("RabbitMQ did not open a channel in time") from error
+        except NoFreeChannel as error:
+            self.last_problem = str(error)
+            raise
         except (Exception, asyncio.CancelledError) as error:
             if meaning := translated(error, "a channel"):
                 raise meaning from error
@@ -204,8 +221,9 @@ class Link:
         return await asyncio.shield(self._connecting)
 
     async def _connect(self) -> _Connection:
+        await self._pause_after_loss()
         await self._disconnect()
-        for wait in growing_waits():
+        while True:
             refusal: TransportError | None = None
             for url in self._settings.urls:
                 try:
@@ -223,14 +241,30 @@ class Link:
             # Once connected, a refusal may pass, as when the broker's user store restarts.
             if refusal is not None and not self._was_connected:
                 raise refusal
+            wait = self._backoff.after_failure()
             _log.warning(
-                "RabbitMQ can not be reached; trying again.",
+                "RabbitMQ cannot be reached; trying again.",
                 url=self._places,
                 reason=self.last_problem,
                 next_try_in=round(wait, 1),
             )
             await asyncio.sleep(wait)
-        raise AssertionError("the waits never end")
+
+    async def _pause_after_loss(self) -> None:
+        """Note why the last connection ended, and wait where it ended soon after it was made."""
+        lost = self._connection
+        if lost is None:
+            return
+        close = lost.wire.close
+        self.last_problem = words_of(close) if close else "the connection was lost"
+        wait = self._backoff.after_loss()
+        _log.warning(
+            "The connection to RabbitMQ was lost; connecting again.",
+            url=self._places,
+            reason=self.last_problem,
+            next_try_in=round(wait, 1),
+        )
+        await asyncio.sleep(wait)
 
     async def _connect_to(self, url: URL) -> _Connection:
         if "heartbeat" not in url.query:
@@ -243,13 +277,10 @@ class Link:
             raise ConnectionLost(
                 f"no answer within {self._settings.connect_timeout:g} s"
             ) from error
-        except InvalidFrameError as error:
-            # What the driver makes of a broker that answers Connection.Open with Connection.Close.
-            raise TransportRefused(
-                f"RabbitMQ refused the connection to {shown(url)}: its virtual host "
-                f"{url.path[1:] or '/'!r} does not exist, or is closed to this user."
-            ) from error
         except Exception as error:
+            if connection.wire.close is not None:
+                doing = f"the connection to {shown(url)}"
+                raise refused_by(connection.wire.close, doing) from error
             # The driver wraps it, and keeps no more than its text.
             if "[SSL:" in str(error):
                 raise TransportRefused(
@@ -275,6 +306,7 @@ class Link:
         return self._context
 
     def _note_connected(self, place: str) -> None:
+        self._backoff.note_success()
         if self._was_connected:
             _log.info("Connected to RabbitMQ again.", url=place)
         self._was_connected = True

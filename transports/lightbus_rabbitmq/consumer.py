@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
+import time
 from collections.abc import Callable
 from typing import Self
 
@@ -17,10 +19,10 @@ from lightbus_rabbitmq import names, topology
 from lightbus_rabbitmq.channel import Channel
 from lightbus_rabbitmq.connection import Link
 from lightbus_rabbitmq.delivery import RabbitMQDelivery
-from lightbus_rabbitmq.errors import ConnectionLost, translated
+from lightbus_rabbitmq.errors import ConnectionLost, NoFreeChannel, translated
 from lightbus_rabbitmq.publisher import Publisher
 from lightbus_rabbitmq.settings import RabbitMQSettings
-from lightbus_rabbitmq.waiting import close_quietly, growing_waits, unless_lost
+from lightbus_rabbitmq.waiting import Backoff, close_quietly, unless_lost
 
 _log = get_logger(__name__)
 
@@ -30,6 +32,9 @@ _LONGEST_WAIT = 900
 
 # How long, in seconds, events take to arrive at most once there is room for them.
 _ARRIVAL_TIMEOUT = 0.1
+
+# How long, in seconds, a listener that starts waits for others to free a channel.
+_CHANNEL_TIMEOUT = 2.0
 
 # RabbitMQ holds back what a channel asks of a quorum queue beyond so many commands that are under
 # way (its quorum_commands_soft_limit). They change places there, and are lost with the channel.
@@ -68,6 +73,8 @@ class RabbitMQStream(DeliveryStream):
         # Never longer than the prefetch, so it needs no bound of its own. None marks the end.
         self._received: asyncio.Queue[RabbitMQDelivery | None] = asyncio.Queue()
         self._error: TransportError | None = None
+        self._backoff = Backoff()
+        self._why_not_restored = ""
         self.is_closed = False
         self._is_ended = False
         self._stopping = Once(self._stop)
@@ -81,8 +88,9 @@ class RabbitMQStream(DeliveryStream):
         Raises:
             TopologyMismatch: The broker holds an object with other settings.
             TransportRefused: The broker's permissions do not allow it.
+            NoFreeChannel: The other listeners use all channels that the broker allows.
         """
-        await self._consume_again()
+        await self._consume_again(channel_timeout=_CHANNEL_TIMEOUT)
         self._keeper = asyncio.create_task(self._keep())
 
     def __aiter__(self) -> Self:
@@ -108,7 +116,9 @@ class RabbitMQStream(DeliveryStream):
         if self._error is not None:
             return f"Listener queue {self.queue!r} is not consumed from: {self._error}"
         if self._is_lost or self._channel is None or self._channel.is_lost:
-            return f"Listener queue {self.queue!r} has lost its consumer, which is being restored."
+            why = f" ({self._why_not_restored})" if self._why_not_restored else ""
+            lost = f"Listener queue {self.queue!r} has lost its consumer"
+            return f"{lost}, which is being restored{why}."
         return None
 
     async def stop(self) -> None:
@@ -209,12 +219,18 @@ class RabbitMQStream(DeliveryStream):
             self._end(error)
 
     async def _restore(self) -> None:
-        _log.warning("A listener lost its consumer; restoring it.", **self._fields())
+        wait = self._backoff.after_loss()
+        _log.warning(
+            "A listener lost its consumer; restoring it.",
+            next_try_in=round(wait, 1),
+            **self._fields(),
+        )
         if self._channel is not None:
             await close_quietly(self._channel, self._settings.operation_timeout)
         # What ended the connection may be one of the next events. Taken alone, it is the only one
         # that the broker counts as returned.
         self._prefetch_for_returned = 1
+        await asyncio.sleep(wait)
         await self._consume_again()
         _log.info("A listener's consumer is restored.", **self._fields())
 
@@ -249,19 +265,26 @@ class RabbitMQStream(DeliveryStream):
             self._received.put_nowait(delivery)
         self._held.clear()
 
-    async def _consume_again(self) -> None:
-        for wait in growing_waits():
+    async def _consume_again(self, *, channel_timeout: float = math.inf) -> None:
+        gives_up_at = time.monotonic() + channel_timeout
+        while True:
             try:
                 await self._consume()
-                return
+                break
             except ConnectionLost as error:
-                _log.warning(
-                    "A listener could not start to consume; trying again.",
-                    reason=str(error),
-                    next_try_in=round(wait, 1),
-                    **self._fields(),
-                )
-                await asyncio.sleep(wait)
+                if isinstance(error, NoFreeChannel) and time.monotonic() > gives_up_at:
+                    raise
+                self._why_not_restored = str(error)
+            wait = self._backoff.after_failure()
+            _log.warning(
+                "A listener could not start to consume; trying again.",
+                reason=self._why_not_restored,
+                next_try_in=round(wait, 1),
+                **self._fields(),
+            )
+            await asyncio.sleep(wait)
+        self._backoff.note_success()
+        self._why_not_restored = ""
 
     async def _consume(self) -> None:
         await topology.ensure_subscription(

@@ -11,21 +11,29 @@ from aiormq.exceptions import (
     ChannelAccessRefused,
     ChannelInvalidStateError,
     ChannelPreconditionFailed,
-    ConnectionNotAllowed,
     IncompatibleProtocolError,
     ProbableAuthenticationError,
 )
+from pamqp.commands import Connection
 
 from lightbus.exceptions import TopologyMismatch, TransportError, TransportRefused
 
 _REFUSALS = (
     AuthenticationError,
     ProbableAuthenticationError,
-    ConnectionNotAllowed,
     ChannelAccessRefused,
     IncompatibleProtocolError,
 )
 
+# The codes with which RabbitMQ refuses to open a connection: for the credentials, and for the
+# virtual host (AMQP 0-9-1, section 1.5, constants).
+_ACCESS_REFUSED = 403
+_NOT_ALLOWED = 530
+
+# A limit of the node, the user or the virtual host, and a virtual host that is not started yet: who
+# tries again may be let in.
+_LIMIT_REACHED = re.compile(r"\blimit\b.*\b(reached|exceeded)\b|\breached\b.*\blimit\b")
+_MAY_PASS = re.compile(rf"^(?!.* not found$).*({_LIMIT_REACHED.pattern}|\bis down$)")
 
 _DIFFERENCE = re.compile(
     r"arg '(?P<argument>[^']*)' .*: received (?P<wanted>.*) but current is (?P<actual>.*)"
@@ -34,6 +42,35 @@ _DIFFERENCE = re.compile(
 
 class ConnectionLost(Exception):
     """The connection or the channel went away; the operation may be done again on another."""
+
+
+class NoFreeChannel(ConnectionLost):
+    """Every channel that the broker allows on the connection is in use.
+
+    Attributes:
+        channel_max: How many channels that are.
+    """
+
+    def __init__(self, channel_max: int) -> None:
+        self.channel_max = channel_max
+        super().__init__(
+            f"all {channel_max} channels that the broker allows on a connection (channel_max) are "
+            "in use"
+        )
+
+
+def words_of(close: Connection.Close) -> str:
+    """Return why the broker closed a connection, in its own words."""
+    return " ".join(str(close.reply_text).split()).rstrip(".")
+
+
+def refused_by(close: Connection.Close, doing: str) -> TransportRefused | ConnectionLost:
+    """Return what it means that the broker answered with `close`, instead of `doing` something."""
+    words = words_of(close)
+    is_refusal = close.reply_code in (_ACCESS_REFUSED, _NOT_ALLOWED)
+    if is_refusal and not _MAY_PASS.search(words):
+        return TransportRefused(f"RabbitMQ refused {doing}: {words}.")
+    return ConnectionLost(words)
 
 
 def translated(error: BaseException, doing: str) -> TransportError | ConnectionLost | None:
@@ -46,7 +83,7 @@ def translated(error: BaseException, doing: str) -> TransportError | ConnectionL
     if isinstance(error, _REFUSALS):
         return TransportRefused(f"RabbitMQ refused {doing}: {reason(error)}.")
     if isinstance(error, ChannelPreconditionFailed):
-        return _mismatch(reason(error), doing)
+        return _unmet(reason(error), doing)
     if isinstance(error, AMQPError | ChannelInvalidStateError | OSError):
         return ConnectionLost(reason(error))
     if isinstance(error, asyncio.CancelledError) and not is_cancelled():
@@ -57,10 +94,13 @@ def translated(error: BaseException, doing: str) -> TransportError | ConnectionL
     return None
 
 
-def _mismatch(told: str, doing: str) -> TopologyMismatch:
-    found = _DIFFERENCE.search(told)
+def _unmet(words: str, doing: str) -> TransportRefused | TopologyMismatch:
+    """Return what it means that a precondition of `doing` something was not met."""
+    if _LIMIT_REACHED.search(words):
+        return TransportRefused(f"RabbitMQ refused {doing}: {words}.")
+    found = _DIFFERENCE.search(words)
     return TopologyMismatch(
-        f"RabbitMQ refused {doing}: {told}. `lightbus topology` shows all that differs, and can "
+        f"RabbitMQ refused {doing}: {words}. `lightbus topology` shows all that differs, and can "
         "migrate it.",
         argument=found["argument"] if found else "",
         wanted=_value(found["wanted"] if found else ""),

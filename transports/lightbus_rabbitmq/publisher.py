@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import re
 import struct
 from collections import Counter
@@ -164,16 +165,17 @@ class Publisher:
                 self._idle.set()
 
     async def _publish_until_stored(self, outgoing: _Outgoing, api_name: str | None) -> None:
-        waits = growing_waits()
+        # The first wait is the same for all that a lost channel held, which so keep their order.
+        waits = itertools.chain([_PAUSE], growing_waits())
         while True:
             try:
                 await self._publish(await self._open_channel(api_name), outgoing)
                 return
             except ConnectionLost:
-                await asyncio.sleep(_PAUSE)
+                pass
             except _Nacked:
                 outgoing.was_written, outgoing.was_refused = False, True
-                await asyncio.sleep(next(waits))
+            await asyncio.sleep(next(waits))
 
     async def _failure(self, outgoing: _Outgoing, timeout: float) -> TransportError:
         """Return the error of a message that was not known to be stored for `timeout` seconds."""

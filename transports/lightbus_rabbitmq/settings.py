@@ -8,6 +8,8 @@ from typing import Annotated, Any
 import msgspec
 from yarl import URL
 
+from lightbus.exceptions import did_you_mean
+
 Seconds = Annotated[float, msgspec.Meta(gt=0)]
 Heartbeat = Annotated[int, msgspec.Meta(ge=1, le=600)]
 Prefetch = Annotated[int, msgspec.Meta(ge=1, le=65535)]
@@ -16,6 +18,23 @@ _WRONG_FORM = (
     "`url` is not of the form amqp://user:password@host:5672/vhost; in each of its parts, what has "
     "a meaning in a URL must be percent-encoded"
 )
+
+_OPTIONS = ("heartbeat", "auth")
+_AUTHENTICATIONS = ("plain", "external")
+_LONGEST_HEARTBEAT = 600
+
+# Options that other clients know, and the setting that does the same
+_SETTINGS_FOR = {
+    "cacertfile": "tls.ca_file",
+    "cafile": "tls.ca_file",
+    "certfile": "tls.certificate_file",
+    "keyfile": "tls.key_file",
+    "connection_timeout": "connect_timeout",
+    "timeout": "connect_timeout",
+}
+
+# What may be shown of a URL that is not understood: no word that may be a part of a password
+_OPTION_NAME = re.compile(r"[a-z_]{1,40}", re.IGNORECASE)
 
 # An @ behind the host: the password holds a character that ends the host, and its rest is no secret
 # to whoever parses the URL.
@@ -52,7 +71,9 @@ class RabbitMQSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     Attributes:
         url: ``amqp://user:password@host:5672/vhost`` (RabbitMQ's URI specification, but that an
             empty virtual host is ``/``), or several of one cluster, tried in turn. ``amqps://``
-            encrypts, and connects only to a broker whose certificate is good.
+            encrypts, and connects only to a broker whose certificate is good. Two options can
+            follow: ``?heartbeat=`` goes before the setting, and ``auth=external`` logs in with the
+            certificate of `tls`.
         tls: The certificates for that.
         prefetch: How many events a listener holds, at most, 1 to 65535 (``basic.qos`` of AMQP
             0-9-1). It holds fewer where `acknowledgement_timeout` is long, and never fewer than its
@@ -64,8 +85,8 @@ class RabbitMQSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
             more than 0.
 
     Raises:
-        ValueError: `url` is of another form, or `tls` is given where it is not ``amqps://``. Of a
-            configuration, that is an `InvalidConfig`.
+        ValueError: `url` is of another form or has an option that is unknown or not valid, or `tls`
+            is given where it is not ``amqps://``. Of a configuration, that is an `InvalidConfig`.
     """
 
     url: str | list[str]
@@ -82,8 +103,9 @@ class RabbitMQSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
         if any(_WRONGLY_ENCODED.match(url) for url in self._given):
             raise ValueError(_WRONG_FORM)
         for url in self.urls:
-            if url.scheme not in ("amqp", "amqps") or not url.host:
+            if url.scheme not in ("amqp", "amqps") or not url.host or url.fragment:
                 raise ValueError(_WRONG_FORM)
+            _check_options(url)
             if self.tls != TLSSettings() and url.scheme != "amqps":
                 raise ValueError("`tls` is given, but `url` does not begin with amqps://")
 
@@ -104,6 +126,34 @@ class RabbitMQSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     @property
     def _given(self) -> list[str]:
         return [self.url] if isinstance(self.url, str) else self.url
+
+
+def _check_options(url: URL) -> None:
+    """Raise ValueError where the part of `url` behind the question mark is not understood."""
+    for name, value in url.query.items():
+        if len(url.query.getall(name)) > 1:
+            raise ValueError(f"`url` has the option {_option(name, value)} more than once")
+        if name not in _OPTIONS:
+            raise ValueError(f"`url` has the unknown option {_option(name, value)}.{_remedy(name)}")
+    heartbeat = url.query.get("heartbeat", "1")
+    is_number = heartbeat.isascii() and heartbeat.isdigit()
+    if not is_number or not 1 <= int(heartbeat[:5]) <= _LONGEST_HEARTBEAT:
+        raise ValueError(
+            "the option 'heartbeat' of `url` must be a whole number of seconds, "
+            f"1 to {_LONGEST_HEARTBEAT}"
+        )
+    if url.query.get("auth", "plain").lower() not in _AUTHENTICATIONS:
+        raise ValueError(f"the option 'auth' of `url` must be {' or '.join(_AUTHENTICATIONS)}")
+
+
+def _option(name: str, value: str) -> str:
+    return repr(name) if value and _OPTION_NAME.fullmatch(name) else "(not shown)"
+
+
+def _remedy(name: str) -> str:
+    if setting := _SETTINGS_FOR.get(name):
+        return f" Use the setting `{setting}`"
+    return did_you_mean(name, _OPTIONS) or f" Known: {', '.join(_OPTIONS)}"
 
 
 def shown(url: URL) -> str:

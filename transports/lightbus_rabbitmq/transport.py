@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Collection, Mapping
 from typing import Any, ClassVar
 
-from lightbus.exceptions import NotDeclared, TransportClosed
+from lightbus.exceptions import NotDeclared, TransportClosed, TransportRefused
 from lightbus.failure import Failure
 from lightbus.message import EventMessage
 from lightbus.once import Once
@@ -23,6 +23,7 @@ from lightbus_rabbitmq.comparing import compare
 from lightbus_rabbitmq.connection import Link
 from lightbus_rabbitmq.consumer import RabbitMQStream
 from lightbus_rabbitmq.dead_letters import RabbitMQDeadLetter, dead_letters_of
+from lightbus_rabbitmq.errors import NoFreeChannel
 from lightbus_rabbitmq.objects import Wanted
 from lightbus_rabbitmq.publisher import Publisher
 from lightbus_rabbitmq.settings import RabbitMQSettings
@@ -67,6 +68,9 @@ class RabbitMQTransport(EventTransport):
         stream = RabbitMQStream(self._consuming, self._publisher, self._settings, subscription)
         try:
             await stream.start()
+        except NoFreeChannel as error:
+            await stream.aclose()
+            raise self._too_many_listeners(subscription, error) from error
         except BaseException:
             await stream.aclose()
             raise
@@ -75,6 +79,17 @@ class RabbitMQTransport(EventTransport):
             raise TransportClosed("The connection to RabbitMQ was closed.")
         self._streams = [*(open_ for open_ in self._streams if not open_.is_closed), stream]
         return stream
+
+    def _too_many_listeners(
+        self, subscription: Subscription, error: NoFreeChannel
+    ) -> TransportRefused:
+        listening = sum(not stream.is_closed for stream in self._streams)
+        return TransportRefused(
+            f"Listener {subscription.listener_name!r} on {subscription.api_name} cannot start: "
+            f"RabbitMQ at {self._settings} allows {error.channel_max} channels on a connection "
+            f"(channel_max), each listener needs one, and {listening} listeners have one. Raise "
+            "channel_max in rabbitmq.conf, or divide the listeners among several services."
+        )
 
     async def put(
         self, subscription: Subscription, message: EventMessage, *, attempt: int, timeout: float

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import Coroutine, Iterator
 from typing import Any, TypeVar
 
 import aiormq.abc
 
-from lightbus_rabbitmq.errors import ConnectionLost, translated
+from lightbus_rabbitmq.errors import ConnectionLost, reason, translated
 
 T = TypeVar("T")
 
 _LONGEST_WAIT = 10.0
+
+# What is lost sooner than this, in seconds, is not tried again without a pause.
+_SHORTEST_LIFE = 1.0
 
 _abandoned: set[asyncio.Task[Any]] = set()
 
@@ -36,8 +40,13 @@ async def unless_lost(connection: aiormq.abc.AbstractConnection, work: Coroutine
             working.cancel()
             abandon(working)
     if not working.done():
-        raise ConnectionLost("the connection was closed")
+        raise ConnectionLost(_why_closed(closing))
     return working.result()
+
+
+def _why_closed(closing: asyncio.Future[Any]) -> str:
+    cause = None if closing.cancelled() or not closing.done() else closing.exception()
+    return reason(cause) if cause is not None else "the connection was closed"
 
 
 async def close_quietly(channel: aiormq.abc.AbstractChannel, timeout: float) -> None:
@@ -82,3 +91,35 @@ def growing_waits() -> Iterator[float]:
     while True:
         yield random.uniform(longest / 2, longest)
         longest = min(longest * 2, _LONGEST_WAIT)
+
+
+class Backoff:
+    """The waits between the tries to get one thing and to keep it.
+
+    They grow with each failure. They also grow where the thing is got and lost again at once, and
+    start anew when it has lasted for longer than the last wait.
+    """
+
+    def __init__(self) -> None:
+        self._waits = growing_waits()
+        self._last_wait = 0.0
+        self._got_at: float | None = None
+
+    def note_success(self) -> None:
+        """Note that the thing was got just now."""
+        self._got_at = time.monotonic()
+
+    def after_failure(self) -> float:
+        """Return how many seconds to wait after a try that failed."""
+        self._last_wait = next(self._waits)
+        return self._last_wait
+
+    def after_loss(self) -> float:
+        """Return how many seconds to wait after the thing was lost; 0 where it had lasted."""
+        got_at, self._got_at = self._got_at, None
+        if got_at is None:
+            return 0.0
+        if time.monotonic() - got_at < max(_SHORTEST_LIFE, 2 * self._last_wait):
+            return self.after_failure()
+        self._waits, self._last_wait = growing_waits(), 0.0
+        return 0.0

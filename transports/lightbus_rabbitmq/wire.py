@@ -8,6 +8,7 @@ them, are cut from what has come and handed to their channels at once. The drive
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import struct
 from collections.abc import Iterable, Mapping
@@ -38,6 +39,7 @@ _KINDS = (
 )
 
 _DELIVER = commands.Basic.Deliver.index.to_bytes(4, "big")
+_CLOSE = commands.Connection.Close.index.to_bytes(4, "big")
 
 # The other methods that a `Channel` takes in, or wants to know of.
 _METHODS: dict[bytes, type[Frame]] = {
@@ -62,6 +64,11 @@ class Wire(TransportFactory):
     def __init__(self) -> None:
         self._reader: MessageReader | None = None
         self._transport: asyncio.WriteTransport | None = None
+
+    @property
+    def close(self) -> commands.Connection.Close | None:
+        """With what the broker ended the connection; None where it did not, or said nothing."""
+        return self._reader.close if self._reader else None
 
     def begin(self, channels: Mapping[int, AbstractChannel | None]) -> None:
         """Hand the messages of `channels`, by their numbers, to those that are a `Channel`."""
@@ -100,11 +107,16 @@ class Wire(TransportFactory):
 
 
 class MessageReader(asyncio.StreamReader):
-    """Reads for the driver what no channel takes in."""
+    """Reads for the driver what no channel takes in.
+
+    Attributes:
+        close: With what the broker ended the connection.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(loop=loop)
         self.channels: Mapping[int, AbstractChannel | None] = {}
+        self.close: commands.Connection.Close | None = None
         self._now = loop.time
         self._decoder = Decoder()
         self._pending = b""
@@ -167,6 +179,8 @@ class MessageReader(asyncio.StreamReader):
     def _is_taken(self, kind: int, number: int, payload: bytes) -> bool:
         channel = self.channels.get(number)
         if not isinstance(channel, Channel):
+            if number == 0 and payload.startswith(_CLOSE):
+                self._note_close(payload)
             return False
         try:
             frame = self._decoded(kind, payload, channel)
@@ -174,6 +188,13 @@ class MessageReader(asyncio.StreamReader):
             # The driver fails at it, too, and ends the connection in its own way.
             return False
         return frame is not None and channel.take_in(frame)
+
+    def _note_close(self, payload: bytes) -> None:
+        # The driver keeps only a part of it: what it expected instead, or that it was closed.
+        close = commands.Connection.Close()
+        with contextlib.suppress(Exception):
+            close.unmarshal(payload[len(_CLOSE) :])
+            self.close = close
 
     def _decoded(self, kind: int, payload: bytes, channel: Channel) -> FrameType | None:
         """Return the frame where it may be one for `channel` to take in."""
