@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar, cast
 
 from lightbus import config as configuration
+from lightbus import green
 from lightbus.api import Api, api_class_of
 from lightbus.client import BusClient
 from lightbus.exceptions import ConfigError, InvalidBusModule, NotCallable
@@ -209,7 +210,9 @@ def create(
         InvalidName: The service's or the process's name can not be one.
         TransportNotFound: No installed package offers a transport that is configured, or a package
             that it needs is not installed.
+        EventletNotSupported: eventlet has patched this process.
     """
+    green.refuse_eventlet()
     loaded = configuration.load(
         config if config is not None else config_file,
         service_name=service_name,

@@ -31,6 +31,7 @@
     │   ├── TransportNotFound
     │   ├── InvalidBusModule
     │   ├── InvalidSchema
+    │   ├── EventletNotSupported
     │   ├── PackageMissing
     │   └── HealthPortUnusable
     ├── TransportError              the broker, or the way to it
@@ -80,7 +81,8 @@ def without_login(text: str) -> str:
 
     A broker's URL can stand where it does not belong, as for a key of the configuration.
     """
-    return _LOGIN.sub(r"\1***@", text)
+    # Not a template, which `re` needs an import for: that fails when the interpreter ends.
+    return _LOGIN.sub(lambda found: f"{found[1]}***@", text)
 
 
 class LightbusException(Exception):
@@ -296,12 +298,15 @@ class UnfitEvent(ValidationError):
 
 
 class CannotBlockHere(LightbusException):
-    """A blocking call was made on a thread whose event loop is running."""
+    """A blocking call was made on a thread that must not wait.
 
-    def __init__(self, blocking: str, instead: str) -> None:
-        super().__init__(
-            f"{blocking} would block the event loop that runs on this thread. Use {instead}."
-        )
+    Attributes:
+        blocking: The call, for example ``"fire()"``.
+    """
+
+    def __init__(self, blocking: str, problem: str) -> None:
+        super().__init__(f"{blocking} {problem}")
+        self.blocking = blocking
 
 
 class TaskExited(LightbusException):
@@ -397,6 +402,16 @@ class InvalidBusModule(ConfigError):
         super().__init__(f"Bus module {module_name!r} {problem}")
         self.module_name = module_name
         self.is_missing = is_missing
+
+
+class EventletNotSupported(ConfigError):
+    """A bus was made or used in a process that eventlet has patched."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "Lightbus does not work under eventlet.monkey_patch(), which replaces the threads that "
+            "it needs. Run this process on threads, gevent or asyncio instead."
+        )
 
 
 class InvalidSchema(ConfigError):

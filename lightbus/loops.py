@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import atexit
-import concurrent.futures
 import contextlib
 import os
-import threading
+import sys
 import weakref
-from collections.abc import Callable, Collection, Coroutine
+from collections.abc import Awaitable, Callable, Collection, Coroutine
+from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any, TypeVar
 
+from lightbus import green
+from lightbus.background import BackgroundLoop, NotBegun, run_apart_from_greenlets
 from lightbus.exceptions import CannotBlockHere, TransportClosed, TransportUnavailable
+from lightbus.threads import may_wait
 from lightbus.transport import EventTransport, Subscription
 
 T = TypeVar("T")
@@ -29,7 +33,10 @@ _inherited: list[object] = []
 
 
 def new_event_loop() -> asyncio.AbstractEventLoop:
-    """Return a new event loop: one of uvloop's where that is installed, for it is faster."""
+    """Return a new event loop: one of uvloop's where that is installed, because it is faster."""
+    if green.is_gevent():
+        # What Python's own loop waits with is gevent's, so that the greenlets of its thread run.
+        return asyncio.new_event_loop()
     try:
         import uvloop  # noqa: PLC0415 - it is optional, and takes its time
     except ImportError:
@@ -111,13 +118,16 @@ class Loops:
 
     def _start_afresh(self) -> None:
         self._by_loop: dict[asyncio.AbstractEventLoop, dict[str, OpenTransport]] = {}
-        self._background: _BackgroundLoop | None = None
+        # Holds the background loop under one key, because a dict has atomic operations. A lock
+        # could be held by the very code that a signal handler has interrupted.
+        self._background: dict[None, BackgroundLoop] = {}
         self._background_loops: set[asyncio.AbstractEventLoop] = set()
-        self._lock = threading.Lock()
+        # A signal handler or a destructor that interrupts its owner gets it too.
+        self._beginning: AbstractContextManager[Any] = green.original("_thread", "RLock")()
 
     def forget_inherited(self) -> None:
         """Start with no connections, in a forked child."""
-        _inherited.append((self._by_loop, self._background, self._background_loops, self._lock))
+        _inherited.append((self._by_loop, self._background, self._background_loops))
         self._start_afresh()
 
     def transport(self, api_name: str) -> OpenTransport:
@@ -133,10 +143,11 @@ class Loops:
         return found
 
     def _add_loop(self, loop: asyncio.AbstractEventLoop) -> dict[str, OpenTransport]:
-        with self._lock:
-            for known in [known for known in self._by_loop if known.is_closed()]:
-                del self._by_loop[known]
-            return self._by_loop.setdefault(loop, {})
+        green.refuse_eventlet()
+        for known in list(self._by_loop):
+            if known.is_closed():
+                self._by_loop.pop(known, None)
+        return self._by_loop.setdefault(loop, {})
 
     def call_blocking(
         self,
@@ -148,25 +159,22 @@ class Loops:
         """Run `function` on the background loop and wait for its result.
 
         Raises:
-            CannotBlockHere: An event loop runs on this thread.
+            CannotBlockHere: An event loop runs on this thread, or the bus itself works on it.
+            TransportClosed: The bus was closed during the call, or the interpreter is ending.
         """
-        if running_loop() is not None:
-            raise CannotBlockHere(blocking, instead)
-        # Within the lock, so that what is begun on the background loop is begun before it stops.
-        with self._lock:
-            if self._background is None:
-                self._background = self._begin_background()
-            under_way = self._background.begin(function(*args))
-        return _result(under_way)
+        _check_may_block(blocking, instead)
+        while True:
+            with contextlib.suppress(NotBegun):  # it was closed just now: begin another
+                return self._background_loop().call(partial(function, *args))
 
     async def close(self) -> None:
         """Close every transport of every loop. The next use opens new ones."""
-        with self._lock:
-            background, self._background = self._background, None
-            others = [loop for loop in self._by_loop if loop not in self._background_loops]
-        closing = [self._close_on(loop) for loop in others]
+        background = self._background.pop(None, None)
+        others = [loop for loop in list(self._by_loop) if loop not in self._background_loops]
+        closing: list[Awaitable[None]] = [self._close_on(loop) for loop in others]
         if background is not None:
-            closing.append(background.stop())
+            background.request_stop()
+            closing.append(asyncio.wrap_future(background.ended))
         # A broker that does not answer notices by the closed socket that its client is gone.
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_CLOSE_TIMEOUT + 1):
@@ -176,11 +184,10 @@ class Loops:
         """Do what `close` does, on a thread without an event loop.
 
         Raises:
-            CannotBlockHere: An event loop runs on this thread.
+            CannotBlockHere: An event loop runs on this thread, or the bus itself works on it.
         """
-        if running_loop() is not None:
-            raise CannotBlockHere("close()", "`await bus.client.close_async()`")
-        asyncio.run(self.close())
+        _check_may_block("close()", "`await bus.client.close_async()`")
+        run_apart_from_greenlets(lambda: asyncio.run(self.close()))
 
     async def _close_on(self, loop: asyncio.AbstractEventLoop) -> None:
         if loop is asyncio.get_running_loop():
@@ -196,77 +203,51 @@ class Loops:
                 await asyncio.gather(*(one.transport.close() for one in opened))
 
     def _forget(self, loop: asyncio.AbstractEventLoop) -> list[OpenTransport]:
-        with self._lock:
-            return list(self._by_loop.pop(loop, {}).values())
+        return list(self._by_loop.pop(loop, {}).values())
 
-    def _begin_background(self) -> _BackgroundLoop:
-        def ended() -> None:
+    def _background_loop(self) -> BackgroundLoop:
+        found = self._background.get(None)
+        if found is not None:
+            return found
+        with self._beginning:
+            if (found := self._background.get(None)) is not None:
+                return found
+            begun = self._begin_background()
+            found = self._background.setdefault(None, begun)
+            if found is not begun:
+                # This thread was interrupted, and has begun one meanwhile.
+                begun.request_stop()
+            return found
+
+    def _begin_background(self) -> BackgroundLoop:
+        def ended(loop: asyncio.AbstractEventLoop) -> None:
             self._forget(loop)
             self._background_loops.discard(loop)
 
-        loop = new_event_loop()
-        self._background_loops.add(loop)
-        return _BackgroundLoop(loop, before_end=self._close_this_loop, on_ended=ended)
+        begun = BackgroundLoop(new_event_loop, before_end=self._close_this_loop, on_ended=ended)
+        self._background_loops.add(begun.loop)
+        return begun
 
 
-class _BackgroundLoop:
-    """An event loop in a daemon thread.
-
-    Args:
-        loop: A new loop.
-        before_end: Awaited on the loop when it is stopped.
-        on_ended: Called once the loop is closed.
-    """
-
-    def __init__(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        *,
-        before_end: Callable[[], Coroutine[Any, Any, None]],
-        on_ended: Callable[[], None],
-    ) -> None:
-        self._loop = loop
-        self._before_end = before_end
-        self._on_ended = on_ended
-        self._stopping = asyncio.Event()
-        self._ended: concurrent.futures.Future[None] = concurrent.futures.Future()
-        # One who gives up waiting for the end must not cancel it for the others.
-        self._ended.set_running_or_notify_cancel()
-        threading.Thread(target=self._run, name="lightbus", daemon=True).start()
-
-    def begin(self, coroutine: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
-        """Run `coroutine` on the loop. What was begun when it stops is cancelled."""
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
-
-    async def stop(self) -> None:
-        """Have the loop end, and wait for that."""
-        self._loop.call_soon_threadsafe(self._stopping.set)
-        await asyncio.wrap_future(self._ended)
-
-    def _run(self) -> None:
-        try:
-            with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
-                runner.run(self._until_stopped())
-        finally:
-            self._on_ended()
-            self._ended.set_result(None)
-
-    async def _until_stopped(self) -> None:
-        await self._stopping.wait()
-        await self._before_end()
-
-
-def _result(under_way: concurrent.futures.Future[T]) -> T:
-    try:
-        return under_way.result()
-    except concurrent.futures.CancelledError as error:
-        raise TransportClosed(
-            "The bus was closed while this call was under way; its outcome is unknown."
-        ) from error
-    except BaseException:
-        # The waiting thread was interrupted, as by Ctrl-C; nobody wants the result any more.
-        under_way.cancel()
-        raise
+def _check_may_block(blocking: str, instead: str) -> None:
+    if sys.is_finalizing():  # no thread but this one runs any more
+        raise TransportClosed(f"The interpreter is ending, so {blocking} did nothing.")
+    green.refuse_eventlet()
+    if running_loop() is not None:
+        raise CannotBlockHere(
+            blocking, f"would block the event loop that runs on this thread. Use {instead}."
+        )
+    if green.is_gevent_hub():
+        raise CannotBlockHere(
+            blocking, "would block gevent's hub, which calls this. Use gevent.spawn()."
+        )
+    if not may_wait():
+        raise CannotBlockHere(
+            blocking,
+            "was called by a destructor, a weakref callback or a signal handler while the bus "
+            "itself works on this thread, so that waiting for the bus would never end. "
+            "Call it on another thread.",
+        )
 
 
 _all_loops: weakref.WeakSet[Loops] = weakref.WeakSet()

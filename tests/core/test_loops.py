@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import gc
 import importlib.util
 import os
+import subprocess
 import sys
 import threading
 import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import FrameType
+from typing import Any, Self
 
 import pytest
 
 from core.apis import AuditApi, AuthApi
 from core.support import PATIENCE, MakeBus, names, take_waiting
-from lightbus import Bus, EventMessage
+from lightbus import Bus, EventMessage, background, loops
 from lightbus.exceptions import CannotBlockHere, TransportClosed
 from lightbus.loops import new_event_loop
+from lightbus.threads import working_for_the_bus
 from lightbus.transport import EventTransport
 from lightbus_memory.broker import Broker
 
@@ -172,6 +177,195 @@ def test_what_a_hook_raises_in_the_background_is_raised_by_fire(bus: Bus) -> Non
         bus.auth.user_deleted.fire(username="ann")
 
 
+# Blocking calls that interrupt one another
+
+
+class Interrupter:
+    """Calls a function once, at the given instruction of the bus's own code for blocking calls, as
+    a signal handler or a destructor may be called.
+    """
+
+    def __init__(self, at: int, function: Callable[[], object]) -> None:
+        self._left = at
+        self._function = function
+        self.has_interrupted = False
+
+    def __enter__(self) -> Self:
+        self._before = sys.gettrace()
+        sys._getframe().f_trace_opcodes = True  # Python 3.12 looks for it when tracing begins
+        sys.settrace(self._trace)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        sys.settrace(self._before)
+
+    def _trace(self, frame: FrameType, what: str, argument: object) -> Any:
+        if frame.f_code.co_filename not in (loops.__file__, background.__file__):
+            return None
+        frame.f_trace_opcodes = True
+        if what == "opcode" and not self.has_interrupted:
+            self._left -= 1
+            if self._left < 0:
+                self.has_interrupted = True
+                self._function()
+        return self._trace
+
+
+def test_a_signal_handler_that_fires_may_interrupt_fire_at_any_instruction(
+    make_bus: MakeBus,
+) -> None:
+    at, was_interrupted = 0, True
+    while was_interrupted:
+        bus = make_bus()
+        fire = functools.partial(bus.auth.user_deleted.fire, username="inner")
+        with Interrupter(at, fire) as interrupter:
+            bus.auth.user_deleted.fire(username="outer")
+        was_interrupted = interrupter.has_interrupted
+        bus.client.close()
+        at += 1
+
+    assert at > 100
+
+
+def test_a_signal_handler_that_closes_may_interrupt_fire_at_any_instruction(
+    make_bus: MakeBus,
+) -> None:
+    at, was_interrupted = 0, True
+    while was_interrupted:
+        bus = make_bus()
+        with (
+            contextlib.suppress(TransportClosed),
+            Interrupter(at, bus.client.close) as interrupter,
+        ):
+            bus.auth.user_deleted.fire(username="outer")
+        was_interrupted = interrupter.has_interrupted
+        bus.client.close()
+        at += 1
+
+    assert at > 100
+
+
+def test_no_background_thread_is_left_of_calls_that_interrupted_one_another(
+    make_bus: MakeBus,
+) -> None:
+    for at in range(0, 200, 7):
+        bus = make_bus()
+        with Interrupter(at, functools.partial(bus.auth.user_deleted.fire, username="inner")):
+            bus.auth.user_deleted.fire(username="outer")
+        bus.client.close()
+
+    threads = [thread for thread in threading.enumerate() if thread.name == "lightbus"]
+    for thread in threads:
+        thread.join(PATIENCE)
+    assert not any(thread.is_alive() for thread in threads)
+
+
+def test_a_destructor_on_a_thread_that_the_bus_works_on_is_told_at_once(bus: Bus) -> None:
+    with working_for_the_bus(), pytest.raises(CannotBlockHere, match="destructor"):
+        bus.auth.user_deleted.fire(username="ann")
+    with working_for_the_bus(), pytest.raises(CannotBlockHere, match="destructor"):
+        bus.client.close()
+
+    bus.auth.user_deleted.fire(username="ann")
+
+
+def in_a_process(script: str, folder: Path) -> str:
+    """Run a program in a process of its own; return what it prints."""
+    environment = {**os.environ, "XDG_STATE_HOME": str(folder)}
+    done = subprocess.run(
+        [sys.executable, "-c", f"{PROGRAM}\n{script}"],
+        capture_output=True,
+        text=True,
+        timeout=8 * PATIENCE,
+        env=environment,
+        check=True,
+    )
+    return done.stdout
+
+
+PROGRAM = """
+import gc, os, sys
+import lightbus
+from lightbus import Api, Event
+
+class AuthApi(Api):
+    user_deleted = Event(parameters=("username",))
+    class Meta:
+        name = "auth"
+
+bus = lightbus.create({}, service_name="shop")
+bus.client.register_api(AuthApi())
+
+def fire():
+    try:
+        bus.auth.user_deleted.fire(username="ann")
+        print("fired", flush=True)
+    except lightbus.exceptions.LightbusException as error:
+        print(type(error).__name__, flush=True)
+
+class Fires:
+    def __init__(self):
+        self.itself = self
+    def __del__(self):
+        fire()
+"""
+
+
+def test_a_destructor_on_the_thread_of_sqlite_is_told_at_once(tmp_path: Path) -> None:
+    script = """
+import asyncio
+async def collect_there():
+    transport = await bus.client.opened_transport("auth")
+    gc.disable()
+    Fires()
+    await transport._database.write(lambda _: gc.collect(), timeout=30)
+    await bus.client.close_async()
+asyncio.run(collect_there())
+"""
+    assert in_a_process(script, tmp_path) == "CannotBlockHere\n"
+
+
+def test_a_signal_handler_that_interrupts_a_fork_is_told_at_once_that_it_cannot_fire(
+    tmp_path: Path,
+) -> None:
+    # What is registered first is called last before a fork.
+    script = """
+fire()
+if os.fork() == 0:
+    os._exit(0)
+os.wait()
+fire()
+"""
+    first = "import os; os.register_at_fork(before=lambda: fire())\n"
+    assert in_a_process(script, tmp_path) == "fired\nfired\n"
+    environment = {**os.environ, "XDG_STATE_HOME": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", f"{first}{PROGRAM}{script}"],
+        capture_output=True,
+        text=True,
+        timeout=8 * PATIENCE,
+        env=environment,
+        check=True,
+    )
+    assert done.stdout == "fired\nCannotBlockHere\nfired\n"
+
+
+def test_a_destructor_that_runs_when_the_interpreter_ends_is_told_at_once(tmp_path: Path) -> None:
+    # Its defaults keep what it needs, for the module's names are gone by then.
+    script = """
+class FiresLate:
+    def __del__(self, bus=bus, print=print):
+        try:
+            bus.auth.user_deleted.fire(username="ann")
+        except Exception as error:
+            print(type(error).__name__, flush=True)
+
+fire()
+kept = FiresLate()
+"""
+    assert in_a_process(script, tmp_path) == "fired\nTransportClosed\n"
+
+
 # Closing
 
 
@@ -244,7 +438,7 @@ def test_a_call_under_way_when_the_bus_closes_is_told(bus: Bus) -> None:
         assert begun.wait(PATIENCE)
         bus.client.close()
 
-        with pytest.raises(TransportClosed, match="closed while this call was under way"):
+        with pytest.raises(TransportClosed, match="closed during this call"):
             firing.result(PATIENCE)
 
 

@@ -13,6 +13,7 @@ from concurrent.futures import Future
 from pathlib import Path
 
 from lightbus.exceptions import TransportRefused
+from lightbus.threads import forbid_waiting, permit_waiting, working_for_the_bus
 from lightbus_sqlite import schema
 
 # How long SQLite itself waits for a lock, in seconds, before the waiting operations are looked at.
@@ -60,7 +61,7 @@ class Connection:
     """
 
     def __init__(self, file: File) -> None:
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()
         self._file = file
         self._connection: sqlite3.Connection | None = None
         self._place: tuple[int, int] | None = None
@@ -103,7 +104,8 @@ class Connection:
 
         def run() -> None:
             try:
-                work()
+                with working_for_the_bus():
+                    work()
             finally:
                 with self.lock:
                     self.close()
@@ -195,22 +197,27 @@ def _statements(script: str) -> Iterator[str]:
 # SQLite's own record of which locks a process holds is copied by a fork, though the locks are not.
 # So no connection may be open while the process forks. https://www.sqlite.org/howtocorrupt.html
 _all_connections: weakref.WeakSet[Connection] = weakref.WeakSet()
-_forking = threading.Lock()
-_held: list[Connection] = []
+# A signal handler that interrupts a fork may fork, too.
+_forking = threading.RLock()
+_held: list[list[Connection]] = []
 
 
 def _before_fork() -> None:
+    # A signal handler that fires would wait for a lock that this thread holds.
+    forbid_waiting()
     _forking.acquire()  # another thread may fork, too
+    _held.append([])
     for connection in list(_all_connections):
         connection.lock.acquire()
+        _held[-1].append(connection)
         connection.close()
-        _held.append(connection)
 
 
 def _after_fork() -> None:
-    while _held:
-        _held.pop().lock.release()
+    for connection in _held.pop():
+        connection.lock.release()
     _forking.release()
+    permit_waiting()
 
 
 if hasattr(os, "register_at_fork"):
