@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 import sys
 from importlib.metadata import version
 from typing import Any
@@ -43,6 +44,8 @@ class _Commands(click.Group):
 @click.version_option(version("lightbus"), prog_name="lightbus")
 def main() -> None:
     """Lightbus: an event bus for Python services."""
+    # Until a command handles it otherwise, SIGTERM ends it as Ctrl-C does.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:  # it was closed

@@ -214,15 +214,14 @@ def _meant(options: dict[str, Any], ids: tuple[str, ...], *, is_all: bool) -> Fi
 def _run(options: dict[str, Any], work: Callable[[BusClient], Coroutine[Any, Any, int]]) -> None:
     set_up_logging("console", "warning")
 
-    async def with_client() -> int:
-        client = load_client(**options)
+    async def with_client(client: BusClient) -> int:
         try:
             return await work(client)
         finally:
             await client.close_async()
 
     try:
-        code = asyncio.run(with_client())
+        code = asyncio.run(with_client(load_client(**options)))
     except (click.Abort, click.ClickException):
         raise
     except Exception as error:  # a hook may raise any

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
@@ -80,6 +81,9 @@ def run(
     except LightbusException as error:
         _log.critical(str(error))
         _end_process(WRONG_USAGE)
+    except KeyboardInterrupt:
+        _log.info("Stopped.")
+        _end_process(ASKED_TO_STOP)
     wanted = [kind for kind in _KINDS if kind != skip and only in (None, kind)]
     worker = Worker(bus, serves_events="events" in wanted, runs_tasks="tasks" in wanted)
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
@@ -181,7 +185,8 @@ def _end_process(code: int, *, at_once: bool = False) -> NoReturn:
     if at_once:
         # Python would wait for the threads of handlers that can not be ended.
         logging.shutdown()
-        sys.stdout.flush()
-        sys.stderr.flush()
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError):
+                stream.flush()
         os._exit(code)
     sys.exit(code)

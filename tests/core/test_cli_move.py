@@ -26,6 +26,15 @@ from lightbus.move import Move
 from lightbus.transport import EventTransport, Subscription
 
 SERVICE = "shop"
+SLOW = {
+    "import": 'print("slow", file=sys.stderr, flush=True)\ntime.sleep(30)\n',
+    "hook": """
+@bus.client.on_start()
+async def slow():
+    print("slow", file=sys.stderr, flush=True)
+    await asyncio.sleep(30)
+""",
+}
 MoveEvents = Callable[..., subprocess.Popen[str]]
 
 
@@ -40,9 +49,11 @@ def move(command: Command, tmp_path: Path) -> MoveEvents:
     """Starts `lightbus move` from one configuration to another."""
 
     def start(
-        source: dict[str, Any] | None = None, target: dict[str, Any] | None = None
+        source: dict[str, Any] | None = None,
+        target: dict[str, Any] | None = None,
+        bus_module: str = BUS,
     ) -> subprocess.Popen[str]:
-        (tmp_path / "bus.py").write_text(BUS)
+        (tmp_path / "bus.py").write_text(bus_module)
         (tmp_path / "old.json").write_text(json.dumps(source or config(tmp_path / "old.db")))
         (tmp_path / "new.json").write_text(json.dumps(target or config(tmp_path / "new.db")))
         return command.start("move", "--config", "old.json", "--to", "new.json")
@@ -194,6 +205,21 @@ async def test_a_move_that_is_told_to_stop_gives_back_the_rest(
     assert (code, "Run it again" in said) == (1, True), said
     code, _, said = ended(move())
     assert (code, "1 events" in said) == (0, True), said
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("slow", SLOW.values(), ids=list(SLOW))
+async def test_a_move_that_is_interrupted_before_it_begins_exits_with_1(
+    move: MoveEvents, slow: str, number: signal.Signals
+) -> None:
+    process = move(bus_module=BUS + "import asyncio, sys, time\n" + slow)
+    assert process.stderr is not None
+    assert await asyncio.to_thread(process.stderr.readline) == "slow\n"
+    process.send_signal(number)
+    code, _, said = await asyncio.to_thread(ended, process)
+
+    assert code == 1
+    assert "Traceback" not in said
 
 
 @pytest.mark.parametrize(

@@ -96,6 +96,20 @@ def test_asked_to_stop_it_exits_with_0(run: Run, number: signal.Signals) -> None
     assert ended(process)[0] == 0
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_asked_to_stop_while_the_bus_module_is_imported_it_exits_with_0(
+    run: Run, number: signal.Signals
+) -> None:
+    process = run('print("importing", flush=True)\nimport time\ntime.sleep(30)\n' + BUS)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "importing\n"
+    process.send_signal(number)
+
+    code, _, said = ended(process)
+
+    assert (code, "Traceback" in said) == (0, False)
+
+
 def test_a_listener_that_fails_ends_it_with_1_and_the_traceback_once(run: Run) -> None:
     fails = """
 def fails(username):
