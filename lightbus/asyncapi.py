@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from lightbus.client import BusClient
+from lightbus.json_schema import definition_name, key_of, with_subschemas
 from lightbus.schema import schema_of
 from lightbus.transport import AsyncAPIParts
 
@@ -44,25 +45,40 @@ def asyncapi_of(client: BusClient, *, version: str = "1") -> Document:
         "defaultContentType": "application/json",
         "servers": servers,
         "channels": {
-            f"{api}.{event}": _channel(api, event, parts[api, event], servers)
+            _key(api, event): _channel(api, event, parts[api, event], servers)
             for api, event in channels
         },
         "operations": {
             **{
-                f"send.{api}.{event}": _operation("send", api, event) for api, event in sorted(sent)
+                f"send.{_key(api, event)}": _operation("send", api, event)
+                for api, event in sorted(sent)
             },
             **{
-                f"receive.{listener}.{api}.{event}": _operation("receive", api, event)
+                f"receive.{_part_of_key(listener)}.{_key(api, event)}": _operation(
+                    "receive", api, event
+                )
                 for api, event, listener in received
             },
         },
         "components": {
             "messages": {
-                f"{api}.{event}": _message(f"{api}.{event}", documented) for api, event in channels
+                _key(api, event): _message(f"{api}.{event}", documented) for api, event in channels
             },
-            "schemas": {name: _as_draft_7(schema) for name, schema in events["$defs"].items()},
+            "schemas": {
+                key_of(name): _as_draft_7(schema) for name, schema in events["$defs"].items()
+            },
         },
     }
+
+
+def _key(api_name: str, event_name: str) -> str:
+    """Return the key of an event, which no other event has."""
+    return f"{key_of(api_name)}.{_part_of_key(event_name)}"
+
+
+def _part_of_key(name: str) -> str:
+    """Return `name` for a key whose parts are joined by dots."""
+    return key_of(name).replace(".", "-x2e")
 
 
 def _servers(parts: Iterable[AsyncAPIParts]) -> Document:
@@ -74,22 +90,22 @@ def _servers(parts: Iterable[AsyncAPIParts]) -> Document:
 
 
 def _channel(api_name: str, event_name: str, parts: AsyncAPIParts, servers: Document) -> Document:
-    name = f"{api_name}.{event_name}"
+    key = _key(api_name, event_name)
     used = [{"$ref": f"#/servers/{key}"} for key, known in servers.items() if known == parts.server]
     return {
-        "address": parts.address or name,
-        "messages": {event_name: {"$ref": f"#/components/messages/{name}"}},
+        "address": parts.address or f"{api_name}.{event_name}",
+        "messages": {_part_of_key(event_name): {"$ref": f"#/components/messages/{key}"}},
         **({"servers": used} if used else {}),
         **({"bindings": dict(parts.channel)} if parts.channel else {}),
     }
 
 
 def _operation(action: str, api_name: str, event_name: str) -> Document:
-    channel = f"#/channels/{api_name}.{event_name}"
+    channel = f"#/channels/{_key(api_name, event_name)}"
     return {
         "action": action,
         "channel": {"$ref": channel},
-        "messages": [{"$ref": f"{channel}/messages/{event_name}"}],
+        "messages": [{"$ref": f"{channel}/messages/{_part_of_key(event_name)}"}],
     }
 
 
@@ -104,15 +120,18 @@ def _message(name: str, documented: Document) -> Document:
     }
 
 
-def _as_draft_7(node: Any) -> Any:
-    """Return a schema as AsyncAPI has it, which is that of draft 7, with references into it."""
-    if isinstance(node, list):
-        return [_as_draft_7(item) for item in node]
-    if not isinstance(node, dict):
-        return node
-    found = {name: _as_draft_7(child) for name, child in node.items()}
-    if isinstance(found.get("$ref"), str):
-        found["$ref"] = found["$ref"].replace("#/$defs/", "#/components/schemas/")
+def _as_draft_7(schema: Any) -> Any:
+    """Return a schema in the form that AsyncAPI has it in, with its references into the document.
+
+    AsyncAPI extends draft 7 of JSON Schema.
+    """
+    found = with_subschemas(schema, _as_draft_7)
+    if not isinstance(found, dict):
+        return found
+    if (name := definition_name(found.get("$ref"))) is not None:
+        found["$ref"] = f"#/components/schemas/{key_of(name)}"
+    # In AsyncAPI, it is the name of a field.
+    found.pop("discriminator", None)
     if "prefixItems" in found:
         found["additionalItems"] = found.pop("items", True)
         found["items"] = found.pop("prefixItems")

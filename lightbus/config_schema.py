@@ -5,8 +5,8 @@ from __future__ import annotations
 import msgspec
 
 from lightbus.config import ApiConfig, Document
+from lightbus.json_schema import DIALECT, Schema
 from lightbus.registry import installed_transports
-from lightbus.type_schema import DIALECT, Schema
 
 
 def schema_of_config() -> Schema:

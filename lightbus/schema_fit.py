@@ -2,18 +2,45 @@
 
 from __future__ import annotations
 
+import operator
+import re
 from collections.abc import Callable, Iterable, Mapping
+from decimal import Decimal
 from typing import Any
 
 import msgspec
+
+from lightbus.json_schema import (
+    ALWAYS_SENT,
+    BITS,
+    MAX_BYTES,
+    MIN_BYTES,
+    definition_name,
+    subschemas,
+)
 
 Schema = Mapping[str, Any]
 
 # A schema, and the document that its references lead into.
 Placed = tuple[Any, Schema]
 
-# Of what says nothing about values.
-_NOTES = ("title", "description", "default", "examples", "deprecated", "discriminator", "$defs")
+# Keywords that say nothing about values. Those that begin with "x-" say nothing either, but for
+# those of the bus.
+_NOTES = (
+    *("title", "description", "default", "example", "examples", "deprecated", "readOnly"),
+    *("writeOnly", "discriminator", "externalDocs", "xml", "$comment", "$defs", "$id", "$schema"),
+    *("$anchor", "$vocabulary", ALWAYS_SENT),
+)
+
+# The formats that JSON Schema defines, or that the bus and pydantic write. Any other is a note.
+_FORMATS = (
+    *("date-time", "date", "time", "duration", "uuid", "decimal", "regex"),
+    *("email", "idn-email", "name-email", "hostname", "idn-hostname", "ipv4", "ipv6"),
+    *("ipv4network", "ipv6network", "ipvanynetwork", "ipv4interface", "ipv6interface"),
+    *("ipvanyaddress", "ipvanyinterface", "uri", "uri-reference", "iri", "iri-reference"),
+    *("uri-template", "json-pointer", "relative-json-pointer", "binary", "base64url"),
+    *("json-string", "path", "file-path", "directory-path", "color", "multi-host-uri"),
+)
 
 _TYPES: dict[type, str] = {
     str: "string",
@@ -27,34 +54,59 @@ _TYPES: dict[type, str] = {
 
 # Keywords whose value is a bound, and how two of them compare where the first is the narrower one.
 _BOUNDS: dict[str, Callable[[Any, Any], bool]] = {
-    "minimum": lambda inner, outer: inner >= outer,
-    "exclusiveMinimum": lambda inner, outer: inner >= outer,
-    "maximum": lambda inner, outer: inner <= outer,
-    "exclusiveMaximum": lambda inner, outer: inner <= outer,
     "minLength": lambda inner, outer: inner >= outer,
     "maxLength": lambda inner, outer: inner <= outer,
     "minItems": lambda inner, outer: inner >= outer,
     "maxItems": lambda inner, outer: inner <= outer,
     "minProperties": lambda inner, outer: inner >= outer,
     "maxProperties": lambda inner, outer: inner <= outer,
+    "multipleOf": lambda inner, outer: Decimal(str(inner)) % Decimal(str(outer)) == 0,
+    MIN_BYTES: lambda inner, outer: inner >= outer,
+    MAX_BYTES: lambda inner, outer: inner <= outer,
+    BITS: lambda inner, outer: inner & ~outer == 0,
 }
 
-# Keywords that are read one by one; of any other, only whether it is the same in both is known.
+# The keywords for the least and the greatest number, and the one that excludes the number itself.
+_RANGES = {
+    "minimum": "exclusiveMinimum",
+    "exclusiveMinimum": "minimum",
+    "maximum": "exclusiveMaximum",
+    "exclusiveMaximum": "maximum",
+}
+
+# What the keywords for one type of value are for; they say nothing about others.
+_KINDS = {
+    **dict.fromkeys([*_RANGES, "multipleOf", BITS], "number"),
+    **dict.fromkeys(["minLength", "maxLength", "pattern", "format"], "string"),
+    **dict.fromkeys(["minItems", "maxItems", "uniqueItems"], "array"),
+    **dict.fromkeys(["minProperties", "maxProperties"], "object"),
+}
+
+# Keywords that have a method of their own; of any other, only whether both say the same is known.
 _READ = (
-    *("type", "enum", "const", "anyOf", "oneOf", "$ref", *_BOUNDS),
-    *("prefixItems", "items", "properties", "required", "additionalProperties"),
+    *("type", "enum", "const", "anyOf", "oneOf", "allOf", "$ref", "prefixItems", "items"),
+    *("properties", "required", "additionalProperties", "propertyNames", "contentSchema"),
 )
 
 
-def why_not(inner: Placed, outer: Placed, *, may_be_missing: bool = False) -> str | None:
+class _Value(dict[str, Any]):
+    """The schema of exactly one value, which is its "const"."""
+
+
+def why_not(inner: Placed, outer: Placed, *, is_sent: bool = False) -> str | None:
     """Return why a value of `inner` need not be one of `outer`, with its place; None where each is.
 
     It errs on the side of a reason: schemas can say the same in ways that this does not see.
 
     Args:
-        may_be_missing: Whether a field that `inner` does not require, and `outer` does, is none.
+        inner: A schema.
+        outer: Another one.
+        is_sent: Whether each value has the fields that `inner` says are always sent, though it
+            does not require them.
     """
-    return _Comparison(may_be_missing=may_be_missing).why_not(inner, outer, "$")
+    if inner[0] == outer[0] and _definitions_of(inner) == _definitions_of(outer):
+        return None
+    return _Comparison(is_sent=is_sent).why_not(inner, outer, "$")
 
 
 class _Comparison:
@@ -63,15 +115,20 @@ class _Comparison:
     A pair that is met again while it is compared is taken to fit, for else something else does not.
     """
 
-    def __init__(self, *, may_be_missing: bool) -> None:
-        self._may_be_missing = may_be_missing
+    def __init__(self, *, is_sent: bool) -> None:
+        self._is_sent = is_sent
         self._fitting: dict[bytes, None] = {}
         self._failing: dict[bytes, str] = {}
 
     def why_not(self, inner: Placed, outer: Placed, path: str) -> str | None:
-        inner, outer = _resolved(inner), _resolved(outer)
+        inner, outer = resolved(inner), resolved(outer)
+        if inner[0] is False or not _said(outer[0]):
+            return None
+        if outer[0] is False:
+            return f"at {path}, {_name_of(inner[0])} instead of nothing"
         pair = msgspec.json.encode([inner[0], outer[0]], order="sorted")
-        if pair in self._fitting or not _said(outer[0]):
+        pair += b"1" if isinstance(inner[0], _Value) else b"0"
+        if pair in self._fitting:
             return None
         if pair in self._failing:
             return self._failing[pair]
@@ -86,18 +143,29 @@ class _Comparison:
         return reason
 
     def _compare(self, inner: Placed, outer: Placed, path: str) -> str | None:
-        of, to = inner[0], outer[0]
+        of, defined = inner
         if (options := _options(of)) is not None:
-            return _first(self.why_not((one, inner[1]), outer, path) for one in options)
-        if (values := _listed(of)) is not None:
-            wrong = [value for value in values if not _is_one_of(value, outer)]
-            return f"at {path}, {_shown(wrong[0])} instead of {_name_of(to)}" if wrong else None
+            return _first(self.why_not((one, defined), outer, path) for one in options)
+        if not isinstance(of, _Value) and (values := _listed(of)) is not None:
+            return _first(self.why_not((_value(one), defined), outer, path) for one in values)
+        if (parts := _parts(outer[0])) is not None:
+            return _first(self.why_not(inner, (one, outer[1]), path) for one in parts)
+        if (parts := _parts(of)) is not None:
+            reasons = [self.why_not((one, defined), outer, path) for one in parts]
+            return None if None in reasons else _first(reasons)
+        return self._compare_single(inner, outer, path)
+
+    def _compare_single(self, inner: Placed, outer: Placed, path: str) -> str | None:
+        """Compare where all values of `inner` are of one kind."""
+        of, (to, document) = inner[0], outer
         if (options := _options(to)) is not None:
-            return self._why_none_of(inner, [(one, outer[1]) for one in options], path)
-        if _listed(to) is not None or not _is_of(of.get("type"), to.get("type")):
+            return self._why_none_of(inner, [(one, document) for one in options], path)
+        is_other = not _is_of(of.get("type"), to.get("type"))
+        if is_other or not _is_listed(of, _listed(to)):
             return f"at {path}, {_name_of(of)} instead of {_name_of(to)}"
         return (
-            _keywords(of, to, path)
+            _first(_keywords(inner, outer, path))
+            or self._content(inner, outer, path)
             or self._items(inner, outer, path)
             or self._properties(inner, outer, path)
         )
@@ -107,79 +175,125 @@ class _Comparison:
         if None in reasons:
             return None
         type_ = inner[0].get("type")
+        targets = [resolved(option)[0] for option in options]
         alike = [
             reason
-            for reason, option in zip(reasons, options, strict=True)
-            if _resolved(option)[0].get("type") == type_
+            for reason, option in zip(reasons, targets, strict=True)
+            if isinstance(option, Mapping) and option.get("type") == type_
         ]
         if len(alike) == 1:
             return alike[0]
-        names = " or ".join(_name_of(_resolved(option)[0]) for option in options)
-        return f"at {path}, {_name_of(inner[0])} instead of {names}"
+        return f"at {path}, {_name_of(inner[0])} instead of {' or '.join(map(_name_of, targets))}"
+
+    def _content(self, inner: Placed, outer: Placed, path: str) -> str | None:
+        of, to = (placed[0].get("contentSchema", {}) for placed in (inner, outer))
+        return self.why_not((of, inner[1]), (to, outer[1]), path)
 
     def _items(self, inner: Placed, outer: Placed, path: str) -> str | None:
-        of, to = inner[0].get("items", {}), outer[0].get("items", {})
-        wanted = outer[0].get("prefixItems", ())
-        for number, item in enumerate(inner[0].get("prefixItems", ())):
-            place = wanted[number] if number < len(wanted) else to
-            reason = self.why_not((item, inner[1]), (place, outer[1]), f"{path}[{number}]")
-            if reason is not None:
+        (first, more), (wanted, others) = _items_of(inner[0]), _items_of(outer[0])
+        for number in range(max(len(first), len(wanted))):
+            of = first[number] if number < len(first) else more
+            to = wanted[number] if number < len(wanted) else others
+            place = f"{path}[{number}]"
+            if reason := self.why_not((of, inner[1]), (to, outer[1]), place):
                 return reason
-        if to is False and of is not False:
+        if others is False and more is not False:
             return f"at {path}, more items than there can be"
-        if of is False:
-            return None
-        return self.why_not((of, inner[1]), (to, outer[1]), f"{path}[...]")
+        return self.why_not((more, inner[1]), (others, outer[1]), f"{path}[...]")
 
     def _properties(self, inner: Placed, outer: Placed, path: str) -> str | None:
         of, to = inner[0].get("properties", {}), outer[0].get("properties", {})
-        more, others = (placed[0].get("additionalProperties", {}) for placed in (inner, outer))
-        required = {*inner[0].get("required", ())}
-        missing = [name for name in outer[0].get("required", ()) if name not in required]
-        if missing and not self._may_be_missing:
+        # The classes that declare their fields send no others.
+        more = inner[0].get("additionalProperties", "properties" not in inner[0])
+        others = outer[0].get("additionalProperties", True)
+        if missing := [name for name in outer[0].get("required", ()) if not self._has(inner, name)]:
             return f"at {path}.{missing[0]}, it may be missing"
-        if others is False and more is not False and "additionalProperties" in inner[0]:
+        if others is False and more is not False:
             return f"at {path}, there may be more than {', '.join(to) or 'nothing'}"
         for name in {**of, **to}:
             # What is no property of one of them is what its others are.
-            if name not in to and others is False:
-                return f"at {path}.{name}, which is not known"
-            if name not in of and "additionalProperties" not in inner[0]:
-                continue
             values = (of.get(name, more), inner[1]), (to.get(name, others), outer[1])
-            if (reason := self._unless_none(*values, f"{path}.{name}")) is not None:
+            if values[0][0] is not False and values[1][0] is False:
+                return f"at {path}.{name}, which is not known"
+            if reason := self.why_not(*values, f"{path}.{name}"):
                 return reason
-        return self._unless_none((more, inner[1]), (others, outer[1]), f"{path}[...]")
+        return self._names(inner, outer, more, path) or self.why_not(
+            (more, inner[1]), (others, outer[1]), f"{path}[...]"
+        )
 
-    def _unless_none(self, inner: Placed, outer: Placed, path: str) -> str | None:
-        """Do what `why_not` does, where there can be values on both sides."""
-        if inner[0] is False or outer[0] is False:
+    def _has(self, inner: Placed, name: str) -> bool:
+        """Return whether every value of `inner` has the field `name`."""
+        field = inner[0].get("properties", {}).get(name)
+        is_sent = self._is_sent and isinstance(field, Mapping) and field.get(ALWAYS_SENT) is True
+        return is_sent or name in inner[0].get("required", ())
+
+    def _names(self, inner: Placed, outer: Placed, more: Any, path: str) -> str | None:
+        """Compare what the names of properties can be."""
+        if "propertyNames" not in outer[0]:
             return None
-        return self.why_not(inner, outer, path)
+        said = [(placed[0].get("propertyNames", True), placed[1]) for placed in (inner, outer)]
+        of, to = (({"allOf": [{"type": "string"}, names]}, document) for names, document in said)
+        known = inner[0].get("properties", {})
+        names = [(_value(name), inner[1]) for name in known] + ([of] if more is not False else [])
+        return _first(self.why_not(name, to, f"{path} (keys)") for name in names)
 
 
-def _resolved(placed: Placed) -> Placed:
+def resolved(placed: Placed) -> Placed:
+    """Return the schema that a reference leads to; False for one that admits nothing."""
     schema, document = placed
     seen = 0
-    while (
-        isinstance(schema, Mapping) and "$ref" in schema and seen < len(document.get("$defs", ()))
-    ):
-        name = str(schema["$ref"]).removeprefix("#/$defs/")
-        schema = document.get("$defs", {}).get(name, {})
+    definitions = document.get("$defs", {})
+    while isinstance(schema, Mapping) and "$ref" in schema and seen <= len(definitions):
+        target = definitions.get(definition_name(schema["$ref"]), {})
+        beside = {name: value for name, value in _said(schema).items() if name != "$ref"}
+        schema = {"allOf": [target, beside]} if beside else target
         seen += 1
     if isinstance(schema, Mapping):
         return schema, document
     # `true` is a schema that admits everything, and `false` one that admits nothing.
-    return ({} if schema is not False else {"not": {}}), document
+    return (False if schema is False else {}), document
 
 
-def _said(schema: Schema) -> Schema:
-    return {name: value for name, value in schema.items() if name not in _NOTES}
+def _said(schema: Any) -> Schema:
+    """Return the keywords of a schema that say something about values."""
+    if not isinstance(schema, Mapping):
+        return {"not": {}} if schema is False else {}
+    return {name: value for name, value in schema.items() if _is_said(name, value)}
+
+
+def _is_said(keyword: str, value: Any) -> bool:
+    if keyword == "format":
+        return value in _FORMATS
+    return keyword not in _NOTES and (
+        not keyword.startswith("x-") or keyword in (BITS, MIN_BYTES, MAX_BYTES)
+    )
 
 
 def _options(schema: Schema) -> list[Any] | None:
+    """Return the schemas of which a value fits one at least, where that is all that is said."""
+    if isinstance(schema.get("type"), list):
+        return [{**schema, "type": type_} for type_ in schema["type"]]
     found = schema.get("anyOf", schema.get("oneOf"))
-    return list(found) if found is not None else None
+    return None if found is None else list(found)
+
+
+def _parts(schema: Schema) -> list[Any] | None:
+    """Return the schemas that a value fits all of; None where it is one."""
+    said = _said(schema)
+    of_many = [name for name in ("anyOf", "oneOf", "allOf") if name in said]
+    if not of_many or (len(said) == 1 and "allOf" not in said):
+        return None
+    rest = {name: value for name, value in said.items() if name not in of_many}
+    options = [{name: said[name]} for name in of_many if name != "allOf"]
+    return [*said.get("allOf", ()), *options, *([rest] if rest else [])]
+
+
+def _items_of(schema: Schema) -> tuple[list[Any], Any]:
+    """Return the schemas of the first items, and that of all further ones."""
+    first = list(schema.get("prefixItems", ()))
+    most = schema.get("maxItems")
+    is_full = most is not None and most <= len(first)
+    return first, False if is_full else schema.get("items", True)
 
 
 def _listed(schema: Schema) -> list[Any] | None:
@@ -190,30 +304,100 @@ def _listed(schema: Schema) -> list[Any] | None:
     return [None] if schema.get("type") == "null" else None
 
 
-def _is_one_of(value: Any, outer: Placed) -> bool:
-    to, document = _resolved(outer)
-    if (options := _options(to)) is not None:
-        return any(_is_one_of(value, (option, document)) for option in options)
-    if (known := _listed(to)) is not None:
-        return any(type(value) is type(one) and value == one for one in known)
-    return _is_of(_TYPES.get(type(value)), to.get("type"))
+def _value(value: Any) -> _Value:
+    """Return a schema of `value` alone, with all that can be said about it."""
+    schema = _Value(const=value, type=_TYPES[type(value)])
+    if isinstance(value, bool) or value is None:
+        return schema
+    if isinstance(value, int | float):
+        schema.update(minimum=value, maximum=value, multipleOf=value)
+    if isinstance(value, int):
+        schema[BITS] = value
+    if isinstance(value, str):
+        schema.update(minLength=len(value), maxLength=len(value))
+    if isinstance(value, list):
+        items = [{"const": item} for item in value]
+        schema.update(prefixItems=items, minItems=len(items), maxItems=len(items))
+    if isinstance(value, dict):
+        properties = {name: {"const": item} for name, item in value.items()}
+        schema.update(properties=properties, required=list(value))
+        schema.update(minProperties=len(value), maxProperties=len(value))
+    return schema
+
+
+def _is_listed(of: Schema, values: list[Any] | None) -> bool:
+    """Return whether `of` has no value but these."""
+    if values is None:
+        return True
+    wanted = {msgspec.json.encode(value, order="sorted") for value in values}
+    return isinstance(of, _Value) and msgspec.json.encode(of["const"], order="sorted") in wanted
 
 
 def _is_of(inner: Any, outer: Any) -> bool:
     return outer is None or inner == outer or (inner, outer) == ("integer", "number")
 
 
-def _keywords(of: Schema, to: Schema, path: str) -> str | None:
-    """Return which keyword of `to` says what a value of `of` need not be."""
+def _keywords(inner: Placed, outer: Placed, path: str) -> Iterable[str]:
+    """Yield which keywords of `outer` say what a value of `inner` need not be."""
+    of, to = inner[0], outer[0]
     for keyword, wanted in _said(to).items():
-        found = of.get(keyword)
-        if found == wanted or (keyword in _READ and keyword not in _BOUNDS):
+        if keyword in _READ or _is_of_others(keyword, of) or _is_within(keyword, of, wanted):
             continue
-        is_narrower = _BOUNDS.get(keyword)
-        if found is None or is_narrower is None or not is_narrower(found, wanted):
-            shown = "none" if found is None else found
-            return f"at {path}, {keyword} {shown} instead of {wanted}"
-    return None
+        found = of.get(keyword)
+        of_both = [({keyword: found}, inner[1]), ({keyword: wanted}, outer[1])]
+        if found == wanted and operator.eq(*map(_definitions_of, of_both)):
+            continue
+        shown = "none" if found is None else found
+        yield f"at {path}, {keyword} {shown} instead of {wanted}"
+
+
+def _is_of_others(keyword: str, of: Schema) -> bool:
+    """Return whether `keyword` says nothing about values of the type of `of`."""
+    kind = "number" if of.get("type") == "integer" else of.get("type")
+    return kind is not None and _KINDS.get(keyword, kind) != kind
+
+
+def _is_within(keyword: str, of: Schema, wanted: Any) -> bool:
+    """Return whether the values of `of` are within what one keyword wants."""
+    if keyword in _RANGES:
+        return _is_in_range(keyword, of, wanted)
+    if keyword == "pattern" and isinstance(of, _Value) and isinstance(of["const"], str):
+        return _matches(wanted, of["const"])
+    # Nothing has a length of less than 0.
+    found = of.get(keyword, 0 if keyword in ("minLength", "minItems", "minProperties") else None)
+    return found is not None and keyword in _BOUNDS and _BOUNDS[keyword](found, wanted)
+
+
+def _is_in_range(keyword: str, of: Schema, wanted: Any) -> bool:
+    sign = 1 if keyword.endswith("inimum") else -1
+    same, other = of.get(keyword), of.get(_RANGES[keyword])
+    if same is not None and sign * same >= sign * wanted:
+        return True
+    if other is None:
+        return False
+    is_exclusive = keyword.startswith("exclusive")
+    return bool(sign * other > sign * wanted or (not is_exclusive and other == wanted))
+
+
+def _matches(pattern: str, text: str) -> bool:
+    try:
+        return re.search(pattern, text) is not None
+    except re.error:  # Python does not know all that JSON Schema allows
+        return False
+
+
+def _definitions_of(placed: Placed) -> dict[str, Any]:
+    """Return the definitions that a schema refers to, directly or not."""
+    schema, document = placed
+    found: dict[str, Any] = {}
+    waiting = [schema]
+    while waiting:
+        for one in subschemas(waiting.pop()):
+            name = definition_name(one.get("$ref")) if isinstance(one, Mapping) else None
+            if name is not None and name not in found:
+                found[name] = document.get("$defs", {}).get(name)
+                waiting.append(found[name])
+    return found
 
 
 def _first(reasons: Iterable[str | None]) -> str | None:
@@ -233,6 +417,6 @@ def _name_of(schema: Any) -> str:
     if schema.get("type") != "null" and (values := _listed(schema)) is not None:
         return " or ".join(map(_shown, values))
     if "$ref" in schema:
-        return str(schema["$ref"]).removeprefix("#/$defs/")
+        return str(definition_name(schema["$ref"]) or schema["$ref"])
     name = str(schema.get("title") or schema.get("type", "anything"))
     return f"{name} ({schema['format']})" if "format" in schema else name

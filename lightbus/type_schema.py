@@ -2,118 +2,283 @@
 
 from __future__ import annotations
 
+import dataclasses
+import enum
+import inspect
+import itertools
+import math
+import re
 import typing
-from collections.abc import Iterator, Sequence
-from datetime import datetime, time
-from typing import Annotated, Any
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
+import attrs
 import msgspec
+from msgspec import inspect as nodes
 
-from lightbus.values import mapped
+from lightbus.codec import decode, encode
+from lightbus.json_schema import (
+    ALWAYS_SENT,
+    DEFINITIONS,
+    MAX_BYTES,
+    MIN_BYTES,
+    OFFSETS,
+    Schema,
+    schema_of_flag,
+    schema_of_keys,
+)
 
-Schema = dict[str, Any]
+_BASE64: Schema = {"type": "string", "contentEncoding": "base64"}
 
-DIALECT = "https://json-schema.org/draft/2020-12/schema"
+_SCALARS: dict[type[nodes.Type], Schema] = {
+    nodes.NoneType: {"type": "null"},
+    nodes.BoolType: {"type": "boolean"},
+    nodes.IntType: {"type": "integer"},
+    nodes.FloatType: {"type": "number"},
+    nodes.StrType: {"type": "string"},
+    nodes.BytesType: _BASE64,
+    nodes.ByteArrayType: _BASE64,
+    nodes.MemoryViewType: _BASE64,
+    nodes.DateTimeType: {"type": "string", "format": "date-time"},
+    nodes.TimeType: {"type": "string", "format": "time"},
+    nodes.DateType: {"type": "string", "format": "date"},
+    nodes.TimeDeltaType: {"type": "string", "format": "duration"},
+    nodes.UUIDType: {"type": "string", "format": "uuid"},
+    nodes.DecimalType: {"type": "string", "format": "decimal"},
+}
 
-_REFERENCE = "#/$defs/"
+_CONSTRAINTS = {
+    "ge": "minimum",
+    "gt": "exclusiveMinimum",
+    "le": "maximum",
+    "lt": "exclusiveMaximum",
+    "multiple_of": "multipleOf",
+    "pattern": "pattern",
+}
 
-_FORMATS = {datetime: "date-time", time: "time"}
+# What the keywords for the length of a type's values end with
+_LENGTHS = {"string": "Length", "array": "Items", "object": "Properties"}
+
+_NOT_IN_KEYS = re.compile(r"[^a-zA-Z0-9._-]")
+
+_CLASSES = (
+    nodes.StructType,
+    nodes.DataclassType,
+    nodes.TypedDictType,
+    nodes.NamedTupleType,
+    nodes.EnumType,
+)
 
 
 def schemas_of_types(types: Sequence[Any]) -> tuple[list[Schema], Schema]:
-    """Return the schema of each type, and what these refer to, by name."""
-    classes = list(_classes_in([msgspec.inspect.type_info(type_) for type_ in types]))
-    dated = [(class_, *field) for class_ in classes for field in _dated_fields(class_)]
-    # All at once, for the names of definitions depend on what else there is.
-    found, definitions = _schemas(
-        [*map(_with_formats, types), *classes, *(hint for _, _, hint in dated)]
-    )
-    schemas = found[: len(types)]
-    references = dict(zip(classes, found[len(types) :], strict=False))
-    described = found[len(types) + len(classes) :]
-    for (class_, name, _), schema in zip(dated, described, strict=True):
-        definition = definitions[references[class_]["$ref"].removeprefix(_REFERENCE)]
-        if name in definition.get("properties", {}):
-            definition["properties"][name].update(schema)
-    for schema in [*schemas, *list(definitions.values())]:
-        _lift_definitions(schema, definitions)
-    return schemas, definitions
+    """Return the schema of each type, and the definitions that these refer to, by name."""
+    found = [nodes.type_info(type_) for type_ in types]
+    writer = _Writer(_names_of(_classes_in(found)))
+    return [writer.schema_of(node) for node in found], writer.definitions
 
 
-def _schemas(types: Sequence[Any]) -> tuple[list[Schema], Schema]:
-    found, definitions = msgspec.json.schema_components(
-        types, schema_hook=_of_unknown, ref_template=f"{_REFERENCE}{{name}}"
-    )
-    return list(found), definitions
-
-
-def _of_unknown(type_: Any) -> Schema:
-    # One that says nothing; an empty one would mean that there is none.
-    unknown = {"title": type_.__name__}
-    if not hasattr(type_, "model_json_schema"):
-        return unknown
-    # What models refer to has the model's name before its own, for others have the same names.
-    prefix = f"{type_.__module__}.{type_.__qualname__}.".replace("<locals>.", "")
+def default_of(default: Any) -> Schema:
+    """Return the part of a schema that states a default; empty where it has no JSON form."""
+    if default is attrs.NOTHING:  # stands for a factory
+        return {}
     try:
-        schema: Schema = type_.model_json_schema(ref_template=f"{_REFERENCE}{prefix}{{model}}")
-    except Exception:  # pydantic has none for some types, and users may add to what it makes
-        return unknown
-    if "$defs" in schema:
-        schema["$defs"] = {f"{prefix}{name}": one for name, one in schema["$defs"].items()}
-    return schema
+        return {"default": decode(encode({"default": default}))["default"]}
+    except Exception:  # a user's class may raise any
+        return {}
 
 
-def _lift_definitions(node: Any, definitions: Schema) -> None:
-    """Move the definitions that pydantic puts beside each model to where references look."""
-    if isinstance(node, dict):
-        definitions.update(node.pop("$defs", {}))
-    for child in list(node.values()) if isinstance(node, dict) else node:
-        if isinstance(child, dict | list):
-            _lift_definitions(child, definitions)
+class _Writer:
+    """Writes the schemas of types that `msgspec` describes.
+
+    Attributes:
+        definitions: The schemas of classes, to which others refer.
+    """
+
+    def __init__(self, names: dict[Any, str]) -> None:
+        self.definitions: Schema = {}
+        self._names = names
+
+    def schema_of(self, node: nodes.Type) -> Schema:
+        if isinstance(node, nodes.Metadata):
+            return {**self.schema_of(node.type), **(node.extra_json_schema or {})}
+        if isinstance(node, _CLASSES):
+            return self._reference(node)
+        if isinstance(node, nodes.CustomType):
+            return self._of_custom(node.cls)
+        if isinstance(node, nodes.UnionType):
+            return {"anyOf": [self.schema_of(one) for one in sorted(node.types, key=_is_none)]}
+        if isinstance(node, nodes.LiteralType):
+            return {"enum": list(node.values)}
+        schema = _SCALARS.get(type(node)) or self._of_container(node)
+        return {**schema, **_constraints(node, schema)}
+
+    def _of_container(self, node: Any) -> Schema:
+        if isinstance(node, nodes.CollectionType):
+            is_set = isinstance(node, nodes.SetType | nodes.FrozenSetType)
+            items = self._unless_any("items", node.item_type)
+            return {"type": "array", **items, **({"uniqueItems": True} if is_set else {})}
+        if isinstance(node, nodes.TupleType):
+            first = [self.schema_of(one) for one in node.item_types]
+            listed = {"prefixItems": first, "items": False} if first else {}
+            return {"type": "array", "minItems": len(first), "maxItems": len(first), **listed}
+        if hasattr(node, "key_type"):
+            is_enum = isinstance(node.key_type, nodes.EnumType)
+            keys = _of_enum(node.key_type.cls) if is_enum else self.schema_of(node.key_type)
+            values = self._unless_any("additionalProperties", node.value_type)
+            return {"type": "object", **schema_of_keys(keys), **values}
+        return {}
+
+    def _unless_any(self, keyword: str, node: nodes.Type) -> Schema:
+        return {} if isinstance(node, nodes.AnyType) else {keyword: self.schema_of(node)}
+
+    def _of_custom(self, class_: Any) -> Schema:
+        # One that says nothing; an empty one would mean that there is none.
+        unknown = {"title": class_.__name__}
+        if not hasattr(class_, "__pydantic_core_schema__"):
+            return unknown
+        from lightbus.pydantic_schema import schema_of_model  # noqa: PLC0415 - slow to import
+
+        try:
+            schema, definitions = schema_of_model(class_, self._names[class_])
+        except Exception:  # pydantic has none for some types, and users may add to what it makes
+            return unknown
+        self.definitions.update(definitions)
+        return schema
+
+    def _reference(self, node: Any) -> Schema:
+        name = self._names[node.cls]
+        if name not in self.definitions:
+            self.definitions[name] = {}  # the class may refer to itself
+            is_enum = isinstance(node, nodes.EnumType)
+            self.definitions[name] = _of_enum(node.cls) if is_enum else self._of_class(node)
+        return {"$ref": f"{DEFINITIONS}{name}"}
+
+    def _of_class(self, node: Any) -> Schema:
+        fields = {field.encode_name: self._of_field(node, field) for field in node.fields}
+        required = [field.encode_name for field in node.fields if field.required]
+        if (tag := getattr(node, "tag_field", None)) is not None:
+            fields, required = {tag: {"enum": [node.tag]}, **fields}, [tag, *required]
+        is_tuple = isinstance(node, nodes.NamedTupleType)
+        is_closed = is_tuple or getattr(node, "forbid_unknown_fields", False)
+        if is_tuple or getattr(node, "array_like", False):
+            # Only the last ones can be left out.
+            last = max((n for n, name in enumerate(fields, 1) if name in required), default=0)
+            schema = {"type": "array", "prefixItems": list(fields.values()), "minItems": last}
+            closed = {"maxItems": len(fields)}
+        else:
+            schema = {"type": "object", "properties": fields, "required": required}
+            closed = {"additionalProperties": False}
+        return {**_noted(node.cls), **schema, **(closed if is_closed else {})}
+
+    def _of_field(self, node: Any, field: nodes.Field) -> Schema:
+        schema = self.schema_of(field.type)
+        if field.required:
+            return schema
+        if field.default is not msgspec.NODEFAULT:
+            schema |= default_of(field.default)
+        elif field.default_factory in (list, dict, set, bytearray):
+            schema |= default_of(field.default_factory())
+        return {**schema, ALWAYS_SENT: True} if _is_always_sent(node, field) else schema
 
 
-def _with_formats(hint: Any) -> Any:
-    # A generic class has a definition of its own, and its fields are described there.
-    return mapped(hint, _with_format, is_whole=lambda origin: hasattr(origin, "__parameters__"))
+def _is_none(node: nodes.Type) -> bool:
+    return isinstance(node, nodes.NoneType)
 
 
-def _with_format(type_: Any) -> Any:
-    # Left out by `msgspec`, as such text may lack the offset from UTC that RFC 3339 wants.
-    format_ = _FORMATS.get(type_) if isinstance(type_, type) else None
-    if format_ is None:
-        return type_
-    return Annotated[type_, msgspec.Meta(extra_json_schema={"format": format_})]
+def _constraints(node: Any, schema: Schema) -> Schema:
+    found = {
+        keyword: value
+        for name, keyword in _CONSTRAINTS.items()
+        if (value := getattr(node, name, None)) is not None and _is_finite(value)
+    }
+    for end in ("min", "max"):
+        length = getattr(node, f"{end}_length", None)
+        if length is None:
+            continue
+        if "contentEncoding" in schema:
+            found[MIN_BYTES if end == "min" else MAX_BYTES] = length
+            length = 4 * ((length + 2) // 3)
+        found[f"{end}{_LENGTHS[schema['type']]}"] = length
+    if (has_offset := getattr(node, "tz", None)) is not None:
+        found["pattern"] = OFFSETS[has_offset]
+    return found
 
 
-def _dated_fields(class_: Any) -> Iterator[tuple[str, Any]]:
-    """Yield the fields of a class of which `_with_formats` has something to say, as they travel."""
-    names = getattr(class_, "__struct_encode_fields__", ())
-    travels_as = dict(zip(getattr(class_, "__struct_fields__", ()), names, strict=True))
-    for name, hint in _hints_of(class_).items():
-        described = _with_formats(hint)
-        if described is not hint:
-            yield travels_as.get(name, name), described
+def _is_always_sent(node: Any, field: nodes.Field) -> bool:
+    """Return whether an object travels with a field that it may be made without."""
+    if isinstance(node, nodes.TypedDictType):
+        return False
+    class_ = typing.get_origin(node.cls) or node.cls
+    if isinstance(node, nodes.StructType) and class_.__struct_config__.omit_defaults:
+        return False
+    if msgspec.UnsetType in typing.get_args(_hints_of(class_).get(field.name)):
+        return False
+    # A dataclass has these in its class, and not in its objects.
+    of_class = dataclasses.fields(class_) if dataclasses.is_dataclass(class_) else ()
+    return not any(one.name == field.name and not one.init for one in of_class)
 
 
 def _hints_of(class_: Any) -> dict[str, Any]:
-    """Return the types of a class's fields; of ``Box[int]``, with what its variables stand for."""
-    origin = typing.get_origin(class_) or class_
-    meant = dict(zip(getattr(origin, "__parameters__", ()), typing.get_args(class_), strict=False))
-    hints = typing.get_type_hints(origin, include_extras=True)
-    return {name: _with_meant(hint, meant) for name, hint in hints.items()}
+    try:
+        return typing.get_type_hints(class_)
+    except Exception:  # a name in one of them may be unknown here
+        return {}
 
 
-def _with_meant(hint: Any, meant: dict[Any, Any]) -> Any:
-    if isinstance(hint, typing.TypeVar):
-        return meant.get(hint, hint)
-    variables = getattr(hint, "__parameters__", ())
-    if not meant or not variables or isinstance(hint, type):
-        return hint
-    return hint[tuple(meant.get(variable, variable) for variable in variables)]
+def _is_finite(value: Any) -> bool:
+    return not isinstance(value, float) or math.isfinite(value)
+
+
+def _of_enum(class_: type[enum.Enum]) -> Schema:
+    if issubclass(class_, enum.Flag):
+        return {**_noted(class_), **schema_of_flag(class_)}
+    values = [member.value for name, member in class_.__members__.items() if member.name == name]
+    return {**_noted(class_), "enum": sorted(values)}
+
+
+def _noted(class_: Any) -> Schema:
+    """Return what a schema says about its class for people."""
+    name = _name_of(class_)
+    text = inspect.cleandoc(getattr(typing.get_origin(class_) or class_, "__doc__", None) or "")
+    # Dataclasses and named tuples without a docstring make one of their signature.
+    is_own = text and text != "An enumeration." and not text.startswith(f"{name}(")
+    return {"title": name, **({"description": text} if is_own else {})}
+
+
+def _name_of(class_: Any) -> str:
+    """Return the name of a class; that of ``Box[int]`` with what it holds."""
+    origin = typing.get_origin(class_)
+    if origin is None:
+        return str(class_.__name__)
+    held = (str(getattr(one, "__name__", one)) for one in typing.get_args(class_))
+    return f"{origin.__name__}[{', '.join(held)}]"
+
+
+def _names_of(classes: Iterable[Any]) -> dict[Any, str]:
+    """Return a name for the definition of each class: its own where no other has the same."""
+    short = {class_: _as_key(_name_of(class_)) for class_ in classes}
+    uses = Counter(short.values())
+    names: dict[Any, str] = {}
+    taken = {name for name, count in uses.items() if count == 1}
+    for class_, name in short.items():
+        names[class_] = name if uses[name] == 1 else _unused(class_, taken)
+        taken.add(names[class_])
+    return names
+
+
+def _unused(class_: Any, taken: set[str]) -> str:
+    full = _as_key(f"{class_.__module__}.{class_.__qualname__}")
+    numbered = (f"{full}_{number}" for number in itertools.count(2))
+    return next(name for name in itertools.chain([full], numbered) if name not in taken)
+
+
+def _as_key(name: str) -> str:
+    return _NOT_IN_KEYS.sub("_", name)
 
 
 def _classes_in(node: object, seen: set[int] | None = None) -> Iterator[Any]:
-    """Yield the classes with fields that a description by `msgspec` is of."""
+    """Yield the classes that descriptions by `msgspec` are of, each as often as it occurs."""
     seen = set() if seen is None else seen
     if id(node) in seen:
         return
@@ -122,8 +287,7 @@ def _classes_in(node: object, seen: set[int] | None = None) -> Iterator[Any]:
         for item in node:
             yield from _classes_in(item, seen)
     elif isinstance(node, msgspec.Struct):
-        class_ = getattr(node, "cls", None)
-        if class_ is not None and not isinstance(node, msgspec.inspect.CustomType):
-            yield class_
+        if isinstance(node, (*_CLASSES, nodes.CustomType)):
+            yield node.cls
         for name in node.__struct_fields__:
             yield from _classes_in(getattr(node, name), seen)
