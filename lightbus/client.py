@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import threading
 from collections import defaultdict
 from collections.abc import (
     AsyncGenerator,
@@ -106,6 +107,9 @@ class BusClient:
             name: _choose_transport(api.event_transport, f"$.apis.{name}", config.source)
             for name, api in config.apis.items()
         }
+        # The last one is in use.
+        self._all_choices = [self._choices]
+        self._choosing = threading.Lock()
         self._loops = Loops(self._make_transport, lambda api_name: self._choice(api_name).key)
 
     def __repr__(self) -> str:
@@ -568,11 +572,19 @@ class BusClient:
         return f"{choice.name} ({choice.settings})"
 
     @contextlib.contextmanager
-    def using_transport(self, event_transport: TransportSettings) -> Iterator[None]:
+    def using_transport(
+        self,
+        event_transport: TransportSettings,
+        *,
+        on_sent: Callable[[EventMessage], object] | None = None,
+    ) -> Iterator[None]:
         """Have every API use one transport while the block runs.
+
+        Such blocks may overlap: of those that run, the one that began last counts.
 
         Args:
             event_transport: A transport's name, with its settings.
+            on_sent: Called with each event that the transport has stored for this bus.
 
         Raises:
             InvalidConfig: The settings are wrong.
@@ -580,12 +592,19 @@ class BusClient:
                 is not installed.
             ValueError: It does not name exactly one.
         """
-        before = self._choices
-        self._choices = {"default": _choose_transport(event_transport, "$", "using_transport()")}
+        choice = _choose_transport(event_transport, "$", "using_transport()")
+        if on_sent is not None:
+            choice = attrs.evolve(choice, transport=_reporting(choice.transport, on_sent))
+        choices = {"default": choice}
+        with self._choosing:
+            self._all_choices.append(choices)
+            self._choices = choices
         try:
             yield
         finally:
-            self._choices = before
+            with self._choosing:
+                self._all_choices = [one for one in self._all_choices if one is not choices]
+                self._choices = self._all_choices[-1]
 
     @contextlib.asynccontextmanager
     async def started(self) -> AsyncGenerator[None]:
@@ -639,6 +658,18 @@ def _pairs(events: Iterable[tuple[str, str]], listener_name: str) -> list[tuple[
     if not pairs:
         raise InvalidEventListener(f"Listener {listener_name!r} was given no event to listen for.")
     return pairs
+
+
+def _reporting(
+    transport: type[EventTransport], on_sent: Callable[[EventMessage], object]
+) -> type[EventTransport]:
+    """Return a transport that calls `on_sent` with each event that it has sent."""
+
+    async def send(self: Any, message: EventMessage, **options: Any) -> None:
+        await transport.send(self, message, **options)
+        on_sent(message)
+
+    return type(transport.__name__, (transport,), {"send": send})
 
 
 def _choose_transport(

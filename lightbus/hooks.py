@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import contextvars
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, TypeVar, overload
@@ -53,15 +52,6 @@ class Hooks:
             )
         self._hooks.append(hook)
         return hook
-
-    @contextlib.contextmanager
-    def preceded_by(self, hook: Callable[..., Any]) -> Iterator[None]:
-        """Have `hook` called before the others while the block runs."""
-        self._hooks.insert(0, hook)
-        try:
-            yield
-        finally:
-            self._hooks.remove(hook)
 
     async def run(self, **arguments: Any) -> None:
         """Call each hook in the order in which they were added.

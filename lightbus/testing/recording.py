@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import secrets
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 from lightbus import codec
@@ -29,13 +30,15 @@ class RecordingBus(Bus):
 
     def __init__(self, client: BusClient) -> None:
         super().__init__(client)
+        self._broker = f"recording-{secrets.token_hex(8)}"
         self.failures: list[BaseException] = []
         self._fired: list[EventMessage] = []
         self._draining = asyncio.Lock()
 
-    def note_fired(self, event_message: EventMessage) -> None:
-        """Add an event to those that were fired."""
-        self._fired.append(event_message)
+    def in_use(self) -> AbstractContextManager[None]:
+        """Return a context in which the bus uses the broker of this recording."""
+        transport = {"memory": {"name": self._broker}}
+        return self.client.using_transport(transport, on_sent=self._fired.append)
 
     def fired_events(self, name: str | None = None) -> list[EventMessage]:
         """Return the events that were fired, in that order.
@@ -76,7 +79,8 @@ class RecordingBus(Bus):
         raise AssertionError(f"{_shown(name, found.kwargs)} was fired. {self._all_shown()}")
 
     async def drain(self) -> None:
-        """Run the handlers of every event that waits, and of what they fire, until none waits.
+        """Run the handlers of every recorded event that waits, and of what they fire, until none
+        waits.
 
         An event whose handler failed is tried again, or kept as a dead letter, as in a worker; what
         has to wait for its next try is left waiting.
@@ -86,7 +90,8 @@ class RecordingBus(Bus):
             Exception: What a handler raised, once none waits; several come as an `ExceptionGroup`.
         """
         async with self._draining:
-            await self._drain()
+            with self.in_use():
+                await self._drain()
 
     async def _drain(self) -> None:
         known = len(self.failures)
@@ -145,12 +150,9 @@ def recording(bus: Bus) -> Iterator[RecordingBus]:
     """Have `bus` use a broker in memory while the block runs, whatever its configuration says.
 
     Its APIs, listeners and hooks stay, and so does what programs imported: what is fired on `bus`
-    is recorded by the bus that this gives, and reaches no other.
+    is recorded by the bus that this gives, and reaches no other. Where recordings of one bus
+    overlap, the one that began last records what is fired.
     """
     recorder = RecordingBus(bus.client)
-    broker_name = f"recording-{secrets.token_hex(8)}"
-    with (
-        bus.client.using_transport({"memory": {"name": broker_name}}),
-        bus.client.after_event_sent.preceded_by(recorder.note_fired),
-    ):
+    with recorder.in_use():
         yield recorder

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Callable
 from datetime import date
 
@@ -249,6 +250,54 @@ async def test_recordings_see_nothing_of_each_other(programs_bus: Bus) -> None:
 
     assert second.fired_events() == []
     assert handled == []
+
+
+async def test_nested_recordings_hear_their_own_events(programs_bus: Bus) -> None:
+    with recording(programs_bus) as outer:
+        await programs_bus.auth.user_deleted.fire_async(username="ann")
+        with recording(programs_bus) as inner:
+            await programs_bus.auth.user_deleted.fire_async(username="bob")
+        await programs_bus.auth.user_deleted.fire_async(username="cem")
+
+    assert [event.kwargs["username"] for event in outer.fired_events()] == ["ann", "cem"]
+    assert [event.kwargs["username"] for event in inner.fired_events()] == ["bob"]
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
+def test_recordings_that_overlap_leave_the_bus_as_it_was(
+    programs_bus: Bus, order: tuple[int, ...]
+) -> None:
+    before = programs_bus.client.transport_described("auth")
+    recordings = [recording(programs_bus) for _ in order]
+    recorded = {number: one.__enter__() for number, one in enumerate(recordings)}
+    running = set(recorded)
+    for number in order:
+        programs_bus.auth.user_deleted.fire(username=f"before {number} ends")
+        last = recorded[max(running)].fired_events()[-1]
+        assert last.kwargs["username"] == f"before {number} ends"
+        recordings[number].__exit__(None, None, None)
+        running.remove(number)
+
+    assert programs_bus.client.transport_described("auth") == before
+    assert sum(len(one.fired_events()) for one in recorded.values()) == len(order)
+    with pytest.raises(lightbus.exceptions.TransportRefused):
+        programs_bus.auth.user_deleted.fire(username="ann")
+    programs_bus.client.close()
+
+
+async def test_a_recording_drains_its_own_events_whichever_is_in_use(programs_bus: Bus) -> None:
+    handled: list[str] = []
+    programs_bus.auth.user_deleted.listen(adding_to(handled), listener_name="gather")
+
+    with recording(programs_bus) as outer:
+        await programs_bus.auth.user_deleted.fire_async(username="ann")
+        with recording(programs_bus) as inner:
+            await programs_bus.auth.user_deleted.fire_async(username="bob")
+            await outer.drain()
+            assert handled == ["ann"]
+    await inner.drain()
+
+    assert handled == ["ann", "bob"]
 
 
 async def test_a_hook_that_fails_hides_nothing_from_the_recording(programs_bus: Bus) -> None:
