@@ -65,6 +65,29 @@ def _is_meant(event_id: str, given: str) -> bool:
     return event_id == given or (len(given) >= SHORT_ID and event_id.startswith(given))
 
 
+@attrs.frozen(kw_only=True)
+class LetterKey:
+    """What tells one dead letter of a service from the others.
+
+    Attributes:
+        event_id: The id of its event, which several listeners may have given up.
+        listener: The listener that gave it up.
+        failed_at: When it did so, in UTC.
+    """
+
+    event_id: str
+    listener: str
+    failed_at: datetime
+
+    @classmethod
+    def of(cls, letter: DeadLetter) -> LetterKey:
+        """Return the key of `letter`."""
+        failure = letter.failure
+        return cls(
+            event_id=letter.message.id, listener=failure.listener, failed_at=failure.failed_at
+        )
+
+
 class DeadLetters:
     """The dead letters of the service of `client`, in every place where its APIs keep theirs."""
 

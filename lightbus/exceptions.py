@@ -470,6 +470,26 @@ class NotDeclared(TransportRefused):
     """The broker keeps nothing for a listener, which never ran."""
 
 
+class DeadLettersInUse(TransportRefused):
+    """Not all dead letters of a service can be read, because another client uses them.
+
+    Args:
+        reason: Who uses them, as the rest of a sentence.
+        remedy: What to do, in a sentence.
+
+    Attributes:
+        service_name: The service.
+        reason: Who uses them.
+    """
+
+    def __init__(self, service_name: str, *, reason: str, remedy: str) -> None:
+        super().__init__(
+            f"Not all dead letters of service {service_name!r} can be read: {reason}. {remedy}"
+        )
+        self.service_name = service_name
+        self.reason = reason
+
+
 class TopologyMismatch(TransportError):
     """The broker holds an object of this name whose settings differ from the wanted ones.
 

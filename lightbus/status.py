@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections import Counter
 
 import attrs
 
 from lightbus.client import BusClient
-from lightbus.dead_letters import DeadLetters, Filter
 from lightbus.exceptions import NotDeclared
 from lightbus.listener import Listener
-from lightbus.transport import SubscriptionStats
-
-# Looking through more dead letters than this takes long, and is left to those who want to.
-_MOST_LETTERS = 1000
+from lightbus.transport import DeadLetterCount, SubscriptionStats
 
 
 @attrs.frozen(kw_only=True)
@@ -25,14 +20,16 @@ class ListenerStatus:
         name: The listener's name.
         api_name: The API.
         stats: What the broker tells; None where it holds nothing for the listener yet.
-        dead: How many it gave up; None where the service has more than 1,000 dead letters, which
-            are too many to look at them all.
+        dead: How many dead letters it has; None where the broker does not tell.
+        dead_in_service: How many the service has; None where the broker does not tell, as while a
+            client reads them on RabbitMQ.
     """
 
     name: str
     api_name: str
     stats: SubscriptionStats | None
     dead: int | None
+    dead_in_service: int | None
 
 
 class Status:
@@ -48,12 +45,16 @@ class Status:
             TransportError: A broker did not tell.
         """
         dead = await self._dead()
+        by_listener = dead.by_listener
         return [
             ListenerStatus(
                 name=listener.name,
                 api_name=listener.api_name,
                 stats=await self._stats(listener),
-                dead=None if dead is None else dead[listener.api_name, listener.name],
+                dead=None
+                if by_listener is None
+                else by_listener.get((listener.api_name, listener.name), 0),
+                dead_in_service=dead.total,
             )
             for listener in self._client.listeners
         ]
@@ -66,12 +67,16 @@ class Status:
         except NotDeclared:
             return None
 
-    async def _dead(self) -> Counter[tuple[str, str]] | None:
-        found: Counter[tuple[str, str]] = Counter()
-        letters = DeadLetters(self._client).matching(Filter())
-        async with contextlib.aclosing(letters):
-            async for letter in letters:
-                found[letter.message.api_name, letter.failure.listener] += 1
-                if found.total() > _MOST_LETTERS:
-                    return None
-        return found
+    async def _dead(self) -> DeadLetterCount:
+        """Count the dead letters of the service in every place where its APIs keep theirs."""
+        total: int | None = 0
+        by_listener: Counter[tuple[str, str]] | None = Counter()
+        for api_name in self._client.one_api_of_each_place():
+            transport = await self._client.opened_transport(api_name)
+            found = await transport.count_dead_letters(self._client.config.service_name)
+            total = None if total is None or found.total is None else total + found.total
+            if by_listener is None or found.by_listener is None:
+                by_listener = None
+            else:
+                by_listener.update(found.by_listener)
+        return DeadLetterCount(total=total, by_listener=by_listener)

@@ -10,8 +10,10 @@ Broker errors leave a transport as a `TransportError`, chained to the driver's o
 
 from __future__ import annotations
 
+import contextlib
 import enum
 from abc import abstractmethod
+from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Collection, Mapping
 from datetime import datetime
 from typing import Any, ClassVar, Protocol, cast
@@ -211,6 +213,20 @@ class DeadLetter(Protocol):
         Raises:
             TransportError: It may still be there.
         """
+
+
+@attrs.frozen(kw_only=True)
+class DeadLetterCount:
+    """How many dead letters a service has; None where the broker does not tell.
+
+    Attributes:
+        total: All of them.
+        by_listener: Those of each listener, by the names of its API and of itself; a listener that
+            is not in it has none.
+    """
+
+    total: int | None
+    by_listener: Mapping[tuple[str, str], int] | None = None
 
 
 class Delivery(Protocol):
@@ -415,11 +431,29 @@ class EventTransport(Protocol):
 
     @abstractmethod
     def dead_letters(self, service_name: str) -> AsyncGenerator[DeadLetter]:
-        """Yield the dead letters of a service, oldest first. Those that are not discarded stay.
+        """Yield all dead letters of a service, oldest first. Those that are not discarded stay.
+
+        Two readers at once each get all of them; one may wait for the other.
 
         Raises:
-            TransportError: They can not be read.
+            DeadLettersInUse: Another client uses them, so that not all can be read. This may be
+                raised after some were yielded.
+            TransportError: They cannot be read.
         """
+
+    async def count_dead_letters(self, service_name: str) -> DeadLetterCount:
+        """Count the dead letters of a service. This keeps none of them from other readers, unless
+        the transport does not implement it.
+
+        Raises:
+            TransportError: The broker did not answer.
+        """
+        counted: Counter[tuple[str, str]] = Counter()
+        letters = self.dead_letters(service_name)
+        async with contextlib.aclosing(letters):
+            async for letter in letters:
+                counted[letter.message.api_name, letter.failure.listener] += 1
+        return DeadLetterCount(total=counted.total(), by_listener=counted)
 
     @abstractmethod
     async def bury(

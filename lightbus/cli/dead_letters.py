@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
+import shutil
 import sys
+import tempfile
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import IO, Any, TextIO, TypeVar
 
 import attrs
 import click
@@ -20,7 +23,7 @@ from lightbus.cli.letter_edit import edited, interruptible
 from lightbus.cli.loading import ASKED_TO_STOP, FAILED, bus_options, load_client, report
 from lightbus.cli.output import set_up_logging
 from lightbus.client import BusClient
-from lightbus.dead_letters import DeadLetters, Filter
+from lightbus.dead_letters import DeadLetters, Filter, LetterKey
 from lightbus.exceptions import TransportError
 from lightbus.transport import DeadLetter
 
@@ -148,11 +151,20 @@ def replay(*, ids: tuple[str, ...], is_all: bool, edit: bool, **options: Any) ->
 @dead_letters.command(short_help="Forget them for ever.")
 @click.argument("ids", nargs=-1, metavar="[ID...]")
 @click.option("--all", "is_all", is_flag=True, help="All of them.")
+@click.option(
+    "--exported",
+    type=click.File(),
+    metavar="FILE",
+    help="Those that `export` wrote to this file, and no others.",
+)
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @_filter_options
-def discard(*, ids: tuple[str, ...], is_all: bool, yes: bool, **options: Any) -> None:
-    """Forget dead letters for ever: those given by id, or that pass the filters, or all."""
-    wanted = _meant(options, ids, is_all=is_all)
+def discard(
+    *, ids: tuple[str, ...], is_all: bool, exported: TextIO | None, yes: bool, **options: Any
+) -> None:
+    """Forget dead letters for ever: those given by id, in a file, or by filters, or all."""
+    keys = None if exported is None else _keys_in(exported)
+    wanted = _meant(options, ids, is_all=is_all or keys is not None)
 
     async def work(client: BusClient) -> int:
         def ask(count: int) -> None:
@@ -163,7 +175,10 @@ def discard(*, ids: tuple[str, ...], is_all: bool, yes: bool, **options: Any) ->
             await letter.discard()
             return True
 
-        return await _for_each(client, wanted, forget, "discarded", ask=ask)
+        def is_meant(letter: DeadLetter) -> bool:
+            return keys is None or LetterKey.of(letter) in keys
+
+        return await _for_each(client, wanted, forget, "discarded", is_meant=is_meant, ask=ask)
 
     _run(options, work)
 
@@ -179,10 +194,14 @@ def export(*, output: str, **options: Any) -> None:
 
     async def work(client: BusClient) -> int:
         letters = DeadLetters(client).matching(wanted)
-        with _opened(output) as file:
+        # Whoever reads the output may be slow, and others may wait for the dead letters.
+        with tempfile.TemporaryFile("w+", encoding="utf-8") as found:
             async with contextlib.aclosing(letters):
                 async for letter in letters:
-                    file.write(to_json(letter_view.whole(letter)) + "\n")
+                    found.write(to_json(letter_view.whole(letter)) + "\n")
+            found.seek(0)
+            with _opened(output) as file:
+                shutil.copyfileobj(found, file)
         return ASKED_TO_STOP
 
     _run(options, work)
@@ -200,6 +219,24 @@ def _opened(output: str) -> Iterator[IO[str]]:
     except OSError as error:
         reason = error.strerror or error
         raise click.ClickException(f"{output} cannot be written: {reason}.") from error
+
+
+def _keys_in(exported: TextIO) -> set[LetterKey]:
+    """Return the keys of the dead letters that `export` wrote to a file.
+
+    Raises:
+        click.BadParameter: A line is not one of its.
+    """
+    keys = set()
+    for number, line in enumerate(exported, start=1):
+        try:
+            keys.add(letter_view.key_of(json.loads(line)))
+        except (ValueError, KeyError, TypeError) as error:
+            raise click.BadParameter(
+                f"line {number} of {exported.name} is not one that `export` wrote.",
+                param_hint="--exported",
+            ) from error
+    return keys
 
 
 def _meant(options: dict[str, Any], ids: tuple[str, ...], *, is_all: bool) -> Filter:
@@ -254,22 +291,27 @@ async def _for_each(
     done: str,
     *,
     is_drawn: bool = True,
+    is_meant: Callable[[DeadLetter], bool] = lambda _: True,
     ask: Callable[[int], None] = lambda _: None,
 ) -> int:
-    """Do `work`, which says whether it did anything, with each, once `ask` was given their number;
-    tell how many were `done`.
+    """Do `work`, which says whether it did anything, with each that `is_meant`, once `ask` was
+    given their number; print how many were `done`.
     """
-    meant = await _all(client, wanted)
+    meant = [letter for letter in await _all(client, wanted) if is_meant(letter)]
     total = len(meant)
     is_incomplete = _tell_missing(sorted(wanted.ids), meant)
     with interruptible():
         ask(total)
     count = failed = 0
+    # No others: some may have come since `ask` was given the number.
+    keys = {LetterKey.of(letter) for letter in meant}
     letters = DeadLetters(client).matching(wanted)
     with Progress(console=err, disable=not is_drawn) as progress:
         task = progress.add_task(done.capitalize(), total=total)
         async with contextlib.aclosing(letters):
             async for letter in letters:
+                if LetterKey.of(letter) not in keys:
+                    continue
                 try:
                     count += await work(letter)
                 except TransportError as error:

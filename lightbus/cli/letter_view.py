@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lightbus.cli.console import out, to_json
-from lightbus.dead_letters import SHORT_ID
+from lightbus.dead_letters import SHORT_ID, LetterKey
 from lightbus.exceptions import UndecodableEvent
 from lightbus.transport import DeadLetter
 
@@ -53,6 +53,21 @@ def whole(letter: DeadLetter) -> dict[str, Any]:
         "traceback": failure.traceback,
         **body,
     }
+
+
+def key_of(exported: dict[str, Any]) -> LetterKey:
+    """Return the key of the dead letter of which `whole` returned `exported`.
+
+    Raises:
+        KeyError: It is not from `whole`.
+        TypeError: Likewise.
+        ValueError: Likewise.
+    """
+    return LetterKey(
+        event_id=str(exported["id"]),
+        listener=str(exported["listener"]),
+        failed_at=datetime.fromisoformat(exported["failed_at"]),
+    )
 
 
 def show_table(letters: list[DeadLetter], *, is_all: bool) -> None:

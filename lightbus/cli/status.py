@@ -7,6 +7,7 @@ from typing import Any
 
 import attrs
 import click
+from rich.console import Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
@@ -81,7 +82,12 @@ async def _draw(known: Status, watch: float | None) -> None:
 
 
 def _as_json(one: ListenerStatus) -> dict[str, Any]:
-    return {"listener": one.name, "api": one.api_name, **_numbers(one)}
+    return {
+        "listener": one.name,
+        "api": one.api_name,
+        **_numbers(one),
+        "dead_in_service": one.dead_in_service,
+    }
 
 
 def _numbers(one: ListenerStatus) -> dict[str, int | None]:
@@ -90,7 +96,7 @@ def _numbers(one: ListenerStatus) -> dict[str, int | None]:
     return {name: one.dead if name == "dead" else counted.get(name) for name in _NUMBERS}
 
 
-def _table(found: list[ListenerStatus]) -> Table | str:
+def _table(found: list[ListenerStatus]) -> Table | Group | str:
     if not found:
         return "No listeners: the bus module, and its on_start hooks, add none."
     table = Table("listener", "API", box=None)
@@ -106,4 +112,12 @@ def _table(found: list[ListenerStatus]) -> Table | str:
         if numbers["workers"] == 0:
             shown[_NUMBERS.index("workers")].stylize("yellow")
         table.add_row(one.name, one.api_name, *shown)
-    return table
+    if all(one.dead is not None for one in found):
+        return table
+    return Group(table, _dead_in_service(found[0].dead_in_service))
+
+
+def _dead_in_service(total: int | None) -> str:
+    if total is None:
+        return "Dead letters of the service: unknown, because a client is reading them."
+    return f"Dead letters of the service: {total:,}."

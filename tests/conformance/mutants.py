@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Collection, Mapping
+from typing import ClassVar
 
 import attrs
 
@@ -42,6 +43,23 @@ class DiscardsWhatIsRead(MemoryTransport):
         async for letter in super().dead_letters(service_name):
             yield letter
             await letter.discard()
+
+
+class SharesDeadLettersAmongReaders(MemoryTransport):
+    """What one reader of dead letters holds, another does not get."""
+
+    _held: ClassVar[set[str]] = set()
+
+    async def dead_letters(self, service_name: str) -> AsyncGenerator[MemoryDeadLetter]:
+        mine: set[str] = set()
+        try:
+            async for letter in super().dead_letters(service_name):
+                if letter.message.id not in self._held:
+                    mine.add(letter.message.id)
+                    self._held.add(letter.message.id)
+                    yield letter
+        finally:
+            self._held.difference_update(mine)
 
 
 class SendsWhenClosed(MemoryTransport):
@@ -201,6 +219,7 @@ MUTANTS: Mapping[str, type[EventTransport]] = {
     "LosesWhatItMigrates": LosesWhatItMigrates,
     "ReturnsFromSendEarly": ReturnsFromSendEarly,
     "SendsWhenClosed": SendsWhenClosed,
+    "SharesDeadLettersAmongReaders": SharesDeadLettersAmongReaders,
     **{stream.__name__: with_stream(stream) for stream in _STREAMS},
     **{delivery.__name__: with_delivery(delivery) for delivery in _DELIVERIES},
 }

@@ -53,6 +53,9 @@ CAUGHT_BY = {
     "ReturnsFromSendEarly": "test_a_send_that_returned_has_stored_the_event",
     "ReversesOrder": "test_one_consumer_gets_events_in_the_order_they_were_sent",
     "SendsWhenClosed": "test_a_closed_transport_sends_nothing_and_says_so",
+    "SharesDeadLettersAmongReaders": (
+        "test_those_who_read_dead_letters_at_the_same_time_each_get_all"
+    ),
     "SettlesAgain": "test_a_second_settlement_does_nothing and requeue",
 }
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import lightbus
-from command import TIMEOUT, Command
+from command import TIMEOUT, Command, ended
 from core.apis import AuthApi
 from lightbus import Bus, EventMessage
 from lightbus.failure import Failure
@@ -71,9 +71,12 @@ async def bury(
     event_name: str = "user_created",
     minutes_ago: float = 1,
     body: bytes | None = None,
+    message: EventMessage | None = None,
 ) -> EventMessage:
     """Add a dead letter."""
-    message = EventMessage.create("auth", event_name, {"username": username, "email": "e"})
+    message = message or EventMessage.create(
+        "auth", event_name, {"username": username, "email": "e"}
+    )
     if body is not None:
         message = EventMessage(api_name="auth", event_name=event_name, body=body)
     failed_at = datetime.now(UTC) - timedelta(minutes=minutes_ago)
@@ -311,6 +314,50 @@ async def test_an_export_holds_everything(bus: Bus, dead_letters: Run, tmp_path:
 
 
 # Sending again
+
+
+async def test_only_what_was_exported_is_forgotten_where_that_is_meant(
+    bus: Bus, dead_letters: Run, tmp_path: Path
+) -> None:
+    exported = await bury(bus)
+    file = tmp_path / "old.jsonl"
+    assert dead_letters("export", "-o", str(file))[0] == 0
+    # Of the same time as those that were exported, and of one of the same events.
+    later = await bury(bus)
+    other_listener = await bury(bus, message=exported, listener="audit")
+
+    code, _, said = dead_letters("discard", "--exported", str(file), "--yes")
+
+    assert (code, said.splitlines()[-1]) == (0, "1 of 1 were discarded.")
+    assert await left(bus) == [later.id, other_listener.id]
+
+
+def test_a_file_that_no_export_wrote_discards_nothing(dead_letters: Run, tmp_path: Path) -> None:
+    file = tmp_path / "old.jsonl"
+    file.write_text('{"id": "3fb31261"}\n')
+
+    code, _, said = dead_letters("discard", "--exported", str(file), "--yes")
+
+    assert code == 2
+    assert "is not one that `export` wrote." in said
+
+
+async def test_what_comes_while_a_question_is_asked_is_not_forgotten(
+    bus: Bus, command: Command
+) -> None:
+    await bury(bus)
+    process = command.start("dead-letters", "discard", "--until", "2030-01-01")
+    assert process.stderr is not None
+    asked = ""
+    while not asked.endswith("[y/N]: "):
+        asked += await asyncio.to_thread(process.stderr.read, 1)
+    later = await bury(bus)
+
+    code, _, said = ended(process, given="y\n")
+
+    assert code == 0
+    assert said.splitlines()[-1] == "1 of 1 were discarded."
+    assert await left(bus) == [later.id]
 
 
 async def test_one_is_sent_to_the_listener_that_gave_it_up_and_to_no_other(

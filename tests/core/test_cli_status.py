@@ -54,6 +54,7 @@ async def test_it_shows_where_the_events_of_each_listener_are(
             "delayed": 0,
             "dead": 1,
             "workers": None,
+            "dead_in_service": 1,
         },
         {
             "listener": "clean-up",
@@ -63,6 +64,7 @@ async def test_it_shows_where_the_events_of_each_listener_are(
             "delayed": None,
             "dead": 0,
             "workers": None,
+            "dead_in_service": 1,
         },
     ]
 

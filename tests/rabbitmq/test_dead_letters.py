@@ -180,3 +180,26 @@ async def test_what_the_broker_itself_gave_up_knows_its_listener_and_can_be_repl
 
     again = await broker.wait_for_message(QUEUE)
     assert again.header.properties.message_id == fired.id
+
+
+async def test_what_a_foreign_sender_gave_no_id_has_the_same_one_at_each_look(
+    make_bus: MakeBus, broker: Broker, folder: Path
+) -> None:
+    bus = make_bus()
+    bus.auth.user_created.listen(lambda username: None, listener_name="welcome")
+    await bus.auth.user_created.fire_async(username="ada", email="e")
+    await broker.get(QUEUE)
+    await broker.put("lightbus:auth", "user_created", b'{"username": "bob"}')
+    for _ in range(21):
+        got = await broker.channel.basic_get(QUEUE)
+        await broker.channel.basic_reject(int(got.delivery_tag or 0), requeue=True)
+    # Somebody may even put one among the dead letters, and say nothing about it.
+    await broker.put("", DEAD, b"{}")
+    await broker.wait_for_count(DEAD, 2)
+
+    ids = [letter["id"] for letter in json.loads(dead_letters(folder, "list", "--format", "json"))]
+
+    assert len(set(ids)) == 2
+    dead_letters(folder, "show", *ids)
+    dead_letters(folder, "discard", "--all", "--yes")
+    assert json.loads(dead_letters(folder, "list", "--format", "json")) == []

@@ -289,7 +289,7 @@ async def test_two_migrations_at_once_do_no_harm(
     assert None in results
     refused = [result for result in results if result is not None]
     assert all(isinstance(result, TransportRefused) for result in refused)
-    assert all("Another migration is under way" in str(result) for result in refused)
+    assert all("Another migration is running" in str(result) for result in refused)
     assert topology.queues()[QUEUE] == WANTED
     assert [name_of(message) for message in await take(broker, 1500)] == names
 

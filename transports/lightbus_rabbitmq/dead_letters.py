@@ -1,77 +1,277 @@
-"""Reads the dead letters of a service, and leaves those that are not discarded where they are."""
+"""Reads the dead letters of a service: all of them, or none."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+import contextlib
+from collections.abc import AsyncGenerator, Coroutine
+from typing import Any, TypeVar
 
-import aiormq.abc
 from aiormq.abc import DeliveredMessage
 from aiormq.exceptions import ChannelInvalidStateError, ChannelNotFoundEntity
 from pamqp.commands import Basic
 
-from lightbus.exceptions import TransportUnavailable
-from lightbus.transport import DeadLetter
-from lightbus_rabbitmq import headers, names
+from lightbus.exceptions import DeadLettersInUse, TransportUnavailable
+from lightbus.transport import DeadLetter, DeadLetterCount
+from lightbus_rabbitmq import headers, names, topology
 from lightbus_rabbitmq.connection import Link
 from lightbus_rabbitmq.errors import ConnectionLost, translated
+from lightbus_rabbitmq.lock import Lock, LockHeld
+from lightbus_rabbitmq.objects import Channel
+from lightbus_rabbitmq.topology import Count
 from lightbus_rabbitmq.waiting import unless_lost
+
+T = TypeVar("T")
+
+# How long to wait, in seconds, for another reader and for messages that a client holds. RabbitMQ
+# requeues the messages of a reader that was killed after it has noticed that.
+_PATIENCE = 10.0
+_PERIOD = 0.05
+
+# How long RabbitMQ may take to count what it has just been told, in seconds.
+_SETTLING = 2.0
+
+
+# How many messages are requeued before RabbitMQ has seen to the last of them. A quorum queue counts
+# each message that `basic.get` took as a consumer of its own. It keeps the order in which consumers
+# requeue messages, if no more than 32 commands are waiting.
+_REQUEUED_AT_ONCE = 16
 
 
 class RabbitMQDeadLetter(DeadLetter):
     """A message that is held while a service's dead letters are iterated over."""
 
-    def __init__(self, delivered: DeliveredMessage, channel: aiormq.abc.AbstractChannel) -> None:
+    def __init__(self, delivered: DeliveredMessage, reading: Reading) -> None:
         self.message, self.failure = headers.dead_letter_of(delivered)
-        self._delivered = delivered
-        self._channel = channel
+        self._tag = int(delivered.delivery_tag or 0)
+        self._reading = reading
 
     async def discard(self) -> None:
         try:
-            await self._channel.basic_ack(int(self._delivered.delivery_tag or 0), wait=False)
+            await self._reading.discard(self._tag)
         except ChannelInvalidStateError as error:
             raise TransportUnavailable(
                 f"Dead letter {self.message.id} was not discarded: the connection was lost."
             ) from error
 
 
+class Reading:
+    """One reading of the dead letters of a service, which no other Lightbus client interrupts.
+
+    A message that one client holds is not delivered to another. So a reading takes a lock, and
+    checks that no client without the lock, such as the management UI, holds any messages.
+
+    Args:
+        link: A connection that nothing else uses; the caller closes it.
+        service_name: The service.
+        timeout: How long the broker may take for one answer, in seconds.
+    """
+
+    def __init__(self, link: Link, service_name: str, *, timeout: float) -> None:
+        self._lock = Lock(link, names.reading_lock(service_name), timeout=timeout)
+        self._service_name = service_name
+        self._queue = names.dead_letter_queue(service_name)
+        self._timeout = timeout
+        self._channel: Channel | None = None
+        # In the order in which they came
+        self._held: dict[int, None] = {}
+        self._expected = 0
+        self._found = 0
+
+    async def begin(self, client_name: str) -> bool:
+        """Take the lock, and wait until nobody holds dead letters; return whether the queue exists.
+
+        Raises:
+            DeadLettersInUse: Another client still uses them, or a migration has moved some away.
+            ConnectionLost: The connection went away, or the broker did not answer.
+            TransportRefused: The broker's permissions do not allow it.
+        """
+        now = asyncio.get_running_loop().time
+        deadline = now() + _PATIENCE
+        try:
+            await self._lock.take(client_name, patience=_PATIENCE)
+        except LockHeld as error:
+            raise self._in_use(
+                f"{error.holder} reads them", "Wait until it has finished, or stop it."
+            ) from error
+        counted = await self._count(self._queue)
+        while counted is not None and counted.users:
+            if now() >= deadline:
+                raise self._held_by_others(counted.users)
+            await asyncio.sleep(_PERIOD)
+            counted = await self._count(self._queue)
+        if await self._count(names.temporary_queue(self._queue)) is not None:
+            raise self._in_use(
+                "a migration of their queue was interrupted, or is running",
+                "`lightbus topology --migrate` completes it.",
+            )
+        if counted is None:
+            return False  # No listener of the service was ever started.
+        self._expected = counted.ready
+        self._channel = await self._lock.channel()
+        return True
+
+    async def letters(self) -> AsyncGenerator[RabbitMQDeadLetter]:
+        """Yield all dead letters, oldest first.
+
+        Raises:
+            DeadLettersInUse: Another client used them meanwhile, so that some were not seen.
+            ConnectionLost: As `begin` does.
+            TransportRefused: Likewise.
+        """
+        while True:
+            while (got := await self._get()) is not None:
+                self._found += 1
+                tag = int(got.delivery_tag or 0)
+                self._held[tag] = None
+                yield RabbitMQDeadLetter(got, self)
+            if await self._is_complete():
+                return
+
+    async def discard(self, tag: int) -> None:
+        """Remove the message with this delivery tag.
+
+        Raises:
+            ChannelInvalidStateError: The channel was closed.
+        """
+        if self._channel is None:
+            raise ChannelInvalidStateError
+        await self._channel.basic_ack(tag, wait=False)
+        self._held.pop(tag, None)
+
+    async def end(self) -> None:
+        """Requeue what was not discarded, in its order.
+
+        Raises:
+            ConnectionLost: The connection went away, or the broker did not answer.
+        """
+        channel, self._channel = self._channel, None
+        if channel is None or channel.is_closed:
+            return
+        held = list(self._held)
+        for first in range(0, len(held), _REQUEUED_AT_ONCE):
+            if first:
+                await self._wait_for_users(channel, len(held) - first)
+            for tag in held[first : first + _REQUEUED_AT_ONCE]:
+                await channel.basic_nack(tag, requeue=True, wait=False)
+        # RabbitMQ answers once it has seen every acknowledgement.
+        await self._answer(channel, channel.close())
+
+    async def _wait_for_users(self, channel: Channel, most: int) -> None:
+        now = asyncio.get_running_loop().time
+        deadline = now() + _SETTLING
+        while now() < deadline:
+            counted = await self._answer(channel, topology.counted(channel, self._queue))
+            if counted is None or counted.users <= most:
+                return
+            await asyncio.sleep(0)
+
+    async def _is_complete(self) -> bool:
+        """Return whether no message is left; False where some came meanwhile."""
+        now = asyncio.get_running_loop().time
+        deadline = now() + _SETTLING
+        while True:
+            counted = await self._count(self._queue)
+            if counted is None:
+                raise self._in_use("their queue was deleted meanwhile", "Try again.")
+            # A quorum queue counts each message that `basic.get` took as one user.
+            if counted.users <= len(self._held):
+                break
+            if now() >= deadline:
+                raise self._held_by_others(counted.users - len(self._held))
+            await asyncio.sleep(_PERIOD)
+        if counted.ready:
+            return False
+        if self._found < self._expected:
+            raise self._in_use(
+                f"another client removed {self._expected - self._found:,} of {self._expected:,} "
+                "meanwhile",
+                "Stop it, and try again.",
+            )
+        return True
+
+    def _held_by_others(self, users: int) -> DeadLettersInUse:
+        return self._in_use(
+            f"another AMQP client, such as the management UI, holds some of them or consumes from "
+            f"queue {self._queue!r} ({users:,} consumers or unacknowledged messages)",
+            "Stop that client, and try again.",
+        )
+
+    def _in_use(self, reason: str, remedy: str) -> DeadLettersInUse:
+        return DeadLettersInUse(self._service_name, reason=reason, remedy=remedy)
+
+    async def _count(self, queue: str) -> Count | None:
+        return await self._lock.run(
+            lambda channel: topology.counted(channel, queue), f"to look at queue {queue!r}"
+        )
+
+    async def _get(self) -> DeliveredMessage | None:
+        channel = self._channel
+        if channel is None:
+            raise ConnectionLost("the connection was lost")
+        try:
+            got = await self._answer(channel, channel.basic_get(self._queue))
+        except ChannelNotFoundEntity as error:
+            raise self._in_use("their queue was deleted meanwhile", "Try again.") from error
+        except (Exception, asyncio.CancelledError) as error:
+            if meaning := translated(error, f"to read {self._queue!r}"):
+                raise meaning from error
+            raise
+        return None if isinstance(got.delivery, Basic.GetEmpty) else got
+
+    async def _answer(self, channel: Channel, work: Coroutine[Any, Any, T]) -> T:
+        try:
+            async with asyncio.timeout(self._timeout):
+                return await unless_lost(channel.connection, work)
+        except TimeoutError as error:
+            raise ConnectionLost(f"RabbitMQ did not answer within {self._timeout:g} s") from error
+
+
 async def dead_letters_of(
-    link: Link, service_name: str, *, timeout: float
+    link: Link, service_name: str, *, client_name: str, timeout: float
 ) -> AsyncGenerator[RabbitMQDeadLetter]:
-    """Yield the dead letters of a service, oldest first.
+    """Yield all dead letters of a service, oldest first, and close `link`.
+
+    Args:
+        link: A connection that nothing else uses.
+        service_name: The service.
+        client_name: The name of this client, for others that want to read them meanwhile.
+        timeout: How long the broker may take for one answer, in seconds.
 
     Raises:
+        DeadLettersInUse: Another client uses them, so that not all can be seen.
         TransportUnavailable: RabbitMQ did not answer in `timeout` seconds.
         TransportRefused: The broker's permissions do not allow it.
     """
-    queue = names.dead_letter_queue(service_name)
+    reading = Reading(link, service_name, timeout=timeout)
     try:
-        channel = await link.until_connected(lambda: link.channel(confirms=False), timeout=timeout)
         try:
-            while (got := await _get(channel, queue, timeout=timeout)) is not None:
-                yield RabbitMQDeadLetter(got, channel)
+            await link.open(timeout=timeout)
+            if await reading.begin(client_name):
+                async with contextlib.aclosing(reading.letters()) as letters:
+                    async for letter in letters:
+                        yield letter
         finally:
-            # What was not acknowledged goes back to its old place.
-            if not channel.is_closed:
-                await unless_lost(channel.connection, channel.close())
+            await reading.end()
     except ConnectionLost as error:
         raise TransportUnavailable(
             f"The dead letters of service {service_name!r} could not be read: {error}."
         ) from error
+    finally:
+        await link.close()
 
 
-async def _get(
-    channel: aiormq.abc.AbstractChannel, queue: str, *, timeout: float
-) -> DeliveredMessage | None:
-    try:
-        async with asyncio.timeout(timeout):
-            got = await unless_lost(channel.connection, channel.basic_get(queue))
-    except TimeoutError as error:
-        raise ConnectionLost(f"RabbitMQ did not answer within {timeout:g} s") from error
-    except ChannelNotFoundEntity:
-        return None  # no listener of the service was ever started
-    except (Exception, asyncio.CancelledError) as error:
-        if meaning := translated(error, f"to read {queue!r}"):
-            raise meaning from error
-        raise
-    return None if isinstance(got.delivery, Basic.GetEmpty) else got
+async def count_dead_letters(link: Link, service_name: str, *, timeout: float) -> DeadLetterCount:
+    """Count the dead letters of a service.
+
+    The errors are those of `topology.on_own_channel`.
+    """
+    queue = names.dead_letter_queue(service_name)
+    total = 0
+    for name in (queue, names.temporary_queue(queue)):
+        counted = await topology.count(link, name, timeout=timeout)
+        if counted is not None and counted.users:
+            # RabbitMQ does not tell how many messages its consumers hold.
+            return DeadLetterCount(total=None)
+        total += counted.ready if counted else 0
+    return DeadLetterCount(total=total)

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
 
+import attrs
 from aiormq.abc import DeliveredMessage
 from pamqp.commands import Basic
 
@@ -267,7 +268,17 @@ def dead_letter_of(delivered: DeliveredMessage) -> tuple[EventMessage, Failure]:
         value = found.get(name)
         return value if isinstance(value, str) and value else default
 
-    failed_at = _time(found.get("lightbus-last-failed-at")) or died_at or datetime.now(UTC)
+    message = message_of(delivered, text("lightbus-api", api_name))
+    if not delivered.header.properties.message_id:
+        # The same at each look, so that it can be named. Foreign senders may give none.
+        noted = f"{queue} {died_at} {message.event_name} {message.body!r}"
+        message = attrs.evolve(message, id=str(uuid.uuid5(uuid.NAMESPACE_OID, noted)))
+    fired_at = delivered.header.properties.timestamp
+    failed_at = (
+        _time(found.get("lightbus-last-failed-at"))
+        or died_at
+        or (fired_at.astimezone(UTC) if isinstance(fired_at, datetime) else _FIRST_TIME)
+    )
     failure = Failure(
         error_type=text("lightbus-error-type", "rabbitmq.delivery_limit"),
         error_message=text("lightbus-error-message", "It was returned to its queue too often."),
@@ -281,7 +292,7 @@ def dead_letter_of(delivered: DeliveredMessage) -> tuple[EventMessage, Failure]:
         hostname=text("lightbus-host"),
         pid=_whole_number(found.get("lightbus-pid"), default=0),
     )
-    return message_of(delivered, text("lightbus-api", api_name)), failure
+    return message, failure
 
 
 def dropped() -> Basic.Properties:

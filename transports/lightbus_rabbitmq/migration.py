@@ -39,12 +39,15 @@ _SAVED_AFTER = 3.0
 OnProgress = Callable[[MigrationProgress], None]
 
 
-async def migrate(link: Link, wanted: Wanted, *, timeout: float, on_progress: OnProgress) -> None:
+async def migrate(
+    link: Link, wanted: Wanted, *, client_name: str, timeout: float, on_progress: OnProgress
+) -> None:
     """Have the broker hold what is wanted.
 
     Args:
         link: A connection that nothing else uses; the caller closes it.
         wanted: What that is.
+        client_name: The name of this client, for others that want to migrate meanwhile.
         timeout: How long the broker may take for one answer, in seconds.
         on_progress: Told how far it is.
 
@@ -57,7 +60,7 @@ async def migrate(link: Link, wanted: Wanted, *, timeout: float, on_progress: On
     claim = Claim(link, timeout=timeout)
     publisher = Publisher(link, operation_timeout=timeout)
     try:
-        await claim.take()
+        await claim.take(client_name)
         different = await _different(claim, wanted)
         # All of them first, so that nothing is begun where something is in the way. A worker uses
         # more than its own queue: what it gives up, it sends to the dead letters by their name.

@@ -41,6 +41,11 @@ def dead_letter_queue(service_name: str) -> str:
     return f"lightbus:{service_name}:dead"
 
 
+def reading_lock(service_name: str) -> str:
+    """Return the lock of those who read the dead letters of a service."""
+    return f"lightbus::reading:{service_name}"
+
+
 def temporary_queue(queue: str) -> str:
     """Return the queue that takes the place of another while that is made anew."""
     # No name of a service, listener or API can hold this sign.

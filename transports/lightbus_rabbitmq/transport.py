@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncGenerator, Callable, Collection, Mapping
 from typing import Any, ClassVar
 
@@ -13,6 +14,7 @@ from lightbus.once import Once
 from lightbus.transport import (
     AsyncAPIParts,
     BrokerObject,
+    DeadLetterCount,
     EventTransport,
     MigrationProgress,
     Subscription,
@@ -22,7 +24,11 @@ from lightbus_rabbitmq import asyncapi, headers, migration, names, topology
 from lightbus_rabbitmq.comparing import compare
 from lightbus_rabbitmq.connection import Link
 from lightbus_rabbitmq.consumer import RabbitMQStream
-from lightbus_rabbitmq.dead_letters import RabbitMQDeadLetter, dead_letters_of
+from lightbus_rabbitmq.dead_letters import (
+    RabbitMQDeadLetter,
+    count_dead_letters,
+    dead_letters_of,
+)
 from lightbus_rabbitmq.errors import NoFreeChannel
 from lightbus_rabbitmq.objects import Wanted
 from lightbus_rabbitmq.publisher import Publisher
@@ -46,6 +52,8 @@ class RabbitMQTransport(EventTransport):
         self._consuming = Link(settings, f"{client_name} consuming")
         self._publisher = Publisher(self._sending, operation_timeout=settings.operation_timeout)
         self._streams: list[RabbitMQStream] = []
+        # Those of readings and migrations
+        self._extra_links: set[Link] = set()
         self._closing = Once(self._close)
 
     async def open(self, *, timeout: float) -> None:
@@ -76,7 +84,7 @@ class RabbitMQTransport(EventTransport):
             raise
         if self._closing.has_begun:
             await stream.aclose()
-            raise TransportClosed("The connection to RabbitMQ was closed.")
+            self._check_open()
         self._streams = [*(open_ for open_ in self._streams if not open_.is_closed), stream]
         return stream
 
@@ -142,20 +150,43 @@ class RabbitMQTransport(EventTransport):
         *,
         on_progress: Callable[[MigrationProgress], None],
     ) -> None:
-        if self._closing.has_begun:
-            raise TransportClosed("The connection to RabbitMQ was closed.")
+        self._check_open()
         link = Link(self._settings, f"{self._client_name} migrating")
-        wanted = Wanted.of(subscriptions, events)
+        self._extra_links.add(link)
         try:
             await migration.migrate(
-                link, wanted, timeout=self._settings.operation_timeout, on_progress=on_progress
+                link,
+                Wanted.of(subscriptions, events),
+                client_name=self._client_name,
+                timeout=self._settings.operation_timeout,
+                on_progress=on_progress,
             )
         finally:
+            self._extra_links.discard(link)
             await link.close()
 
-    def dead_letters(self, service_name: str) -> AsyncGenerator[RabbitMQDeadLetter]:
-        return dead_letters_of(
-            self._sending, service_name, timeout=self._settings.operation_timeout
+    async def dead_letters(self, service_name: str) -> AsyncGenerator[RabbitMQDeadLetter]:
+        self._check_open()
+        link = Link(self._settings, f"{self._client_name} reading dead letters")
+        letters = dead_letters_of(
+            link,
+            service_name,
+            client_name=self._client_name,
+            timeout=self._settings.operation_timeout,
+        )
+        self._extra_links.add(link)
+        try:
+            async with contextlib.aclosing(letters):
+                async for letter in letters:
+                    yield letter
+        finally:
+            self._extra_links.discard(link)
+
+    async def count_dead_letters(self, service_name: str) -> DeadLetterCount:
+        operation_timeout = self._settings.operation_timeout
+        return await self._sending.until_connected(
+            lambda: count_dead_letters(self._sending, service_name, timeout=operation_timeout),
+            timeout=operation_timeout,
         )
 
     async def bury(
@@ -189,5 +220,10 @@ class RabbitMQTransport(EventTransport):
     async def _close(self) -> None:
         await asyncio.gather(*(stream.aclose() for stream in self._streams))
         await self._publisher.close()
+        await asyncio.gather(*(link.close() for link in self._extra_links))
         await self._consuming.close()
         await self._sending.close()
+
+    def _check_open(self) -> None:
+        if self._closing.has_begun:
+            raise TransportClosed("The connection to RabbitMQ was closed.")

@@ -226,6 +226,10 @@ SELECT ?, ?, {_MESSAGE} FROM event WHERE id = (SELECT event FROM delivery {_MINE
 """
 BURY = f"INSERT INTO dead_letter (service, failure, {_DEAD_MESSAGE}) VALUES (?, ?, {_VALUES})"
 DISCARD = "DELETE FROM dead_letter WHERE id = ?"
+COUNT_DEAD_LETTERS = """
+SELECT api, json_extract(failure, '$.listener'), count(*)
+FROM dead_letter WHERE service = ? GROUP BY 1, 2
+"""
 DEAD_LETTERS = f"""
 SELECT id, failure, {_DEAD_MESSAGE}
 FROM dead_letter WHERE service = ? AND id > ? ORDER BY id LIMIT 100

@@ -26,6 +26,7 @@ from lightbus.message import EventMessage
 from lightbus.once import Once
 from lightbus.transport import (
     DeadLetter,
+    DeadLetterCount,
     EventPlace,
     EventTransport,
     PlaceState,
@@ -162,6 +163,16 @@ class SQLiteTransport(EventTransport):
             for row in page:
                 yield SQLiteDeadLetter(self, row)
             last = page[-1][0]
+
+    async def count_dead_letters(self, service_name: str) -> DeadLetterCount:
+        rows = await self._write(
+            lambda connection: connection.execute(
+                schema.COUNT_DEAD_LETTERS, (service_name,)
+            ).fetchall(),
+            timeout=OPERATION_TIMEOUT,
+        )
+        by_listener = {(api_name, listener): count for api_name, listener, count in rows}
+        return DeadLetterCount(total=sum(by_listener.values()), by_listener=by_listener)
 
     async def bury(
         self, service_name: str, message: EventMessage, failure: Failure, *, timeout: float

@@ -216,6 +216,56 @@ class TestFailing:
         assert texts_of(await broker.dead_letters(transport)) == ["a", "c"]
         assert texts_of(await broker.dead_letters(await broker.open())) == ["a", "c"]
 
+    async def test_those_who_read_dead_letters_at_the_same_time_each_get_all(
+        self, broker: BrokerUnderTest
+    ) -> None:
+        transport = await broker.open()
+        texts = [str(number) for number in range(50)]
+        for text in texts:
+            await transport.bury(
+                broker.service_name,
+                broker.message(text),
+                broker.failure(),
+                timeout=broker.patience,
+            )
+        first = transport.dead_letters(broker.service_name)
+        async with contextlib.aclosing(first):
+            read_first = [await anext(first)]
+            # Of the same transport, and of others.
+            others = [transport, await broker.open(), await broker.open()]
+            reading = [asyncio.create_task(broker.dead_letters(other)) for other in others]
+            for _ in range(10):
+                await asyncio.sleep(0)
+            read_first += [letter async for letter in first]
+
+        async with asyncio.timeout(broker.patience):
+            read = await asyncio.gather(*reading)
+        assert [texts_of(letters) for letters in (read_first, *read)] == [texts] * 4
+
+    async def test_dead_letters_are_counted_as_far_as_the_broker_tells(
+        self, broker: BrokerUnderTest
+    ) -> None:
+        transport = await broker.open()
+        none = await transport.count_dead_letters(broker.service_name)
+        assert none.total in (0, None)
+        for listener in ("first", "second", "second"):
+            await transport.bury(
+                broker.service_name,
+                broker.message(),
+                broker.failure(listener=listener),
+                timeout=broker.patience,
+            )
+
+        counted = await transport.count_dead_letters(broker.service_name)
+
+        assert counted.total in (3, None)
+        if counted.by_listener is not None:
+            assert dict(counted.by_listener) == {
+                (broker.api_name, "first"): 1,
+                (broker.api_name, "second"): 2,
+            }
+        assert len(await broker.dead_letters(transport)) == 3
+
     async def test_a_buried_event_keeps_the_story_it_is_given(
         self, broker: BrokerUnderTest
     ) -> None:

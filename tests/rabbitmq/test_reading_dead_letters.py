@@ -1,0 +1,299 @@
+"""Who reads dead letters on RabbitMQ sees all of them, or is told why not."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import socket
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from aiormq.abc import AbstractChannel, DeliveredMessage
+from aiormq.exceptions import ChannelNotFoundEntity
+
+from command import Command
+from lightbus import Bus, EventMessage, Worker
+from lightbus.exceptions import DeadLettersInUse
+from lightbus.failure import Failure
+from lightbus_rabbitmq import dead_letters as reading
+from rabbitmq.topology_support import TopologyCommand
+from rabbitmq_support import Broker, MakeBus, transport_of
+
+DEAD = "lightbus:shop:dead"
+LOCK = "lightbus::reading:shop"
+SERVICE = """
+import lightbus
+bus = lightbus.create(service_name='shop')
+bus.client.listen_for_event('auth', 'user_created', print, listener_name='welcome')
+"""
+# Reads the first dead letter, and then nothing more.
+STUCK_READER = """
+import asyncio
+from bus import bus
+
+async def main():
+    transport = await bus.client.opened_transport('auth')
+    async for letter in transport.dead_letters('shop'):
+        print(letter.message.id, flush=True)
+        await asyncio.sleep(60)
+
+asyncio.run(main())
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, rabbitmq_url: str) -> Path:
+    """The folder of the service."""
+    default = {"event_transport": {"rabbitmq": {"url": rabbitmq_url}}}
+    (tmp_path / "lightbus.json").write_text(json.dumps({"apis": {"default": default}}))
+    (tmp_path / "bus.py").write_text(SERVICE)
+    return tmp_path
+
+
+@pytest.fixture
+async def foreigner(broker: Broker) -> AsyncIterator[AbstractChannel]:
+    """A channel of a client that knows nothing of Lightbus."""
+    channel = await broker.channel.connection.channel()
+    yield channel
+    await channel.close()
+
+
+async def bury(bus: Bus, count: int, *, first: int = 0) -> list[str]:
+    """Add dead letters; return their ids."""
+    failure = Failure.of(
+        ValueError("broken"), listener="welcome", attempt=1, service_name="shop", process_name="p"
+    )
+    messages = [
+        EventMessage.create("auth", "user_created", {"username": str(number)})
+        for number in range(first, first + count)
+    ]
+    transport = await bus.client.opened_transport("auth")
+    for message in messages:
+        await transport.bury("shop", message, failure, timeout=20)
+    return [message.id for message in messages]
+
+
+async def read(bus: Bus) -> list[str]:
+    """Return the ids of all dead letters."""
+    letters = transport_of(bus).dead_letters("shop")
+    async with contextlib.aclosing(letters):
+        return [letter.message.id async for letter in letters]
+
+
+async def test_two_exports_that_start_together_each_write_all(
+    make_bus: MakeBus, folder: Path
+) -> None:
+    ids = await bury(make_bus(), 400)
+
+    with Command(folder) as command:
+        began = time.monotonic()
+        exports = [command.start("dead-letters", "export") for _ in range(2)]
+        ended = await asyncio.gather(*(asyncio.to_thread(export.communicate) for export in exports))
+        took = time.monotonic() - began
+
+    assert [export.returncode for export in exports] == [0, 0], ended
+    for printed, _ in ended:
+        assert [json.loads(line)["id"] for line in printed.splitlines()] == ids
+    assert took < 15
+
+
+async def test_an_export_that_nobody_reads_yet_keeps_nothing_from_others(
+    make_bus: MakeBus, folder: Path
+) -> None:
+    bus = make_bus()
+    ids = await bury(bus, 400)
+
+    with Command(folder) as command:
+        process = command.start("dead-letters", "export")
+        assert process.stdout is not None
+        # Its output is more than a pipe holds.
+        await asyncio.to_thread(process.stdout.readline)
+
+        assert await read(bus) == ids
+
+
+async def test_a_reader_that_waits_too_long_is_told_who_reads(
+    make_bus: MakeBus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "_PATIENCE", 0.3)
+    bus = make_bus()
+    ids = await bury(bus, 3)
+    first = transport_of(bus).dead_letters("shop")
+    async with contextlib.aclosing(first):
+        await anext(first)
+
+        with pytest.raises(DeadLettersInUse) as caught:
+            await read(make_bus())
+
+    assert caught.value.service_name == "shop"
+    assert f"pid {os.getpid()} on host {socket.gethostname()}" in caught.value.reason
+    assert await read(make_bus()) == ids
+
+
+async def test_a_reader_that_is_killed_keeps_nothing_from_the_next(
+    make_bus: MakeBus, folder: Path
+) -> None:
+    bus = make_bus()
+    ids = await bury(bus, 20)
+    (folder / "reader.py").write_text(STUCK_READER)
+    process = await asyncio.create_subprocess_exec(
+        *("python", "reader.py"), cwd=folder, stdout=asyncio.subprocess.PIPE
+    )
+    assert process.stdout is not None
+    assert (await process.stdout.readline()).decode().strip() == ids[0]
+
+    process.kill()
+
+    assert await read(bus) == ids
+    await process.wait()
+
+
+@pytest.mark.parametrize("is_consumer", [False, True], ids=["gets", "consumes"])
+async def test_letters_that_a_foreign_client_holds_are_waited_for_and_then_told(
+    make_bus: MakeBus,
+    foreigner: AbstractChannel,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    is_consumer: bool,
+) -> None:
+    bus = make_bus()
+    ids = await bury(bus, 5)
+    if is_consumer:
+        arrived = asyncio.Queue[DeliveredMessage]()
+        await foreigner.basic_consume(DEAD, arrived.put)
+        await arrived.get()
+    else:
+        await foreigner.basic_get(DEAD)
+
+    monkeypatch.setattr(reading, "_PATIENCE", 0.3)
+    with pytest.raises(DeadLettersInUse, match="another AMQP client"):
+        await read(bus)
+
+    monkeypatch.undo()
+    waiting = asyncio.create_task(read(bus))
+    await foreigner.close()
+    assert await waiting == ids
+
+
+async def test_letters_that_a_foreign_client_takes_while_they_are_read_are_told(
+    make_bus: MakeBus, foreigner: AbstractChannel
+) -> None:
+    bus = make_bus()
+    ids = await bury(bus, 5)
+    letters = transport_of(bus).dead_letters("shop")
+    assert (await anext(letters)).message.id == ids[0]
+    await foreigner.basic_get(DEAD)
+    assert [(await anext(letters)).message.id for _ in range(3)] == ids[2:]
+
+    with pytest.raises(DeadLettersInUse, match="another AMQP client"):
+        await anext(letters)
+
+
+async def test_letters_that_a_foreign_client_removes_while_they_are_read_are_told(
+    make_bus: MakeBus, broker: Broker
+) -> None:
+    bus = make_bus()
+    await bury(bus, 5)
+    letters = transport_of(bus).dead_letters("shop")
+    await anext(letters)
+    await broker.get(DEAD)
+
+    with pytest.raises(DeadLettersInUse, match="another client removed 1 of 5"):
+        async for _ in letters:
+            pass
+
+
+async def test_letters_that_a_foreign_client_returns_while_they_are_read_are_seen(
+    make_bus: MakeBus, foreigner: AbstractChannel
+) -> None:
+    bus = make_bus()
+    ids = await bury(bus, 5)
+    letters = transport_of(bus).dead_letters("shop")
+    found = [(await anext(letters)).message.id]
+    held = [await foreigner.basic_get(DEAD) for _ in range(4)]
+    rest = asyncio.create_task(anext(letters))
+    for one in held:
+        await foreigner.basic_nack(int(one.delivery_tag or 0), requeue=True)
+    found.append((await rest).message.id)
+    found += [letter.message.id async for letter in letters]
+
+    assert sorted(found) == sorted(ids)
+
+
+async def test_letters_that_come_while_others_are_read_and_discarded_are_seen_too(
+    make_bus: MakeBus, broker: Broker
+) -> None:
+    bus = make_bus()
+    ids = await bury(bus, 3)
+    found = []
+    async for letter in transport_of(bus).dead_letters("shop"):
+        found.append(letter.message.id)
+        if len(found) == 3:
+            ids += await bury(bus, 2, first=3)
+        if len(found) % 2:
+            await letter.discard()
+
+    assert found == ids
+    assert await read(bus) == [ids[1], ids[3]]
+
+
+async def test_letters_in_the_queue_of_an_interrupted_migration_are_not_overlooked(
+    make_bus: MakeBus, foreigner: AbstractChannel, rabbitmq_url: str, tmp_path: Path
+) -> None:
+    bus = make_bus(acknowledgement_timeout=1)
+    bus.auth.user_created.listen(lambda username: None, listener_name="welcome")
+    async with Worker(bus):
+        pass
+    ids = await bury(bus, 2)
+    temporary = f"{DEAD}#migrating"
+    await foreigner.queue_declare(temporary, durable=True, arguments={"x-queue-type": "quorum"})
+    moved = await foreigner.basic_get(DEAD)
+    await foreigner.basic_publish(
+        moved.body, routing_key=temporary, properties=moved.header.properties
+    )
+    await foreigner.basic_ack(int(moved.delivery_tag or 0))
+
+    with pytest.raises(DeadLettersInUse, match="lightbus topology --migrate"):
+        await read(bus)
+
+    await TopologyCommand(tmp_path / "shop", rabbitmq_url)("--migrate")
+    assert sorted(await read(bus)) == sorted(ids)
+
+
+async def test_what_a_killed_reader_left_of_its_lock_is_replaced(
+    make_bus: MakeBus, broker: Broker, foreigner: AbstractChannel
+) -> None:
+    bus = make_bus()
+    ids = await bury(bus, 1)
+    # As when it was killed before the lock had its name.
+    await foreigner.exchange_declare(exchange=LOCK, exchange_type="fanout")
+
+    assert await read(bus) == ids
+
+    with pytest.raises(ChannelNotFoundEntity):
+        await foreigner.exchange_declare(exchange=LOCK, passive=True)
+
+
+async def test_status_counts_dead_letters_and_takes_none(
+    make_bus: MakeBus, folder: Path, foreigner: AbstractChannel
+) -> None:
+    bus = make_bus()
+    await bury(bus, 1200)
+    letters = transport_of(bus).dead_letters("shop")
+
+    def status() -> tuple[int | None, str]:
+        with Command(folder) as command:
+            (shown,) = json.loads(command("status", "--format", "json")[1])
+            assert shown["dead"] is None
+            return shown["dead_in_service"], command("status")[1].splitlines()[-1]
+
+    assert await asyncio.to_thread(status) == (1200, "Dead letters of the service: 1,200.")
+    async with contextlib.aclosing(letters):
+        await anext(letters)
+        total, line = await asyncio.to_thread(status)
+        assert total is None
+        assert "unknown" in line
