@@ -1,7 +1,7 @@
 """Which connections belong to which event loop, thread and process.
 
-Each event loop has transports of its own. Blocking calls share one loop in a background thread. A
-forked child starts with none, and leaves its parent's alone.
+Each event loop has transports of its own, which are closed when the loop ends. Blocking calls share
+one loop in a background thread. A forked child starts with none, and leaves its parent's alone.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 from lightbus import green
 from lightbus.background import BackgroundLoop, NotBegun, run_apart_from_greenlets
 from lightbus.exceptions import CannotBlockHere, TransportClosed, TransportUnavailable
+from lightbus.loop_end import LoopEnd
 from lightbus.threads import may_wait
 from lightbus.transport import EventTransport, Subscription
 
@@ -118,6 +119,7 @@ class Loops:
 
     def _start_afresh(self) -> None:
         self._by_loop: dict[asyncio.AbstractEventLoop, dict[str, OpenTransport]] = {}
+        self._ends: dict[asyncio.AbstractEventLoop, LoopEnd] = {}
         # Holds the background loop under one key, because a dict has atomic operations. A lock
         # could be held by the very code that a signal handler has interrupted.
         self._background: dict[None, BackgroundLoop] = {}
@@ -127,7 +129,7 @@ class Loops:
 
     def forget_inherited(self) -> None:
         """Start with no connections, in a forked child."""
-        _inherited.append((self._by_loop, self._background, self._background_loops))
+        _inherited.append((self._by_loop, self._ends, self._background, self._background_loops))
         self._start_afresh()
 
     def transport(self, api_name: str) -> OpenTransport:
@@ -145,8 +147,9 @@ class Loops:
     def _add_loop(self, loop: asyncio.AbstractEventLoop) -> dict[str, OpenTransport]:
         green.refuse_eventlet()
         for known in list(self._by_loop):
-            if known.is_closed():
-                self._by_loop.pop(known, None)
+            if known.is_closed():  # in a way that closed no transport
+                self._forget(known)
+        self._ends[loop] = LoopEnd(self._close_this_loop)
         return self._by_loop.setdefault(loop, {})
 
     def call_blocking(
@@ -203,6 +206,8 @@ class Loops:
                 await asyncio.gather(*(one.transport.close() for one in opened))
 
     def _forget(self, loop: asyncio.AbstractEventLoop) -> list[OpenTransport]:
+        if (end := self._ends.pop(loop, None)) is not None:
+            end.cancel()
         return list(self._by_loop.pop(loop, {}).values())
 
     def _background_loop(self) -> BackgroundLoop:

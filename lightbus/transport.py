@@ -2,8 +2,10 @@
 
 The core owns policy: how long a handler may take, how often it is tried, what a failure means. A
 transport owns mechanism: how its broker keeps, waits, counts and parks. One transport object serves
-one event loop and is used on that loop only. Every method may be cancelled at any `await`; an event
-is then either untouched or fully handed over, and comes again where that is in doubt.
+one event loop and is used on that loop only. The bus closes it when that loop ends, as that of
+`asyncio.run` does; its tasks may have been cancelled by then. Every method may be cancelled at any
+`await`; an event is then either untouched or fully handed over, and comes again where that is in
+doubt.
 
 Broker errors leave a transport as a `TransportError`, chained to the driver's own error.
 """

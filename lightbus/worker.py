@@ -14,6 +14,7 @@ from lightbus.dispatch import Dispatcher
 from lightbus.exceptions import HandlerExited, TransportClosed, WorkerNotReusable
 from lightbus.listener import Listener
 from lightbus.log import get_logger
+from lightbus.loop_end import LoopEnd
 from lightbus.loops import running_loop
 from lightbus.once import Once
 from lightbus.tasks import BackgroundTask, ScheduledTask, Task
@@ -70,6 +71,7 @@ class Worker:
         self._tasks: set[asyncio.Task[None]] = set()
         self._background: set[asyncio.Task[None]] = set()
         self._end_notices: Callable[[], None] | None = None
+        self._loop_end: LoopEnd | None = None
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -204,6 +206,7 @@ class Worker:
 
     async def _start(self) -> None:
         _serving.set(self)
+        self._loop_end = LoopEnd(self._release)
         self._end_notices = self._client.notify_of_additions(
             lambda added: self._call_soon(self._serve_soon, added)
         )
@@ -312,16 +315,27 @@ class Worker:
             self._starting.cancel()
             await asyncio.wait({self._starting})
         was_serving, self._is_serving = self._is_serving, False
-        if self._end_notices is not None:
-            self._end_notices()
+        self._ignore_additions()
         for task in list(self._background):
             task.cancel()
         await asyncio.gather(*(stream.stop() for stream in self._streams))
         await self._drain()
         await asyncio.gather(*(stream.aclose() for stream in self._streams))
         self._threads.shut_down()
+        if self._loop_end is not None:
+            self._loop_end.cancel()
         if was_serving:
             await self._client.on_stop.run(client=self._client)
+
+    async def _release(self) -> None:
+        """Release what would outlive an event loop that ends before the worker was stopped."""
+        self._ignore_additions()
+        self._threads.shut_down()
+
+    def _ignore_additions(self) -> None:
+        end_notices, self._end_notices = self._end_notices, None
+        if end_notices is not None:
+            end_notices()
 
     async def _drain(self) -> None:
         tasks = set(self._tasks)

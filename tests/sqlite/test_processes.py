@@ -7,6 +7,8 @@ import json
 import statistics
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -131,3 +133,30 @@ async def test_a_worker_that_is_slow_keeps_its_events_for_as_long_as_it_lives(
     await other.close()
     assert await waiting is None
     await slow.close()
+
+
+def test_the_threads_of_a_loop_that_was_closed_without_notice_end_by_themselves(
+    tmp_path: Path,
+) -> None:
+    before = set(threading.enumerate())
+    loop = asyncio.new_event_loop()
+
+    async def begin_waiting() -> asyncio.Task[object]:
+        transport = await open_transport(tmp_path / "events.db")
+        stream = await transport.subscribe(SUBSCRIPTION)
+        waiting = asyncio.create_task(anext(stream, None))
+        await asyncio.sleep(0.1)
+        return waiting
+
+    loop.run_until_complete(begin_waiting())
+    assert len(set(threading.enumerate()) - before) == 2
+    for task in asyncio.all_tasks(loop):
+        task.cancel()
+    loop.run_until_complete(asyncio.sleep(0.1))
+
+    loop.close()
+
+    deadline = time.monotonic() + PATIENCE
+    while set(threading.enumerate()) - before:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)

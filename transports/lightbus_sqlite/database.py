@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import queue
 import sqlite3
 import time
@@ -24,6 +25,9 @@ _NAME = "lightbus-sqlite"
 # How much longer than its time limit an operation is waited for, in seconds: after that the disk
 # itself must be stuck.
 _GRACE = 2.0
+
+# How often, in seconds, the thread checks that the event loop was not closed.
+_CHECK_PERIOD = 1.0
 
 # More operations than this are committed in turns, so that other processes get theirs.
 _MOST_IN_A_COMMIT = 500
@@ -92,9 +96,10 @@ class Database:
         """
         if self._is_closed:
             raise TransportClosed(f"SQLite file {self._path} was closed.")
-        if self._ended is None:
-            self._ended = self._connection.run_thread(self._run, name=_NAME)
         loop = asyncio.get_running_loop()
+        if self._ended is None:
+            run = functools.partial(self._run, loop)
+            self._ended = self._connection.run_thread(run, name=_NAME)
         result: asyncio.Future[Any] = loop.create_future()
         deadline = time.monotonic() + timeout
         if not self._of_this_turn:
@@ -119,15 +124,18 @@ class Database:
         for operation in operations:
             self._operations.put(operation)
 
-    def _run(self) -> None:
-        while not self._was_told_to_end:
+    def _run(self, loop: asyncio.AbstractEventLoop) -> None:
+        while not self._was_told_to_end and not loop.is_closed():
             self._commit(self._with_what_waits([], wait=True))
 
     def _with_what_waits(self, batch: list[_Operation], *, wait: bool = False) -> list[_Operation]:
-        """Return `batch` with what came in meanwhile, and without what comes too late."""
+        """Return `batch` with what came in meanwhile, and without what comes too late.
+
+        With `wait`, and an empty batch, it waits for an operation, for `_CHECK_PERIOD` at most.
+        """
         with contextlib.suppress(queue.Empty):
             while len(batch) < _MOST_IN_A_COMMIT and not self._was_told_to_end:
-                operation = self._operations.get(block=wait and not batch)
+                operation = self._operations.get(wait and not batch, _CHECK_PERIOD)
                 if operation is None:
                     self._was_told_to_end = True
                 else:

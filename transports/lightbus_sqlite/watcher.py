@@ -19,7 +19,8 @@ from lightbus_sqlite.connection import Connection, File
 # How often the file is looked at while a listener waits, in seconds. A look is one system call.
 _PERIOD = 0.02
 
-# How often, in seconds, it is made sure that the file is still where it was.
+# How often, in seconds, the thread checks that the file is still where it was, and that the event
+# loop was not closed.
 _CHECK_PERIOD = 1.0
 
 # How long to wait after an error, in seconds.
@@ -89,8 +90,13 @@ class Watcher:
 
     def _is_watching(self) -> bool:
         with self._changed:
-            self._changed.wait_for(lambda: self._waiting or self._is_closed)
-            return not self._is_closed
+            while not self._is_over and not self._waiting:
+                self._changed.wait(_CHECK_PERIOD)
+            return not self._is_over
+
+    @property
+    def _is_over(self) -> bool:
+        return self._is_closed or self._loop.is_closed()
 
     def _has_news(self) -> bool:
         # Run for as long as all is quiet, so it is kept short.
@@ -101,7 +107,7 @@ class Watcher:
                 self._connection.check_place()
                 self._next_check = now + _CHECK_PERIOD
             seen = _version_of(connection)
-        return seen != self._seen or now >= self._next_look or self._is_closed
+        return seen != self._seen or now >= self._next_look or self._is_over
 
     def _look(self) -> None:
         with self._changed:

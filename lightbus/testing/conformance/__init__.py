@@ -23,6 +23,7 @@ from lightbus.testing.conformance.failing import TestFailing
 from lightbus.testing.conformance.lifecycle import TestLifecycle
 from lightbus.testing.conformance.model import TestModel
 from lightbus.testing.conformance.publishing import TestPublishing
+from lightbus.testing.conformance.resources import TestResources, bus_under_test
 from lightbus.testing.conformance.settling import TestSettling
 from lightbus.testing.conformance.tailing import TestTailing, tailed_transport
 
@@ -33,9 +34,11 @@ __all__ = [
     "TestLifecycle",
     "TestModel",
     "TestPublishing",
+    "TestResources",
     "TestSettling",
     "TestTailing",
     "broker",
+    "bus_under_test",
     "patience",
     "tailed_transport",
     "test_what_can_not_be_shared_is_refused_in_a_forked_process",
