@@ -6,12 +6,13 @@ import asyncio
 import inspect
 import time
 from collections.abc import Awaitable, Callable, Coroutine
-from datetime import UTC, datetime, timedelta, tzinfo
+from datetime import UTC, timedelta, tzinfo
 from typing import Any
 
 import attrs
 
 from lightbus.calling import call, finish, is_async, is_generator, name_of
+from lightbus.cron import cron_times, zone_of
 from lightbus.exceptions import InvalidTask, TaskExited
 from lightbus.handler import signature_of
 from lightbus.listener import OnError
@@ -152,21 +153,12 @@ def at_times(
     Raises:
         InvalidTask: The expression or the time zone is wrong, or the function can not be called.
     """
-    from zoneinfo import ZoneInfo  # noqa: PLC0415 - few programs need them
+    from cronsim import CronSimError  # noqa: PLC0415 - few programs need it
 
-    from cronsim import CronSim, CronSimError  # noqa: PLC0415
-
-    try:
-        zone = timezone if isinstance(timezone, tzinfo) else ZoneInfo(timezone)
-    except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:
-        raise InvalidTask(
-            f"{name_of(function)}() has the time zone {timezone!r}, which is none."
-        ) from error
+    zone = zone_of(timezone, name_of(function))
 
     def next_time(_: float, now: float) -> float:
-        # In the hour that comes twice when clocks are put back, it also gives times of the first.
-        times = CronSim(cron, datetime.fromtimestamp(now, zone))
-        return next(at for at in (float(time.timestamp()) for time in times) if at > now)
+        return next(at for at in cron_times(cron, zone, now) if at > now)
 
     try:
         next_time(0, time.time())

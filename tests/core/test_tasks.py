@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -22,7 +22,7 @@ from command import Command, ended, line_with
 from core.support import PATIENCE, Broken, MakeBus, Received, eventually
 from lightbus import Bus, OnError, Worker
 from lightbus.exceptions import InvalidTask, TaskExited
-from lightbus.tasks import ScheduledTask
+from lightbus.tasks import ScheduledTask, at_times
 from lightbus.threads import HandlerThreads
 
 
@@ -136,6 +136,97 @@ def test_a_schedule_keeps_to_the_clock_of_its_time_zone_when_that_is_changed(bus
         "2026-03-29T03:00:00+02:00",
         "2026-03-30T02:30:00+02:00",
     ]
+
+
+def calls_on(day: str, cron: str, zone: str | tzinfo) -> list[str]:
+    """Return when a schedule in Berlin is called on a day, by the clocks there and their offset."""
+    berlin = ZoneInfo("Europe/Berlin")
+    begin = datetime.fromisoformat(day).replace(tzinfo=berlin)
+    end = (begin + timedelta(days=1)).timestamp()
+    task = at_times(lambda: None, cron, timezone=zone)
+    found, now = [], begin.timestamp() - 1
+    while (now := task.next_time(0, now)) < end:
+        found.append(f"{datetime.fromtimestamp(now, berlin):%H:%M:%S%z}")
+    return found
+
+
+SPRING, AUTUMN = "2026-03-29", "2026-10-25"
+
+
+@pytest.mark.parametrize(
+    ("cron", "spring", "autumn"),
+    [
+        ("30 2 * * *", ["03:00:00+0200"], ["02:30:00+0200"]),
+        ("0 30 2 * * *", ["03:00:00+0200"], ["02:30:00+0200"]),
+        ("15 30 2 * * *", ["03:00:15+0200"], ["02:30:15+0200"]),
+        (
+            "5,15 30 2 * * *",
+            ["03:00:05+0200", "03:00:15+0200"],
+            ["02:30:05+0200", "02:30:15+0200"],
+        ),
+        ("0 15 2,3 * * *", ["03:00:00+0200", "03:15:00+0200"], ["02:15:00+0200", "03:15:00+0100"]),
+        ("0 0 2-3 * * *", ["03:00:00+0200"], ["02:00:00+0200", "03:00:00+0100"]),
+        ("10 */30 2 * * *", [], [f"02:{m}:10+0{o}00" for o in (2, 1) for m in ("00", "30")]),
+        ("0 30 12 * * *", ["12:30:00+0200"], ["12:30:00+0100"]),
+    ],
+)
+def test_a_time_with_seconds_comes_as_often_as_one_without_when_clocks_change(
+    cron: str, spring: list[str], autumn: list[str]
+) -> None:
+    assert calls_on(SPRING, cron, "Europe/Berlin") == spring
+    assert calls_on(AUTUMN, cron, "Europe/Berlin") == autumn
+
+
+class LikePytz(tzinfo):
+    """Has the offset of a zone's first years until `fromutc` makes another object, as pytz does."""
+
+    def __init__(self, zone: str, offset: timedelta = timedelta(minutes=53)) -> None:
+        self.zone = zone
+        self._offset = offset
+
+    def utcoffset(self, at: datetime | None) -> timedelta:
+        return self._offset
+
+    def dst(self, at: datetime | None) -> timedelta:
+        return timedelta()
+
+    def tzname(self, at: datetime | None) -> str:
+        return self.zone
+
+    def fromutc(self, at: datetime) -> datetime:
+        utc = at.replace(tzinfo=UTC)
+        offset = utc.astimezone(ZoneInfo(self.zone)).utcoffset() or timedelta()
+        return (at + offset).replace(tzinfo=LikePytz(self.zone, offset))
+
+
+class Failing(LikePytz):
+    """Cannot tell an offset."""
+
+    def utcoffset(self, at: datetime | None) -> timedelta:
+        raise LookupError
+
+
+@pytest.mark.parametrize(
+    "zone", ["Europe/Berlin", ZoneInfo("Europe/Berlin"), LikePytz("Europe/Berlin")], ids=type
+)
+def test_a_time_zone_is_right_whatever_its_kind(zone: str | tzinfo) -> None:
+    assert calls_on(SPRING, "30 2 * * *", zone) == ["03:00:00+0200"]
+    assert calls_on("2026-07-01", "30 2 * * *", zone) == ["02:30:00+0200"]
+    assert calls_on("2026-07-01", "*/30 2 * * *", zone) == ["02:00:00+0200", "02:30:00+0200"]
+    assert calls_on(AUTUMN, "0 30 2 * * *", zone) == ["02:30:00+0200"]
+
+
+def test_a_time_zone_with_one_offset_is_used_as_it_is() -> None:
+    zone = timezone(timedelta(hours=-3))
+    assert calls_on("2026-07-01", "0 4 * * *", zone) == ["09:00:00+0200"]
+
+
+@pytest.mark.parametrize(
+    "zone", [Failing(""), LikePytz("Mars/Base"), type("Alone", (tzinfo,), {})()], ids=repr
+)
+def test_a_time_zone_that_cannot_tell_its_offsets_is_refused(zone: tzinfo) -> None:
+    with pytest.raises(InvalidTask, match="which cannot be used"):
+        at_times(lambda: None, "30 2 * * *", timezone=zone)
 
 
 def test_a_schedule_is_in_utc_where_nothing_else_is_said(bus: Bus) -> None:
@@ -260,7 +351,7 @@ def generator() -> Iterator[int]:
         (lambda client: client.schedule("0 0 30 2 *")(print), "'0 0 30 2 *', which is no time"),
         (
             lambda client: client.schedule("* * * * *", timezone="Mars/Base")(print),
-            "the time zone 'Mars/Base', which is none",
+            "the time zone 'Mars/Base', which cannot be used",
         ),
         (lambda client: client.schedule("* * * * *", timezone=None)(print), "zone None"),
         (lambda client: client.schedule("* * * * *", timezone="Europe")(print), "zone 'Europe'"),
