@@ -2,9 +2,10 @@
 
 from lightbus.api import Api
 from lightbus.bus import Bus, create, get_bus
-from lightbus.events import Event, Parameter, WildcardParameter, event
+from lightbus.events import Event, event
 from lightbus.listener import OnError
 from lightbus.message import EventMessage
+from lightbus.parameters import Parameter, WildcardParameter
 from lightbus.worker import Worker
 
 __all__ = [

@@ -1,91 +1,34 @@
-"""`Event`, `event` and `Parameter`: what can be fired, and what it carries."""
+"""`Event` and `event`: what can be fired."""
 
 from __future__ import annotations
 
-import enum
 import inspect
-import keyword
-import types
-import typing
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from typing import (
-    Annotated,
     Any,
     Concatenate,
     Generic,
-    Literal,
     ParamSpec,
     Protocol,
     TypeVar,
-    Union,
     cast,
-    get_args,
     get_origin,
     overload,
 )
 
-import attrs
 import msgspec
 
 from lightbus.codec import FieldsDecoder
+from lightbus.declarations import Declaration, declared_by_class, declared_by_method, is_class
 from lightbus.exceptions import InvalidApi, InvalidEventArguments, InvalidParameters, NotOnBus
 from lightbus.listener import OnError
 from lightbus.message import EventMessage
-from lightbus.values import field_names_of, fields_of, optional, told
+from lightbus.own_types import describe_error
+from lightbus.parameters import Parameter, WildcardParameter
 
 P = ParamSpec("P")
 This = TypeVar("This")
-
-
-class _Required(enum.Enum):
-    """Stands in a parameter's default where there is none, for None is a default like any other."""
-
-    REQUIRED = "required"
-
-
-@attrs.frozen
-class Parameter:
-    """One named value of an event.
-
-    Attributes:
-        name: A Python identifier; the key in the event's JSON body.
-        annotation: The type of the value.
-        default: What is sent where `fire` is not given the value. A parameter whose annotation
-            admits ``None`` has the default ``None``.
-
-    Raises:
-        InvalidApi: `name` is no identifier, or a keyword of Python.
-    """
-
-    name: str
-    annotation: Any = Any
-    default: Any = _Required.REQUIRED
-
-    def __attrs_post_init__(self) -> None:
-        if (
-            not isinstance(self.name, str)
-            or not self.name.isidentifier()
-            or keyword.iskeyword(self.name)
-        ):
-            raise InvalidApi(f"{self.name!r} can not name a parameter: it is not an identifier.")
-        if self.default is _Required.REQUIRED and _admits_none(self.annotation):
-            object.__setattr__(self, "default", None)
-
-    @property
-    def is_required(self) -> bool:
-        """Whether `fire` must be given this value."""
-        return self.default is _Required.REQUIRED
-
-    @property
-    def type(self) -> Any:
-        """The type of the value, which is also that of the default."""
-        return optional(self.annotation) if self.default is None else self.annotation
-
-
-@attrs.frozen
-class WildcardParameter:
-    """Stands among an event's parameters and admits any further ones."""
 
 
 class EventOnBus(Protocol[P]):
@@ -154,10 +97,10 @@ class Event(Generic[P]):
 
     def __init__(self, parameters: Any = (), *, method: Callable[..., Any] | None = None) -> None:
         self.name = ""
-        self._class: type[Any] | None = parameters if isinstance(parameters, type) else None
+        self._class: Any = parameters if is_class(parameters) else None
         self._method = method
         self._listed: list[Any] = []
-        if self._signed is None:
+        if self._class is None and method is None:
             self._listed = [parameters] if isinstance(parameters, str) else list(parameters)
             self.check()
 
@@ -186,7 +129,7 @@ class Event(Generic[P]):
     @property
     def description(self) -> str:
         """The docstring of what declares it; empty where there is none."""
-        signed = self._signed
+        signed = get_origin(self._class) or self._class or self._method
         text = inspect.cleandoc((signed and signed.__doc__) or "")
         # Dataclasses and named tuples without a docstring make one of their signature.
         return "" if signed is None or text.startswith(f"{signed.__name__}(") else text
@@ -251,7 +194,7 @@ class Event(Generic[P]):
             InvalidParameters: The event is not declared to take so many of them, or one is given
                 twice.
         """
-        names = self._positional
+        names = () if self._declaration is None else self._declaration.positional
         if len(args) > len(names):
             raise InvalidParameters(
                 f"{canonical_name} was fired with {len(args)} positional argument(s)"
@@ -281,9 +224,13 @@ class Event(Generic[P]):
         )
         if missing or unexpected:
             raise InvalidEventArguments(canonical_name, missing=missing, unexpected=unexpected)
-        if self._class is not None:
-            return self._made_of(self._class, canonical_name, given)
-        return arguments
+        if self._declaration is None or self._declaration.values is None:
+            return arguments
+        try:
+            return self._declaration.values(given)
+        except Exception as error:  # a user's class may raise any
+            reason = f"{self._class.__name__} does not take them: {describe_error(error)}"
+            raise InvalidEventArguments(canonical_name, reason=reason) from error
 
     def check_values(self, canonical_name: str, body: bytes) -> None:
         """Make sure that the values in `body` are of the types that the event is declared with.
@@ -296,50 +243,22 @@ class Event(Generic[P]):
                 self.decoder.decode(body)
         except msgspec.ValidationError as error:
             # Its own text may quote the value, which the traceback would show.
-            raise InvalidEventArguments(canonical_name, reason=told(error)) from error.__cause__
+            raise InvalidEventArguments(
+                canonical_name, reason=describe_error(error)
+            ) from error.__cause__
         except Exception as error:  # a user's class may raise any
-            raise InvalidEventArguments(canonical_name, reason=told(error)) from error
+            raise InvalidEventArguments(canonical_name, reason=describe_error(error)) from error
 
-    def _made_of(
-        self, class_: type[Any], canonical_name: str, given: Mapping[str, Any]
-    ) -> dict[str, Any]:
-        try:
-            return fields_of(class_(**given), self.parameters)
-        except Exception as error:
-            reason = f"{class_.__name__} does not take them: {told(error)}"
-            raise InvalidEventArguments(canonical_name, reason=reason) from error
-
-    @property
-    def _signed(self) -> Callable[..., Any] | None:
-        """What declares it by its signature; None where it is declared by a list."""
-        return self._class or self._method
+    @cached_property
+    def _declaration(self) -> Declaration | None:
+        """What its signature declares; None where it is declared by a list."""
+        if self._class is not None:
+            return declared_by_class(self._class)
+        return declared_by_method(self._method) if self._method is not None else None
 
     @property
     def _items(self) -> Iterable[Any]:
-        if self._signed is None:
-            return self._listed
-        return _parameters_of(self._signed, self._signature)
-
-    @cached_property
-    def _signature(self) -> list[inspect.Parameter]:
-        if self._signed is None:
-            return []
-        try:
-            parameters = list(inspect.signature(self._signed).parameters.values())
-        except (NameError, TypeError, ValueError) as error:
-            raise InvalidApi(f"{self._signed!r} can not declare an event: {error}.") from error
-        if self._method is None:
-            return parameters
-        if not parameters or parameters[0].name != "self":
-            raise InvalidApi(
-                f"{self._method.__qualname__} can not declare an event: its first parameter is to "
-                f"be self, as of a method."
-            )
-        return parameters[1:]
-
-    @cached_property
-    def _positional(self) -> list[str]:
-        return [p.name for p in self._signature if p.kind is p.POSITIONAL_OR_KEYWORD]
+        return self._listed if self._declaration is None else self._declaration.items
 
     @cached_property
     def _defaults(self) -> dict[str, Any]:
@@ -357,70 +276,6 @@ def event(method: Callable[Concatenate[This, P], object]) -> Event[P]:
                 \"\"\"Someone has an account now.\"\"\"
 
     The method itself is never called. With ``bus[AuthApi].user_created.fire(...)``, type checkers
-    know what is right. A method that can not declare an event is refused by `register_api`.
+    know what is right. A method that cannot declare an event is refused by `register_api`.
     """
     return Event(method=method)
-
-
-def _parameters_of(
-    declaration: Callable[..., Any], signature: Iterable[inspect.Parameter]
-) -> Iterator[Parameter | WildcardParameter]:
-    name = declaration.__qualname__
-    hints = _hints_of(declaration)
-    if isinstance(declaration, type):
-        known = field_names_of(declaration)
-        unknown = [
-            p.name
-            for p in signature
-            if known is not None and p.name not in known and p.kind is not p.VAR_KEYWORD
-        ]
-        if unknown:
-            raise InvalidApi(
-                f"{name} can not declare an event: it takes {', '.join(map(repr, unknown))}, and "
-                f"has no such field, for others to be told of."
-            )
-    for parameter in signature:
-        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.POSITIONAL_ONLY):
-            raise InvalidApi(
-                f"{name} can not declare an event: its parameter {parameter.name!r} can not be "
-                f"given by name."
-            )
-        if parameter.kind is parameter.VAR_KEYWORD:
-            yield WildcardParameter()
-        else:
-            default = {} if parameter.default is parameter.empty else {"default": parameter.default}
-            yield Parameter(parameter.name, hints.get(parameter.name, Any), **default)
-
-
-def _hints_of(declaration: Callable[..., Any]) -> dict[str, Any]:
-    try:
-        found = typing.get_type_hints(declaration, include_extras=True)
-        if isinstance(declaration, type):
-            made_of = typing.get_type_hints(_init_of(declaration), include_extras=True)
-            names = field_names_of(declaration) or {}
-            of_fields = {name: found[held] for name, held in names.items() if held in found}
-            found = {**made_of, **found, **of_fields}
-        return found
-    except NameError as error:
-        raise InvalidApi(
-            f"{declaration.__qualname__} can not declare an event: {error}. Its type hints are "
-            f"needed when the program runs, so import them outside of `if TYPE_CHECKING:`."
-        ) from error
-    except Exception as error:
-        raise InvalidApi(
-            f"{declaration.__qualname__} can not declare an event: its type hints are wrong: "
-            f"{error}."
-        ) from error
-
-
-def _init_of(class_: type[Any]) -> Any:
-    return class_.__init__
-
-
-def _admits_none(annotation: Any) -> bool:
-    origin, args = get_origin(annotation), get_args(annotation)
-    if origin is Annotated:
-        return _admits_none(args[0])
-    if origin in (Union, types.UnionType):
-        return any(map(_admits_none, args))
-    return annotation in (None, type(None)) or (origin is Literal and None in args)

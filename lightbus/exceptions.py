@@ -258,20 +258,23 @@ class InvalidEventArguments(ValidationError):
 
 
 class UnencodableValue(ValidationError):
-    """An argument of an event can not travel as JSON.
+    """An argument of an event cannot travel as JSON, or would lose something.
 
     Attributes:
         argument: The argument's name; ``"(all)"`` where it is not known which one it is.
-        value_type: The type of the value.
+        value_type: The type of the argument.
+        place: Where in the arguments the value is, for example ``"$.order.tags[0]"``.
     """
 
-    def __init__(self, argument: str, value: object, reason: str) -> None:
+    def __init__(self, argument: str, value: object, reason: str, place: str) -> None:
         value_type = type(value)
         super().__init__(
-            f"Argument {argument!r}, a {value_type.__qualname__}, can not travel as JSON: {reason}."
+            f"Argument {argument!r}, a {value_type.__qualname__}, cannot travel as JSON: "
+            f"{reason} - at `{place}`."
         )
         self.argument = argument
         self.value_type = value_type
+        self.place = place
 
 
 class UndecodableEvent(ValidationError):

@@ -22,8 +22,9 @@ from lightbus.exceptions import (
     UnfitEvent,
     did_you_mean,
 )
+from lightbus.hints import optional
 from lightbus.message import EventMessage
-from lightbus.values import optional, told
+from lightbus.own_types import describe_error
 
 Handler = Callable[..., Any]
 
@@ -75,9 +76,11 @@ class CallPlan:
             raise
         except msgspec.ValidationError as error:
             # Its own text may quote the value, and a traceback is kept with the dead letter.
-            raise UnfitEvent(self.handler_name, self.event, told(error)) from error.__cause__
+            raise UnfitEvent(
+                self.handler_name, self.event, describe_error(error)
+            ) from error.__cause__
         except Exception as error:  # a user's class may raise any
-            raise UnfitEvent(self.handler_name, self.event, told(error)) from error
+            raise UnfitEvent(self.handler_name, self.event, describe_error(error)) from error
         if missing := [name for name in self.required if name not in fields]:
             raise _lacking(self.handler_name, self.event, missing, message.kwargs)
         args: list[Any] = [message] if self.takes_message else []

@@ -17,6 +17,7 @@ from lightbus.json_schema import (
     schema_of_flag,
     schema_of_keys,
 )
+from lightbus.pydantic_types import writes_aliases
 
 _ZONES = {"aware": True, "naive": False}
 
@@ -35,6 +36,7 @@ def schema_of_model(class_: Any, name: str) -> tuple[Schema, Schema]:
     schema: Schema = TypeAdapter(class_).json_schema(
         ref_template=f"{DEFINITIONS}{name}-{{model}}",
         mode="serialization",
+        by_alias=writes_aliases(class_),
         schema_generator=_Generator,
     )
     definitions = schema.pop("$defs", {})
@@ -79,7 +81,11 @@ class _Generator(GenerateJsonSchema):
 
 def _with_note(found: Schema, field: Any) -> Schema:
     has_default = field["schema"]["type"] == "default"
-    is_sent = has_default and field.get("serialization_exclude_if") is None
+    # What is None though its type does not say so is left out.
+    is_none = field["schema"].get("default", ...) is None
+    admits_none = has_default and field["schema"]["schema"]["type"] in ("nullable", "any")
+    is_left_out = field.get("serialization_exclude_if") is not None or (is_none and not admits_none)
+    is_sent = has_default and not is_left_out
     return {**found, ALWAYS_SENT: True} if is_sent else found
 
 

@@ -11,10 +11,11 @@ from lightbus.api import Api
 from lightbus.events import Event
 from lightbus.exceptions import InvalidApi, did_you_mean
 from lightbus.json_schema import DIALECT, Schema, only_json
+from lightbus.own_types import described
+from lightbus.reading import ReadTypes
 from lightbus.schema_file import LoadedSchemas, read_schema
 from lightbus.schema_fit import resolved, why_not
 from lightbus.type_schema import default_of, schemas_of_types
-from lightbus.values import decodable
 
 __all__ = ["Change", "LoadedSchemas", "breaking_changes", "read_schema", "schema_of"]
 
@@ -32,8 +33,9 @@ def schema_of(apis: Iterable[type[Api]]) -> Schema:
     declared = {
         f"{api.meta.name}.{name}": event for api in apis for name, event in api.events.items()
     }
+    reading = ReadTypes()
     types = {
-        (name, parameter.name): decodable(parameter.type)
+        (name, parameter.name): described(reading.of(parameter.type, "$"))
         for name, event in declared.items()
         for parameter in event.parameters.values()
     }

@@ -28,6 +28,8 @@ from lightbus.json_schema import (
     schema_of_flag,
     schema_of_keys,
 )
+from lightbus.own_types import OwnType
+from lightbus.pydantic_types import is_pydantic
 
 _BASE64: Schema = {"type": "string", "contentEncoding": "base64"}
 
@@ -83,9 +85,14 @@ def default_of(default: Any) -> Schema:
     if default is attrs.NOTHING:  # stands for a factory
         return {}
     try:
-        return {"default": decode(encode({"default": default}))["default"]}
+        return {"default": _sent(default)}
     except Exception:  # a user's class may raise any
         return {}
+
+
+def _sent(value: Any) -> Any:
+    """Return the JSON value that travels of a value."""
+    return decode(encode({"value": value}))["value"]
 
 
 class _Writer:
@@ -135,12 +142,15 @@ class _Writer:
     def _of_custom(self, class_: Any) -> Schema:
         # One that says nothing; an empty one would mean that there is none.
         unknown = {"title": class_.__name__}
-        if not hasattr(class_, "__pydantic_core_schema__"):
+        hint = class_.hint if isinstance(class_, OwnType) else class_
+        if isinstance(hint, type) and issubclass(hint, enum.Enum):
+            return {**unknown, "enum": [_sent(member) for member in hint]}
+        if not any(map(is_pydantic, typing.get_args(hint) or (hint,))):
             return unknown
         from lightbus.pydantic_schema import schema_of_model  # noqa: PLC0415 - slow to import
 
         try:
-            schema, definitions = schema_of_model(class_, self._names[class_])
+            schema, definitions = schema_of_model(hint, self._names[class_])
         except Exception:  # pydantic has none for some types, and users may add to what it makes
             return unknown
         self.definitions.update(definitions)

@@ -1,201 +1,110 @@
-"""Values of users' classes: what of them travels, and how they are made again."""
+"""What travels of a value: each type has one writer, which is chosen once."""
 
 from __future__ import annotations
 
 import copy
 import dataclasses
+import enum
 import functools
-import re
+import ipaddress
+import math
+import pathlib
 import types
-import typing
-from collections.abc import Callable, Iterable, Mapping
-from datetime import date, datetime, time, timedelta
+from collections import UserString
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
-from typing import (
-    Annotated,
-    Any,
-    Literal,
-    NewType,
-    Optional,
-    TypedDict,
-    Union,
-    get_args,
-    get_origin,
-)
+from typing import Any
 from uuid import UUID
 
 import attrs
 import msgspec
 
-# The encoder's own words are followed by the value.
-# Of an enum, or of the tag of a union
-_VALUE = re.compile(r"(?s)Invalid (enum )?value .*?(?= - at `\$)|Invalid (enum )?value .*")
+from lightbus import pydantic_types
 
-_PLAIN = frozenset(
-    {str, int, float, bool, types.NoneType, bytes}
-    | {datetime, date, time, timedelta, Decimal, UUID}
+Writer = Callable[[Any], Any]
+
+# The encoder writes these as they are, and nothing of them is lost.
+_PLAIN = frozenset({str, int, float, bool, types.NoneType, bytes, date, timedelta, Decimal, UUID})
+
+# These travel as their text, and are made of it again.
+TEXT_TYPES = (
+    *(complex, pathlib.PurePath),
+    *(ipaddress.IPv4Address, ipaddress.IPv4Network, ipaddress.IPv4Interface),
+    *(ipaddress.IPv6Address, ipaddress.IPv6Network, ipaddress.IPv6Interface),
 )
+
+_MINUTE = timedelta(minutes=1)
 
 
 def are_plain(values: Iterable[object]) -> bool:
-    """Return whether no class of a user has a say in how `values` travel."""
+    """Return whether the encoder writes `values` as they are."""
     return _PLAIN.issuperset(map(type, values))
 
 
 def to_bus(value: Any) -> Any:
-    """Return `value`, with what ``__to_bus__`` returns in the place of each object that has it."""
-    if type(value) in _PLAIN:
-        return value
-    if hasattr(type(value), "__to_bus__"):
-        return to_bus(value.__to_bus__())
-    if isinstance(value, list | tuple | set | frozenset):
-        return value if are_plain(value) else _items_to_bus(value)
-    if isinstance(value, dict):
-        if are_plain(value.values()):
-            return value
-        return {name: to_bus(item) for name, item in value.items()}
-    return _fields_to_bus(value)
+    """Return `value` as the encoder is to write it: built-in types, and Structs of msgspec.
+
+    Raises:
+        ValueError: Something of it would be lost.
+        Exception: A user's class raised it.
+    """
+    type_: Any = type(value)
+    return value if type_ in _PLAIN else _writer_of(type_)(value)
 
 
 def encode_unknown(value: Any) -> Any:
     """Return what travels of an object that the encoder does not know.
 
-    Raises:
-        TypeError: Nothing does.
-    """
-    if hasattr(value, "model_dump"):  # of pydantic, which need not be installed
-        return _model_fields(value)
-    raise TypeError(f"Encoding objects of type {type(value).__qualname__} is unsupported")
-
-
-def decode_unknown(type_: Any, value: Any) -> Any:
-    """Return the object of a type that the decoder does not know, made of `value`.
+    It is asked where `to_bus` was not, such as for the keys of a dictionary in a Struct.
 
     Raises:
-        NotImplementedError: It can not be made.
+        TypeError: Nothing of it travels.
     """
-    if isinstance(type_, _StandIn):
-        type_ = type_.stands_for
-    class_ = get_origin(type_) or type_
-    if hasattr(class_, "__from_bus__"):
-        return class_.__from_bus__(value)
-    if hasattr(class_, "model_validate_json"):
-        try:
-            # As JSON, of which a strict model takes the text of a date.
-            return type_.model_validate_json(msgspec.json.encode(value))
-        except ValueError as error:
-            raise ValueError(told(error)) from None
-    raise NotImplementedError
+    written = to_bus(value)
+    if written is value:
+        raise TypeError(f"Objects of type {type(value).__qualname__} are not supported")
+    return written
 
 
-def decodable(hint: Any) -> Any:
-    """Return the type that has the decoder make what `hint` says; Any where it can not."""
-    try:
-        type_ = mapped(hint, _stand_in)
-        # Some hints, such as `Final`, are none in a `TypedDict`, which is where this one goes.
-        _ = msgspec.json.Decoder(parameters_of({"one": type_}))
-        return Any if _holds_unknown(msgspec.inspect.type_info(type_), set()) else type_
-    except Exception:  # of a hint that is no type, or whose own hints are wrong
-        return Any
+def parts_of(value: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the items or the fields of a value, each with its place in it."""
+    if isinstance(value, Mapping):
+        yield from ((f".{key}", item) for key, item in _items_of(value))
+    elif names := _field_names(value.__class__):
+        yield from ((f".{name}", getattr(value, name, None)) for name in names)
+    elif isinstance(value, Collection) and not isinstance(value, str | bytes | bytearray):
+        yield from ((f"[{number}]", item) for number, item in enumerate(value))
 
 
-def mapped(
-    hint: Any, change: Callable[[Any], Any], *, is_whole: Callable[[Any], bool] = lambda _: False
-) -> Any:
-    """Return `hint`, with what `change` returns in the place of each type that it is made of.
-
-    Args:
-        hint: A type hint.
-        change: Given a type, returns it or another.
-        is_whole: Told what a generic type is a form of, returns whether that is not looked into.
-
-    Raises:
-        Exception: It is no type.
-    """
-    changed = change(hint)
-    inner = functools.partial(mapped, change=change, is_whole=is_whole)
-    if isinstance(hint, NewType):
-        alike = inner(hint.__supertype__)
-        return hint if alike is hint.__supertype__ else alike
-    origin, args = get_origin(hint), get_args(hint)
-    if changed is not hint or not args or origin is Literal or is_whole(origin):
-        return changed
-    if origin is Annotated:
-        return Annotated[inner(args[0]), *hint.__metadata__]
-    replaced = tuple(map(inner, args))
-    if replaced == args:
-        return hint
-    is_union = origin in (Union, types.UnionType)
-    return Union[replaced] if is_union else typing.cast("Any", origin)[replaced]  # noqa: UP007
+@functools.lru_cache(maxsize=1000)
+def _writer_of(type_: Any) -> Writer:
+    for is_one, writer in _WRITERS_OF_KINDS:
+        if is_one(type_):
+            return writer
+    return next((_WRITERS[base] for base in _WRITERS if issubclass(type_, base)), _write_proxy)
 
 
-def parameters_of(types: Mapping[str, Any]) -> Any:
-    """Return the type of an object that has values of `types`. Some may be missing."""
-    return TypedDict("Parameters", dict(types), total=False)  # type: ignore[operator]
+def _write_by_its_class(value: Any) -> Any:
+    return to_bus(value.__to_bus__())
 
 
-def optional(hint: Any) -> Any:
-    """Return the type of what `hint` says, or None; Any where `hint` is no type."""
-    try:
-        return Optional[hint]  # noqa: UP045 - no literal
-    except TypeError:
-        return Any
+def _write_enum(value: enum.Enum) -> Any:
+    return to_bus(value.value)
 
 
-def told(error: Exception) -> str:
-    """Return what `error` says, without the value that it is about where that is known: it may be a
-    secret.
-    """
-    if hasattr(error, "errors") and hasattr(error, "error_count"):  # of pydantic
-        found = error.errors(include_input=False, include_url=False, include_context=False)
-        return "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in found)
-    return _VALUE.sub(lambda found: f"Invalid {found[1] or found[2] or ''}value", str(error))
+def _write_named_tuple(value: Any) -> dict[str, Any]:
+    return {name: to_bus(item) for name, item in zip(value._fields, value, strict=True)}
 
 
-def fields_of(value: Any, names: Iterable[str]) -> dict[str, Any]:
-    """Return the fields of an object by the names that its class takes them under.
-
-    Raises:
-        AttributeError: It does not keep one of them.
-    """
-    if hasattr(value, "model_dump"):
-        return _model_fields(value)
-    attributes = field_names_of(type(value)) or {}
-    return {name: getattr(value, attributes.get(name, name)) for name in names}
+def _write_fields(value: Any) -> dict[str, Any]:
+    found = ((name, getattr(value, name, msgspec.UNSET)) for name in _field_names(value.__class__))
+    return {name: to_bus(item) for name, item in found if item is not msgspec.UNSET}
 
 
-def field_names_of(class_: type[Any]) -> dict[str, str] | None:
-    """Return the attributes that hold what the `__init__` of a class takes, by the names there;
-    None where that is not known.
-    """
-    if dataclasses.is_dataclass(class_):
-        return {field.name: field.name for field in dataclasses.fields(class_) if field.init}
-    if attrs.has(class_):
-        return {
-            field.alias or field.name: field.name for field in attrs.fields(class_) if field.init
-        }
-    if hasattr(class_, "model_fields"):
-        return {field.alias or name: name for name, field in class_.model_fields.items()}
-    if issubclass(class_, msgspec.Struct) or hasattr(class_, "_fields"):  # a named tuple
-        names = getattr(class_, "__struct_fields__", getattr(class_, "_fields", ()))
-        return {name: name for name in names}
-    return None
-
-
-def _model_fields(value: Any) -> dict[str, Any]:
-    found: dict[str, Any] = value.model_dump(mode="json", by_alias=True, round_trip=True)
-    return found
-
-
-def _items_to_bus(value: Any) -> list[Any]:
-    return [to_bus(item) for item in value]
-
-
-def _fields_to_bus(value: Any) -> Any:
-    before = {name: getattr(value, name, None) for name in _field_names(value.__class__)}
-    if attrs.has(value.__class__):
-        # The encoder leaves out what begins with an underscore.
-        return {name: to_bus(item) for name, item in before.items()}
+def _write_struct(value: Any) -> Any:
+    """Return a Struct as it is, or a copy with other fields: the encoder knows how it travels."""
+    before = {name: getattr(value, name) for name in value.__struct_fields__}
     if are_plain(before.values()):
         return value
     after = {name: to_bus(item) for name, item in before.items()}
@@ -204,49 +113,160 @@ def _fields_to_bus(value: Any) -> Any:
         return value
     # A copy is not made by `__init__`, which may change values, and works where one is frozen.
     copied = copy.copy(value)
-    set_field = msgspec.structs.force_setattr if isinstance(value, msgspec.Struct) else _set
     for name in changed:
-        set_field(copied, name, after[name])
+        msgspec.structs.force_setattr(copied, name, after[name])
     return copied
 
 
-_set = object.__setattr__
+def _write_mapping(value: Mapping[Any, Any]) -> Mapping[Any, Any]:
+    if type(value) is dict and _TEXT.issuperset(map(type, value)):
+        if are_plain(value.values()):
+            return value
+        return {key: to_bus(item) for key, item in value.items()}
+    items = _items_of(value)
+    _refuse_fewer(len(items), len(value))
+    written = {_key(key): to_bus(item) for key, item in items}
+    if len(written) < len(items):
+        raise ValueError("two of its keys become the same key in JSON")
+    return written
+
+
+def _write_collection(value: Collection[Any]) -> Collection[Any]:
+    if type(value) in _ARRAYS and are_plain(value):
+        return value
+    items = [to_bus(item) for item in value]
+    _refuse_fewer(len(items), len(value))
+    return items
+
+
+def _write_datetime(value: Any) -> Any:
+    base = _base_of(value)
+    plain = value if type(value) is base else base.combine(base.date(value), base.timetz(value))
+    _refuse_unequal(plain, value)
+    offset = plain.utcoffset()
+    # The encoder cuts off the seconds of the offset, which makes another moment of it.
+    if offset is None or not offset % _MINUTE:
+        return plain
+    return (plain - offset).replace(tzinfo=UTC)
+
+
+def _write_time(value: Any) -> Any:
+    offset = value.utcoffset()
+    if offset is not None and offset % _MINUTE:
+        raise ValueError("the offset of a time has whole minutes")
+    base = _base_of(value)
+    if type(value) is base:
+        return value
+    parts = value.hour, value.minute, value.second, value.microsecond, value.tzinfo
+    return base(*parts, fold=value.fold)
+
+
+def _write_date(value: Any) -> Any:
+    base = _base_of(value)
+    return base.fromordinal(base.toordinal(value))
+
+
+def _write_timedelta(value: Any) -> Any:
+    plain = _base_of(value)(value.days, value.seconds, value.microseconds)
+    _refuse_unequal(plain, value)
+    return plain
+
+
+def _write_proxy(value: Any) -> Any:
+    """Return what travels of an object that passes itself off as one of another class."""
+    class_ = value.__class__
+    if class_ is type(value):
+        return value
+    for base, unwrapped in _UNWRAPPED.items():
+        if issubclass(class_, base):
+            return to_bus(unwrapped(value))
+    return _writer_of(class_)(value)
+
+
+def _items_of(value: Mapping[Any, Any]) -> Collection[tuple[Any, Any]]:
+    """Return the items of a mapping, where a subclass of `dict` has changed one of its methods."""
+    type_ = type(value)
+    if not issubclass(type_, dict) or type_.items is not dict.items:
+        return list(value.items())
+    keys = value if type_.keys is dict.keys else value.keys()
+    return [(key, value[key]) for key in keys]
+
+
+def _key(key: Any) -> str:
+    written = to_bus(key)
+    if isinstance(written, float) and not math.isfinite(written):
+        raise ValueError("JSON has no NaN and no infinity")
+    if isinstance(written, bool | types.NoneType):
+        raise TypeError(f"a key cannot be {written}")
+    found: dict[str, None] = msgspec.to_builtins({written: None}, str_keys=True)
+    return next(iter(found))
+
+
+def _base_of(value: Any) -> Any:
+    return next(base for base in type(value).__mro__ if base in _WRITERS)
+
+
+def _refuse_fewer(found: int, length: int) -> None:
+    if found < length:
+        raise ValueError(f"iterating over it gives {found} items, and its length is {length}")
+
+
+def _refuse_unequal(plain: Any, value: Any) -> None:
+    if plain != value:
+        raise ValueError(f"only a part of it fits a {type(plain).__name__}")
 
 
 @functools.lru_cache(maxsize=1000)
-def _field_names(type_: type[Any]) -> tuple[str, ...]:
+def _field_names(type_: Any) -> tuple[str, ...]:
     if dataclasses.is_dataclass(type_):
         return tuple(field.name for field in dataclasses.fields(type_))
     if attrs.has(type_):
         return tuple(field.name for field in attrs.fields(type_))
-    if issubclass(type_, msgspec.Struct):
-        return type_.__struct_fields__
-    return ()
+    return tuple(getattr(type_, "__struct_fields__", ()))
 
 
-class _StandIn(type):
-    """A class in whose place the decoder asks `decode_unknown`, for it would make it by itself."""
+_TEXT = frozenset({str})
+_ARRAYS = frozenset({list, tuple, set, frozenset})
 
-    stands_for: type[Any]
+# Each has one writer, the first that fits.
+_WRITERS_OF_KINDS: tuple[tuple[Callable[[Any], bool], Writer], ...] = (
+    (lambda type_: hasattr(type_, "__to_bus__"), _write_by_its_class),
+    (lambda type_: issubclass(type_, enum.Enum), _write_enum),
+    (pydantic_types.is_pydantic, pydantic_types.dump),
+    (lambda type_: issubclass(type_, tuple) and hasattr(type_, "_fields"), _write_named_tuple),
+    (lambda type_: issubclass(type_, msgspec.Struct), _write_struct),
+    (lambda type_: bool(_field_names(type_)), _write_fields),
+)
 
-    def __instancecheck__(cls, instance: object) -> bool:
-        return True
+# A class of none of these kinds is written as the first class here that it derives from. The table
+# holds the classes themselves, because libraries that freeze the time replace names of modules.
+_WRITERS: dict[type[Any], Writer] = {
+    str: str.__str__,
+    int: int.__int__,
+    float: float.__float__,
+    bytes: lambda value: bytes(memoryview(value)),
+    bytearray: bytes,
+    memoryview: bytes,
+    Decimal: Decimal,
+    UUID: lambda value: UUID(int=value.int),
+    datetime: _write_datetime,
+    date: _write_date,
+    time: _write_time,
+    timedelta: _write_timedelta,
+    **dict.fromkeys((UserString, *TEXT_TYPES), str),
+    Mapping: _write_mapping,
+    Collection: _write_collection,
+}
 
-
-def _stand_in(hint: Any) -> Any:
-    is_own = isinstance(hint, type) and hasattr(hint, "__from_bus__")
-    return _StandIn(hint.__name__, (), {"stands_for": hint}) if is_own else hint
-
-
-def _holds_unknown(node: object, seen: set[int]) -> bool:
-    """Return whether a description by `msgspec` holds a type that nobody can make."""
-    if id(node) in seen:
-        return False
-    seen.add(id(node))
-    if isinstance(node, tuple):
-        return any(_holds_unknown(item, seen) for item in node)
-    if isinstance(node, msgspec.inspect.CustomType):
-        is_known = hasattr(node.cls, "__from_bus__") or hasattr(node.cls, "model_validate_json")
-        return not is_known and not isinstance(node.cls, _StandIn)
-    names = node.__struct_fields__ if isinstance(node, msgspec.Struct) else ()
-    return any(_holds_unknown(getattr(node, name), seen) for name in names)
+# What is behind a proxy, by the class that the proxy claims to have
+_UNWRAPPED: dict[type[Any], Callable[[Any], Any]] = {
+    bool: bool,
+    str: str,
+    int: int,
+    float: float,
+    bytes: bytes,
+    Decimal: lambda value: Decimal(str(value)),
+    **dict.fromkeys((datetime, date, time), lambda value: value.replace()),
+    timedelta: lambda value: value + timedelta(),
+    UUID: lambda value: UUID(int=value.int),
+}

@@ -137,7 +137,7 @@ def test_an_event_may_have_no_parameters() -> None:
 
 @pytest.mark.parametrize("name", ["", "two words", "1st", "class", 3])
 def test_a_parameter_must_be_an_identifier(name: Any) -> None:
-    with pytest.raises(InvalidApi, match="can not name a parameter"):
+    with pytest.raises(InvalidApi, match="cannot name a parameter"):
         Parameter(name)
 
 

@@ -237,8 +237,8 @@ def _has_a_hint_that_is_not_there(self: Any, price: Decimal) -> None: ...
 @pytest.mark.parametrize(
     ("function", "said"),
     [
-        (_takes_by_position_only, "its parameter 'number' can not be given by name"),
-        (_takes_more, "its parameter 'numbers' can not be given by name"),
+        (_takes_by_position_only, "its parameter 'number' cannot be given by name"),
+        (_takes_more, "its parameter 'numbers' cannot be given by name"),
         (_has_a_hint_that_is_not_there, "'Decimal' is not defined. Its type hints are needed"),
     ],
 )
@@ -488,7 +488,7 @@ def test_a_method_without_self_is_refused(make_bus: MakeBus) -> None:
         class Meta:
             name = "wrong"
 
-    with pytest.raises(InvalidApi, match="its first parameter is to be self"):
+    with pytest.raises(InvalidApi, match="its first parameter must be self"):
         make_bus(WrongApi)
 
 

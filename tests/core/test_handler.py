@@ -342,7 +342,6 @@ def test_a_default_of_none_admits_null() -> None:
     "hint",
     [
         Unknown,
-        list[Unknown],
         int | datetime | str | uuid.UUID,
         Callable[..., Any],
         "NotImportable",

@@ -23,8 +23,8 @@ import pytest
 from command import Command
 from lightbus import Api, Event, Parameter, WildcardParameter, event
 from lightbus.exceptions import InvalidApi
+from lightbus.reading import parameters_of
 from lightbus.schema import breaking_changes, read_schema, schema_of
-from lightbus.values import parameters_of
 
 T = TypeVar("T")
 

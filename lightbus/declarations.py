@@ -1,0 +1,196 @@
+"""What declares an event by its signature: a method, or a class with the parameters as fields."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import inspect
+import typing
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, get_origin
+
+import attrs
+import msgspec
+
+from lightbus import pydantic_types
+from lightbus.class_fields import has_fields, hints_of
+from lightbus.exceptions import InvalidApi
+from lightbus.parameters import Parameter, WildcardParameter
+
+
+@attrs.frozen
+class Declaration:
+    """The parameters that a method or a class declares.
+
+    Attributes:
+        items: The parameters.
+        positional: The names of those that may be given by position, in order.
+        values: Returns what travels, by the names of the parameters, for what is fired; it raises
+            what the class raises. None where that is what is fired.
+    """
+
+    items: tuple[Parameter | WildcardParameter, ...]
+    positional: tuple[str, ...]
+    values: Callable[[Mapping[str, Any]], dict[str, Any]] | None = None
+
+
+def is_class(declaration: Any) -> bool:
+    """Return whether an event is declared by a class, or by a generic form of one."""
+    return isinstance(declaration, type) or has_fields(get_origin(declaration))
+
+
+def declared_by_method(method: Callable[..., Any]) -> Declaration:
+    """Return what a method declares.
+
+    Raises:
+        InvalidApi: It cannot declare an event.
+    """
+    signature = _signature_of(method)
+    if not signature or signature[0].name != "self":
+        raise InvalidApi(
+            f"{method.__qualname__} cannot declare an event: its first parameter must be self, as "
+            f"of a method."
+        )
+    return _declared(method.__qualname__, signature[1:], _hints_of_method(method))
+
+
+def declared_by_class(class_: Any) -> Declaration:
+    """Return what a class, or a generic form of one, declares.
+
+    Raises:
+        InvalidApi: It cannot declare an event.
+    """
+    if pydantic_types.has_fields(class_):
+        return _declared_by_pydantic(class_)
+    name = _name_of(class_)
+    signature = _signature_of(class_)
+    attributes = _attributes_of(get_origin(class_) or class_)
+    unknown = [
+        p.name
+        for p in signature
+        if attributes is not None and p.name not in attributes and p.kind is not p.VAR_KEYWORD
+    ]
+    if unknown:
+        raise InvalidApi(
+            f"{name} cannot declare an event: it takes {', '.join(map(repr, unknown))}, and has no "
+            f"such field for the event to carry."
+        )
+    declared = _declared(name, signature, _hints_of_class(class_, attributes or {}))
+    held = {
+        item.name: (attributes or {}).get(item.name, item.name)
+        for item in declared.items
+        if isinstance(item, Parameter)
+    }
+
+    def values(given: Mapping[str, Any]) -> dict[str, Any]:
+        made = class_(**given)
+        return {name: getattr(made, attribute) for name, attribute in held.items()}
+
+    return attrs.evolve(declared, values=values)
+
+
+def _declared_by_pydantic(class_: Any) -> Declaration:
+    fields = pydantic_types.declared_fields(class_)
+    items: list[Parameter | WildcardParameter] = [
+        Parameter(field.name, field.annotation)
+        if field.is_required
+        else Parameter(field.name, field.annotation, field.default)
+        for field in fields
+    ]
+    if pydantic_types.admits_others(class_):
+        items.append(WildcardParameter())
+    keys = {field.name: field.key for field in fields}
+
+    def values(given: Mapping[str, Any]) -> dict[str, Any]:
+        made = class_(**{keys.get(name, name): value for name, value in given.items()})
+        carried = {field.name: getattr(made, field.attribute) for field in fields}
+        return {**pydantic_types.extras_of(made), **carried}
+
+    is_positional = dataclasses.is_dataclass(class_)
+    positional = [field.name for field in fields if is_positional and not field.is_keyword_only]
+    return Declaration(tuple(items), tuple(positional), values)
+
+
+def _declared(
+    name: str, signature: Iterable[inspect.Parameter], hints: Mapping[str, Any]
+) -> Declaration:
+    return Declaration(
+        tuple(_parameters_of(name, signature, hints)),
+        tuple(p.name for p in signature if p.kind is p.POSITIONAL_OR_KEYWORD),
+    )
+
+
+def _parameters_of(
+    name: str, signature: Iterable[inspect.Parameter], hints: Mapping[str, Any]
+) -> Iterator[Parameter | WildcardParameter]:
+    for parameter in signature:
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.POSITIONAL_ONLY):
+            raise InvalidApi(
+                f"{name} cannot declare an event: its parameter {parameter.name!r} cannot be given "
+                f"by name."
+            )
+        if parameter.kind is parameter.VAR_KEYWORD:
+            yield WildcardParameter()
+        else:
+            default = {} if parameter.default is parameter.empty else {"default": parameter.default}
+            yield Parameter(parameter.name, hints.get(parameter.name, Any), **default)
+
+
+def _signature_of(declaration: Any) -> list[inspect.Parameter]:
+    try:
+        return list(inspect.signature(get_origin(declaration) or declaration).parameters.values())
+    except (NameError, TypeError, ValueError) as error:
+        raise InvalidApi(f"{declaration!r} cannot declare an event: {error}.") from error
+
+
+def _hints_of_method(method: Callable[..., Any]) -> dict[str, Any]:
+    with _wrong_hints(method.__qualname__):
+        return typing.get_type_hints(method, include_extras=True)
+
+
+def _hints_of_class(class_: Any, attributes: Mapping[str, str]) -> dict[str, Any]:
+    """Return the hints of what a class takes, by the names that it takes."""
+    with _wrong_hints(_name_of(class_)):
+        of_class = hints_of(class_)
+        taken = typing.get_type_hints((get_origin(class_) or class_).__init__, include_extras=True)
+        of_fields = {
+            name: of_class[attribute]
+            for name, attribute in attributes.items()
+            if attribute in of_class
+        }
+        return {**taken, **of_class, **of_fields}
+
+
+@contextlib.contextmanager
+def _wrong_hints(name: str) -> Iterator[None]:
+    try:
+        yield
+    except NameError as error:
+        raise InvalidApi(
+            f"{name} cannot declare an event: {error}. Its type hints are needed when the program "
+            f"runs, so import them outside of `if TYPE_CHECKING:`."
+        ) from error
+    except Exception as error:
+        raise InvalidApi(
+            f"{name} cannot declare an event: its type hints are wrong: {error}."
+        ) from error
+
+
+def _attributes_of(class_: type[Any]) -> dict[str, str] | None:
+    """Return the attributes that hold what a class takes, by the names that it takes; None where
+    that is not known.
+    """
+    if dataclasses.is_dataclass(class_):
+        return {field.name: field.name for field in dataclasses.fields(class_) if field.init}
+    if attrs.has(class_):
+        return {
+            field.alias or field.name: field.name for field in attrs.fields(class_) if field.init
+        }
+    if issubclass(class_, msgspec.Struct) or hasattr(class_, "_fields"):  # a named tuple
+        names = getattr(class_, "__struct_fields__", getattr(class_, "_fields", ()))
+        return {name: name for name in names}
+    return None
+
+
+def _name_of(class_: Any) -> str:
+    return class_.__qualname__ if isinstance(class_, type) else str(class_)

@@ -1,0 +1,70 @@
+"""Type hints: what they are made of, and whether None is one of their values."""
+
+from __future__ import annotations
+
+import functools
+import types
+import typing
+from collections.abc import Callable
+from typing import Annotated, Any, Literal, NewType, Optional, Union, get_args, get_origin
+
+
+def mapped(
+    hint: Any, change: Callable[[Any], Any], *, is_whole: Callable[[Any], bool] = lambda _: False
+) -> Any:
+    """Return `hint`, with what `change` returns in the place of each type that it is made of.
+
+    Args:
+        hint: A type hint.
+        change: Given a type, returns it or another.
+        is_whole: Told what a generic type is a form of, returns whether that is not looked into.
+
+    Raises:
+        Exception: It is no type.
+    """
+    changed = change(hint)
+    inner = functools.partial(mapped, change=change, is_whole=is_whole)
+    if isinstance(hint, NewType):
+        alike = inner(hint.__supertype__)
+        return hint if alike is hint.__supertype__ else alike
+    origin, args = get_origin(hint), get_args(hint)
+    if changed is not hint or not args or origin is Literal or is_whole(origin):
+        return changed
+    if origin is Annotated:
+        return Annotated[inner(args[0]), *hint.__metadata__]
+    replaced = tuple(map(inner, args))
+    if replaced == args:
+        return hint
+    is_union = origin in (Union, types.UnionType)
+    return Union[replaced] if is_union else typing.cast("Any", origin)[replaced]  # noqa: UP007
+
+
+def optional(hint: Any) -> Any:
+    """Return the type of what `hint` says, or None; Any where `hint` is no type."""
+    try:
+        return Optional[hint]  # noqa: UP045 - no literal
+    except TypeError:
+        return Any
+
+
+def admits_none(hint: Any) -> bool:
+    """Return whether None is a value of what `hint` says."""
+    origin, args = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        return admits_none(args[0])
+    if isinstance(hint, NewType):
+        return admits_none(hint.__supertype__)
+    if origin in (Union, types.UnionType):
+        return any(map(admits_none, args))
+    return hint in (None, type(None)) or (origin is Literal and None in args)
+
+
+def class_of(hint: Any) -> type[Any] | None:
+    """Return the class that `hint` is, or is a generic form of; None where it is another hint."""
+    class_ = get_origin(hint) or hint
+    return class_ if isinstance(class_, type) and class_ is not types.UnionType else None
+
+
+def name_of_hint(hint: Any) -> str:
+    """Return the name of a hint for people."""
+    return getattr(hint, "__name__", None) or str(hint)

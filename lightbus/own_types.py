@@ -1,0 +1,166 @@
+"""`OwnType`: a type that the decoder asks us to read, in the place of a hint."""
+
+from __future__ import annotations
+
+import enum
+import re
+from collections import UserString
+from collections.abc import Callable
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from typing import Annotated, Any, get_args, get_origin
+from uuid import UUID
+
+import msgspec
+
+from lightbus.hints import mapped, name_of_hint
+from lightbus.values import TEXT_TYPES, to_bus
+
+Reader = Callable[[Any], Any]
+
+# The decoder puts the value after these words, about an enum or the tag of a union.
+_VALUE = re.compile(r"(?s)Invalid (enum )?value .*?(?= - at `\$)|Invalid (enum )?value .*")
+
+# A place in a value, and then the place of that value in another one
+_NESTED_PLACES = re.compile(r" - at `\$([^`]*)` - at `(\$[^`]*)`")
+
+
+class OwnType(type):
+    """A class that stands for a hint, in whose place the decoder asks `decode_unknown`.
+
+    Attributes:
+        hint: What it stands for.
+        read: Returns the object that is made of a JSON value.
+        alike: A type of the decoder's that takes the same kind of JSON value, by which the types of
+            a union are told apart; None where it may be any kind.
+        kinds: What such a JSON value is an instance of.
+        describe: Returns the type whose JSON Schema is that of what travels.
+    """
+
+    hint: Any
+    read: Reader
+    alike: Any
+    kinds: tuple[type[Any], ...]
+    describe: Callable[[], Any]
+
+    def __instancecheck__(cls, instance: object) -> bool:
+        return True
+
+
+def own_type(
+    hint: Any,
+    read: Reader,
+    *,
+    alike: Any,
+    kinds: tuple[type[Any], ...] = (dict,),
+    describe: Callable[[], Any] | None = None,
+) -> OwnType:
+    """Return a type that has `read` make what `hint` says; see `OwnType`."""
+    form = OwnType(name_of_hint(hint), (), {"__module__": getattr(hint, "__module__", __name__)})
+    form.hint = hint
+    form.read = staticmethod(read)
+    form.kinds = kinds
+    form.alike = alike
+    form.describe = staticmethod(describe or (lambda: form))
+    return form
+
+
+def decode_unknown(type_: Any, value: Any) -> Any:
+    """Return the object of a type that the decoder does not know, made of a JSON value.
+
+    Raises:
+        NotImplementedError: It is no type that `ReadTypes.of` returned.
+        Exception: `value` does not fit.
+    """
+    if not isinstance(type_, OwnType):
+        raise NotImplementedError
+    try:
+        return type_.read(value)
+    except ValueError as error:
+        raise ValueError(describe_error(error)) from None
+
+
+def described(type_: Any) -> Any:
+    """Return the type whose JSON Schema is that of what a type of `ReadTypes` reads."""
+    return mapped(type_, lambda one: one.describe() if isinstance(one, OwnType) else one)
+
+
+def describe_error(error: Exception) -> str:
+    """Return what `error` says, without the value that it is about where that is known: it may be a
+    secret.
+    """
+    if hasattr(error, "errors") and hasattr(error, "error_count"):  # of pydantic
+        found = error.errors(include_input=False, include_url=False, include_context=False)
+        return "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in found)
+    said = _VALUE.sub(lambda found: f"Invalid {found[1] or found[2] or ''}value", str(error))
+    while (joined := _NESTED_PLACES.sub(r" - at `\2\1`", said)) != said:
+        said = joined
+    return said
+
+
+def enum_reader(class_: type[enum.Enum]) -> Reader:
+    """Return what finds the member of an enum by its value."""
+    members = {msgspec.json.encode(to_bus(member)): member for member in class_}
+
+    def read(value: Any) -> enum.Enum:
+        member = members.get(msgspec.json.encode(value))
+        if member is None:
+            raise ValueError(f"No member of {class_.__name__} has this value")
+        return member
+
+    return read
+
+
+def text_of(value: Any) -> str:
+    """Return a text or a number as text."""
+    if isinstance(value, str):
+        return value
+    if type(value) in (int, float):
+        return str(value)
+    raise ValueError(f"Expected `str`, got `{type(value).__name__}`")
+
+
+def kinds_of(type_: Any) -> tuple[type[Any], ...]:
+    """Return what the JSON values of a type of the decoder's are instances of."""
+    origin, args = get_origin(type_), get_args(type_)
+    if origin is Annotated:
+        return kinds_of(args[0])
+    return _KINDS.get(origin or type_, (str,))
+
+
+def _text_reader(class_: Any, value: str) -> Any:
+    try:
+        return class_(value)
+    except ValueError:
+        # Their own text quotes the value.
+        raise ValueError(f"Invalid {class_.__name__}") from None
+
+
+def _time_of(class_: Any, value: time) -> Any:
+    parts = value.hour, value.minute, value.second, value.microsecond, value.tzinfo
+    return class_(*parts, fold=value.fold)
+
+
+# What values of a subclass are read as, and what makes the subclass of that
+MADE_OF: dict[type[Any], tuple[Any, Callable[[Any, Any], Any]]] = {
+    **{base: (base, lambda class_, value: class_(value)) for base in (str, int, float, bytes)},
+    Decimal: (Decimal, lambda class_, value: class_(value)),
+    UUID: (UUID, lambda class_, value: class_(str(value))),
+    datetime: (datetime, lambda class_, value: class_.combine(value.date(), value.timetz())),
+    date: (date, lambda class_, value: class_.fromordinal(value.toordinal())),
+    time: (time, _time_of),
+    timedelta: (
+        timedelta,
+        lambda class_, value: class_(value.days, value.seconds, value.microseconds),
+    ),
+    UserString: (str, lambda class_, value: class_(value)),
+    **dict.fromkeys(TEXT_TYPES, (str, _text_reader)),
+}
+
+_KINDS: dict[Any, tuple[type[Any], ...]] = {
+    int: (int,),
+    float: (int, float),
+    Decimal: (str, int, float),
+    list: (list,),
+    dict: (dict,),
+}

@@ -1,0 +1,304 @@
+"""How values are read: the type that has the decoder make what a hint says."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import functools
+import types
+import typing
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
+from typing import Annotated, Any, Literal, NewType, TypedDict, TypeVar, Union, get_args, get_origin
+
+import attrs
+import msgspec
+
+from lightbus import pydantic_types
+from lightbus.class_fields import ClassField, fields_of_class, is_named_tuple, make
+from lightbus.class_types import describer, is_array, object_type, refuse_unknown_fields
+from lightbus.hints import admits_none, class_of, name_of_hint, optional
+from lightbus.own_types import (
+    MADE_OF,
+    OwnType,
+    decode_unknown,
+    describe_error,
+    described,
+    enum_reader,
+    kinds_of,
+    own_type,
+    text_of,
+)
+
+
+@attrs.frozen
+class Untyped:
+    """A part of a hint whose values are read as JSON has them.
+
+    Attributes:
+        place: Where in the values it is, for example ``"$.order.payment"``.
+        reason: Why it cannot be read as the hint says.
+    """
+
+    place: str
+    reason: str
+
+
+@dataclasses.dataclass
+class _Object:
+    """Stands for a JSON object where the types of a union are told apart."""
+
+
+class ReadTypes:
+    """Makes the types that the decoder reads, and collects what these cannot read.
+
+    Args:
+        is_lax: Whether text is taken for numbers and booleans, and numbers for text.
+
+    Attributes:
+        untyped: The parts that `of` left as JSON has them.
+    """
+
+    def __init__(self, *, is_lax: bool = False) -> None:
+        self.untyped: list[Untyped] = []
+        self._is_lax = is_lax
+        self._classes: dict[Any, OwnType] = {}
+
+    def of(self, hint: Any, place: str) -> Any:
+        """Return the type that has the decoder make what `hint` says.
+
+        Args:
+            hint: A type hint, or what stands in the place of one.
+            place: Where the value is, for `untyped`.
+        """
+        if hint is object:
+            return Any
+        before = len(self.untyped)
+        try:
+            found = hint if self._is_native(hint) else self._made_of(hint, place)
+            if _decodes(found):
+                return found
+            reason = f"JSON cannot be read as {name_of_hint(hint)}"
+        except Exception as error:  # of a hint that is no type, or whose own hints are wrong
+            reason = describe_error(error)
+        del self.untyped[before:]
+        self.untyped.append(Untyped(place, reason))
+        return Any
+
+    def _is_native(self, hint: Any) -> bool:
+        """Return whether the decoder makes what `hint` says by itself."""
+        return _decodes(hint) and not any(map(self._needs_reader, _hints_within(hint, set())))
+
+    def _needs_reader(self, hint: Any) -> bool:
+        class_ = class_of(hint)
+        if class_ is None or class_ is msgspec.UnsetType:
+            return False
+        return (
+            hasattr(class_, "__from_bus__")
+            or pydantic_types.is_pydantic(class_)
+            or is_named_tuple(class_)
+            or (self._is_lax and class_ is str)
+            or any(map(_is_wrongly_none, fields_of_class(hint) or ()))
+            or _is_unknown(class_)
+        )
+
+    def _made_of(self, hint: Any, place: str) -> Any:
+        """Return the type for a hint of which the decoder cannot make some part by itself."""
+        if isinstance(hint, NewType):
+            return self.of(hint.__supertype__, place)
+        if get_origin(hint) is Annotated:
+            return self._annotated(hint, place)
+        if get_origin(hint) in (Union, types.UnionType):
+            return self._union(hint, place)
+        class_ = class_of(hint)
+        if class_ is None:
+            return self._generic(hint, place)
+        own = self._classes.get(hint) or self._own(hint, class_, place)
+        if own is None:
+            return self._generic(hint, place)
+        self._classes[hint] = own
+        return own
+
+    def _generic(self, hint: Any, place: str) -> Any:
+        """Return the type for a form of a class or an alias, such as ``list[Order]``."""
+        origin: Any = get_origin(hint)
+        if origin is None or origin is Literal:
+            return hint
+        match get_args(hint):
+            case (key, item) if isinstance(origin, type) and issubclass(origin, Mapping):
+                return self._mapping(hint, key, item, place)
+            case args:
+                items = (arg if arg is ... else self.of(arg, f"{place}[...]") for arg in args)
+                return origin[tuple(items)]
+
+    def _own(self, hint: Any, class_: type[Any], place: str) -> Any:
+        """Return the type for a class that has a reader of its own; None where it has none."""
+        if (from_bus := getattr(class_, "__from_bus__", None)) is not None:
+            return own_type(hint, from_bus, alike=None)
+        if pydantic_types.is_pydantic(class_):
+            return _read_by_pydantic(hint)
+        if issubclass(class_, enum.Enum):
+            return own_type(hint, enum_reader(class_), alike=None)
+        if (fields := fields_of_class(hint)) is not None:
+            return self._class(hint, class_, fields, place)
+        if self._is_lax and class_ is str:
+            return own_type(str, text_of, alike=str, kinds=(str,), describe=lambda: str)
+        return self._subclass(hint, class_, place) if _is_unknown(class_) else None
+
+    def _class(self, hint: Any, class_: type[Any], fields: list[ClassField], place: str) -> OwnType:
+        """Return the type for a class some of whose fields need readers of their own."""
+        form = own_type(hint, lambda _: None, alike=_Object)
+        if is_array(class_):
+            form.alike, form.kinds = Union[_Object, list[Any]], (dict, list)  # noqa: UP007
+        # First, for a field may be of the class itself.
+        self._classes[hint] = form
+        types = {field.name: self._field(field, place) for field in fields}
+        values = object_type(class_, fields, types)
+        names = {field.key: field.name for field in fields}
+
+        def read(value: Any) -> Any:
+            if list in form.kinds and isinstance(value, list):
+                value = dict(zip(names, value, strict=False))
+            refuse_unknown_fields(class_, value, names)
+            found = self._convert(value, values)
+            return make(class_, {names[key]: item for key, item in found.items() if key in names})
+
+        form.read = staticmethod(read)
+        form.describe = staticmethod(describer(class_, fields, types))
+        return form
+
+    def _field(self, field: ClassField, place: str) -> Any:
+        hint = optional(field.hint) if _is_wrongly_none(field) else field.hint
+        return self.of(hint, f"{place}.{field.key}")
+
+    def _subclass(self, hint: Any, class_: Any, place: str) -> Any:
+        """Return the type for a subclass of a built-in type, and for a container of a user's."""
+        for base, (alike, maker) in MADE_OF.items():
+            if issubclass(class_, base):
+                return self._converted(hint, alike, functools.partial(maker, class_))
+        bases = getattr(class_, "__orig_bases__", ())
+        args = get_args(hint) or next(filter(None, map(get_args, bases)), ())
+        inner: Any = None
+        if issubclass(class_, Mapping) and class_({}) == {}:
+            inner = dict.__class_getitem__(args or (Any, Any))
+        elif issubclass(class_, Collection) and list(class_([])) == []:
+            inner = list.__class_getitem__(args or (Any,))
+        if inner is None:
+            raise TypeError(f"JSON cannot be read as {name_of_hint(hint)}")
+        return self._converted(hint, self.of(inner, place), class_)
+
+    def _annotated(self, hint: Any, place: str) -> Any:
+        inner = self.of(get_args(hint)[0], place)
+        if _decodes(constrained := Annotated[inner, *hint.__metadata__]):
+            return constrained
+        alike: Any = getattr(inner, "alike", None)
+        if alike is not None and _decodes(constrained := Annotated[alike, *hint.__metadata__]):
+            return self._converted(hint, constrained, inner.read)
+        if inner is not Any:
+            reason = "the constraints do not suit the type, and are not checked"
+            self.untyped.append(Untyped(place, reason))
+        return inner
+
+    def _mapping(self, hint: Any, key_hint: Any, item_hint: Any, place: str) -> Any:
+        key = key_hint if key_hint is str else self.of(key_hint, f"{place}[...]")
+        item = self.of(item_hint, f"{place}[...]")
+        if not isinstance(key, OwnType):
+            return typing.cast("Any", get_origin(hint))[key, item]
+        inner = dict.__class_getitem__((key.alike or str, item))
+        read = key.read
+        return self._converted(hint, inner, lambda found: {read(k): v for k, v in found.items()})
+
+    def _union(self, hint: Any, place: str) -> Any:
+        args = tuple(arg for arg in get_args(hint) if arg is not msgspec.UnsetType)
+        others = tuple(arg for arg in args if arg is not types.NoneType)
+        if all(map(pydantic_types.has_fields, others)):
+            own = _read_by_pydantic(Union[others])  # noqa: UP007 - no literal
+            return own if others == args else optional(own)
+        members = tuple(self.of(arg, place) for arg in args)
+        if _decodes(union := Union[members]):  # noqa: UP007 - no literal
+            return union
+        return self._union_of(hint, members)
+
+    def _union_of(self, hint: Any, members: tuple[Any, ...]) -> OwnType:
+        """Return the type for a union whose types differ in the kind of their JSON values."""
+        own = [member for member in members if isinstance(member, OwnType)]
+        others = tuple(member for member in members if not isinstance(member, OwnType))
+        alike = (*others, *(one.alike for one in own))
+        is_clear = None not in alike and len(set(alike)) == len(alike)
+        if not is_clear or not _decodes(Union[alike]):  # noqa: UP007 - no literal
+            raise ValueError(f"JSON does not tell the types of {name_of_hint(hint)} apart")
+        other = Union[others] if others else types.NoneType  # noqa: UP007 - no literal
+
+        def read(value: Any) -> Any:
+            # By its very type, for a boolean is an integer too.
+            found = next((one for one in own if type(value) in one.kinds), None)
+            return self._convert(value, other) if found is None else found.read(value)
+
+        return own_type(
+            hint,
+            read,
+            alike=None,
+            describe=lambda: Union[tuple(map(described, members))],  # noqa: UP007 - no literal
+        )
+
+    def _converted(self, hint: Any, inner: Any, maker: Callable[[Any], Any]) -> OwnType:
+        """Return the type for what `maker` makes of a value of the type `inner`."""
+        return own_type(
+            hint,
+            lambda value: maker(self._convert(value, inner)),
+            alike=inner,
+            kinds=kinds_of(inner),
+            describe=lambda: described(inner),
+        )
+
+    def _convert(self, value: Any, type_: Any) -> Any:
+        return msgspec.convert(
+            value, type_, strict=not self._is_lax, str_keys=True, dec_hook=decode_unknown
+        )
+
+
+def parameters_of(types: Mapping[str, Any]) -> Any:
+    """Return the type of an object that has values of `types`. Some may be missing."""
+    return TypedDict("Parameters", dict(types), total=False)  # type: ignore[operator]
+
+
+def _decodes(type_: Any) -> bool:
+    """Return whether the decoder takes a type."""
+    try:
+        # Some hints, such as `Final`, are none in a `TypedDict`, which is where this one goes.
+        _ = msgspec.json.Decoder(parameters_of({"one": type_}))
+    except Exception:  # of a hint that is no type
+        return False
+    return True
+
+
+def _hints_within(hint: Any, seen: set[Any]) -> Iterator[Any]:
+    """Yield `hint`, the hints that it is made of, and those of the fields of classes in it."""
+    if isinstance(hint, NewType):
+        hint = hint.__supertype__
+    key = hint if isinstance(hint, Hashable) else str(hint)
+    if key in seen:
+        return
+    seen.add(key)
+    yield hint
+    args = get_args(hint)
+    # The keys of JSON are text.
+    for arg in args[1:] if get_origin(hint) is dict and args[0] is str else args:
+        yield from _hints_within(arg, seen)
+    if not pydantic_types.is_pydantic(hint):
+        for field in fields_of_class(hint) or ():
+            yield from _hints_within(field.hint, seen)
+
+
+def _is_unknown(class_: type[Any]) -> bool:
+    """Return whether the decoder does not know a class."""
+    return isinstance(msgspec.inspect.type_info(class_), msgspec.inspect.CustomType)
+
+
+def _is_wrongly_none(field: ClassField) -> bool:
+    """Return whether None is the default of a field whose hint does not say so."""
+    is_any = field.hint is Any or isinstance(field.hint, TypeVar)
+    return field.default is None and not is_any and not admits_none(field.hint)
+
+
+def _read_by_pydantic(hint: Any) -> OwnType:
+    return own_type(hint, functools.partial(pydantic_types.validate, hint), alike=_Object)
