@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -15,6 +14,7 @@ import click
 from lightbus import config
 from lightbus.bus import Bus, get_bus
 from lightbus.cli.console import err
+from lightbus.cli.signals import STOP_SIGNALS, signals_of_children_kept
 from lightbus.client import BusClient
 from lightbus.exceptions import ConfigError, InvalidName, LightbusException
 from lightbus.transport import Capability
@@ -82,7 +82,7 @@ def cancel_on_signals() -> None:
     """Have SIGINT and SIGTERM cancel the running task."""
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
     assert task is not None  # noqa: S101 - for the type checker
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in STOP_SIGNALS:
         loop.add_signal_handler(number, task.cancel)
 
 
@@ -102,7 +102,8 @@ def run_looking(
     presses Ctrl-C; then end the process.
     """
     try:
-        asyncio.run(look(load_client(**options)))
+        with signals_of_children_kept():
+            asyncio.run(look(load_client(**options)))
     except Exception as error:  # a hook may raise any
         sys.exit(report(error))
     except asyncio.CancelledError:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import signal
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -16,6 +15,7 @@ from lightbus import config
 from lightbus.cli.console import err
 from lightbus.cli.loading import ASKED_TO_STOP, FAILED, bus_options, load_bus, report
 from lightbus.cli.output import set_up_logging
+from lightbus.cli.signals import STOP_SIGNALS, signals_of_children_kept
 from lightbus.client import BusClient
 from lightbus.move import Move, QueueMove
 
@@ -49,7 +49,8 @@ def move(*, target_file: str, **options: Any) -> None:
         source = load_bus(**options).client
         service_name = source.config.service_name
         target = BusClient(config.load_file(target_file, service_name=service_name))
-        code = asyncio.run(_move(source, target))
+        with signals_of_children_kept():
+            code = asyncio.run(_move(source, target))
     except Exception as error:  # a hook may raise any
         code = report(error)
     sys.exit(code)
@@ -59,7 +60,7 @@ async def _move(source: BusClient, target: BusClient) -> int:
     moving = Move(source, target)
     running = asyncio.create_task(moving.run())
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in STOP_SIGNALS:
         loop.add_signal_handler(number, running.cancel)
     try:
         with _progress(moving) as draw:

@@ -18,6 +18,7 @@ from lightbus.cli.health import Health
 from lightbus.cli.loading import ASKED_TO_STOP, FAILED, WRONG_USAGE, bus_options, load_bus
 from lightbus.cli.output import FORMATS, LEVELS, set_up_logging
 from lightbus.cli.reload import run_reloading
+from lightbus.cli.signals import STOP_SIGNALS, signals_of_children_kept
 from lightbus.client import BusClient
 from lightbus.exceptions import LightbusException, TransportUnavailable
 from lightbus.log import get_logger
@@ -86,7 +87,7 @@ def run(
         _end_process(ASKED_TO_STOP)
     wanted = [kind for kind in _KINDS if kind != skip and only in (None, kind)]
     worker = Worker(bus, serves_events="events" in wanted, runs_tasks="tasks" in wanted)
-    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+    with signals_of_children_kept(), asyncio.Runner(loop_factory=new_event_loop) as runner:
         code = runner.run(_serve(bus, worker, health_host, health_port))
         if worker.unfinished:
             # Else what can not be ended would be waited for.
@@ -96,7 +97,7 @@ def run(
 
 async def _serve(bus: Bus, worker: Worker, health_host: str, health_port: int | None) -> int:
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in STOP_SIGNALS:
         loop.add_signal_handler(number, _on_signal, worker, number)
     _announce_bus(bus)
     health = None
@@ -180,7 +181,7 @@ def _report(error: Exception, worker: Worker) -> int:
 
 
 def _end_process(code: int, *, at_once: bool = False) -> NoReturn:
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)  # it stops, as it was asked to
     if at_once:
         # Python would wait for the threads of handlers that can not be ended.

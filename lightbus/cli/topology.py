@@ -25,6 +25,7 @@ from lightbus.cli.loading import (
     report,
 )
 from lightbus.cli.output import set_up_logging
+from lightbus.cli.signals import signals_of_children_kept
 from lightbus.client import BusClient
 from lightbus.topology import topology_of
 from lightbus.transport import BrokerObject, MigrationProgress, ObjectState
@@ -69,7 +70,9 @@ def topology(*, migrate: bool, unwanted: list[tuple[str, str]], form: str, **opt
     """
     set_up_logging("console", "warning")
     try:
-        code = asyncio.run(_topology(load_bus(**options).client, unwanted, form, migrate=migrate))
+        client = load_bus(**options).client
+        with signals_of_children_kept():
+            code = asyncio.run(_topology(client, unwanted, form, migrate=migrate))
     except Exception as error:  # a hook may raise any
         code = report(error)
     except asyncio.CancelledError:

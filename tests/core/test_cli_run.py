@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -108,6 +109,68 @@ def test_asked_to_stop_while_the_bus_module_is_imported_it_exits_with_0(
     code, _, said = ended(process)
 
     assert (code, "Traceback" in said) == (0, False)
+
+
+FORKS = {
+    "a process of multiprocessing": """
+child = multiprocessing.get_context("fork").Process(target=live)
+child.start()
+os.read(reading, 1)
+os.kill(child.pid, number)
+child.join(10)
+print(child.exitcode, flush=True)
+""",
+    "a bare fork": """
+if (child := os.fork()) == 0:
+    try:
+        live()
+    except KeyboardInterrupt:
+        os._exit(1)
+os.read(reading, 1)
+os.kill(child, number)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+""",
+}
+
+
+@pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
+@pytest.mark.parametrize("handler", ["def handle", "async def handle"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("forks", FORKS.values(), ids=FORKS)
+def test_a_signal_to_a_forked_child_ends_the_child_and_not_the_worker(
+    run: Run, forks: str, number: signal.Signals, handler: str, loop: str
+) -> None:
+    bus = f"""
+import sys
+if {loop!r} == "asyncio":
+    sys.modules["uvloop"] = None
+{BUS}
+import multiprocessing, os, time
+reading, writing = os.pipe()
+number = {int(number)}
+
+def live():
+    os.write(writing, b"x")
+    time.sleep(20)
+
+{handler}(username):
+    {textwrap.indent(forks, "    ")}
+
+bus.auth.user_deleted.listen(handle, listener_name="forks")
+
+@bus.client.on_start()
+def on_start():
+    for _ in range(2):
+        bus.auth.user_deleted.fire(username="ann")
+"""
+    process = run(bus, PYTHONWARNINGS="ignore")
+    assert process.stdout is not None
+    codes = [process.stdout.readline() for _ in range(2)]
+    process.send_signal(signal.SIGTERM)
+
+    # Python makes an exception of SIGINT.
+    assert codes == [f"{1 if number == signal.SIGINT else -number}\n"] * 2
+    assert ended(process)[0] == 0
 
 
 def test_a_listener_that_fails_ends_it_with_1_and_the_traceback_once(run: Run) -> None:
