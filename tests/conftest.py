@@ -14,7 +14,7 @@ from rabbitmq_server import AMQP_URL, RabbitMQServer
 VERSION = pytest.StashKey[str]()
 NOT_RUN = "needs a RabbitMQ node of its own"
 
-# Whoever uses one of them, directly or through another fixture, needs RabbitMQ.
+# A test that uses one of them, directly or through another fixture, needs RabbitMQ.
 _BROKER_FIXTURES = {"own_rabbitmq", "rabbitmq_node", "rabbitmq_server"}
 
 

@@ -78,7 +78,9 @@ def on_start_too():
 """
 
 
-@pytest.fixture(params=["memory", "sqlite", "rabbitmq"])
+@pytest.fixture(
+    params=["memory", "sqlite", pytest.param("rabbitmq", marks=pytest.mark.broker)],
+)
 def transport(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, Any]:
     """What the configuration says below ``event_transport``."""
     match request.param:
