@@ -74,7 +74,11 @@ KNOWN = [
     "x-death",
     "CC",
 ]
-DEATHS = st.lists(st.fixed_dictionaries({"queue": VALUES, "time": VALUES}), max_size=2)
+DEATHS = st.lists(
+    st.dictionaries(st.sampled_from(["queue", "time", "exchange", "routing-keys"]), VALUES),
+    max_size=2,
+)
+EXCHANGES = st.sampled_from(["", "lightbus::return", "lightbus:return", "lightbus:auth"])
 TABLES = st.none() | st.dictionaries(
     st.sampled_from(KNOWN) | TEXT.map(short), VALUES | DEATHS, max_size=6
 )
@@ -95,11 +99,15 @@ PROPERTIES = st.builds(
 
 
 def delivered_with(
-    properties: Basic.Properties, *, routing_key: str = "user_created", body: bytes = b"{}"
+    properties: Basic.Properties,
+    *,
+    routing_key: str = "user_created",
+    exchange: str = "",
+    body: bytes = b"{}",
 ) -> DeliveredMessage:
     """Return a message as the driver hands it over."""
     return DeliveredMessage(
-        delivery=Basic.Deliver(consumer_tag="1", delivery_tag=1, routing_key=routing_key),
+        delivery=Basic.Deliver("1", 1, exchange=exchange, routing_key=routing_key),
         header=ContentHeader(body_size=len(body), properties=properties),
         body=body,
         channel=None,  # type: ignore[arg-type] # none of what is tested here uses it
@@ -113,19 +121,19 @@ def failure_at(attempt: int) -> Failure:
 
 
 @settings(max_examples=300, deadline=None, derandomize=True)
-@given(PROPERTIES, SHORT)
+@given(PROPERTIES, SHORT, EXCHANGES)
 def test_whatever_the_properties_are_an_event_can_be_handled_and_copied(
-    properties: Basic.Properties, routing_key: str | None
+    properties: Basic.Properties, routing_key: str | None, exchange: str
 ) -> None:
-    delivered = delivered_with(properties, routing_key=routing_key or "")
+    delivered = delivered_with(properties, routing_key=routing_key or "", exchange=exchange)
 
     message = headers.message_of(delivered, "auth")
     assert message.id
     assert message.version >= 0
     assert message.fired_at.tzinfo is UTC
-    attempt = headers.attempt_of(delivered)
+    attempt = headers.attempt_of(delivered, "auth")
     assert attempt >= 1
-    first = headers.first_failed_at(delivered)
+    first = headers.first_failed_at(delivered, "auth")
     assert first is None or first.tzinfo is UTC
 
     story = headers.failure_headers(

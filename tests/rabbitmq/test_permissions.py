@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 
+import aiormq
 import pytest
+from aiormq.exceptions import ChannelAccessRefused
 
-from lightbus import OnError, Worker
+from lightbus import EventMessage, OnError, Worker
 from lightbus.exceptions import TransportRefused
 from lightbus.topology import topology_of
 from rabbitmq_server import RabbitMQServer
@@ -79,3 +82,35 @@ async def test_a_user_that_may_only_fire_can_not_listen(
         await Worker(bus).start()
 
     assert "secret" not in str(raised.value)
+
+
+async def test_a_topic_permission_limits_the_events_that_a_user_can_fire(
+    make_bus: MakeBus, rabbitmq_server: RabbitMQServer, rabbitmq_vhost: str
+) -> None:
+    rabbitmq_server.add_user("fires", "secret", vhost=rabbitmq_vhost, **FIRING)
+    allowed = {"exchange": "lightbus:auth", "write": "^user_created$", "read": "^$"}
+    url = rabbitmq_server.url(rabbitmq_vhost, user="fires", password="secret")
+    connection = await aiormq.connect(url)
+    foreign = Broker(await connection.channel())
+    bus = make_bus()
+    seen = Seen[str]()
+
+    async def welcome(event: EventMessage) -> None:
+        await seen.add(event.canonical_name)
+
+    events = [("auth", "user_created"), ("auth", "user_deleted")]
+    bus.client.listen_for_events(events, welcome, listener_name="welcome")
+    async with Worker(bus):
+        rabbitmq_server.api("PUT", f"topic-permissions/{rabbitmq_vhost}/fires", allowed)
+        with pytest.raises(TransportRefused, match="access to topic"):
+            await make_bus(url=url).auth.user_deleted.fire_async(username="ada")
+        await foreign.put("lightbus:auth", "user_created", b"{}", message_type="auth.user_deleted")
+        # An old RabbitMQ does not compare these with the permission.
+        with contextlib.suppress(ChannelAccessRefused):
+            copied_in = {"CC": ["user_deleted"]}
+            await foreign.put("lightbus:auth", "user_created", b"{}", headers=copied_in)
+        await bus.auth.user_deleted.fire_async(username="ada")
+        await seen.wait_for_item("auth.user_deleted")
+
+    assert set(seen.items[:-1]) == {"auth.user_created"}
+    await connection.close()

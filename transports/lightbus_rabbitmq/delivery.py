@@ -30,10 +30,11 @@ class RabbitMQDelivery(Delivery):
         publisher: Publisher,
         subscription: Subscription,
     ) -> None:
-        self.message = headers.message_of(delivered, subscription.api_name)
-        self.attempt = headers.attempt_of(delivered)
-        self.returns = headers.returns_of(delivered)
-        self.first_failed_at = headers.first_failed_at(delivered)
+        api_name = subscription.api_name
+        self.message = headers.message_of(delivered, api_name)
+        self.returns = headers.returns_of(delivered, channel.connection.server_properties)
+        self.attempt = headers.attempt_of(delivered, api_name) + self.returns
+        self.first_failed_at = headers.first_failed_at(delivered, api_name)
         self._delivered = delivered
         self._channel = channel
         self._publisher = publisher

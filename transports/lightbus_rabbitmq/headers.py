@@ -10,7 +10,7 @@ import struct
 import uuid
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 from urllib.parse import quote
 
 import attrs
@@ -19,6 +19,7 @@ from pamqp.commands import Basic
 
 from lightbus.failure import Failure
 from lightbus.message import EventMessage
+from lightbus_rabbitmq import names
 
 EVENT_ID = "cloudEvents:id"
 EVENT_TIME = "cloudEvents:time"
@@ -29,12 +30,21 @@ _TYPE = "cloudEvents:type"
 _SOURCE = "cloudEvents:source"
 _VERSION = "lightbus-api-version"
 TRACEPARENT = "traceparent"
+_OWN_PREFIX = "lightbus-"
 _FIRED_WITH = {_SPECIFICATION, EVENT_ID, _TYPE, _SOURCE, EVENT_TIME, _VERSION}
 _HEADERS_DROPPED = "lightbus-headers-dropped"
 _PERSISTENT = 2
 
 # Of the name of a listener's queue
 _PARTS = 4
+
+# Why the broker itself makes a dead letter
+_DELIVERY_LIMIT = "rabbitmq.delivery_limit"
+_RETURNED_TOO_OFTEN = "It was returned to its queue too often."
+
+# The version of RabbitMQ from which on a redelivery says how often the event was delivered before,
+# and so which of these deliveries counted.
+_FIRST_WITH_ACQUISITIONS = (4, 3)
 
 # Of a foreign sender, anything may come. (W3C Trace Context, section 3.2.2)
 _TRACEPARENT = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
@@ -51,6 +61,23 @@ _DEEPEST = 50
 # All properties travel in one frame. This is what it holds beside them: its own head and end, and
 # the class, the weight and the size of the body (AMQP 0-9-1, sections 4.2.3 and 4.2.6.1).
 _REST_OF_FRAME = 8 + 12
+
+
+@attrs.frozen
+class Death:
+    """How the broker itself made an event a dead letter.
+
+    Attributes:
+        queue: The queue that it was in.
+        exchange: The exchange that brought it there.
+        routing_key: The routing key that it came with.
+        time: When it died.
+    """
+
+    queue: str
+    exchange: str
+    routing_key: str
+    time: datetime
 
 
 def properties_of(message: EventMessage, **added: Any) -> Basic.Properties:
@@ -128,21 +155,29 @@ def of_another_event(
     )
 
 
-def message_of(delivered: DeliveredMessage, api_name: str) -> EventMessage:
+def message_of(
+    delivered: DeliveredMessage, api_name: str, *, death: Death | None = None
+) -> EventMessage:
     """Return the event that came to a listener of the API.
 
     A foreign sender need only give a body and, as the routing key, the event's name. Without a
     `message_id`, each delivery gets an id of its own.
+
+    Args:
+        delivered: The event.
+        api_name: The API.
+        death: Where the broker made a dead letter of it, how it had come to the listener.
     """
     properties = delivered.header.properties
     headers = headers_of(delivered)
-    prefix, sent_as = f"{api_name}.", properties.message_type
-    # A returned event has another routing key than the one that it was fired with.
-    is_typed = isinstance(sent_as, str) and sent_as.startswith(prefix)
+    came = cast("Basic.Deliver", delivered.delivery) if death is None else death
+    event_name = came.routing_key or ""
+    if names.is_of_copies(came.exchange, api_name):
+        event_name = _name_in_type(properties.message_type, api_name) or event_name
     return EventMessage(
         id=properties.message_id or str(uuid.uuid4()),
         api_name=api_name,
-        event_name=str(sent_as)[len(prefix) :] if is_typed else delivered.routing_key or "",
+        event_name=event_name,
         body=delivered.body,
         version=_whole_number(headers.get(_VERSION), default=1),
         fired_at=_fired_at(headers, properties),
@@ -151,15 +186,56 @@ def message_of(delivered: DeliveredMessage, api_name: str) -> EventMessage:
     )
 
 
-def attempt_of(delivered: DeliveredMessage) -> int:
-    """Return the attempt that `delivered` is, counted from 1."""
-    before = _whole_number(headers_of(delivered).get(ATTEMPT), default=1)
-    return before + returns_of(delivered)
+def _name_in_type(message_type: str | None, api_name: str) -> str:
+    # The routing key leads a copy to its listener, so its type names the event. On other events, a
+    # sender may set any type: the broker checks its permissions for the routing key alone.
+    prefix = f"{api_name}."
+    is_typed = isinstance(message_type, str) and message_type.startswith(prefix)
+    return str(message_type)[len(prefix) :] if is_typed else ""
 
 
-def returns_of(delivered: DeliveredMessage) -> int:
-    """Return how often the queue took the event back."""
-    return _whole_number(headers_of(delivered).get("x-delivery-count"), default=0)
+def _is_copy(delivered: DeliveredMessage, api_name: str) -> bool:
+    return names.is_of_copies(delivered.exchange, api_name)
+
+
+def attempt_of(delivered: DeliveredMessage, api_name: str) -> int:
+    """Return the attempt that the sender of `delivered` meant it for, counted from 1.
+
+    An event that is not a copy by the bus is at its first.
+    """
+    if not _is_copy(delivered, api_name):
+        return 1
+    return _whole_number(headers_of(delivered).get(ATTEMPT), default=1)
+
+
+def first_failed_at(delivered: DeliveredMessage, api_name: str) -> datetime | None:
+    """Return when an attempt at the event failed first; None where none did."""
+    if not _is_copy(delivered, api_name):
+        return None
+    return _time(headers_of(delivered).get(FIRST_FAILED_AT))
+
+
+def returns_of(delivered: DeliveredMessage, broker: Mapping[str, Any]) -> int:
+    """Return how often the queue took the event back.
+
+    Args:
+        delivered: The event.
+        broker: The properties with which the broker introduced itself.
+    """
+    # RabbitMQ 4 shows a sender's own header for as long as it has nothing to count.
+    if not delivered.redelivered:
+        return 0
+    found = headers_of(delivered)
+    count = _whole_number(found.get("x-delivery-count"), default=0)
+    if _counts_acquisitions(broker):
+        count = min(count, _whole_number(found.get("x-acquired-count"), default=count))
+    return count
+
+
+def _counts_acquisitions(broker: Mapping[str, Any]) -> bool:
+    # An older one shows a sender's own header.
+    version = re.match(r"(\d+)\.(\d+)", str(broker.get("version")))
+    return version is not None and (int(version[1]), int(version[2])) >= _FIRST_WITH_ACQUISITIONS
 
 
 def headers_of(delivered: DeliveredMessage) -> Mapping[str, Any]:
@@ -189,7 +265,7 @@ def copied(
         message_type=_name_of(message),
         timestamp=message.fired_at,
         app_id=original.app_id,
-        headers={**_without_notes(headers_of(delivered)), **added},
+        headers={**_kept_headers(delivered, message.api_name), **added},
     )
     if not _can_be_sent(properties, frame_size):
         return properties_of(message, **added, **{_HEADERS_DROPPED: True})
@@ -260,39 +336,70 @@ def dead_letter_of(delivered: DeliveredMessage) -> tuple[EventMessage, Failure]:
     The broker itself also makes dead letters, of what was returned too often; those have no story.
     """
     found = headers_of(delivered)
-    queue, died_at = _last_death(found)
-    parts = queue.split(":")
-    _, service_name, listener, api_name = parts if len(parts) == _PARTS else [""] * _PARTS
+    death = _last_death(delivered)
+    if death is not None:
+        return _dead_letter_of_the_broker(delivered, death)
 
     def text(name: str, default: str = "") -> str:
         value = found.get(name)
         return value if isinstance(value, str) and value else default
 
-    message = message_of(delivered, text("lightbus-api", api_name))
-    if not delivered.header.properties.message_id:
-        # The same at each look, so that it can be named. Foreign senders may give none.
-        noted = f"{queue} {died_at} {message.event_name} {message.body!r}"
-        message = attrs.evolve(message, id=str(uuid.uuid5(uuid.NAMESPACE_OID, noted)))
-    fired_at = delivered.header.properties.timestamp
-    failed_at = (
-        _time(found.get("lightbus-last-failed-at"))
-        or died_at
-        or (fired_at.astimezone(UTC) if isinstance(fired_at, datetime) else _FIRST_TIME)
-    )
+    failed_at = _time(found.get("lightbus-last-failed-at")) or _noted_time(delivered)
     failure = Failure(
-        error_type=text("lightbus-error-type", "rabbitmq.delivery_limit"),
-        error_message=text("lightbus-error-message", "It was returned to its queue too often."),
+        error_type=text("lightbus-error-type", _DELIVERY_LIMIT),
+        error_message=text("lightbus-error-message", _RETURNED_TOO_OFTEN),
         traceback=text("lightbus-traceback"),
         failed_at=failed_at,
         first_failed_at=_time(found.get(FIRST_FAILED_AT)) or failed_at,
-        listener=text("lightbus-listener", listener),
-        attempt=attempt_of(delivered) - returns_of(delivered),
-        service_name=text("lightbus-service", service_name),
+        listener=text("lightbus-listener"),
+        attempt=_whole_number(found.get(ATTEMPT), default=1),
+        service_name=text("lightbus-service"),
         process_name=text("lightbus-process"),
         hostname=text("lightbus-host"),
         pid=_whole_number(found.get("lightbus-pid"), default=0),
     )
-    return message, failure
+    return _dead_message(delivered, text("lightbus-api")), failure
+
+
+def _dead_letter_of_the_broker(
+    delivered: DeliveredMessage, death: Death
+) -> tuple[EventMessage, Failure]:
+    # Its headers are those that it had in the listener's queue, where a sender may have set them.
+    parts = death.queue.split(":")
+    _, service_name, listener, api_name = parts if len(parts) == _PARTS else [""] * _PARTS
+    is_copy = names.is_of_copies(death.exchange, api_name)
+    trusted = headers_of(delivered) if is_copy else {}
+    failure = Failure(
+        error_type=_DELIVERY_LIMIT,
+        error_message=_RETURNED_TOO_OFTEN,
+        traceback="",
+        failed_at=death.time,
+        first_failed_at=_time(trusted.get(FIRST_FAILED_AT)) or death.time,
+        listener=listener,
+        attempt=_whole_number(trusted.get(ATTEMPT), default=1),
+        service_name=service_name,
+        process_name="",
+        hostname="",
+        pid=0,
+    )
+    return _dead_message(delivered, api_name, death), failure
+
+
+def _dead_message(
+    delivered: DeliveredMessage, api_name: str, death: Death | None = None
+) -> EventMessage:
+    message = message_of(delivered, api_name, death=death)
+    if delivered.header.properties.message_id:
+        return message
+    # The same each time that it is read, so that it can be named. Foreign senders may give none.
+    noted = f"{death} {message.event_name} {message.body!r}"
+    return attrs.evolve(message, id=str(uuid.uuid5(uuid.NAMESPACE_OID, noted)))
+
+
+def _noted_time(delivered: DeliveredMessage) -> datetime:
+    """Return a time that is the same each time that a dead letter is read."""
+    fired_at = delivered.header.properties.timestamp
+    return fired_at.astimezone(UTC) if isinstance(fired_at, datetime) else _FIRST_TIME
 
 
 def dropped() -> Basic.Properties:
@@ -300,22 +407,25 @@ def dropped() -> Basic.Properties:
     return Basic.Properties(headers={_HEADERS_DROPPED: True})
 
 
-def _last_death(headers: Mapping[str, Any]) -> tuple[str, datetime | None]:
-    """Return the queue that the broker itself took the event from, and when."""
-    deaths = headers.get("x-death")
+def _last_death(delivered: DeliveredMessage) -> Death | None:
+    """Return what the broker notes on a dead letter that it made; None where it made none."""
+    deaths = headers_of(delivered).get("x-death")
     last = deaths[0] if isinstance(deaths, list) and deaths else None
     if not isinstance(last, Mapping):
-        return "", None
-    queue, time = last.get("queue"), last.get("time")
-    return (
-        queue if isinstance(queue, str) else "",
-        time.astimezone(UTC) if isinstance(time, datetime) else None,
+        return None
+    routing_keys, time = last.get("routing-keys"), last.get("time")
+    return Death(
+        queue=_text(last.get("queue")),
+        exchange=_text(last.get("exchange")),
+        routing_key=_text(routing_keys[0])
+        if isinstance(routing_keys, list) and routing_keys
+        else "",
+        time=time.astimezone(UTC) if isinstance(time, datetime) else _noted_time(delivered),
     )
 
 
-def first_failed_at(delivered: DeliveredMessage) -> datetime | None:
-    """Return when an attempt at the event failed first; None where none did."""
-    return _time(headers_of(delivered).get(FIRST_FAILED_AT))
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
 
 
 def _can_be_sent(properties: Basic.Properties, frame_size: int) -> bool:
@@ -336,15 +446,23 @@ def _is_deeper_than(levels: int, value: Any) -> bool:
     return any(levels == 0 or _is_deeper_than(levels - 1, item) for item in inner)
 
 
-def _without_notes(headers: Mapping[str, Any]) -> dict[str, Any]:
-    # x-death, x-first-death-queue, x-last-death-reason, x-delivery-count, x-acquired-count ... With
-    # CC, the sender named further queues, and a copy is not for those.
+def _kept_headers(delivered: DeliveredMessage, api_name: str) -> dict[str, Any]:
+    """Return the headers of `delivered` that belong on a copy of it."""
+    # The bus believes its own headers on a copy. Here a sender may have set them.
+    are_own = _is_copy(delivered, api_name)
     return {
         name: value
-        for name, value in headers.items()
-        if not (name.startswith("x-") and ("death" in name or name.endswith("-count")))
-        and name not in ("CC", "BCC")
+        for name, value in headers_of(delivered).items()
+        if not _is_note(name) and (are_own or name == _VERSION or not name.startswith(_OWN_PREFIX))
     }
+
+
+def _is_note(name: str) -> bool:
+    # x-death, x-first-death-queue, x-last-death-reason, x-delivery-count, x-acquired-count ... With
+    # CC, the sender named further queues, and a copy is not for those.
+    return name in ("CC", "BCC") or (
+        name.startswith("x-") and ("death" in name or name.endswith("-count"))
+    )
 
 
 def _cut(text: str, most_bytes: int) -> str:

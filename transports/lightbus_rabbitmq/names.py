@@ -12,6 +12,9 @@ RETURN_EXCHANGE = "lightbus::return"
 UNROUTED = "lightbus::unrouted"
 MIGRATION_LOCK = "lightbus::migration-lock"
 
+# What they were called before. Events that came through it may still wait in a listener's queue.
+OLD_RETURN_EXCHANGE = "lightbus:return"
+
 # An AMQP short string holds 255 bytes. The delay's routing key puts up to 11 before the queue, and
 # a migration 10 behind it.
 _MOST_BYTES = 255 - 11
@@ -20,6 +23,16 @@ _MOST_BYTES = 255 - 11
 def api_exchange(api_name: str) -> str:
     """Return the exchange to which the events of an API are sent."""
     return f"lightbus:{api_name}"
+
+
+def is_of_copies(exchange: str | None, api_name: str) -> bool:
+    """Return whether what an exchange brings to a listener of an API is a copy by the bus itself.
+
+    Programs that only fire events need no permission to send to these exchanges.
+    """
+    if exchange == OLD_RETURN_EXCHANGE:
+        return exchange != api_exchange(api_name)
+    return exchange in ("", RETURN_EXCHANGE)
 
 
 def listener_queue(subscription: Subscription) -> str:

@@ -141,8 +141,10 @@ class Refill:
         frame_size = int(channel.connection.connection_tune.frame_max)
         if target.api_name:
             message = headers.message_of(delivered, target.api_name)
-            attempt = {headers.ATTEMPT: headers.attempt_of(delivered)}
-            properties = headers.copied(delivered, message, frame_size=frame_size, **attempt)
+            returns = headers.returns_of(delivered, channel.connection.server_properties)
+            attempt = headers.attempt_of(delivered, target.api_name) + returns
+            added = {headers.ATTEMPT: attempt}
+            properties = headers.copied(delivered, message, frame_size=frame_size, **added)
         else:
             properties = headers.carried_on(delivered, frame_size=frame_size)
         routing_key = (delivered.routing_key or "") if target.refilled_through else target.name

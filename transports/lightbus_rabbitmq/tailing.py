@@ -35,7 +35,7 @@ async def tail_of(link: Link, api_name: str, *, timeout: float) -> AsyncGenerato
     """
     await topology.ensure_api(link, api_name, timeout=timeout)
     channel = await link.channel(confirms=False)
-    queue = f"lightbus:tail:{secrets.token_hex(8)}"
+    queue = f"lightbus::tail:{secrets.token_hex(8)}"
     # Never longer than the prefetch. None marks the end.
     received: asyncio.Queue[DeliveredMessage | None] = asyncio.Queue()
     try:
