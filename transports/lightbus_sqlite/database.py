@@ -15,8 +15,11 @@ from typing import Any
 import attrs
 
 from lightbus.exceptions import TransportClosed, TransportRefused, TransportUnavailable
+from lightbus.log import get_logger
 from lightbus_sqlite.connection import Connection, File
 from lightbus_sqlite.errors import is_busy, is_full, translated
+
+_log = get_logger(__name__)
 
 Work = Callable[[sqlite3.Connection], Any]
 
@@ -55,6 +58,13 @@ class _Operation:
             self.result.get_loop().call_soon_threadsafe(unless_given_up)
 
 
+@attrs.define(eq=False)
+class _Repeated:
+    work: Work
+    period: float
+    next_at: float
+
+
 def _succeed(batch: list[_Operation], results: list[Any]) -> None:
     def unless_given_up() -> None:
         for operation, value in zip(batch, results, strict=True):
@@ -83,6 +93,7 @@ class Database:
         self._operations: queue.SimpleQueue[_Operation | None] = queue.SimpleQueue()
         self._was_told_to_end = False
         self._ended: Future[None] | None = None
+        self._repeated: list[_Repeated] = []
         self._synchronous: tuple[sqlite3.Connection, str] | None = None
 
     async def write(self, work: Work, *, timeout: float, must_last: bool = False) -> Any:
@@ -108,6 +119,19 @@ class Database:
         async with asyncio.timeout(timeout + _GRACE):
             return await result
 
+    def repeat(self, work: Work, *, every: float) -> Callable[[], None]:
+        """Do `work` every so many seconds, also while the loop is blocked; return what ends that.
+
+        It runs on the thread, which the first `write` starts.
+        """
+        repeated = _Repeated(work, every, time.monotonic() + every)
+        self._repeated = [*self._repeated, repeated]
+
+        def end() -> None:
+            self._repeated = [one for one in self._repeated if one is not repeated]
+
+        return end
+
     async def close(self) -> None:
         """Commit what was given to `write`, and close the file. Closing again does nothing."""
         if not self._is_closed:
@@ -126,16 +150,18 @@ class Database:
 
     def _run(self, loop: asyncio.AbstractEventLoop) -> None:
         while not self._was_told_to_end and not loop.is_closed():
-            self._commit(self._with_what_waits([], wait=True))
+            batch = self._with_what_waits([], wait=True)
+            self._do_repeated_work()
+            self._commit(batch)
 
     def _with_what_waits(self, batch: list[_Operation], *, wait: bool = False) -> list[_Operation]:
         """Return `batch` with what came in meanwhile, and without what comes too late.
 
-        With `wait`, and an empty batch, it waits for an operation, for `_CHECK_PERIOD` at most.
+        With `wait`, and an empty batch, it waits for an operation, until other work is due.
         """
         with contextlib.suppress(queue.Empty):
             while len(batch) < _MOST_IN_A_COMMIT and not self._was_told_to_end:
-                operation = self._operations.get(wait and not batch, _CHECK_PERIOD)
+                operation = self._operations.get(wait and not batch, self._longest_wait())
                 if operation is None:
                     self._was_told_to_end = True
                 else:
@@ -151,14 +177,36 @@ class Database:
                 )
         return [op for op in batch if op.deadline > now and not op.is_given_up]
 
+    def _longest_wait(self) -> float:
+        now = time.monotonic()
+        return max(0.0, min([_CHECK_PERIOD, *(one.next_at - now for one in self._repeated)]))
+
+    def _do_repeated_work(self) -> None:
+        for repeated in self._repeated:
+            if repeated.next_at > time.monotonic():
+                continue
+            try:
+                with self._connection.lock:
+                    self._run_in_transaction([repeated.work])
+            except Exception as error:
+                if is_busy(error):
+                    continue  # it stays due
+                # What is written next meets the same error, and reports it.
+                _log.debug("Repeated work on the SQLite file failed.", reason=str(error))
+            repeated.next_at = time.monotonic() + repeated.period
+
     def _commit(self, batch: list[_Operation]) -> None:
         has_made_room = False
         while batch:
+            must_last = any(operation.must_last for operation in batch)
             try:
                 with self._connection.lock:
-                    results = self._run_in_transaction(batch)
+                    results = self._run_in_transaction(
+                        [operation.work for operation in batch], must_last=must_last
+                    )
             except (sqlite3.Error, OSError, TransportRefused) as error:
                 if is_busy(error):
+                    self._do_repeated_work()
                     batch = self._with_what_waits(batch)
                 elif is_full(error) and not has_made_room:
                     self._make_room()
@@ -188,16 +236,16 @@ class Database:
             for operation in batch:
                 self._commit([operation])
 
-    def _run_in_transaction(self, batch: list[_Operation]) -> list[Any]:
+    def _run_in_transaction(self, works: list[Work], *, must_last: bool = False) -> list[Any]:
         connection = self._connection.opened()
         self._connection.check_place()
-        level = "FULL" if any(operation.must_last for operation in batch) else "NORMAL"
+        level = "FULL" if must_last else "NORMAL"
         if self._synchronous != (connection, level):
             connection.execute(f"PRAGMA synchronous = {level}")
             self._synchronous = connection, level
         connection.execute("BEGIN IMMEDIATE")
         try:
-            results = [operation.work(connection) for operation in batch]
+            results = [work(connection) for work in works]
             connection.execute("COMMIT")
         except BaseException:
             with contextlib.suppress(sqlite3.Error):  # some errors have rolled back already

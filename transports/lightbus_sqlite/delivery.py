@@ -51,18 +51,27 @@ class SQLiteDelivery(Delivery):
 
     Attributes:
         key: What tells this lease of the row from every other: the row's id and the lease's owner.
+        leased_until: When the lease ends, unless it is renewed, in Unix time.
         is_begun: Whether the file says that a listener received it.
         is_settled: Whether it was settled, or given back.
     """
 
-    def __init__(self, stream: Leaseholder, row: tuple[Any, ...], owner: str) -> None:
+    def __init__(
+        self, stream: Leaseholder, row: tuple[Any, ...], owner: str, *, leased_until: float
+    ) -> None:
         row_id, self.attempt, self.returns, first_failed_at, *message = row
         self.first_failed_at = datetime.fromisoformat(first_failed_at) if first_failed_at else None
         self.message = message_of(message)
         self.key: tuple[int, str] = (row_id, owner)
+        self.leased_until = leased_until
         self.is_begun = False
         self.is_settled = False
         self._stream = stream
+
+    @property
+    def is_leased(self) -> bool:
+        """Whether other workers are still kept from it."""
+        return time.time() < self.leased_until
 
     def begin(self, connection: sqlite3.Connection) -> None:
         """Record that a listener receives it, so that a crash counts as an attempt. Where the lease

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import functools
 import secrets
 import sqlite3
 import time
@@ -15,8 +15,9 @@ from lightbus.log import get_logger
 from lightbus.once import Once
 from lightbus.transport import DeliveryStream, Subscription
 from lightbus_sqlite import schema
-from lightbus_sqlite.database import Database, Work
+from lightbus_sqlite.database import Database
 from lightbus_sqlite.delivery import OPERATION_TIMEOUT, PAUSE, Leaseholder, SQLiteDelivery
+from lightbus_sqlite.leases import Leases
 from lightbus_sqlite.settings import SQLiteSettings
 from lightbus_sqlite.watcher import Watcher
 
@@ -27,7 +28,7 @@ _STOP_TIMEOUT = 1.5
 
 
 class SQLiteStream(DeliveryStream, Leaseholder):
-    """Leases deliveries, some ahead of the listener, and renews the leases while it has them."""
+    """Leases deliveries, some ahead of the listener, and hands them over in order."""
 
     def __init__(
         self,
@@ -43,7 +44,6 @@ class SQLiteStream(DeliveryStream, Leaseholder):
         self._stopping = Once(self._stop)
         self._closing = Once(self._close)
         self._watcher = watcher
-        self._lease = settings.lease
         self._at_once = max(settings.prefetch, subscription.concurrency)
         self._listener = listener
         # What is leased and was not received: not yet begun, being marked as begun, and begun.
@@ -51,19 +51,25 @@ class SQLiteStream(DeliveryStream, Leaseholder):
         self._beginning: set[SQLiteDelivery] = set()
         self._begun: deque[SQLiteDelivery] = deque()
         self._receivers = 0
-        self._unsettled: set[SQLiteDelivery] = set()
+        # Leases that ended before the listener received the delivery.
+        self._lapsed: list[SQLiteDelivery] = []
+        self._leases = Leases(
+            database, duration=settings.lease, may_block=subscription.acknowledgement_timeout
+        )
         self._wake = asyncio.Event()
         self._last_error: Exception | None = None
         self._taking: asyncio.Task[None] | None = None
-        self._renewing = asyncio.create_task(self._renew())
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> SQLiteDelivery:
         while not self._stopping.has_begun:
-            if self._begun:
-                return self._begun.popleft()
+            while self._begun:
+                delivery = self._begun.popleft()
+                if delivery.is_leased:
+                    return delivery
+                self._drop(delivery)
             if self._taking is None or self._taking.done():
                 self._taking = asyncio.create_task(self._take())
             # Others wait for the same; and what one that gives up had leased must not be forgotten.
@@ -91,7 +97,7 @@ class SQLiteStream(DeliveryStream, Leaseholder):
         return f"Listener {self.subscription.listener_name!r} takes no events: {self._last_error}"
 
     def settled(self, delivery: SQLiteDelivery) -> None:
-        self._unsettled.discard(delivery)
+        self._leases.discard(delivery)
 
     def begin_next(self) -> SQLiteDelivery | None:
         if self._stopping.has_begun or not self._ahead:
@@ -109,8 +115,11 @@ class SQLiteStream(DeliveryStream, Leaseholder):
         elif delivery.is_begun:
             self._begun.append(delivery)
         else:
-            # Another worker has it by now, or gets it next.
-            self.settled(delivery)
+            self._drop(delivery)
+
+    def _drop(self, delivery: SQLiteDelivery) -> None:
+        self._leases.discard(delivery)
+        self._lapsed.append(delivery)
 
     async def _stop(self) -> None:
         self._wake.set()
@@ -129,9 +138,8 @@ class SQLiteStream(DeliveryStream, Leaseholder):
     async def _close(self) -> None:
         await self.stop()
         self.is_closed = True
-        self._renewing.cancel()
-        await asyncio.wait({self._renewing})
-        await self._give_back(list(self._unsettled), schema.RETURN)
+        self._leases.close()
+        await self._give_back(self._leases.unsettled(), schema.RETURN)
 
     async def _take(self) -> None:
         while self._receivers and not self._begun and not self._stopping.has_begun:
@@ -171,10 +179,24 @@ class SQLiteStream(DeliveryStream, Leaseholder):
 
     async def _lease_more(self) -> bool:
         """Lease deliveries, and begin one for each receiver; return whether there were any."""
-        leased = await self.database.write(self._lease_some, timeout=OPERATION_TIMEOUT)
-        for delivery in leased:
-            self._unsettled.add(delivery)
-            (self._begun if delivery.is_begun else self._ahead).append(delivery)
+        if self._lapsed:
+            _log.warning(
+                "Leases ended before a listener received the events; the events are requeued.",
+                events=len(self._lapsed),
+                listener=self.subscription.listener_name,
+            )
+        lapsed, self._lapsed = self._lapsed, []
+        # Renewed while the loop is blocked, and not once this call has given up.
+        leased = self._leases.arriving = []
+        self._leases.note_answer()
+        try:
+            lease = functools.partial(self._lease_some, leased, [one.key for one in lapsed])
+            await self.database.write(lease, timeout=OPERATION_TIMEOUT)
+            for delivery in leased:
+                self._leases.add(delivery)
+                (self._begun if delivery.is_begun else self._ahead).append(delivery)
+        finally:
+            self._leases.arriving = []
         return bool(leased)
 
     async def _until_available(self) -> None:
@@ -183,25 +205,22 @@ class SQLiteStream(DeliveryStream, Leaseholder):
             with self._watcher.watching(self._listener, self._wake.set):
                 await self._wake.wait()
 
-    def _lease_some(self, connection: sqlite3.Connection) -> list[SQLiteDelivery]:
+    def _lease_some(
+        self,
+        leased: list[SQLiteDelivery],
+        lapsed: list[tuple[int, str]],
+        connection: sqlite3.Connection,
+    ) -> None:
         now, owner = time.time(), secrets.token_hex(8)
+        until = now + self._leases.duration
+        connection.executemany(schema.REQUEUE, lapsed)
         connection.execute(schema.FREE_WHAT_IS_DUE, (self._listener, now))
         rows = connection.execute(schema.TAKE, (self._listener, self._at_once)).fetchall()
-        deliveries = [SQLiteDelivery(self, row, owner) for row in rows]
-        for delivery in deliveries[: self._receivers]:
+        leased[:] = [SQLiteDelivery(self, row, owner, leased_until=until) for row in rows]
+        for delivery in leased[: self._receivers]:
             delivery.is_begun = True
-        leases = [(now + self._lease, owner, d.is_begun, d.key[0]) for d in deliveries]
+        leases = [(until, owner, one.is_begun, one.key[0]) for one in leased]
         connection.executemany(schema.LEASE, leases)
-        return deliveries
-
-    async def _renew(self) -> None:
-        while True:
-            await asyncio.sleep(self._lease / 3)
-            # One by one: what a write leased that was given up meanwhile is nobody's, and ends.
-            mine = [delivery.key for delivery in self._unsettled]
-            if mine:
-                with contextlib.suppress(TransportError, TimeoutError):
-                    await self.database.write(_extending(mine, self._lease), timeout=self._lease)
 
     async def _give_back(self, deliveries: list[SQLiteDelivery], statement: str) -> None:
         mine = [delivery.key for delivery in deliveries]
@@ -216,11 +235,3 @@ class SQLiteStream(DeliveryStream, Leaseholder):
                 )
             except (TransportError, TimeoutError) as error:
                 _log.warning("Events are redelivered when their lease ends.", reason=str(error))
-
-
-def _extending(mine: list[tuple[int, str]], lease: float) -> Work:
-    def extend(connection: sqlite3.Connection) -> None:
-        until = time.time() + lease
-        connection.executemany(schema.RENEW, [(until, *one) for one in mine])
-
-    return extend
