@@ -2,15 +2,27 @@
 
 A plain formatter shows the fields behind the text. A record also carries them, unrendered, as
 `record.lightbus`, for formatters that know what to do with them.
+
+Logging never raises, whatever the handlers of the program do, and threads on which the bus works
+never wait for them.
 """
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import functools
 import logging
+import os
+import queue
 import re
-from collections.abc import MutableMapping
+import sys
+import threading
+import traceback
+from collections.abc import Callable, MutableMapping
 from typing import TYPE_CHECKING, Any, cast
+
+from lightbus.threads import may_wait
 
 if TYPE_CHECKING:
     import structlog
@@ -24,6 +36,8 @@ _UNSAFE = (
 )
 UNSAFE_IN_TEXT = re.compile(f"[{_UNSAFE}]")
 _UNSAFE_IN_LINE = re.compile(rf"[\t\n{_UNSAFE}]")
+
+_METHODS = ("debug", "info", "warning", "error", "exception", "critical")
 
 _STANDARD_ARGUMENTS = ("exc_info", "stack_info", "stacklevel")
 
@@ -45,7 +59,11 @@ class _Logger:
         self._name = name
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._logger, name)
+        method = getattr(self._logger, name)
+        if name in _METHODS:
+            method = functools.partial(_log_safely, method)
+            setattr(self, name, method)
+        return method
 
     @functools.cached_property
     def _logger(self) -> structlog.stdlib.BoundLogger:
@@ -59,6 +77,67 @@ class _Logger:
             cache_logger_on_first_use=True,
         )
         return logger
+
+
+def _log_safely(write: Callable[..., Any], *args: Any, **fields: Any) -> None:
+    if may_wait():
+        _write(write, args, fields)
+        return
+    # The code that waits for this thread may have been interrupted while it held the lock of a
+    # handler. So another thread waits for that lock.
+    if write.__name__ == "exception" or fields.get("exc_info") is True:
+        fields["exc_info"] = sys.exc_info()
+    _writer.put(write, args, fields)
+
+
+def _write(write: Callable[..., Any], args: tuple[Any, ...], fields: dict[str, Any]) -> None:
+    try:
+        write(*args, **fields)
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # a handler may even try to end the process
+        if logging.raiseExceptions and sys.stderr is not None:
+            with contextlib.suppress(Exception):
+                sys.stderr.write(f"A handler of the log failed at this line: {args}\n")
+                traceback.print_exc()
+
+
+class _Writer:
+    """Writes lines to the log in a thread of its own, in order."""
+
+    def __init__(self) -> None:
+        self.begin_afresh()
+
+    def begin_afresh(self) -> None:
+        """Start with no thread and no lines, in a forked child."""
+        self._lines: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+
+    def put(self, *line: Any) -> None:
+        """Have a line written soon."""
+        self._lines.put(line)
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="lightbus-log", daemon=True)
+            self._thread.start()
+
+    def flush(self) -> None:
+        """Wait until what was put is written, for a second at most."""
+        if self._thread is not None:
+            self._lines.put(None)
+            self._thread.join(1)
+            self._thread = None
+
+    def _run(self) -> None:
+        while (line := self._lines.get()) is not None:
+            _write(*line)
+
+
+_writer = _Writer()
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_writer.begin_afresh)
+# Registered later than the handlers of `logging`, so called before they are closed.
+atexit.register(_writer.flush)
 
 
 def printable(text: str) -> str:

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from core.support import PATIENCE, Broken, MakeBus, Received, eventually
+from lightbus import OnError, Worker
 from lightbus.log import get_logger, in_one_line, printable
+from lightbus.threads import working_for_the_bus
+from lightbus_memory.broker import Broker
 
 HOSTILE = "id\n12:00:00 [critical] made up\x1b[31m\x9b\x85\u2028\u202e"
 ESCAPED = r"id\n12:00:00 [critical] made up\x1b[31m\x9b\x85\u2028\u202e"
@@ -60,3 +68,120 @@ def test_lines_and_letters_of_every_language_stay_as_they_are() -> None:
     assert printable(text) == text
     assert in_one_line(text.replace("\n\t", "\u00a0")) == text.replace("\n\t", "\u00a0")
     assert printable("\x00\x9b\r\x7f") == r"\x00\x9b\r\x7f"
+
+
+class Failing(logging.Handler):
+    """A handler of a program that fails in its own way."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__()
+        self._error = error
+
+    def emit(self, record: logging.LogRecord) -> None:
+        raise self._error
+
+
+@pytest.fixture
+def logger() -> Iterator[logging.Logger]:
+    """The logger above all others of the bus; what a test adds to it is removed."""
+    logger = logging.getLogger("lightbus")
+    handlers, filters = list(logger.handlers), list(logger.filters)
+    yield logger
+    logger.handlers, logger.filters = handlers, filters
+
+
+@pytest.mark.parametrize("error", [Broken("no disk"), SystemExit(3), GeneratorExit()])
+def test_a_handler_that_raises_keeps_the_program_from_nothing(
+    logger: logging.Logger, capsys: pytest.CaptureFixture[str], error: BaseException
+) -> None:
+    logger.addHandler(Failing(error))
+
+    get_logger("lightbus.test").error("It is late.")
+
+    assert "It is late." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("on_error", [OnError.ACKNOWLEDGE_AND_LOG, OnError.RETRY])
+async def test_a_listener_goes_on_when_no_failure_of_it_can_be_logged(
+    make_bus: MakeBus,
+    broker: Broker,
+    received: Received,
+    logger: logging.Logger,
+    on_error: OnError,
+) -> None:
+    logger.addHandler(Failing(Broken("no disk")))
+    bus = make_bus(max_attempts=1)
+
+    def fail_for_ann(username: str) -> None:
+        received.add(username)
+        if username == "ann":
+            raise Broken
+
+    bus.auth.user_deleted.listen(fail_for_ann, listener_name="gather", on_error=on_error)
+    async with Worker(bus):
+        for username in ("ann", "bob"):
+            await bus.auth.user_deleted.fire_async(username=username)
+        assert await received.next_ones(2) == ["ann", "bob"]
+        await eventually(lambda: broker.dead_letters("shop"))
+
+
+async def test_a_hook_that_fails_after_sending_and_cannot_be_logged_leaves_fire_as_it_is(
+    make_bus: MakeBus, logger: logging.Logger
+) -> None:
+    logger.addHandler(Failing(Broken("no disk")))
+    bus = make_bus()
+
+    @bus.client.after_event_sent()
+    def fail() -> None:
+        raise Broken
+
+    await bus.auth.user_deleted.fire_async(username="ann")
+
+
+def test_fire_waits_for_no_handler_of_the_log_whose_lock_its_thread_may_hold(
+    make_bus: MakeBus, logger: logging.Logger
+) -> None:
+    bus = make_bus()
+    handler, written = logging.Handler(), threading.Event()
+    errors: list[object] = []
+
+    def emit(record: logging.LogRecord) -> None:
+        errors.append(record.exc_info and record.exc_info[0])
+        written.set()
+
+    handler.emit = emit  # type: ignore[method-assign]
+    logger.addHandler(handler)
+
+    @bus.client.after_event_sent()
+    def fail() -> None:
+        raise Broken
+
+    handler.acquire()  # as where a signal handler or a destructor interrupts it
+    with ThreadPoolExecutor(1) as threads:
+        try:
+            threads.submit(bus.auth.user_deleted.fire, username="ann").result(PATIENCE)
+            assert not written.is_set()
+        finally:
+            handler.release()
+
+        assert written.wait(PATIENCE)
+    assert errors == [Broken]
+
+
+def test_a_thread_on_which_the_bus_works_logs_in_order(logger: logging.Logger) -> None:
+    handler, lines, is_last = logging.Handler(), list[str](), threading.Event()
+
+    def emit(record: logging.LogRecord) -> None:
+        lines.append(record.getMessage())
+        if lines[-1] == "9":
+            is_last.set()
+
+    handler.emit = emit  # type: ignore[method-assign]
+    logger.addHandler(handler)
+
+    with working_for_the_bus():
+        for number in range(10):
+            get_logger("lightbus.test").error(str(number))
+    assert is_last.wait(PATIENCE)
+
+    assert lines == [str(number) for number in range(10)]
