@@ -469,7 +469,8 @@ class BusClient:
         """Have every worker await an async function without parameters, or one a coroutine, for as
         long as it runs.
 
-        It is cancelled when the worker stops. Where it raises, the worker exits.
+        A coroutine can run only once: the first worker that runs tasks awaits it. It is cancelled
+        when the worker stops. Where it raises, the worker exits.
 
         Raises:
             InvalidTask: `task` is neither, or has a parameter that must be given.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import time
+import weakref
 from collections.abc import Awaitable, Callable, Coroutine
 from datetime import UTC, timedelta, tzinfo
 from typing import Any
@@ -177,11 +178,19 @@ def in_background(given: Coroutine[Any, Any, Any] | Callable[[], Awaitable[Any]]
         InvalidTask: It is neither.
     """
     if inspect.iscoroutine(given):
-        return BackgroundTask(name=given.__qualname__, start=lambda: given, coroutine=given)
+        task = BackgroundTask(name=given.__qualname__, start=lambda: given, coroutine=given)
+        # Python would warn that it was never awaited, in a program that runs no tasks.
+        weakref.finalize(task, _close_unawaited, given)
+        return task
     if not callable(given) or not is_async(given):
         raise InvalidTask(f"{given!r} cannot run in the background: give an async function.")
     _check_needs_nothing(given)
     return BackgroundTask(name=name_of(given), start=given)
+
+
+def _close_unawaited(coroutine: Coroutine[Any, Any, Any]) -> None:
+    if inspect.getcoroutinestate(coroutine) == inspect.CORO_CREATED:
+        coroutine.close()
 
 
 def _scheduled(

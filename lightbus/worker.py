@@ -228,12 +228,11 @@ class Worker:
             self._run_task(added)
 
     def _run_task(self, task: Task) -> None:
-        if isinstance(task, BackgroundTask) and task.coroutine is not None:
-            if not self._client.take_task(task):
-                return
-            if not self.runs_tasks:
-                task.coroutine.close()
         if not self.runs_tasks or task in self._served:
+            return
+        # A coroutine can be awaited once, by the first worker that runs tasks.
+        is_coroutine = isinstance(task, BackgroundTask) and task.coroutine is not None
+        if is_coroutine and not self._client.take_task(task):
             return
         if isinstance(task, ScheduledTask):
             self._served.add(task)

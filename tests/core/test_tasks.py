@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import gc
+import inspect
 import itertools
 import signal
 import sys
@@ -486,7 +488,7 @@ async def test_a_sync_task_that_exits_has_failed(bus: Bus) -> None:
             await Worker(bus).run()
 
 
-async def test_a_coroutine_is_run_by_one_worker_and_by_none_that_runs_no_tasks(
+async def test_a_coroutine_is_run_by_the_first_worker_that_runs_tasks(
     bus: Bus, received: Received
 ) -> None:
     async def background(what: str) -> None:
@@ -495,13 +497,39 @@ async def test_a_coroutine_is_run_by_one_worker_and_by_none_that_runs_no_tasks(
     bus.client.add_background_task(background("once"))
     async with Worker(bus):
         assert await received.next() == "once"
-    bus.client.add_background_task(background("never"))
+    bus.client.add_background_task(background("later"))
     async with Worker(bus, runs_tasks=False):
         pass
     async with Worker(bus):
-        pass
+        assert await received.next() == "later"
     assert received.is_empty
     assert bus.client.tasks == ()
+
+
+async def test_a_worker_that_runs_no_tasks_leaves_a_coroutine_to_one_beside_it(
+    bus: Bus, received: Received
+) -> None:
+    async def background() -> None:
+        received.add("ran")
+        await asyncio.Event().wait()
+
+    async with Worker(bus, runs_tasks=False), Worker(bus):
+        bus.client.add_background_task(background())
+        assert await received.next() == "ran"
+
+
+def test_a_coroutine_that_no_worker_runs_is_closed_without_a_warning(make_bus: MakeBus) -> None:
+    async def background() -> None: ...
+
+    coroutine = background()
+    bus = make_bus()
+    bus.client.add_background_task(coroutine)
+    (task,) = bus.client.tasks
+    assert bus.client.take_task(task)
+    del task
+    gc.collect()
+
+    assert inspect.getcoroutinestate(coroutine) == inspect.CORO_CLOSED
 
 
 async def test_a_coroutine_that_comes_while_two_workers_run_is_run_by_one(
