@@ -6,12 +6,11 @@ import asyncio
 import concurrent.futures
 import json
 import threading
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
-from urllib.parse import urlsplit
+from typing import Any, Generic, TypeVar
 
+from lightbus.cli.http_server import Answer, HTTPServer
 from lightbus.client import BusClient
 from lightbus.exceptions import HealthPortUnusable
 from lightbus.log import get_logger
@@ -19,93 +18,120 @@ from lightbus.worker import Worker
 
 _log = get_logger(__name__)
 
+T = TypeVar("T")
+
 # How long the event loop may take to answer, in seconds.
 _LOOP_TIMEOUT = 5.0
 
+# How long the metrics may take, in seconds: as Prometheus waits by default.
+_METRICS_TIMEOUT = 10.0
+
 
 class Health:
-    """Serves ``/live`` and ``/ready`` from threads of its own, so that a stuck event loop is told;
-    and ``/metrics``, where the program counts.
+    """Serves ``/live`` and ``/ready`` from a thread of its own, so that it answers while the event
+    loop is stuck; and ``/metrics``, where the program counts.
 
     Raises:
-        HealthPortUnusable: It can not listen there.
+        HealthPortUnusable: It cannot listen there.
     """
 
     def __init__(self, worker: Worker, client: BusClient, *, host: str, port: int) -> None:
-        self._worker = worker
+        loop = asyncio.get_running_loop()
+
+        def ask(
+            question: Callable[[], Coroutine[Any, Any, list[str]]],
+        ) -> _Shared[list[str]]:
+            return _Shared(lambda: asyncio.run_coroutine_threadsafe(question(), loop))
+
         self._client = client
-        self._loop = asyncio.get_running_loop()
-        health = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                status, content_type, body = health.answer(self.path)
-                self.send_response(status)
-                self.send_header("Content-Type", content_type)
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
+        self._live, self._ready = ask(_nothing), ask(worker.problems)
+        self._metrics = _Shared(lambda: _in_thread(self._metrics_answer))
         try:
-            self._server = ThreadingHTTPServer((host, port), Handler)
+            self._server = HTTPServer(self.answer, host=host, port=port)
         except (OSError, ValueError, TypeError) as error:
             reason = getattr(error, "strerror", None) or str(error)
             raise HealthPortUnusable(host, port, reason) from error
-        threading.Thread(
-            target=self._server.serve_forever, name="lightbus-health", daemon=True
-        ).start()
 
     @property
     def address(self) -> str:
         """Where it listens, as a URL."""
-        host, port = self._server.server_address[:2]
-        return f"http://{host!s}:{port}"
+        host, port = self._server.address
+        return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
-    def answer(self, path: str) -> tuple[HTTPStatus, str, bytes]:
-        """Return the status, the content type and the body for a path; called from any thread but
-        the loop's.
-        """
-        path = urlsplit(path).path
-        if path == "/metrics" and self._client.metrics_page is not None:
-            try:
-                return HTTPStatus.OK, *self._client.metrics_page()
-            except Exception:  # what a program counts beside events may raise any
-                _log.exception("The metrics can not be shown.")
-                return HTTPStatus.INTERNAL_SERVER_ERROR, "text/plain", b"See the log.\n"
-        status, answer = self._answer(path)
-        return status, "application/json", json.dumps(answer).encode() + b"\n"
-
-    def _answer(self, path: str) -> tuple[HTTPStatus, dict[str, Any]]:
-        match path:
+    async def answer(self, target: str) -> Answer:
+        """Return the answer for the target of a request, on any event loop but the worker's."""
+        match target.partition("?")[0]:
             case "/live":
-                return self._told("live", _nothing())
+                return await _told("live", self._live)
             case "/ready":
-                return self._told("ready", self._worker.problems())
+                return await _told("ready", self._ready)
+            case "/metrics" if self._client.metrics_page is not None:
+                return await self._metrics_page()
             case _:
                 others = [] if self._client.metrics_page is None else ["/metrics"]
-                return HTTPStatus.NOT_FOUND, {"paths": ["/live", "/ready", *others]}
+                return _json(HTTPStatus.NOT_FOUND, {"paths": ["/live", "/ready", *others]})
 
     def close(self) -> None:
         """Answer no more."""
-        self._server.shutdown()
-        self._server.server_close()
+        self._server.close()
 
-    def _told(
-        self, what: str, question: Coroutine[Any, Any, list[str]]
-    ) -> tuple[HTTPStatus, dict[str, Any]]:
-        asked = asyncio.run_coroutine_threadsafe(question, self._loop)
+    async def _metrics_page(self) -> Answer:
         try:
-            problems = asked.result(_LOOP_TIMEOUT)
-        except concurrent.futures.TimeoutError:
-            asked.cancel()
-            problems = [
-                f"The event loop did not answer within {_LOOP_TIMEOUT:g} s: something blocks it."
-            ]
-        status = HTTPStatus.SERVICE_UNAVAILABLE if problems else HTTPStatus.OK
-        return status, {what: not problems, "problems": problems}
+            return await self._metrics(_METRICS_TIMEOUT)
+        except TimeoutError:
+            reason = f"The metrics took longer than {_METRICS_TIMEOUT:g} s.\n".encode()
+            return Answer(HTTPStatus.SERVICE_UNAVAILABLE, "text/plain", reason)
+
+    def _metrics_answer(self) -> Answer:
+        assert self._client.metrics_page is not None  # noqa: S101 - for the type checker
+        try:
+            return Answer(HTTPStatus.OK, *self._client.metrics_page())
+        except Exception:  # what a program counts beside events may raise any
+            _log.exception("The metrics cannot be shown.")
+            return Answer(HTTPStatus.INTERNAL_SERVER_ERROR, "text/plain", b"See the log.\n")
+
+
+class _Shared(Generic[T]):
+    """Does `work` once at a time: those who ask meanwhile share its result, so that a flood of
+    requests does not pile it up.
+    """
+
+    def __init__(self, work: Callable[[], concurrent.futures.Future[T]]) -> None:
+        self._work = work
+        self._running: asyncio.Future[T] | None = None
+
+    async def __call__(self, timeout: float) -> T:
+        if self._running is None or self._running.done():
+            self._running = asyncio.wrap_future(self._work())
+            # Where nobody waits for it any more, its error is no news.
+            self._running.add_done_callback(lambda done: done.cancelled() or done.exception())
+        return await asyncio.wait_for(asyncio.shield(self._running), timeout)
+
+
+def _in_thread(function: Callable[[], T]) -> concurrent.futures.Future[T]:
+    """Return what will be the result of `function`, from a thread that no end of a process waits
+    for.
+    """
+    result: concurrent.futures.Future[T] = concurrent.futures.Future()
+    threading.Thread(
+        target=lambda: result.set_result(function()), name="lightbus-metrics", daemon=True
+    ).start()
+    return result
+
+
+async def _told(what: str, question: _Shared[list[str]]) -> Answer:
+    try:
+        problems = await question(_LOOP_TIMEOUT)
+    except TimeoutError:
+        problems = [
+            f"The event loop did not answer within {_LOOP_TIMEOUT:g} s: something blocks it."
+        ]
+    status = HTTPStatus.SERVICE_UNAVAILABLE if problems else HTTPStatus.OK
+    return _json(status, {what: not problems, "problems": problems})
+
+
+def _json(status: HTTPStatus, content: dict[str, Any]) -> Answer:
+    return Answer(status, "application/json", json.dumps(content).encode() + b"\n")
 
 
 async def _nothing() -> list[str]:

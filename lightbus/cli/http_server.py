@@ -1,0 +1,207 @@
+"""Serves small answers over HTTP/1.1, to few clients at once and each in bounded time."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import threading
+from collections.abc import Awaitable, Callable
+from http import HTTPStatus
+
+import attrs
+
+from lightbus.log import get_logger
+
+_log = get_logger(__name__)
+
+# A further client takes the place of the one that has been connected for the longest time, so that
+# clients which hold their connections cannot keep others out.
+_MAX_CLIENTS = 32
+
+# How many connections may wait to be accepted
+_BACKLOG = 64
+
+# How long a client may take to send its request, and again to read the answer, in seconds
+_CLIENT_TIMEOUT = 5.0
+
+# Bytes of a request line with its header fields
+_MAX_REQUEST = 16_384
+
+# How many bytes that follow a request are read, so that the client gets its answer before the
+# connection is reset
+_MAX_UNREAD = 65_536
+
+
+@attrs.frozen
+class Answer:
+    """What a client gets.
+
+    Attributes:
+        status: The status code.
+        content_type: Of the body.
+        body: The content.
+    """
+
+    status: HTTPStatus
+    content_type: str
+    body: bytes
+
+
+class HTTPServer:
+    """Answers GET and HEAD on a thread and an event loop of its own.
+
+    Args:
+        answer: Returns the answer for the target of a request, such as ``/live?verbose``. Awaited
+            on the event loop of the server; must not block.
+        host: The address to listen at.
+        port: The port; 0 for any free one.
+
+    Raises:
+        OSError: The server cannot listen there.
+    """
+
+    def __init__(self, answer: Callable[[str], Awaitable[Answer]], *, host: str, port: int) -> None:
+        self._answer = answer
+        self._clients: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
+        started: concurrent.futures.Future[tuple[str, int]] = concurrent.futures.Future()
+        self._thread = threading.Thread(
+            target=self._run, args=(host, port, started), name="lightbus-health", daemon=True
+        )
+        self._thread.start()
+        self._address = started.result()
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """The host and the port that the server listens at."""
+        return self._address
+
+    def close(self) -> None:
+        """Drop every client and stop."""
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join()
+
+    def _run(
+        self, host: str, port: int, started: concurrent.futures.Future[tuple[str, int]]
+    ) -> None:
+        with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
+            runner.run(self._serve(host, port, started))
+
+    async def _serve(
+        self, host: str, port: int, started: concurrent.futures.Future[tuple[str, int]]
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._stop = asyncio.Event()
+        try:
+            server = await asyncio.start_server(
+                self._accept, host, port, limit=_MAX_REQUEST, backlog=_BACKLOG
+            )
+        except Exception as error:
+            started.set_exception(error)
+            return
+        started.set_result(server.sockets[0].getsockname()[:2])
+        await self._stop.wait()
+        for client in self._clients:
+            client.cancel()
+        # A task of asyncio that accepts a connection would leave its file open if the server closed
+        # before. Bounded, for others can connect meanwhile.
+        for _ in range(_MAX_CLIENTS):
+            if tasks := asyncio.all_tasks() - {asyncio.current_task()}:
+                await asyncio.wait(tasks)
+        server.close()
+
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._stop.is_set():
+            writer.transport.abort()
+            return
+        if len(self._clients) >= _MAX_CLIENTS:
+            oldest = next(iter(self._clients))
+            oldest.cancel()
+            self._drop(oldest)
+        client = self._loop.create_task(self._serve_client(reader, writer))
+        self._clients[client] = writer
+        client.add_done_callback(self._drop)
+
+    def _drop(self, client: asyncio.Task[None]) -> None:
+        # Not in the task itself, which does not run where it is cancelled before it starts.
+        if writer := self._clients.pop(client, None):
+            writer.transport.abort()
+
+    async def _serve_client(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        try:
+            async with asyncio.timeout(_CLIENT_TIMEOUT):
+                request = await _read_request(reader)
+            has_body, answer = await self._answer_to(request)
+            async with asyncio.timeout(_CLIENT_TIMEOUT):
+                await _write(writer, answer, has_body=has_body)
+                await _read_rest(reader)
+        except (TimeoutError, OSError, EOFError):
+            pass  # the client is too slow, or gone
+
+    async def _answer_to(self, request: list[str]) -> tuple[bool, Answer]:
+        """Return whether the client wants the body, and the answer."""
+        match request:
+            case [("GET" | "HEAD") as method, target, version] if version.startswith("HTTP/1."):
+                try:
+                    return method == "GET", await self._answer(target)
+                except Exception:
+                    _log.exception("A request on the health port failed.")
+                    return True, _refusal(HTTPStatus.INTERNAL_SERVER_ERROR)
+            case [_, _, version] if version.startswith("HTTP/1."):
+                return True, _refusal(HTTPStatus.METHOD_NOT_ALLOWED)
+            case []:
+                return True, _refusal(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+            case _:
+                return True, _refusal(HTTPStatus.BAD_REQUEST)
+
+
+async def _read_request(reader: asyncio.StreamReader) -> list[str]:
+    """Return the words of the request line, once the header fields are read; none where those are
+    too long.
+
+    Raises:
+        EOFError: The client ended the connection before.
+    """
+    lines: list[bytes] = []
+    size = 0
+    while not lines or lines[-1] not in (b"\r\n", b"\n"):
+        try:
+            line = await reader.readline()
+        except ValueError:  # longer than the reader's limit
+            return []
+        if not line.endswith(b"\n"):
+            raise EOFError
+        size += len(line)
+        if size > _MAX_REQUEST:
+            return []
+        lines.append(line)
+    return lines[0].decode("latin-1").split() or ["?"]
+
+
+async def _write(writer: asyncio.StreamWriter, answer: Answer, *, has_body: bool) -> None:
+    is_refused = answer.status == HTTPStatus.METHOD_NOT_ALLOWED
+    allowed = "Allow: GET, HEAD\r\n" if is_refused else ""
+    head = (
+        f"HTTP/1.1 {answer.status.value} {answer.status.phrase}\r\n"
+        f"Content-Type: {answer.content_type}\r\n"
+        f"Content-Length: {len(answer.body)}\r\n"
+        f"{allowed}"
+        "Connection: close\r\n\r\n"
+    )
+    # So that `drain` waits until the client has it all.
+    writer.transport.set_write_buffer_limits(high=0)
+    writer.write(head.encode("latin-1") + (answer.body if has_body else b""))
+    await writer.drain()
+    writer.write_eof()
+
+
+async def _read_rest(reader: asyncio.StreamReader) -> None:
+    """Read on until the client ends the connection, within bounds."""
+    unread = 0
+    while unread < _MAX_UNREAD and (data := await reader.read(_MAX_UNREAD)):
+        unread += len(data)
+
+
+def _refusal(status: HTTPStatus) -> Answer:
+    return Answer(status, "text/plain; charset=utf-8", f"{status.phrase}\n".encode())
