@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import shutil
 import sys
 import tempfile
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import IO, Any, TextIO, TypeVar
 
 import attrs
@@ -214,11 +214,16 @@ def _opened(output: str) -> Iterator[IO[str]]:
         out.file.flush()
         return
     try:
-        with Path(output).open("w", encoding="utf-8") as file:
+        # For its user alone, because events may hold secrets.
+        with open(output, "w", encoding="utf-8", opener=_private) as file:
             yield file
     except OSError as error:
         reason = error.strerror or error
         raise click.ClickException(f"{output} cannot be written: {reason}.") from error
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def _keys_in(exported: TextIO) -> set[LetterKey]:

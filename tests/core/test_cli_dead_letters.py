@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+import stat
 import sys
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
@@ -311,6 +312,21 @@ async def test_an_export_holds_everything(bus: Bus, dead_letters: Run, tmp_path:
     assert letter["parameters"] == {"username": "ann", "email": "e"}
     assert letter["traceback"] == "Traceback of ann [not markup]"
     assert (letter["id"], letter["process"], letter["service"]) == (message.id, "worker-1", "shop")
+
+
+async def test_nobody_else_may_read_the_file_that_an_export_makes(
+    bus: Bus, dead_letters: Run, tmp_path: Path
+) -> None:
+    await bury(bus)
+    existing = tmp_path / "existing.jsonl"
+    existing.touch()
+    existing.chmod(0o644)
+
+    assert dead_letters("export", "-o", "letters.jsonl")[0] == 0
+    assert dead_letters("export", "-o", "existing.jsonl")[0] == 0
+
+    assert stat.S_IMODE((tmp_path / "letters.jsonl").stat().st_mode) == 0o600
+    assert stat.S_IMODE(existing.stat().st_mode) == 0o644
 
 
 # Sending again

@@ -414,7 +414,7 @@ def test_a_read_only_disk_is_told(tmp_path: Path) -> None:
 
     for error, text in told.values():
         assert error == "TransportRefused"
-        assert "can not be written to" in text or "can not be opened" in text
+        assert "can not be written to" in text or "folder must be writable" in text
 
 
 # Room
@@ -472,6 +472,38 @@ async def test_the_folder_of_the_file_is_made_for_its_user_alone(tmp_path: Path)
     await (await open_transport(file)).close()
 
     assert stat.S_IMODE(file.parent.stat().st_mode) == 0o700
+
+
+@pytest.fixture
+def usual_umask() -> Iterator[None]:
+    """The umask that most systems have, with which a program's files can be read by everyone."""
+    before = os.umask(0o022)
+    yield
+    os.umask(before)
+
+
+@pytest.mark.usefixtures("usual_umask")
+async def test_nobody_else_may_read_a_file_that_the_bus_made(file: Path) -> None:
+    transport = await open_transport(file)
+    await transport.send(message("ann"), timeout=PATIENCE)
+
+    modes = {one.name: stat.S_IMODE(one.stat().st_mode) for one in file.parent.iterdir()}
+
+    assert modes == dict.fromkeys(("events.db", "events.db-wal", "events.db-shm"), 0o600)
+    await transport.close()
+
+
+@pytest.mark.usefixtures("usual_umask")
+async def test_a_file_that_exists_keeps_its_mode(file: Path) -> None:
+    await (await open_transport(file)).close()
+    file.chmod(0o640)
+
+    transport = await open_transport(file)
+    await transport.send(message("ann"), timeout=PATIENCE)
+
+    modes = {stat.S_IMODE(one.stat().st_mode) for one in file.parent.iterdir()}
+    assert modes == {0o640}
+    await transport.close()
 
 
 def test_a_path_may_begin_with_the_home_of_the_user(

@@ -44,7 +44,10 @@ def _meaning(error: Exception, file: Path) -> TransportError:
     if unusable := _UNUSABLE.get(_code(error)):
         return TransportRefused(f"SQLite file {file} can not be used: {unusable}.")
     if isinstance(error, OSError):
-        return TransportRefused(f"SQLite file {file} can not be used: {error.strerror}.")
+        return TransportRefused(
+            f"SQLite file {file} can not be used: {error.strerror}. Its folder must be writable. "
+            "Otherwise set `path` to another file."
+        )
     return TransportUnavailable(f"SQLite file {file} failed: {error}.")
 
 
