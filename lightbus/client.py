@@ -136,10 +136,26 @@ class BusClient:
         for event in api_class.events.values():
             event.check()
         name = api_class.meta.name
+        is_new = name not in self._apis
         if self._apis.setdefault(name, api_class) is not api_class:
             raise InvalidApi(
                 f"Another API is already registered as {name!r}: {self._apis[name]!r}."
             )
+        if is_new:
+            self._warn_of_unchecked(api_class)
+
+    def _warn_of_unchecked(self, api: type[Api]) -> None:
+        if not self.config.api(api.meta.name).validate:
+            return
+        for event_name, event in api.events.items():
+            for part in event.decoder.untyped if event.decoder is not None else ():
+                _log.warning(
+                    "Part of an event is fired without a check of its type.",
+                    api=api.meta.name,
+                    event_name=event_name,
+                    place=part.place,
+                    reason=part.reason,
+                )
 
     def message(
         self,
@@ -314,7 +330,16 @@ class BusClient:
         by_api: defaultdict[str, set[str]] = defaultdict(set)
         for api_name, event_name in _pairs(events, name):
             by_api[checked_name("API", api_name)].add(checked_name("event", event_name))
-            self.plan_call(listener, api_name, event_name)
+            plan = self.plan_call(listener, api_name, event_name)
+            for part in plan.decoder.untyped:
+                _log.warning(
+                    "A listener gets part of an event as JSON has it, not as its hint says.",
+                    listener=name,
+                    api=api_name,
+                    event_name=event_name,
+                    place=part.place,
+                    reason=part.reason,
+                )
         for api_name in by_api:
             if (api_name, name) in self._listeners:
                 raise DuplicateListenerName(name, api_name)
@@ -516,7 +541,7 @@ class BusClient:
             handler,
             f"{api_name}.{event_name}",
             self._known_fields(api_name, event_name),
-            casts_values=self.config.api(api_name).cast_values,
+            casting=self.config.api(api_name).casting,
         )
 
     def _known_fields(self, api_name: str, event_name: str) -> tuple[str, ...] | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -12,6 +12,9 @@ from lightbus.exceptions import UndecodableEvent, UnencodableValue
 from lightbus.own_types import decode_unknown
 from lightbus.reading import ReadTypes, parameters_of
 from lightbus.values import are_plain, encode_unknown, parts_of, to_bus
+
+# How values are made of JSON: see `ApiConfig.cast_values`.
+Casting = Literal["strict", "lax", "off"]
 
 _encoder = msgspec.json.Encoder(enc_hook=encode_unknown)
 _decoder = msgspec.json.Decoder(dict[str, Any])

@@ -15,6 +15,7 @@ import attrs
 import msgspec
 import msgspec.inspect
 
+from lightbus.codec import Casting
 from lightbus.config_file import read_config_file
 from lightbus.exceptions import InvalidConfig, did_you_mean
 from lightbus.names import checked_name, filled_in, usable_name
@@ -48,8 +49,9 @@ class ApiConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         require_listeners: Whether firing an event that no listener wants is an error.
         validate: Whether the values of an event that is fired must be of the types that the event
             is declared with.
-        cast_values: Whether handlers get values as the types of their hints, rather than as JSON
-            has them.
+        cast_values: How handlers get values: ``"strict"``, as the types of their hints; ``"lax"``,
+            where text also does for numbers and booleans, and numbers for text; ``"off"``, as JSON
+            has them. True means strict, and False off.
     """
 
     event_transport: dict[str, dict[str, Any] | None] = msgspec.field(
@@ -61,7 +63,14 @@ class ApiConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     fire_timeout: Seconds = 30.0
     require_listeners: bool = False
     validate: bool = True
-    cast_values: bool = True
+    cast_values: Casting | bool = "strict"
+
+    @property
+    def casting(self) -> Casting:
+        """What `cast_values` means."""
+        if isinstance(self.cast_values, bool):
+            return "strict" if self.cast_values else "off"
+        return self.cast_values
 
     def __repr__(self) -> str:
         # The settings of a transport may hold a password.

@@ -15,7 +15,7 @@ import attrs
 import msgspec
 
 from lightbus.calling import is_generator, name_of, without_partials
-from lightbus.codec import FieldsDecoder
+from lightbus.codec import Casting, FieldsDecoder
 from lightbus.exceptions import (
     InvalidEventListener,
     UndecodableEvent,
@@ -101,7 +101,7 @@ def plan_call(
     event: str,
     known_fields: Collection[str] | None,
     *,
-    casts_values: bool = True,
+    casting: Casting = "strict",
 ) -> CallPlan:
     """Return how `handler` is called for the event of canonical name `event`.
 
@@ -115,8 +115,7 @@ def plan_call(
         event: For messages.
         known_fields: The event's fields; None where its API is not registered here, or where it
             admits any.
-        casts_values: Whether it gets values as the types of its hints, rather than as JSON has
-            them.
+        casting: How it gets values, as `ApiConfig.cast_values` says.
 
     Raises:
         InvalidEventListener: `handler` is not callable, is a generator, or requires a field that
@@ -140,11 +139,12 @@ def plan_call(
         takes_any=takes_any,
         decoder=FieldsDecoder(
             {
-                p.name: _type_of(handler, p) if casts_values else Any
+                p.name: _type_of(handler, p) if casting != "off" else Any
                 for p in fields
                 if p.kind in _OF_FIELDS
             },
             has_others=takes_any,
+            is_lax=casting == "lax",
         ),
     )
     if known_fields is not None and (
@@ -199,11 +199,13 @@ def _wants_message(
 
 def _type_of(handler: Handler, parameter: inspect.Parameter) -> Any:
     hint = _hint(handler, parameter)
-    return optional(hint) if parameter.default is None else hint
+    return optional(hint) if parameter.default is None and not isinstance(hint, str) else hint
 
 
 def _hint(handler: Handler, parameter: inspect.Parameter) -> Any:
-    """Return the type that a parameter is annotated with; Any where that is not known."""
+    """Return the type that a parameter is annotated with: Any where it is not, and the text of a
+    hint that cannot be resolved.
+    """
     if parameter.annotation is parameter.empty:
         return Any
     # By itself, for another annotation may name something that can not be imported.
@@ -214,7 +216,7 @@ def _hint(handler: Handler, parameter: inspect.Parameter) -> Any:
     except Exception:
         annotation = getattr(parameter.annotation, "__forward_arg__", parameter.annotation)
         is_message = str(annotation).split(".")[-1] == EventMessage.__name__
-        return EventMessage if is_message else Any
+        return EventMessage if is_message else str(annotation)
 
 
 def _names_for_hints(handler: Handler) -> dict[str, Any]:

@@ -103,6 +103,8 @@ class ReadTypes:
 
     def _made_of(self, hint: Any, place: str) -> Any:
         """Return the type for a hint of which the decoder cannot make some part by itself."""
+        if isinstance(hint, str):
+            raise NameError(f"{hint!r} cannot be resolved")  # noqa: TRY004 - it is a name
         if isinstance(hint, NewType):
             return self.of(hint.__supertype__, place)
         if get_origin(hint) is Annotated:

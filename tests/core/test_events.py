@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import logging
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Optional
@@ -19,6 +20,7 @@ from lightbus.exceptions import (
     InvalidEventArguments,
     InvalidParameters,
     NotOnBus,
+    UnfitEvent,
     UnknownApi,
 )
 
@@ -311,17 +313,152 @@ async def test_values_are_not_looked_at_where_the_configuration_says_so(make_bus
     assert (await bus.typed.sold.fire_async(number="7")).kwargs["number"] == "7"
 
 
+@pytest.mark.parametrize("cast_values", [False, "off"])
 async def test_handlers_get_what_json_has_where_the_configuration_says_so(
-    make_bus: MakeBus, received: Received
+    make_bus: MakeBus, received: Received, cast_values: Any
 ) -> None:
     def handle(number: str, at: datetime) -> None:
         received.add((number, at))
 
-    bus = make_bus(TypedApi, cast_values=False)
+    bus = make_bus(TypedApi, cast_values=cast_values)
     bus.typed.sold.listen(handle, listener_name="sold")
     async with Worker(bus):
         await bus.typed.sold.fire_async(number=1, at=datetime(2026, 1, 2, tzinfo=UTC))
         assert await received.next() == (1, "2026-01-02T00:00:00Z")
+
+
+def fields_of(record: logging.LogRecord) -> dict[str, Any]:
+    """Return the fields that Lightbus gave a log record."""
+    fields: dict[str, Any] = getattr(record, "lightbus", {})
+    return fields
+
+
+class LaxApi(Api):
+    sold = Event(parameters=("number", "is_new", "text", "lines"))
+
+    class Meta:
+        name = "lax"
+
+
+@dataclasses.dataclass
+class Line:
+    name: str
+    count: int
+
+
+@pytest.mark.parametrize(
+    ("cast_values", "got"),
+    [("lax", [7, True, "1.5", [Line("3", 4)]]), ("strict", None), (True, None)],
+)
+def test_text_does_for_numbers_and_numbers_do_for_text_where_the_configuration_says_so(
+    make_bus: MakeBus, cast_values: Any, got: Any
+) -> None:
+    def handle(*, number: int, is_new: bool, text: str, lines: list[Line]) -> None: ...
+
+    bus = make_bus(LaxApi, cast_values=cast_values)
+    plan = bus.client.plan_call(handle, "lax", "sold")
+    message = bus.client.message(
+        "lax",
+        "sold",
+        {"number": "7", "is_new": "true", "text": 1.5, "lines": [{"name": 3, "count": "4"}]},
+    )
+
+    if got is None:
+        with pytest.raises(UnfitEvent):
+            plan.arguments(message)
+    else:
+        assert list(plan.arguments(message)[1].values()) == got
+
+
+@pytest.mark.parametrize(
+    ("hint", "value"),
+    [(int, "many"), (bool, "perhaps"), (str, True), (str, [1]), (datetime, "now")],
+)
+def test_what_is_no_number_or_text_does_not_fit_where_casting_is_lax_either(
+    make_bus: MakeBus, hint: Any, value: Any
+) -> None:
+    def handle(number: Any) -> None: ...
+
+    handle.__annotations__["number"] = hint
+    bus = make_bus(LaxApi, cast_values="lax")
+    message = bus.client.message(
+        "lax", "sold", {"number": value, "is_new": True, "text": "", "lines": []}
+    )
+    with pytest.raises(UnfitEvent):
+        bus.client.plan_call(handle, "lax", "sold").arguments(message)
+
+
+@dataclasses.dataclass
+class ByCard:
+    number: str
+
+
+@dataclasses.dataclass
+class ByCash:
+    amount: int
+
+
+@dataclasses.dataclass
+class Payment:
+    at: datetime
+    by: ByCard | ByCash
+
+
+class PaidApi(Api):
+    paid = Event([Parameter("payments", list[Payment])])
+
+    class Meta:
+        name = "paid"
+
+
+def test_a_field_whose_type_is_not_checked_is_named_once_when_its_api_is_registered(
+    make_bus: MakeBus, caplog: pytest.LogCaptureFixture
+) -> None:
+    bus = make_bus(PaidApi)
+    bus.client.register_api(PaidApi)
+
+    (warning,) = caplog.records
+    assert "without a check of its type" in warning.getMessage()
+    fields = fields_of(warning)
+    assert (fields["api"], fields["event_name"]) == ("paid", "paid")
+    assert fields["place"] == "$.payments[...].by"
+    assert "ByCard | core.test_events.ByCash" in fields["reason"]
+
+
+@pytest.mark.parametrize(
+    ("hint", "place"),
+    [(list[Payment], "$.payments[...].by"), ("NotImportable", "$.payments")],
+    ids=str,
+)
+async def test_a_field_that_a_listener_gets_as_json_has_it_is_named_once_when_it_is_added(
+    make_bus: MakeBus, caplog: pytest.LogCaptureFixture, hint: Any, place: str
+) -> None:
+    def handle(payments: Any) -> None: ...
+
+    handle.__annotations__["payments"] = hint
+    bus = make_bus()
+    bus.client.listen_for_event("paid", "paid", handle, listener_name="ledger")
+    async with Worker(bus):
+        pass
+
+    (warning,) = [r for r in caplog.records if "as JSON has it" in r.getMessage()]
+    fields = fields_of(warning)
+    assert (fields["listener"], fields["event_name"], fields["place"]) == (
+        "ledger",
+        "paid.paid",
+        place,
+    )
+
+
+@pytest.mark.parametrize("cast_values", ["off", False])
+def test_nothing_is_said_of_hints_that_no_values_are_made_for(
+    make_bus: MakeBus, caplog: pytest.LogCaptureFixture, cast_values: Any
+) -> None:
+    def handle(payments: list[Payment]) -> None: ...
+
+    bus = make_bus(PaidApi, cast_values=cast_values, validate=False)
+    bus.paid.paid.listen(handle, listener_name="ledger")
+    assert caplog.records == []
 
 
 # What a class or a name can not be
