@@ -84,8 +84,12 @@ def _described_field(field: ClassField) -> Any:
     if field.is_required:
         return field.name, Any
     if field.default is attrs.NOTHING or not _may_be_default(field.default):
-        return field.name, Any, msgspec.field(default_factory=dict)
+        return field.name, Any, msgspec.field(default_factory=_unknown)
     return field.name, Any, field.default
+
+
+def _unknown() -> None:
+    """Stand for a default whose value is made anew, which a schema does not state."""
 
 
 def _may_be_default(value: Any) -> bool:

@@ -35,6 +35,8 @@ class OwnType(type):
             a union are told apart; None where it may be any kind.
         kinds: What such a JSON value is an instance of.
         describe: Returns the type whose JSON Schema is that of what travels.
+        options: Of a union that the decoder does not take: types whose JSON Schemas are those of
+            what travels.
     """
 
     hint: Any
@@ -42,6 +44,7 @@ class OwnType(type):
     alike: Any
     kinds: tuple[type[Any], ...]
     describe: Callable[[], Any]
+    options: tuple[Any, ...]
 
     def __instancecheck__(cls, instance: object) -> bool:
         return True
@@ -54,6 +57,7 @@ def own_type(
     alike: Any,
     kinds: tuple[type[Any], ...] = (dict,),
     describe: Callable[[], Any] | None = None,
+    options: tuple[Any, ...] = (),
 ) -> OwnType:
     """Return a type that has `read` make what `hint` says; see `OwnType`."""
     form = OwnType(name_of_hint(hint), (), {"__module__": getattr(hint, "__module__", __name__)})
@@ -61,6 +65,7 @@ def own_type(
     form.read = staticmethod(read)
     form.kinds = kinds
     form.alike = alike
+    form.options = options
     form.describe = staticmethod(describe or (lambda: form))
     return form
 

@@ -235,12 +235,7 @@ class ReadTypes:
             found = next((one for one in own if type(value) in one.kinds), None)
             return self._convert(value, other) if found is None else found.read(value)
 
-        return own_type(
-            hint,
-            read,
-            alike=None,
-            describe=lambda: Union[tuple(map(described, members))],  # noqa: UP007 - no literal
-        )
+        return own_type(hint, read, alike=None, options=members)
 
     def _converted(self, hint: Any, inner: Any, maker: Callable[[Any], Any]) -> OwnType:
         """Return the type for what `maker` makes of a value of the type `inner`."""

@@ -11,7 +11,6 @@ from lightbus.api import Api
 from lightbus.events import Event
 from lightbus.exceptions import InvalidApi, did_you_mean
 from lightbus.json_schema import DIALECT, Schema, only_json
-from lightbus.own_types import described
 from lightbus.reading import ReadTypes
 from lightbus.schema_file import LoadedSchemas, read_schema
 from lightbus.schema_fit import resolved, why_not
@@ -35,7 +34,7 @@ def schema_of(apis: Iterable[type[Api]]) -> Schema:
     }
     reading = ReadTypes()
     types = {
-        (name, parameter.name): described(reading.of(parameter.type, "$"))
+        (name, parameter.name): reading.of(parameter.type, "$")
         for name, event in declared.items()
         for parameter in event.parameters.values()
     }

@@ -28,7 +28,7 @@ from lightbus.json_schema import (
     schema_of_flag,
     schema_of_keys,
 )
-from lightbus.own_types import OwnType
+from lightbus.own_types import OwnType, described
 from lightbus.pydantic_types import is_pydantic
 
 _BASE64: Schema = {"type": "string", "contentEncoding": "base64"}
@@ -75,9 +75,13 @@ _CLASSES = (
 
 def schemas_of_types(types: Sequence[Any]) -> tuple[list[Schema], Schema]:
     """Return the schema of each type, and the definitions that these refer to, by name."""
-    found = [nodes.type_info(type_) for type_ in types]
+    found = [_node_of(type_) for type_ in types]
     writer = _Writer(_names_of(_classes_in(found)))
     return [writer.schema_of(node) for node in found], writer.definitions
+
+
+def _node_of(type_: Any) -> nodes.Type:
+    return nodes.type_info(described(type_))
 
 
 def default_of(default: Any) -> Schema:
@@ -114,7 +118,7 @@ class _Writer:
         if isinstance(node, nodes.CustomType):
             return self._of_custom(node.cls)
         if isinstance(node, nodes.UnionType):
-            return {"anyOf": [self.schema_of(one) for one in sorted(node.types, key=_is_none)]}
+            return {"anyOf": _merged(map(self.schema_of, sorted(node.types, key=_is_none)))}
         if isinstance(node, nodes.LiteralType):
             return {"enum": list(node.values)}
         schema = _SCALARS.get(type(node)) or self._of_container(node)
@@ -142,6 +146,8 @@ class _Writer:
     def _of_custom(self, class_: Any) -> Schema:
         # One that says nothing; an empty one would mean that there is none.
         unknown = {"title": class_.__name__}
+        if isinstance(class_, OwnType) and class_.options:
+            return {"anyOf": [self.schema_of(_node_of(option)) for option in class_.options]}
         hint = class_.hint if isinstance(class_, OwnType) else class_
         if isinstance(hint, type) and issubclass(hint, enum.Enum):
             return {**unknown, "enum": [_sent(member) for member in hint]}
@@ -190,6 +196,18 @@ class _Writer:
         elif field.default_factory in (list, dict, set, bytearray):
             schema |= default_of(field.default_factory())
         return {**schema, ALWAYS_SENT: True} if _is_always_sent(node, field) else schema
+
+
+def _merged(options: Iterable[Schema]) -> list[Schema]:
+    """Return the options of a union, with one for all plain strings and one for each kind of
+    number: the decoder holds these against the constraints of all.
+    """
+    found: dict[Any, Schema] = {}
+    for number, option in enumerate(options):
+        type_ = option.get("type") if "enum" not in option else None
+        key = type_ if type_ in ("string", "integer", "number") else number
+        found[key] = {**found.get(key, {}), **option}
+    return list(found.values())
 
 
 def _is_none(node: nodes.Type) -> bool:
@@ -287,17 +305,19 @@ def _as_key(name: str) -> str:
     return _NOT_IN_KEYS.sub("_", name)
 
 
-def _classes_in(node: object, seen: set[int] | None = None) -> Iterator[Any]:
-    """Yield the classes that descriptions by `msgspec` are of, each as often as it occurs."""
+def _classes_in(node: object, seen: set[Any] | None = None) -> Iterator[Any]:
+    """Yield the classes that descriptions by `msgspec` are of."""
     seen = set() if seen is None else seen
-    if id(node) in seen:
-        return
-    seen.add(id(node))
     if isinstance(node, list | tuple):
         for item in node:
             yield from _classes_in(item, seen)
     elif isinstance(node, msgspec.Struct):
         if isinstance(node, (*_CLASSES, nodes.CustomType)):
+            if node.cls in seen:
+                return
+            seen.add(node.cls)
             yield node.cls
+            for option in node.cls.options if isinstance(node.cls, OwnType) else ():
+                yield from _classes_in(_node_of(option), seen)
         for name in node.__struct_fields__:
             yield from _classes_in(getattr(node, name), seen)

@@ -11,7 +11,14 @@ import click
 
 from lightbus.asyncapi import asyncapi_of
 from lightbus.cli.console import out
-from lightbus.cli.loading import ASKED_TO_STOP, FAILED, bus_options, load_bus, report
+from lightbus.cli.loading import (
+    ASKED_TO_STOP,
+    FAILED,
+    WRONG_USAGE,
+    bus_options,
+    load_bus,
+    report,
+)
 from lightbus.client import BusClient
 from lightbus.schema import breaking_changes, read_schema, schema_of
 
@@ -73,7 +80,8 @@ def check(old: Path, **options: Any) -> None:
         before = read_schema(old)
         after = schema_of(load_bus(**options).client.apis.values())
     except Exception as error:  # likewise
-        sys.exit(report(error))
+        report(error)
+        sys.exit(WRONG_USAGE)  # another code would say that a change breaks a listener
     found = list(breaking_changes(before, after))
     for change in found:
         out.print_line((change.place, "bold"), f": {change.what}.")

@@ -796,6 +796,26 @@ def test_an_event_whose_schema_cannot_be_made_is_named() -> None:
         schema_of([api(x=broken)])
 
 
+@dataclasses.dataclass
+class Tree:
+    leaf: Address | datetime | list[Tree] | None = None
+    notes: list[str] = field(default_factory=list)
+
+
+def test_a_union_that_the_decoder_does_not_take_has_the_schemas_of_its_types() -> None:
+    hint = Address | datetime | Annotated[int, msgspec.Meta(ge=1)]
+    document = schema_of([api(x=hint, y=Tree)])
+
+    validator = jsonschema.Draft202012Validator(document)
+    tree = {"leaf": [{"leaf": {"ip": "::1"}}, {"leaf": "2026-01-02T03:04:05Z"}], "notes": ["a"]}
+    for value in ({"ip": "::1"}, "2026-01-02T03:04:05Z", 1):
+        assert list(validator.iter_errors({"a.e": {"x": value, "y": tree}})) == []
+    for wrong in ({"x": 0, "y": tree}, {"x": 1, "y": {"leaf": [{"leaf": {"ip": 1}}]}}):
+        assert len(list(validator.iter_errors({"a.e": wrong}))) == 1
+    assert "default" not in document["$defs"]["Tree"]["properties"]["notes"]
+    assert changes({"x": hint, "y": Tree}, {"x": hint, "y": Tree}) == []
+
+
 # Definitions
 
 
@@ -839,6 +859,7 @@ def test_fields_that_are_named_like_keywords_are_fields() -> None:
         (dict[Colour, int], dict[str, int], [WIDER]),
         (dict[Annotated[int, msgspec.Meta(ge=0)], int], dict[int, int], [WIDER]),
         (Annotated[datetime, msgspec.Meta(tz=True)], datetime, [WIDER]),
+        (Annotated[str, msgspec.Meta(max_length=1)] | str | int, str | int, [WIDER]),
         (datetime, Annotated[datetime, msgspec.Meta(tz=False)], [NARROWER]),
         (
             Annotated[bytes, msgspec.Meta(max_length=1)],

@@ -213,3 +213,33 @@ def test_the_command_says_in_one_line_what_is_wrong_with_a_file(
     assert (code, printed) == (2, "")
     assert said.startswith("Error: old.json ")
     assert said.count("\n") == 1
+
+
+BROKEN = """
+import dataclasses
+
+
+class Undescribed:
+    def __bool__(self):
+        raise LookupError("no docs")
+
+
+Broken = dataclasses.make_dataclass("Broken", [("a", int)])
+Broken.__doc__ = Undescribed()
+BusApi = type("BusApi", (Api,), {
+    "e": Event([lightbus.Parameter("x", Broken)]),
+    "Meta": type("Meta", (), {"name": "broken"}),
+})
+bus.client.register_api(BusApi)
+"""
+
+
+def test_the_command_says_which_event_it_cannot_compare(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "bus.py").write_text(BUS)
+    (tmp_path / "old.json").write_text(command("schema", "dump")[1])
+    (tmp_path / "bus.py").write_text(BUS + BROKEN)
+
+    code, printed, said = command("schema", "check", "old.json", COLUMNS="500")
+
+    assert (code, printed) == (2, "")
+    assert said.startswith("Error: Event broken.e has no JSON Schema")
