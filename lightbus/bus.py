@@ -56,7 +56,8 @@ class BusPath:
         """Fire this event and return its message once the broker has confirmed it.
 
         Blocks the calling thread, and waits for the broker for `fire_timeout` seconds at most; safe
-        on any thread that runs no event loop.
+        on any thread that runs no event loop. Where `KeyboardInterrupt` or another exception of a
+        signal handler interrupts the call, the event may be stored.
 
         Raises:
             NotCallable: This is no event: its path is too short.
@@ -84,7 +85,8 @@ class BusPath:
     async def fire_async(self, /, *args: Any, **kwargs: Any) -> EventMessage:
         """Do what `fire` does, on the running event loop.
 
-        The errors are those of `fire`, but for `CannotBlockHere`.
+        Where the call is cancelled, as by `asyncio.timeout`, the event may be stored. The errors
+        are those of `fire`, but for `CannotBlockHere`.
         """
         return await self._client.fire_async(self._message(args, kwargs))
 
@@ -93,7 +95,7 @@ class BusPath:
         listener: Handler,
         *,
         listener_name: str | None = None,
-        on_error: OnError = OnError.SHUTDOWN,
+        on_error: OnError | None = None,
         concurrency: int = 1,
     ) -> None:
         """Have `listener` called with each of these events, once a worker runs.

@@ -198,7 +198,8 @@ class BusClient:
     def fire(self, message: EventMessage) -> EventMessage:
         """Send `message`; return it, as it was sent, when the broker has confirmed it.
 
-        The broker is waited for as long as the API's `fire_timeout` says, in seconds.
+        The broker is waited for as long as the API's `fire_timeout` says, in seconds. Where the
+        call is interrupted, as by `KeyboardInterrupt`, the message may be stored.
 
         Raises:
             CannotBlockHere: An event loop runs on this thread.
@@ -214,7 +215,8 @@ class BusClient:
     async def fire_async(self, message: EventMessage) -> EventMessage:
         """Send `message`; return it, as it was sent, when the broker has confirmed it.
 
-        The errors are those of `fire`, but for `CannotBlockHere`.
+        Where the call is cancelled, the message may be stored. The errors are those of `fire`, but
+        for `CannotBlockHere`.
         """
         if not self.middleware:
             await self._send(message)
@@ -276,7 +278,7 @@ class BusClient:
         listener: Handler,
         *,
         listener_name: str | None = None,
-        on_error: OnError = OnError.SHUTDOWN,
+        on_error: OnError | None = None,
         concurrency: int = 1,
     ) -> None:
         """Do what `listen_for_events` does, for one event.
@@ -297,7 +299,7 @@ class BusClient:
         listener: Handler,
         *,
         listener_name: str | None = None,
-        on_error: OnError = OnError.SHUTDOWN,
+        on_error: OnError | None = None,
         concurrency: int = 1,
     ) -> None:
         """Have `listener` called for each of the events, once a worker runs.
@@ -307,7 +309,8 @@ class BusClient:
             listener: An async function, or a sync one, which runs in a thread.
             listener_name: Names the listener within this service and API. Left out, it is the
                 function's name, with a warning: renaming the function would then lose its events.
-            on_error: What happens when the listener fails.
+            on_error: What happens when the listener fails. Left out, `on_error` of the API in the
+                configuration, which is `OnError.SHUTDOWN` unless it says otherwise.
             concurrency: How many events it handles at once; with more than one, not in order.
 
         Raises:
@@ -322,7 +325,7 @@ class BusClient:
             raise InvalidEventListener(
                 f"{listener!r} cannot listen for events: it is not callable."
             )
-        if not isinstance(on_error, OnError):
+        if not isinstance(on_error, OnError | None):
             raise InvalidEventListener(f"on_error is {on_error!r}; give one of lightbus.OnError.")
         if not isinstance(concurrency, int) or concurrency < 1:
             raise InvalidEventListener(f"concurrency is {concurrency!r}; give 1 or more.")
@@ -351,7 +354,7 @@ class BusClient:
                     handler=listener,
                     api_name=api_name,
                     events=frozenset(event_names),
-                    on_error=on_error,
+                    on_error=OnError(api_config.on_error) if on_error is None else on_error,
                     acknowledgement_timeout=api_config.acknowledgement_timeout,
                     retry=api_config.retry,
                     max_attempts=api_config.max_attempts,

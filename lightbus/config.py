@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import attrs
 import msgspec
@@ -28,6 +28,7 @@ DEFAULT_FILES = ("lightbus.yaml", "lightbus.yml", "lightbus.json", "lightbus.tom
 
 T = TypeVar("T")
 Count = Annotated[int, msgspec.Meta(ge=1)]
+OnErrorName = Literal["shutdown", "acknowledge_and_log", "retry"]
 # Empty would stand for the default, which nobody asked for.
 Text = Annotated[str, msgspec.Meta(min_length=1)]
 
@@ -44,6 +45,8 @@ class ApiConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         acknowledgement_timeout: How long a handler may take, and the wait before a failed event is
             tried again, in seconds; more than 0.
         max_attempts: How often an event is tried before it becomes a dead letter; 1 or more.
+        on_error: What happens when a handler fails, where `listen` does not say it: the value of a
+            member of `lightbus.OnError`.
         retry: The waits of listeners with `OnError.RETRY`.
         fire_timeout: How long firing may wait for the broker, in seconds; more than 0.
         require_listeners: Whether firing an event that no listener wants is an error.
@@ -59,6 +62,7 @@ class ApiConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     )
     acknowledgement_timeout: Seconds = 60.0
     max_attempts: Count = 20
+    on_error: OnErrorName = "shutdown"
     retry: Retry = Retry()
     fire_timeout: Seconds = 30.0
     require_listeners: bool = False
@@ -260,18 +264,39 @@ def convert(data: Any, wanted: type[T], *, source: str, path: str = "$") -> T:
     if unknown := re.search(r"unknown field `(.*)`", problem):
         key, known = unknown.group(1), _keys(msgspec.inspect.type_info(wanted), place)
         problem = f"there is no setting {key!r}.{did_you_mean(key, known)}"
+    elif problem.startswith("Invalid enum value"):
+        choices = _choices(msgspec.inspect.type_info(wanted), place)
+        problem += f"; give one of {', '.join(choices)}"
     raise InvalidConfig(problem, source=source, path=path + place.rstrip("`"))
 
 
 def _keys(wanted: msgspec.inspect.Type, place: str) -> list[str]:
     """Return the keys that can stand in a `wanted`, at `place` in it (such as ``.retry``)."""
+    return [name for kind in _types_at(wanted, place) for name in _fields(kind)]
+
+
+def _choices(wanted: msgspec.inspect.Type, place: str) -> list[str]:
+    """Return the texts that can stand at `place` in a `wanted`."""
+    kinds = _types_at(wanted, place)
+    return [
+        str(choice)
+        for kind in kinds
+        if isinstance(kind, msgspec.inspect.LiteralType)
+        for choice in kind.values
+    ]
+
+
+def _types_at(wanted: msgspec.inspect.Type, place: str) -> list[msgspec.inspect.Type]:
     key, _, rest = place.rstrip("`").lstrip(".").partition(".")
-    kinds = wanted.types if isinstance(wanted, msgspec.inspect.UnionType) else [wanted]
-    found: list[str] = []
-    for kind in kinds:
-        fields = {field.encode_name: field.type for field in getattr(kind, "fields", ())}
-        found += _keys(fields[key], rest) if key in fields else fields
-    return found
+    kinds = list(wanted.types) if isinstance(wanted, msgspec.inspect.UnionType) else [wanted]
+    if not key:
+        return kinds
+    known = [_fields(kind) for kind in kinds]
+    return [kind for fields in known if key in fields for kind in _types_at(fields[key], rest)]
+
+
+def _fields(kind: msgspec.inspect.Type) -> dict[str, msgspec.inspect.Type]:
+    return {field.encode_name: field.type for field in getattr(kind, "fields", ())}
 
 
 def _read_apis(apis: Mapping[str, Mapping[str, Any] | None], source: str) -> dict[str, ApiConfig]:

@@ -41,10 +41,15 @@ def schema_of_config() -> Schema:
 
 
 def _admit_variables(schema: Schema) -> None:
-    """Admit the name of an environment variable, such as ``${PORT}``, in the place of a number."""
+    """Admit the name of an environment variable, such as ``${PORT}``, in the place of a number or
+    of one of several texts.
+    """
     for name, property_ in schema.get("properties", {}).items():
         options = property_.get("anyOf", [property_])
-        if any(option.get("type") in ("integer", "number", "boolean") for option in options):
+        if any(
+            "enum" in option or option.get("type") in ("integer", "number", "boolean")
+            for option in options
+        ):
             variable = {"type": "string", "pattern": r"\$\{[^}]*\}"}
             default = {"default": property_.pop("default")} if "default" in property_ else {}
             schema["properties"][name] = {"anyOf": [*options, variable], **default}

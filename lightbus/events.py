@@ -39,11 +39,11 @@ class EventOnBus(Protocol[P]):
     """
 
     def fire(self, *args: P.args, **kwargs: P.kwargs) -> EventMessage:
-        """Fire the event; see `BusPath.fire`."""
+        """Fire the event; see `BusPath.fire`. Interrupted, the event may be stored."""
         ...
 
     async def fire_async(self, *args: P.args, **kwargs: P.kwargs) -> EventMessage:
-        """Fire the event; see `BusPath.fire_async`."""
+        """Fire the event; see `BusPath.fire_async`. Cancelled, the event may be stored."""
         ...
 
     @overload
@@ -52,7 +52,7 @@ class EventOnBus(Protocol[P]):
         listener: Callable[P, object],
         *,
         listener_name: str | None = None,
-        on_error: OnError = OnError.SHUTDOWN,
+        on_error: OnError | None = None,
         concurrency: int = 1,
     ) -> None: ...
 
@@ -62,7 +62,7 @@ class EventOnBus(Protocol[P]):
         listener: Callable[Concatenate[EventMessage, P], object],
         *,
         listener_name: str | None = None,
-        on_error: OnError = OnError.SHUTDOWN,
+        on_error: OnError | None = None,
         concurrency: int = 1,
     ) -> None: ...
 

@@ -19,11 +19,13 @@ class OnError(enum.Enum):
 
     Attributes:
         SHUTDOWN: The event is tried again after `acknowledgement_timeout` seconds, and the worker
-            exits once its other handlers are done.
+            exits once its other handlers are done. Until it is started again, all of its listeners
+            wait.
         ACKNOWLEDGE_AND_LOG: The error is logged, a copy of the event is kept as a dead letter, and
             the worker goes on.
         RETRY: The error is logged, the event is tried again after a wait that grows from one
             attempt to the next, as `lightbus.retry.Retry` says, and the worker goes on.
+            Recommended for production.
     """
 
     SHUTDOWN = "shutdown"

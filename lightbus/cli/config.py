@@ -43,7 +43,8 @@ def check(**options: Any) -> None:
         out.print_line((name, "bold"), f": {client.transport_described(name)}")
         out.print_line(
             f"    acknowledgement_timeout {api.acknowledgement_timeout:g} s, "
-            f"max_attempts {api.max_attempts}, fire_timeout {api.fire_timeout:g} s"
+            f"max_attempts {api.max_attempts}, on_error {api.on_error}, "
+            f"fire_timeout {api.fire_timeout:g} s"
         )
     sys.exit(ASKED_TO_STOP)
 

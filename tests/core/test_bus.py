@@ -6,7 +6,7 @@ import logging
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
@@ -15,6 +15,7 @@ from core.apis import AuditApi, AuthApi, TicketApi
 from core.support import MakeBus, Received, take_waiting
 from lightbus import Api, Bus, Event, EventMessage, OnError, Worker
 from lightbus.bus import BusPath
+from lightbus.config import OnErrorName
 from lightbus.exceptions import (
     DuplicateListenerName,
     EventNotFound,
@@ -251,6 +252,34 @@ def test_a_name_that_brokers_can_not_use_is_refused(bus: Bus, name: Any, reason:
         bus.auth.user_deleted.listen(ignore, listener_name=name)
 
 
+@pytest.mark.parametrize(
+    ("settings", "argument", "expected"),
+    [
+        ({}, None, OnError.SHUTDOWN),
+        ({"default": {"on_error": "retry"}}, None, OnError.RETRY),
+        (
+            {"default": {"on_error": "retry"}, "auth": {"on_error": "shutdown"}},
+            None,
+            OnError.SHUTDOWN,
+        ),
+        ({"auth": {"on_error": "acknowledge_and_log"}}, None, OnError.ACKNOWLEDGE_AND_LOG),
+        ({"auth": {"on_error": "retry"}}, OnError.SHUTDOWN, OnError.SHUTDOWN),
+    ],
+)
+def test_a_listener_fails_as_its_argument_says_or_else_as_its_api_is_configured(
+    settings: dict[str, Any], argument: OnError | None, expected: OnError
+) -> None:
+    bus = lightbus.create({"apis": settings})
+    bus.auth.user_created.listen(lambda username: None, listener_name="welcome", on_error=argument)
+
+    (listener,) = bus.client.listeners
+    assert listener.on_error is expected
+
+
+def test_every_way_to_handle_an_error_can_be_configured() -> None:
+    assert set(get_args(OnErrorName)) == {member.value for member in OnError}
+
+
 def test_a_listener_without_a_name_has_its_functions_and_a_warning(
     bus: Bus, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -319,7 +348,7 @@ def test_a_concurrency_below_one_is_refused(bus: Bus, concurrency: Any) -> None:
         bus.auth.user_deleted.listen(ignore, listener_name="gather", concurrency=concurrency)
 
 
-@pytest.mark.parametrize("on_error", ["shutdown", None, OnError])
+@pytest.mark.parametrize("on_error", ["shutdown", 3, OnError])
 def test_an_on_error_that_is_none_of_ours_is_refused(bus: Bus, on_error: Any) -> None:
     with pytest.raises(
         InvalidEventListener, match=r"on_error is .*; give one of lightbus\.OnError"

@@ -30,9 +30,9 @@ def test_a_right_configuration_is_shown(
     assert "service shop" in printed
     assert printed.splitlines()[2:] == [
         f"default: sqlite ({tmp_path}/events.db)",
-        "    acknowledgement_timeout 60 s, max_attempts 20, fire_timeout 30 s",
+        "    acknowledgement_timeout 60 s, max_attempts 20, on_error shutdown, fire_timeout 30 s",
         f"slow: sqlite ({tmp_path}/events.db)",
-        "    acknowledgement_timeout 300 s, max_attempts 20, fire_timeout 30 s",
+        "    acknowledgement_timeout 300 s, max_attempts 20, on_error shutdown, fire_timeout 30 s",
     ]
 
 
@@ -117,3 +117,5 @@ def test_the_schema_of_the_configuration_takes_what_is_right_and_refuses_what_is
     assert errors(schema, {"apis": {"a": {"max_attempts": 0}}})
     assert errors(schema, {"servce_name": "shop"})
     assert errors(schema, {"service_name": ""})
+    assert errors(schema, {"apis": {"a": {"on_error": "retry"}, "b": {"on_error": "${X}"}}}) == []
+    assert errors(schema, {"apis": {"a": {"on_error": "ignore"}}})

@@ -171,6 +171,12 @@ def test_a_variable_that_is_not_set_is_named_with_its_place(folder: Path) -> Non
         ({"service_name": 3}, "$.service_name", ""),
         (default_api(max_atempts=3), "$.apis.default", "Did you mean 'max_attempts'?"),
         (default_api(max_attempts=0), "$.apis.default.max_attempts", ">= 1"),
+        (
+            default_api(on_error="RETRY"),
+            "$.apis.default.on_error",
+            "'RETRY'; give one of acknowledge_and_log, retry, shutdown",
+        ),
+        (default_api(cast_values="yes please"), "$.apis.default.cast_values", "lax, off, strict"),
         (default_api(fire_timeout="x"), "$.apis.default.fire_timeout", ""),
         (default_api(fire_timeout=-1), "$.apis.default.fire_timeout", "> 0"),
         ({"apis": []}, "$.apis", ""),
