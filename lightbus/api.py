@@ -13,9 +13,6 @@ from lightbus.names import checked_name
 
 _META_OPTIONS = ("name", "version", "internal")
 
-# What an API, or a path of a bus, has under these names is no event.
-_TAKEN = ("event", "events", "fire", "fire_async", "listen", "meta", "on_bus")
-
 # What a bus, or a path of it, has under these names is no part of an API's name.
 _TAKEN_ON_A_BUS = ("client", "schema")
 _TAKEN_ON_A_PATH = ("fire", "fire_async", "listen")
@@ -57,8 +54,8 @@ class Api:
     Raises:
         InvalidApi: On definition, where ``Meta`` or its ``name`` is missing or wrong, or an event's
             name is taken by something else.
-        InvalidName: On definition, where the name can not be an API's, or that of an event not be
-            an event's.
+        InvalidName: On definition, where the name of the API or of an event is too long, or holds a
+            character that brokers give a meaning to.
     """
 
     meta: ClassVar[ApiMeta]
@@ -66,17 +63,24 @@ class Api:
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        cls.meta = _read_meta(cls)
         names = {
             name: None
             for base in reversed(cls.__mro__)
             for name, value in vars(base).items()
             if isinstance(value, Event)
         }
+        # Before anything is set, for that could replace an event of the same name.
+        for name in names:
+            _check_name(cls, name)
+        cls.meta = _read_meta(cls)
         found = {name: getattr(cls, name) for name in names}
         cls.events = {name: event for name, event in found.items() if isinstance(event, Event)}
         for name, event in cls.events.items():
-            _check_name(cls, name, event)
+            if event.name != name:
+                raise InvalidApi(
+                    f"{cls.__name__}.{name} is the event that is also {event.name!r}. Declare each "
+                    f"by itself."
+                )
 
     @classmethod
     def on_bus(cls, path: object) -> Self:
@@ -110,13 +114,17 @@ def api_class_of(api: object) -> type[Api]:
     return api_class
 
 
-def _check_name(api: type[Api], name: str, event: Event[...]) -> None:
+def _check_name(api: type[Api], name: str) -> None:
     checked_name("event", name)
-    if name.startswith("_") or name in _TAKEN:
-        raise InvalidApi(f"{api.__name__} can not have an event named {name!r}: the name is taken.")
-    if event.name != name:
+    if name.startswith("_"):
         raise InvalidApi(
-            f"{api.__name__}.{name} is the event that is also {event.name!r}. Declare each apart."
+            f"{api.__name__} cannot have an event named {name!r}: such names are private to a "
+            f"Python class. Give it a name that does not begin with an underscore."
+        )
+    if hasattr(Api, name) or name in {"Meta", *Api.__annotations__, *_TAKEN_ON_A_PATH}:
+        raise InvalidApi(
+            f"{api.__name__} cannot have an event named {name!r}: every API, or its events on a "
+            f"bus, has something else of that name. Give it another name."
         )
 
 

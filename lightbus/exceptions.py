@@ -113,8 +113,8 @@ class InvalidApi(ApiError):
 
 
 class InvalidName(ApiError):
-    """A name is empty, is longer than 120 characters, holds a character that brokers give a meaning
-    to, or has a placeholder that is not known.
+    """A name is empty or too long, holds a character that brokers give a meaning to, or has a
+    placeholder that is not known.
 
     Attributes:
         kind: What is named, for example ``"listener"``.

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import random
 import re
 import socket
 import string
+import unicodedata
 
 from lightbus.exceptions import InvalidName, did_you_mean
 
-_LONGEST = 120  # an AMQP short string holds 255, and names are joined in pairs
+# Transports join the names of a service, a listener and an API into one, with up to 30 characters
+# more, and a name in AMQP holds 255 bytes. A bound on each makes them fit together, whoever chose
+# which. Every character that is allowed is one byte.
+LONGEST_NAME = 75
 
-# Transports build longer names from these, parted by ":". What is left is what every broker and
-# driver takes, so that a name which works with one transport works with the next.
+# A process's name is joined to nothing, and the full name of a host may be long.
+_LONGEST_PROCESS_NAME = 120
+
+# Transports separate joined names by ":". What is left is what every broker and driver takes, so
+# that a name which works with one transport works with the next.
 _REFUSED = re.compile(r"[^a-zA-Z0-9_.,@/+-]")
 
 _ADJECTIVES = (
@@ -23,11 +31,15 @@ _NOUNS = "badger cedar comet dune falcon fern heron lark maple meadow otter pine
 
 
 def checked_name(kind: str, name: object) -> str:
-    """Return `name` if it can be the name of a `kind` ("API", "event", "service", "listener").
+    """Return `name` if it can be the name of a `kind`.
+
+    Args:
+        kind: "API", "event", "service", "listener" or "process".
+        name: The name.
 
     Raises:
-        InvalidName: It is not a string, is empty, is longer than 120 characters, or holds another
-            character than the letters a to z and A to Z, digits, and ``-_.,@/+``.
+        InvalidName: It is not a string, is empty, is longer than 75 characters (120 for a process),
+            or holds another character than the letters a to z and A to Z, digits, and ``-_.,@/+``.
     """
     if not isinstance(name, str):
         raise InvalidName(kind, name, "it is not a string")
@@ -39,14 +51,26 @@ def checked_name(kind: str, name: object) -> str:
             name,
             f"it holds {found.group()!r}; a to z, A to Z, digits and any of -_.,@/+ can be used",
         )
-    if len(name) > _LONGEST:
-        raise InvalidName(kind, name, f"it is longer than {_LONGEST} characters")
+    longest = _LONGEST_PROCESS_NAME if kind == "process" else LONGEST_NAME
+    if len(name) > longest:
+        raise InvalidName(kind, name, f"it is longer than {longest} characters; shorten it")
     return name
 
 
-def usable_name(name: str) -> str:
-    """Return `name` with ``-`` for all that a name may not hold."""
-    return _REFUSED.sub("-", name)[:_LONGEST]
+def usable_name(text: str) -> str:
+    """Return `text` if it can be a name, and otherwise a name like it.
+
+    Other characters become ``-``, and a hash of the text follows: texts that differ give names that
+    differ, in whatever script they are.
+    """
+    if len(text) <= LONGEST_NAME and not _REFUSED.search(text):
+        return text
+    # Some systems store an accented letter as one character, and others as two.
+    composed = unicodedata.normalize("NFC", text)
+    encoded = composed.encode("utf-8", "surrogatepass")
+    end = hashlib.blake2s(encoded, digest_size=4).hexdigest()
+    readable = _REFUSED.sub("-", composed)[: LONGEST_NAME - len(end) - 1].strip("-")
+    return f"{readable}-{end}" if readable else end
 
 
 def filled_in(template: str) -> str:

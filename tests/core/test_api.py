@@ -6,7 +6,8 @@ from typing import Any, Optional
 
 import pytest
 
-from lightbus import Api, Event, Parameter, WildcardParameter
+from lightbus import Api, Bus, Event, Parameter, WildcardParameter
+from lightbus.bus import BusPath
 from lightbus.exceptions import EventNotFound, InvalidApi, InvalidEventArguments, InvalidName
 
 
@@ -92,12 +93,36 @@ def test_an_api_can_not_have_a_name_that_leads_elsewhere_on_a_bus(name: str) -> 
         api_with_meta(name=name)
 
 
-@pytest.mark.parametrize("name", ["über", "a" * 121])
+@pytest.mark.parametrize("name", ["über", "a" * 76])
 def test_an_event_can_not_have_a_name_that_brokers_can_not_use(name: str) -> None:
     meta = type("Meta", (), {"name": "auth"})
 
     with pytest.raises(InvalidName, match="Invalid event name"):
         type("AuthApi", (Api,), {"Meta": meta, name: Event()})
+
+
+PUBLIC = {name for name in (*dir(Api), *dir(BusPath)) if not name.startswith("_")}
+TAKEN = {*PUBLIC, *Api.__annotations__, "Meta", "mro", "__init__", "__call__", "_path"}
+
+
+@pytest.mark.parametrize("name", sorted(TAKEN))
+@pytest.mark.parametrize("is_inherited", [False, True])
+def test_an_event_cannot_have_a_name_that_every_api_or_its_path_uses(
+    name: str, *, is_inherited: bool
+) -> None:
+    base = api_with_meta(name="base")
+    events = {name: Event()}
+    bases = (base, type("Events", (), events)) if is_inherited else (base,)
+    members = {} if is_inherited else events
+
+    with pytest.raises(InvalidApi, match=f"cannot have an event named '{name}'"):
+        type("SomeApi", bases, {"Meta": type("Meta", (), {"name": "some"}), **members})
+
+
+def test_no_api_can_begin_with_a_name_that_a_bus_uses() -> None:
+    for name in {name for name in dir(Bus) if not name.startswith("_")} | {"client", "schema"}:
+        with pytest.raises(InvalidApi, match="a bus has something else there"):
+            api_with_meta(name=name)
 
 
 def test_an_event_that_the_api_has_not_is_named_with_those_it_has() -> None:

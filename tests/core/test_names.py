@@ -8,14 +8,14 @@ import re
 import socket
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from lightbus.exceptions import InvalidName
-from lightbus.names import checked_name, filled_in, usable_name
+from lightbus.names import LONGEST_NAME, checked_name, filled_in, usable_name
 
 
-@pytest.mark.parametrize("name", ["auth", "help_desk.ticket", "a-b", "x" * 120, "/", "a@b+c,d"])
+@pytest.mark.parametrize("name", ["auth", "help_desk.ticket", "a-b", "x" * 75, "/", "a@b+c,d"])
 def test_a_name_is_given_back_unchanged(name: str) -> None:
     assert checked_name("API", name) == name
 
@@ -34,19 +34,49 @@ def test_a_name_that_brokers_can_not_use_is_refused(name: object) -> None:
 def test_a_name_that_is_taken_has_no_letter_that_brokers_give_a_meaning_to(name: str) -> None:
     with contextlib.suppress(InvalidName):
         taken = checked_name("service", name)
-        assert 0 < len(taken) <= 120
+        assert 0 < len(taken) <= LONGEST_NAME
         assert taken.isascii()
         assert not set(taken) & set(" :*#\t\r\n\x00")
 
 
 def test_a_name_that_is_too_long_is_refused() -> None:
+    with pytest.raises(InvalidName, match="longer than 75 characters"):
+        checked_name("API", "x" * 76)
+
+
+def test_a_name_of_a_process_may_hold_the_full_name_of_a_host() -> None:
+    assert checked_name("process", "x" * 120)
     with pytest.raises(InvalidName, match="longer than 120 characters"):
-        checked_name("API", "x" * 121)
+        checked_name("process", "x" * 121)
 
 
-@given(st.text())
+@given(st.text(st.characters(exclude_categories=[])))
+@example("\udcff")
 def test_any_text_can_be_made_usable(text: str) -> None:
     assert not text or checked_name("service", usable_name(text))
+
+
+@pytest.mark.parametrize("text", ["shop", "my-shop", "x" * 75])
+def test_a_text_that_is_a_name_stays_as_it_is(text: str) -> None:
+    assert usable_name(text) == text
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        ("商店", "仓库", "магазин", "склады", "מחסן"),
+        ("my shop", "my-shop", "my_shop", "my:shop", "my  shop"),
+        ("x" * 75, "x" * 76, "x" * 76 + "y"),
+        ("größe", "grösse", "gr--e", "grüße"),
+    ],
+)
+def test_texts_that_differ_give_names_that_differ(texts: tuple[str, ...]) -> None:
+    assert len({usable_name(text) for text in texts}) == len(texts)
+
+
+def test_a_name_made_of_a_text_is_like_it_and_always_the_same() -> None:
+    assert usable_name("My shop (new)") == "My-shop--new-3d47d2da"
+    assert usable_name("gr\u00f6\u00dfe") == usable_name("gro\u0308\u00dfe")
 
 
 def test_the_host_and_the_process_can_be_named() -> None:

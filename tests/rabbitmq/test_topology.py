@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lightbus import Api, Event, EventMessage, OnError, Worker
-from lightbus.exceptions import InvalidName, TopologyMismatch
+from lightbus.exceptions import TopologyMismatch
 from rabbitmq_support import Broker, MakeBus, Seen, Topology
 
 QUEUE = "lightbus:shop:welcome:auth"
@@ -74,14 +74,6 @@ async def test_a_queue_with_other_settings_stops_the_start_and_shows_the_differe
         await Worker(bus).run()
 
     assert QUEUE in str(raised.value)
-
-
-async def test_names_that_are_too_long_together_are_refused(make_bus: MakeBus) -> None:
-    bus = make_bus(service_name="s" * 120)
-    bus.auth.user_created.listen(lambda username: None, listener_name="l" * 120)
-
-    with pytest.raises(InvalidName, match="bytes"):
-        await Worker(bus).run()
 
 
 async def test_a_delayed_event_whose_listener_is_gone_is_parked(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from lightbus.exceptions import InvalidName
 from lightbus.transport import Subscription
 
 # An API, a service or a listener never has an empty name. So `lightbus::` cannot begin the name of
@@ -14,10 +13,6 @@ MIGRATION_LOCK = "lightbus::migration-lock"
 
 # What they were called before. Events that came through it may still wait in a listener's queue.
 OLD_RETURN_EXCHANGE = "lightbus:return"
-
-# An AMQP short string holds 255 bytes. The delay's routing key puts up to 11 before the queue, and
-# a migration 10 behind it.
-_MOST_BYTES = 255 - 11
 
 
 def api_exchange(api_name: str) -> str:
@@ -36,17 +31,13 @@ def is_of_copies(exchange: str | None, api_name: str) -> bool:
 
 
 def listener_queue(subscription: Subscription) -> str:
-    """Return the queue in which the events of a subscription wait.
-
-    Raises:
-        InvalidName: The names of service, listener and API are too long together.
-    """
-    name = (
-        f"lightbus:{subscription.service_name}:{subscription.listener_name}:{subscription.api_name}"
+    """Return the queue in which the events of a subscription wait."""
+    service, listener, api = (
+        subscription.service_name,
+        subscription.listener_name,
+        subscription.api_name,
     )
-    if len(name.encode()) > _MOST_BYTES:
-        raise InvalidName("queue", name, f"RabbitMQ allows for {_MOST_BYTES} bytes")
-    return name
+    return f"lightbus:{service}:{listener}:{api}"
 
 
 def dead_letter_queue(service_name: str) -> str:

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 import attrs
 import pytest
 
+from lightbus.names import LONGEST_NAME
 from lightbus.testing.conformance.broker import DELAY, BrokerUnderTest, text_of, texts_of
 
 # Clocks and timers differ by a little.
@@ -59,6 +60,34 @@ class TestFailing:
 
         assert text_of(await broker.take(stream)) == "later"
         assert (await transport.stats(broker.subscription())).delayed in (1, None)
+
+    async def test_names_of_the_greatest_length_work_together(
+        self, broker: BrokerUnderTest
+    ) -> None:
+        def longest(name: str) -> str:
+            return name.ljust(LONGEST_NAME, "x")
+
+        transport = await broker.open()
+        subscription = broker.subscription(
+            longest("listener"),
+            service_name=longest(broker.service_name),
+            api_name=longest(broker.api_name),
+            events=[longest("happened")],
+        )
+        message = broker.message(
+            "hello", api_name=subscription.api_name, event_name=longest("happened")
+        )
+        stream = await transport.subscribe(subscription)
+        await transport.send(message, timeout=broker.patience)
+        await (await broker.take(stream)).retry(after=DELAY)
+
+        again = await broker.take(stream)
+        await again.dead_letter(broker.failure())
+
+        assert (again.message, again.attempt) == (message, 2)
+        assert [one.message async for one in transport.dead_letters(subscription.service_name)] == [
+            message
+        ]
 
     async def test_attempts_survive_the_transport(self, broker: BrokerUnderTest) -> None:
         await (await broker.open()).declare(broker.subscription(), timeout=broker.patience)
