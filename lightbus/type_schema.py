@@ -180,7 +180,8 @@ class _Writer:
         if is_tuple or getattr(node, "array_like", False):
             # Only the last ones can be left out.
             last = max((n for n, name in enumerate(fields, 1) if name in required), default=0)
-            schema = {"type": "array", "prefixItems": list(fields.values()), "minItems": last}
+            first = {"prefixItems": list(fields.values())} if fields else {}
+            schema = {"type": "array", **first, "minItems": last}
             closed = {"maxItems": len(fields)}
         else:
             schema = {"type": "object", "properties": fields, "required": required}

@@ -6,10 +6,11 @@ import dataclasses
 import enum
 import functools
 import operator
+import types
 from collections.abc import Iterable, Iterator
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
-from typing import Annotated, Any, Literal, NotRequired, TypedDict, Union
+from typing import Annotated, Any, Literal, NamedTuple, NotRequired, TypedDict, Union
 from uuid import UUID
 
 import attrs
@@ -19,7 +20,10 @@ from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
 FIELD_NAMES = ("a", "b", "c")
-KINDS = ("dataclass", "attrs", "Struct", "omit_defaults", "TypedDict", "pydantic")
+KINDS = (
+    *("dataclass", "attrs", "Struct", "omit_defaults", "closed", "array"),
+    *("TypedDict", "NamedTuple", "pydantic"),
+)
 PRESENCES = ("required", "default", "factory")
 
 _LETTERS = "ab1é"
@@ -434,20 +438,29 @@ def _attrs_class(fields: Iterable[Field]) -> Any:
     return attrs.make_class("Shape", {one.name: field_of(one) for one in fields})
 
 
-def _struct(fields: Iterable[Field], *, omit_defaults: bool = False) -> Any:
+def _struct(fields: Iterable[Field], **config: Any) -> Any:
     made = [
         (one.name, one.hint, one.made_by(msgspec.field))
         if one.has_default
         else (one.name, one.hint)
         for one in fields
     ]
-    return msgspec.defstruct("Shape", made, kw_only=True, omit_defaults=omit_defaults)
+    return msgspec.defstruct("Shape", made, kw_only=True, **config)
 
 
 def _typed_dict(fields: Iterable[Field]) -> Any:
     hints = {one.name: NotRequired[one.hint] if one.has_default else one.hint for one in fields}
     make: Any = TypedDict
     return make("Shape", hints)
+
+
+def _named_tuple(fields: Iterable[Field]) -> Any:
+    ordered = sorted(fields, key=lambda one: one.has_default)
+    members: dict[str, Any] = {"__module__": __name__}
+    members |= {one.name: None for one in ordered if one.has_default}
+    members["__annotations__"] = {one.name: one.hint for one in ordered}
+    base: Any = NamedTuple
+    return types.new_class("Shape", (base,), exec_body=lambda made: made.update(members))
 
 
 def _model(fields: Iterable[Field]) -> Any:
@@ -463,7 +476,10 @@ _MAKERS: dict[str, Any] = {
     "attrs": _attrs_class,
     "Struct": _struct,
     "omit_defaults": functools.partial(_struct, omit_defaults=True),
+    "closed": functools.partial(_struct, forbid_unknown_fields=True),
+    "array": functools.partial(_struct, array_like=True),
     "TypedDict": _typed_dict,
+    "NamedTuple": _named_tuple,
     "pydantic": _model,
 }
 
