@@ -443,11 +443,7 @@ async def test_a_field_that_a_listener_gets_as_json_has_it_is_named_once_when_it
 
     (warning,) = [r for r in caplog.records if "as JSON has it" in r.getMessage()]
     fields = fields_of(warning)
-    assert (fields["listener"], fields["event_name"], fields["place"]) == (
-        "ledger",
-        "paid.paid",
-        place,
-    )
+    assert (fields["listener"], fields["event_name"], fields["place"]) == ("ledger", "paid", place)
 
 
 @pytest.mark.parametrize("cast_values", ["off", False])
