@@ -17,6 +17,18 @@ def is_array(class_: type[Any]) -> bool:
     return is_named_tuple(class_) or getattr(_struct_config(class_), "array_like", False)
 
 
+def tag_of(class_: type[Any]) -> tuple[str, Any] | None:
+    """Return the field that tells values of a Struct from those of others, and its value."""
+    config = _struct_config(class_)
+    return None if config is None or config.tag is None else (config.tag_field, config.tag)
+
+
+def tagged_like(class_: type[Any]) -> type[msgspec.Struct]:
+    """Return a Struct without fields that has the tag of another one."""
+    config = _struct_config(class_)
+    return msgspec.defstruct("Tagged", [], tag=config.tag, tag_field=config.tag_field)
+
+
 def object_type(class_: Any, fields: list[ClassField], types: Mapping[str, Any]) -> Any:
     """Return the type of the JSON object that a class's fields are read from."""
     members = {

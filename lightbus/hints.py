@@ -24,9 +24,9 @@ def mapped(
     """
     changed = change(hint)
     inner = functools.partial(mapped, change=change, is_whole=is_whole)
-    if isinstance(hint, NewType):
-        alike = inner(hint.__supertype__)
-        return hint if alike is hint.__supertype__ else alike
+    if (meaning := meaning_of(hint)) is not hint:
+        alike = inner(meaning)
+        return hint if alike is meaning else alike
     origin, args = get_origin(hint), get_args(hint)
     if changed is not hint or not args or origin is Literal or is_whole(origin):
         return changed
@@ -52,8 +52,8 @@ def admits_none(hint: Any) -> bool:
     origin, args = get_origin(hint), get_args(hint)
     if origin is Annotated:
         return admits_none(args[0])
-    if isinstance(hint, NewType):
-        return admits_none(hint.__supertype__)
+    if (meaning := meaning_of(hint)) is not hint:
+        return admits_none(meaning)
     if origin in (Union, types.UnionType):
         return any(map(admits_none, args))
     return hint in (None, type(None)) or (origin is Literal and None in args)
@@ -68,3 +68,17 @@ def class_of(hint: Any) -> type[Any] | None:
 def name_of_hint(hint: Any) -> str:
     """Return the name of a hint for people."""
     return getattr(hint, "__name__", None) or str(hint)
+
+
+def meaning_of(hint: Any) -> Any:
+    """Return what a hint is another name for: a `NewType`, or an alias made by ``type`` or by
+    ``TypeAliasType``; the hint itself where it is none.
+    """
+    if isinstance(hint, NewType):
+        return hint.__supertype__
+    alias = get_origin(hint) or hint
+    # A class of `typing` from Python 3.12 on, and of `typing_extensions` before
+    if type(alias).__name__ != "TypeAliasType":
+        return hint
+    value = alias.__value__
+    return value[get_args(hint)] if get_args(hint) else value

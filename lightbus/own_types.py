@@ -33,7 +33,9 @@ class OwnType(type):
         read: Returns the object that is made of a JSON value.
         alike: A type of the decoder's that takes the same kind of JSON value, by which the types of
             a union are told apart; None where it may be any kind.
-        kinds: What such a JSON value is an instance of.
+        kinds: The types of such JSON values.
+        tag: The field of such an object that tells it from others, and its value; None where there
+            is none.
         describe: Returns the type whose JSON Schema is that of what travels.
         options: Of a union that the decoder does not take: types whose JSON Schemas are those of
             what travels.
@@ -43,8 +45,16 @@ class OwnType(type):
     read: Reader
     alike: Any
     kinds: tuple[type[Any], ...]
+    tag: tuple[str, Any] | None
     describe: Callable[[], Any]
     options: tuple[Any, ...]
+
+    def takes(cls, value: Any) -> bool:
+        """Return whether a JSON value is of the kind that `read` takes."""
+        # By its very type, for a boolean is an integer too.
+        if type(value) not in cls.kinds:
+            return False
+        return cls.tag is None or not isinstance(value, dict) or value.get(cls.tag[0]) == cls.tag[1]
 
     def __instancecheck__(cls, instance: object) -> bool:
         return True
@@ -64,6 +74,7 @@ def own_type(
     form.hint = hint
     form.read = staticmethod(read)
     form.kinds = kinds
+    form.tag = None
     form.alike = alike
     form.options = options
     form.describe = staticmethod(describe or (lambda: form))
@@ -131,6 +142,14 @@ def kinds_of(type_: Any) -> tuple[type[Any], ...]:
     if origin is Annotated:
         return kinds_of(args[0])
     return _KINDS.get(origin or type_, (str,))
+
+
+def is_made_of(class_: Any, empty: Any) -> bool:
+    """Return whether a class of containers is made of a list or a dictionary, as of `empty`."""
+    try:
+        return len(class_(empty)) == 0
+    except Exception:  # a user's class may raise any
+        return False
 
 
 def _text_reader(class_: Any, value: str) -> Any:

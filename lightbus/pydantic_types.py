@@ -32,6 +32,11 @@ def has_fields(type_: Any) -> bool:
     return hasattr(type_, "__pydantic_fields__")
 
 
+def is_object(type_: Any) -> bool:
+    """Return whether values of `type_`, which is one of pydantic's, are objects in JSON."""
+    return has_fields(type_) and not getattr(type_, "__pydantic_root_model__", False)
+
+
 def dump(value: Any) -> Any:
     """Return `value` as pydantic writes it to JSON.
 
@@ -112,7 +117,7 @@ def declared_fields(class_: Any) -> list[DeclaredField]:
     Raises:
         InvalidApi: The class cannot declare an event.
     """
-    if hasattr(class_, "__pydantic_root_model__") and class_.__pydantic_root_model__:
+    if not is_object(class_):
         raise InvalidApi(
             f"{class_.__qualname__} cannot declare an event: a RootModel has no named fields. Give "
             f"a parameter of this type instead: Parameter('name', {class_.__qualname__})."

@@ -8,15 +8,22 @@ import functools
 import types
 import typing
 from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
-from typing import Annotated, Any, Literal, NewType, TypedDict, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, TypedDict, TypeVar, Union, get_args, get_origin
 
 import attrs
 import msgspec
 
 from lightbus import pydantic_types
 from lightbus.class_fields import ClassField, fields_of_class, is_named_tuple, make
-from lightbus.class_types import describer, is_array, object_type, refuse_unknown_fields
-from lightbus.hints import admits_none, class_of, name_of_hint, optional
+from lightbus.class_types import (
+    describer,
+    is_array,
+    object_type,
+    refuse_unknown_fields,
+    tag_of,
+    tagged_like,
+)
+from lightbus.hints import admits_none, class_of, meaning_of, name_of_hint, optional
 from lightbus.own_types import (
     MADE_OF,
     OwnType,
@@ -24,6 +31,7 @@ from lightbus.own_types import (
     describe_error,
     described,
     enum_reader,
+    is_made_of,
     kinds_of,
     own_type,
     text_of,
@@ -62,6 +70,8 @@ class ReadTypes:
         self.untyped: list[Untyped] = []
         self._is_lax = is_lax
         self._classes: dict[Any, OwnType] = {}
+        # Those whose meaning is being read
+        self._aliases: list[Any] = []
 
     def of(self, hint: Any, place: str) -> Any:
         """Return the type that has the decoder make what `hint` says.
@@ -105,8 +115,8 @@ class ReadTypes:
         """Return the type for a hint of which the decoder cannot make some part by itself."""
         if isinstance(hint, str):
             raise NameError(f"{hint!r} cannot be resolved")  # noqa: TRY004 - it is a name
-        if isinstance(hint, NewType):
-            return self.of(hint.__supertype__, place)
+        if (meaning := meaning_of(hint)) is not hint:
+            return self._aliased(hint, meaning, place)
         if get_origin(hint) is Annotated:
             return self._annotated(hint, place)
         if get_origin(hint) in (Union, types.UnionType):
@@ -119,6 +129,15 @@ class ReadTypes:
             return self._generic(hint, place)
         self._classes[hint] = own
         return own
+
+    def _aliased(self, hint: Any, meaning: Any, place: str) -> Any:
+        if hint in self._aliases:
+            raise TypeError(f"{name_of_hint(hint)} refers to itself")
+        self._aliases.append(hint)
+        try:
+            return self.of(meaning, place)
+        finally:
+            self._aliases.pop()
 
     def _generic(self, hint: Any, place: str) -> Any:
         """Return the type for a form of a class or an alias, such as ``list[Order]``."""
@@ -148,18 +167,22 @@ class ReadTypes:
 
     def _class(self, hint: Any, class_: type[Any], fields: list[ClassField], place: str) -> OwnType:
         """Return the type for a class some of whose fields need readers of their own."""
-        form = own_type(hint, lambda _: None, alike=_Object)
+        tag = tag_of(class_)
+        form = own_type(hint, lambda _: None, alike=_Object if tag is None else tagged_like(class_))
+        form.tag = tag
         if is_array(class_):
-            form.alike, form.kinds = Union[_Object, list[Any]], (dict, list)  # noqa: UP007
+            form.alike, form.kinds = Union[form.alike, list[Any]], (dict, list)  # noqa: UP007
         # First, for a field may be of the class itself.
         self._classes[hint] = form
         types = {field.name: self._field(field, place) for field in fields}
         values = object_type(class_, fields, types)
         names = {field.key: field.name for field in fields}
+        # In an array, the tag comes first.
+        order = [*(tag or ())[:1], *names]
 
         def read(value: Any) -> Any:
             if list in form.kinds and isinstance(value, list):
-                value = dict(zip(names, value, strict=False))
+                value = dict(zip(order, value, strict=False))
             refuse_unknown_fields(class_, value, names)
             found = self._convert(value, values)
             return make(class_, {names[key]: item for key, item in found.items() if key in names})
@@ -180,11 +203,11 @@ class ReadTypes:
         bases = getattr(class_, "__orig_bases__", ())
         args = get_args(hint) or next(filter(None, map(get_args, bases)), ())
         inner: Any = None
-        if issubclass(class_, Mapping) and class_({}) == {}:
-            inner = dict.__class_getitem__(args or (Any, Any))
-        elif issubclass(class_, Collection) and list(class_([])) == []:
-            inner = list.__class_getitem__(args or (Any,))
-        if inner is None:
+        if issubclass(class_, Mapping):
+            inner = dict.__class_getitem__((*args, Any, Any)[:2])
+        elif issubclass(class_, Collection):
+            inner = list.__class_getitem__((*args, Any)[:1])
+        if inner is None or not is_made_of(class_, get_origin(inner)()):
             raise TypeError(f"JSON cannot be read as {name_of_hint(hint)}")
         return self._converted(hint, self.of(inner, place), class_)
 
@@ -231,8 +254,7 @@ class ReadTypes:
         other = Union[others] if others else types.NoneType  # noqa: UP007 - no literal
 
         def read(value: Any) -> Any:
-            # By its very type, for a boolean is an integer too.
-            found = next((one for one in own if type(value) in one.kinds), None)
+            found = next((one for one in own if one.takes(value)), None)
             return self._convert(value, other) if found is None else found.read(value)
 
         return own_type(hint, read, alike=None, options=members)
@@ -270,13 +292,13 @@ def _decodes(type_: Any) -> bool:
 
 def _hints_within(hint: Any, seen: set[Any]) -> Iterator[Any]:
     """Yield `hint`, the hints that it is made of, and those of the fields of classes in it."""
-    if isinstance(hint, NewType):
-        hint = hint.__supertype__
     key = hint if isinstance(hint, Hashable) else str(hint)
     if key in seen:
         return
     seen.add(key)
     yield hint
+    if (meaning := meaning_of(hint)) is not hint:
+        yield from _hints_within(meaning, seen)
     args = get_args(hint)
     # The keys of JSON are text.
     for arg in args[1:] if get_origin(hint) is dict and args[0] is str else args:
@@ -298,4 +320,6 @@ def _is_wrongly_none(field: ClassField) -> bool:
 
 
 def _read_by_pydantic(hint: Any) -> OwnType:
-    return own_type(hint, functools.partial(pydantic_types.validate, hint), alike=_Object)
+    read = functools.partial(pydantic_types.validate, hint)
+    is_object = all(map(pydantic_types.is_object, get_args(hint) or (hint,)))
+    return own_type(hint, read, alike=_Object if is_object else None)

@@ -15,15 +15,19 @@ from typing import Annotated, Any, Generic, NamedTuple, Optional, TypeVar
 from uuid import UUID
 
 import attrs
+import jsonschema
 import msgspec
 import pydantic
 import pydantic.dataclasses
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from typing_extensions import TypeAliasType
 
+from lightbus import Api, Event, Parameter
 from lightbus.codec import FieldsDecoder, decode, encode
 from lightbus.own_types import describe_error
+from lightbus.schema import schema_of
 
 Item = TypeVar("Item")
 
@@ -212,6 +216,25 @@ def test_a_value_comes_back_as_it_was_at_every_depth(hint: Any) -> None:
     comes_back()
 
 
+@pytest.mark.parametrize("hint", LEAVES, ids=str)
+def test_what_travels_fits_the_schema_of_its_type(hint: Any) -> None:
+    class ValueApi(Api):
+        given = Event([Parameter("value", list[hint])])
+
+        class Meta:
+            name = "values"
+
+    schema = msgspec.json.decode(msgspec.json.encode(schema_of([ValueApi])))
+    validator = jsonschema.Draft202012Validator(schema)
+
+    @given(LEAVES[hint])
+    def fits(value: Any) -> None:
+        validator.validate({"values.given": decode(encode({"value": [value]}))})
+
+    fits()
+    assert schema["properties"]["values.given"]["properties"]["value"]["items"]
+
+
 def read(hint: Any, body: bytes) -> Any:
     return FieldsDecoder({"value": hint}, has_others=False).decode(body)["value"]
 
@@ -244,6 +267,28 @@ def test_what_does_not_fit_is_named_with_its_whole_place_and_without_the_value(
     assert re.search(said, describe_error(raised.value))
 
 
+class Opened(msgspec.Struct, tag=True):
+    place: Place
+
+
+class Closed(msgspec.Struct, tag=True):
+    place: Place
+    note: str = None  # type: ignore[assignment]
+
+
+class Listed(msgspec.Struct, tag=True, array_like=True):
+    place: Place
+    note: str = None  # type: ignore[assignment]
+
+
+Positive = TypeAliasType("Positive", Annotated[int, msgspec.Meta(ge=0)])
+Wherever = TypeAliasType("Wherever", list[Place])
+
+
+class Tags(list[Place]):
+    """A container of a user's."""
+
+
 class Card(pydantic.BaseModel):
     number: str
 
@@ -259,6 +304,15 @@ class Cash(pydantic.BaseModel):
         (Card | Cash | None, Card(number="1")),
         (Card | Cash | None, None),
         (Card | int, 3),
+        (Opened | Closed, Opened(Place(1))),
+        (Opened | Closed | None, Closed(Place(1))),
+        (list[Opened | Closed | str], [Closed(Place(1), "a"), "b", Opened(Place(2))]),
+        (Listed, Listed(Place(1))),
+        (Listed | int, Listed(Place(1))),
+        (Tags, Tags([Place(1)])),
+        (dict[str, Positive], {"a": 3}),
+        (Wherever, [Place(1)]),
+        (collections.Counter[str], collections.Counter("aab")),
         (Card | int, Card(number="1")),
         (Place | int, Place(1, "a")),
         (Place | int, 3),
@@ -314,6 +368,23 @@ def test_a_field_that_cannot_be_read_leaves_the_others_of_its_object_typed() -> 
     ]
     with pytest.raises(msgspec.ValidationError):
         decoder.decode(b'{"payments": [{"at": 3}]}')
+
+
+class Identifiers(pydantic.RootModel[list[int]]):
+    """May be any kind of JSON value."""
+
+
+@pytest.mark.parametrize(
+    "hint",
+    [Identifiers | int, SafeText | str, Note | Box[int], collections.defaultdict[str, int], "Gone"],
+    ids=str,
+)
+def test_a_hint_that_cannot_be_read_is_named_with_the_reason(hint: Any) -> None:
+    decoder = FieldsDecoder({"value": hint}, has_others=False)
+    assert decoder.decode(b'{"value": [3]}') == {"value": [3]}
+    (untyped,) = decoder.untyped
+    assert untyped.place == "$.value"
+    assert "JSON" in untyped.reason or "cannot be resolved" in untyped.reason
 
 
 class Unknown:
