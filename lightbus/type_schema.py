@@ -5,11 +5,8 @@ from __future__ import annotations
 import dataclasses
 import enum
 import inspect
-import itertools
 import math
-import re
 import typing
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -30,6 +27,7 @@ from lightbus.json_schema import (
 )
 from lightbus.own_types import OwnType, described
 from lightbus.pydantic_types import is_pydantic
+from lightbus.schema_names import definition_names, name_of_class
 
 _BASE64: Schema = {"type": "string", "contentEncoding": "base64"}
 
@@ -62,8 +60,6 @@ _CONSTRAINTS = {
 # What the keywords for the length of a type's values end with
 _LENGTHS = {"string": "Length", "array": "Items", "object": "Properties"}
 
-_NOT_IN_KEYS = re.compile(r"[^a-zA-Z0-9._-]")
-
 _CLASSES = (
     nodes.StructType,
     nodes.DataclassType,
@@ -76,7 +72,7 @@ _CLASSES = (
 def schemas_of_types(types: Sequence[Any]) -> tuple[list[Schema], Schema]:
     """Return the schema of each type, and the definitions that these refer to, by name."""
     found = [_node_of(type_) for type_ in types]
-    writer = _Writer(_names_of(_classes_in(found)))
+    writer = _Writer(definition_names(_classes_in(found)))
     return [writer.schema_of(node) for node in found], writer.definitions
 
 
@@ -268,42 +264,11 @@ def _of_enum(class_: type[enum.Enum]) -> Schema:
 
 def _noted(class_: Any) -> Schema:
     """Return what a schema says about its class for people."""
-    name = _name_of(class_)
+    name = name_of_class(class_)
     text = inspect.cleandoc(getattr(typing.get_origin(class_) or class_, "__doc__", None) or "")
     # Dataclasses and named tuples without a docstring make one of their signature.
     is_own = text and text != "An enumeration." and not text.startswith(f"{name}(")
     return {"title": name, **({"description": text} if is_own else {})}
-
-
-def _name_of(class_: Any) -> str:
-    """Return the name of a class; that of ``Box[int]`` with what it holds."""
-    origin = typing.get_origin(class_)
-    if origin is None:
-        return str(class_.__name__)
-    held = (str(getattr(one, "__name__", one)) for one in typing.get_args(class_))
-    return f"{origin.__name__}[{', '.join(held)}]"
-
-
-def _names_of(classes: Iterable[Any]) -> dict[Any, str]:
-    """Return a name for the definition of each class: its own where no other has the same."""
-    short = {class_: _as_key(_name_of(class_)) for class_ in classes}
-    uses = Counter(short.values())
-    names: dict[Any, str] = {}
-    taken = {name for name, count in uses.items() if count == 1}
-    for class_, name in short.items():
-        names[class_] = name if uses[name] == 1 else _unused(class_, taken)
-        taken.add(names[class_])
-    return names
-
-
-def _unused(class_: Any, taken: set[str]) -> str:
-    full = _as_key(f"{class_.__module__}.{class_.__qualname__}")
-    numbered = (f"{full}_{number}" for number in itertools.count(2))
-    return next(name for name in itertools.chain([full], numbered) if name not in taken)
-
-
-def _as_key(name: str) -> str:
-    return _NOT_IN_KEYS.sub("_", name)
 
 
 def _classes_in(node: object, seen: set[Any] | None = None) -> Iterator[Any]:

@@ -842,6 +842,19 @@ def test_models_of_one_name_from_one_place_keep_their_schemas_apart() -> None:
     assert sorted(inner) == [["n"], ["s"]]
 
 
+def box(hint: Any) -> Any:
+    """Return a generic class whose name others have, too."""
+    base: Any = Generic
+    return make("Box", [("content", T), ("more", hint)], bases=(base[T],))
+
+
+def test_generic_classes_of_one_name_keep_their_schemas_apart() -> None:
+    document = schema_of([api(x=box(int)[str], y=box(str)[str], z=Box[str])])
+
+    more = [one["properties"]["more"]["type"] for one in document["$defs"].values()]
+    assert sorted(more) == ["array", "integer", "string"]
+
+
 def test_fields_that_are_named_like_keywords_are_fields() -> None:
     names = ["items", "prefixItems", "properties", "anyOf", "x-owner", "default", "required"]
     before = parameters_of(dict.fromkeys(names, int))
