@@ -107,16 +107,35 @@ class Dispatcher:
 
     async def _dispatch(self, delivery: Delivery, limit: TimeLimit[Delivery]) -> None:
         try:
-            if delivery.attempt > self._listener.max_attempts:
-                error = AttemptsExhausted(self._listener.name, self._listener.max_attempts)
-                self._on_error(error)
-                await self._give_up(delivery, error)
-            elif delivery.returns >= _SUSPICIOUS_RETURNS:
+            most = self._listener.max_attempts
+            if delivery.returns >= _SUSPICIOUS_RETURNS and delivery.attempt <= most:
                 await self._defer(delivery)
+            elif delivery.attempt >= most and delivery.attempt > 1:
+                await self._attempt_last(delivery, limit)
             else:
                 await self._attempt(delivery, limit)
         except asyncio.CancelledError:
             await delivery.requeue()
+            raise
+
+    async def _attempt_last(self, delivery: Delivery, limit: TimeLimit[Delivery]) -> None:
+        most = self._listener.max_attempts
+        last: Delivery | None = None
+
+        async def begin() -> None:
+            nonlocal last
+            last = await delivery.last_attempt(most)
+
+        await self._settle(delivery, begin)
+        if last is None:
+            error = AttemptsExhausted(self._listener.name, most)
+            self._on_error(error)
+            await self._give_up(delivery, error)
+            return
+        try:
+            await self._attempt(last, limit)
+        except asyncio.CancelledError:
+            await last.requeue()
             raise
 
     async def _defer(self, delivery: Delivery) -> None:

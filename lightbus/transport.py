@@ -62,6 +62,7 @@ class Capability(enum.Enum):
     """
 
     SHARED = "processes share the broker, and its events outlive them"
+    EXACT_ATTEMPTS = "only what a listener received is counted as an attempt"
 
 
 @attrs.frozen(kw_only=True)
@@ -240,7 +241,8 @@ class Delivery(Protocol):
 
     Attributes:
         message: The event. Its body may be any bytes.
-        attempt: 1 on the first try. Counts across restarts and workers.
+        attempt: 1 on the first try. Counts across restarts and workers. Without
+            `Capability.EXACT_ATTEMPTS` it may be too high, and never too low.
         returns: How often the broker took the event back without a word from the worker that had
             it (killed, connection lost) or by `retry(after=0)`, since it last was put in the queue.
         first_failed_at: When it was first given to `retry` with a delay, in UTC; None where it was
@@ -251,6 +253,18 @@ class Delivery(Protocol):
     attempt: int
     returns: int
     first_failed_at: datetime | None
+
+    async def last_attempt(self, max_attempts: int) -> Delivery | None:
+        """Return the delivery to settle the last attempt with; None where it had begun before.
+
+        Called before the handler where `attempt` is above 1 and at least `max_attempts`. Without
+        `Capability.EXACT_ATTEMPTS`, the broker has to keep that the last attempt begins, until the
+        attempt is settled. So no event is given up before a handler had it.
+
+        Raises:
+            TransportError: The broker did not confirm. The call may be repeated.
+        """
+        return self if self.attempt <= max_attempts else None
 
     @abstractmethod
     async def ack(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -14,14 +15,20 @@ from lightbus.log import get_logger
 from lightbus.transport import Delivery, Subscription
 from lightbus_rabbitmq import headers, names
 from lightbus_rabbitmq.channel import Channel
-from lightbus_rabbitmq.objects import DELIVERY_LIMIT
+from lightbus_rabbitmq.last_attempt import LastAttempt, Note
 from lightbus_rabbitmq.publisher import Publisher
 
 _log = get_logger(__name__)
 
+# Before this version, RabbitMQ counts a nack like any other return.
+_NACKS_NOT_COUNTED_SINCE = (4, 3)
+
 
 class RabbitMQDelivery(Delivery):
     """One delivery on one channel; when the channel is gone, the broker sends the event again."""
+
+    # Of the class, because next to no delivery has one
+    _note: Note | None = None
 
     def __init__(
         self,
@@ -49,11 +56,25 @@ class RabbitMQDelivery(Delivery):
     async def ack(self) -> None:
         self._settle(self._channel.ack)
 
+    async def last_attempt(self, max_attempts: int) -> Delivery | None:
+        # Without an id of its sender, each delivery of an event has another one.
+        event = self._delivered.header.properties.message_id
+        name = names.last_attempt_exchange(
+            self._queue, event.encode() if event else self.message.body
+        )
+        note = self._note = self._publisher.note(name)
+        return LastAttempt(self, note) if await note.make() else None
+
     async def requeue(self) -> None:
-        # Before RabbitMQ 4.3 a nack, too, counts towards the limit at which the queue gives up.
-        if self.returns >= DELIVERY_LIMIT // 2:
+        # Also where making the note was interrupted, so that nobody knows whether it exists.
+        if self._note is not None:
+            await self._note.remove_quietly()
+        # A nack that is counted keeps the event's place. Counted twice, it would look like the loss
+        # of two workers; so the event is then sent again, with the attempts that are certain.
+        if self.returns > 0 and self._are_nacks_counted:
+            certain = self.attempt - self.returns
             try:
-                await self._copy_and_ack("", self._queue, **{headers.ATTEMPT: self.attempt})
+                await self._copy_and_ack("", self._queue, **{headers.ATTEMPT: certain})
                 return
             except TransportError as error:
                 _log.warning("An event could not be renewed.", reason=str(error), **self._fields())
@@ -80,6 +101,8 @@ class RabbitMQDelivery(Delivery):
         await self._copy_and_ack(
             "", names.dead_letter_queue(self._subscription.service_name), **story
         )
+        if self._note is not None:
+            await self._note.remove_quietly()
 
     async def _delay(
         self, after: float, *, attempt: int, first_failed_at: datetime | None = None
@@ -119,6 +142,14 @@ class RabbitMQDelivery(Delivery):
             "The connection was lost while an event was handled; the event comes again.",
             **self._fields(),
         )
+
+    @property
+    def _are_nacks_counted(self) -> bool:
+        version = str(self._channel.connection.server_properties.get("version", ""))
+        numbers = re.match(r"(\d+)\.(\d+)", version)
+        if numbers is None:
+            return True
+        return (int(numbers[1]), int(numbers[2])) < _NACKS_NOT_COUNTED_SINCE
 
     @property
     def _queue(self) -> str:

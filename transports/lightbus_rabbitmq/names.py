@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 from lightbus.transport import Subscription
 
 # An API, a service or a listener never has an empty name. So `lightbus::` cannot begin the name of
@@ -59,6 +61,18 @@ def temporary_queue(queue: str) -> str:
 def delay_queue(milliseconds: int) -> str:
     """Return the queue in which events wait for that long."""
     return f"lightbus::delay:{milliseconds}"
+
+
+def last_attempt_exchange(queue: str, event: bytes) -> str:
+    """Return the exchange whose existence says that the last attempt at an event of a listener's
+    queue has begun.
+
+    Args:
+        queue: The listener's queue.
+        event: What tells the event from the others of the queue.
+    """
+    digest = hashlib.sha256(queue.encode() + b":" + event).hexdigest()
+    return f"lightbus::last-attempt:{digest[:40]}"
 
 
 def in_milliseconds(seconds: float) -> int:

@@ -14,6 +14,7 @@ from lightbus.once import Once
 from lightbus.transport import (
     AsyncAPIParts,
     BrokerObject,
+    Capability,
     DeadLetterCount,
     EventTransport,
     MigrationProgress,
@@ -44,6 +45,9 @@ class RabbitMQTransport(EventTransport):
     """
 
     Settings: ClassVar[type[Any]] = RabbitMQSettings
+    lacking: ClassVar[Mapping[Capability, str]] = {
+        Capability.EXACT_ATTEMPTS: "RabbitMQ also counts what a lost worker held and had not begun."
+    }
 
     def __init__(self, settings: RabbitMQSettings, *, client_name: str) -> None:
         self._settings = settings

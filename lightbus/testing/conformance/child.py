@@ -58,6 +58,13 @@ async def ack_one(transport: EventTransport, subscription: Subscription) -> None
     await asyncio.Event().wait()
 
 
+async def begin_last(transport: EventTransport, subscription: Subscription) -> None:
+    """Take one event as if a single attempt were allowed; print whether that may begin."""
+    delivery = await anext(await transport.subscribe(subscription))
+    print("begins" if await delivery.last_attempt(1) else "begun before", flush=True)
+    await asyncio.Event().wait()
+
+
 async def work(transport: EventTransport, subscription: Subscription) -> None:
     """Settle events in every way by turns; print the text of each that is acked, before."""
     async for delivery in await transport.subscribe(subscription):
@@ -86,7 +93,14 @@ async def _main(job: str, orders: dict[str, Any]) -> None:
     transport = transport_class(converted, client_name="child")
     await transport.open(timeout=TIMEOUT)
     subscription = msgspec.convert(orders["subscription"], Subscription)
-    jobs = {"send": send, "take": take, "take_all": take_all, "ack_one": ack_one, "work": work}
+    jobs = {
+        "send": send,
+        "take": take,
+        "take_all": take_all,
+        "ack_one": ack_one,
+        "begin_last": begin_last,
+        "work": work,
+    }
     await jobs[job](transport, subscription)
 
 

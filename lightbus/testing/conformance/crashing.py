@@ -137,6 +137,7 @@ class TestCrashing:
         self, broker: BrokerUnderTest
     ) -> None:
         broker.need(Capability.SHARED)
+        broker.need(Capability.EXACT_ATTEMPTS)
         transport = await broker.open()
         subscription = broker.subscription()
         await transport.declare(subscription, timeout=broker.patience)
@@ -160,6 +161,7 @@ class TestCrashing:
         self, broker: BrokerUnderTest, concurrency: int
     ) -> None:
         broker.need(Capability.SHARED)
+        broker.need(Capability.EXACT_ATTEMPTS)
         transport = await broker.open()
         subscription = broker.subscription(concurrency=concurrency)
         await transport.declare(subscription, timeout=broker.patience)
@@ -174,6 +176,68 @@ class TestCrashing:
         deliveries = await broker.take_ones(stream, len(texts))
         counts = {text_of(taken): (taken.attempt, taken.returns) for taken in deliveries}
         assert counts == {text: (2, 1) if text in received else (1, 0) for text in texts}
+
+    async def test_no_event_is_given_up_that_a_killed_worker_only_held(
+        self, broker: BrokerUnderTest
+    ) -> None:
+        broker.need(Capability.SHARED)
+        transport = await broker.open()
+        subscription = broker.subscription()
+        await transport.declare(subscription, timeout=broker.patience)
+        await broker.send(transport, *"abcde")
+        for _ in range(2):
+            async with child_of(broker, "take", subscription) as worker:
+                assert await worker.said() == "a"
+                await worker.kill()
+
+        stream = await transport.subscribe(broker.subscription(concurrency=5))
+        for delivery in await broker.take_ones(stream, 5):
+            if text_of(delivery) == "a":
+                await delivery.ack()
+                continue
+            last = delivery if delivery.attempt == 1 else await delivery.last_attempt(1)
+            assert last is not None
+            await last.ack()
+
+    async def test_a_last_attempt_that_kills_its_worker_is_not_begun_again(
+        self, broker: BrokerUnderTest
+    ) -> None:
+        broker.need(Capability.SHARED)
+        transport = await broker.open()
+        subscription = broker.subscription()
+        await transport.declare(subscription, timeout=broker.patience)
+        await broker.send(transport, "a")
+        async with child_of(broker, "take", subscription) as worker:
+            assert await worker.said() == "a"
+            await worker.kill()
+
+        begun = []
+        for _ in range(3):
+            async with child_of(broker, "begin_last", subscription) as worker:
+                begun.append(await worker.said())
+                await worker.kill()
+
+        # A transport that cannot tell what a lost worker had begun allows for one more.
+        assert begun[1:] == ["begun before", "begun before"]
+
+    async def test_a_last_attempt_that_was_given_back_can_begin_again(
+        self, broker: BrokerUnderTest
+    ) -> None:
+        transport = await broker.open()
+        subscription = broker.subscription()
+        stream = await transport.subscribe(subscription)
+        await broker.send(transport, "a")
+        await (await broker.take(stream)).retry(after=0)
+
+        for _ in range(2):
+            last = await (await broker.take(stream)).last_attempt(2)
+            assert last is not None
+            await last.requeue()
+
+        last = await (await broker.take(stream)).last_attempt(2)
+        assert last is not None
+        await last.dead_letter(broker.failure())
+        assert len(await broker.dead_letters(transport)) == 1
 
     @pytest.mark.parametrize("handled", [7, 20, 41])
     async def test_a_worker_that_is_killed_while_it_settles_loses_nothing(

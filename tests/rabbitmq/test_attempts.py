@@ -1,0 +1,160 @@
+"""Which attempts at an event are counted, and that none is given up before a handler had it."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from pathlib import Path
+
+import aiormq
+
+from lightbus import EventMessage, Worker
+from lightbus.transport import Subscription
+from rabbitmq.test_services import AuthService, listener
+from rabbitmq_support import Broker, MakeBus, Seen, Topology, headers_of, transport_of
+from service import Service
+
+QUEUE = "lightbus:shop:welcome:auth"
+DEAD = "lightbus:shop:dead"
+
+SUBSCRIPTION = Subscription(
+    service_name="shop",
+    listener_name="welcome",
+    api_name="auth",
+    events=frozenset({"user_created"}),
+    concurrency=1,
+    acknowledgement_timeout=60,
+    delays=frozenset({60.0}),
+)
+
+PATIENCE = 20.0
+
+
+def notes_in(topology: Topology) -> list[str]:
+    return [name for name in topology.exchanges() if "last-attempt" in name]
+
+
+async def lose_all_that_waits(url: str, count: int) -> None:
+    """Hold `count` events as a worker does, and lose the connection."""
+    connection = await aiormq.connect(url)
+    channel = await connection.channel()
+    for _ in range(count):
+        await channel.basic_get(QUEUE)
+    await connection.close()
+
+
+async def test_events_that_lost_workers_only_held_are_handled_though_one_attempt_is_allowed(
+    make_bus: MakeBus, rabbitmq_url: str, broker: Broker, topology: Topology
+) -> None:
+    bus = make_bus(max_attempts=1)
+    seen = Seen[int]()
+    bus.auth.user_created.listen(lambda username: seen.add(username), listener_name="welcome")
+    for number in range(20):
+        await bus.auth.user_created.fire_async(username=number, email="e")
+    for _ in range(3):
+        await lose_all_that_waits(rabbitmq_url, 20)
+    await broker.wait_for_count(QUEUE, 20)
+
+    async with Worker(bus):
+        assert sorted(await seen.wait_for(20)) == list(range(20))
+
+    assert await broker.count(QUEUE) == 0
+    assert await broker.count(DEAD) == 0
+    assert notes_in(topology) == []
+
+
+def test_an_event_that_kills_its_workers_is_begun_as_often_as_attempts_are_allowed(
+    tmp_path: Path, rabbitmq_url: str
+) -> None:
+    auth = AuthService(tmp_path, rabbitmq_url)
+    poison = "__import__('os').kill(__import__('os').getpid(), 9) if username == 'user-0' else None"
+    shop = Service(
+        tmp_path / "shop",
+        listener(f"__import__('sys').stdout.flush(); {poison}"),
+        url=rabbitmq_url,
+        acknowledgement_timeout=0.5,
+        max_attempts=3,
+    )
+    with shop:
+        auth.fire_users(1)
+        begun = 0
+        for _ in range(3):
+            assert shop.wait() == -signal.SIGKILL
+            begun += shop.count_output("begun user-0")
+            shop.start_process()
+        auth.fire("bus.auth.user_created.fire(username='user-1', email='e')")
+        shop.wait_for_output("done user-1")
+
+        assert begun == 3
+        assert shop.count_output("begun user-0") == 0
+        assert shop.stop() == 0
+
+
+async def test_the_dead_letter_of_a_lost_last_attempt_takes_its_note_along(
+    make_bus: MakeBus, broker: Broker, topology: Topology
+) -> None:
+    bus = make_bus(max_attempts=1)
+    seen = Seen[str]()
+    bus.auth.user_created.listen(lambda username: seen.add(username), listener_name="welcome")
+    await bus.auth.user_created.fire_async(username="ada", email="e")
+    transport = transport_of(bus)
+    stream = await transport.subscribe(SUBSCRIPTION)
+    await (await anext(stream)).retry(after=0)
+    assert await (await anext(stream)).last_attempt(1) is not None
+    await stream.aclose()
+    assert len(notes_in(topology)) == 1
+
+    async with Worker(bus):
+        letter = await broker.wait_for_message(DEAD)
+
+    assert headers_of(letter)["lightbus-error-type"] == "lightbus.exceptions.AttemptsExhausted"
+    assert seen.items == []
+    assert notes_in(topology) == []
+
+
+async def test_a_handler_that_is_cancelled_as_its_worker_stops_has_its_last_attempt_again(
+    make_bus: MakeBus, broker: Broker, rabbitmq_url: str, topology: Topology
+) -> None:
+    stopping = make_bus(max_attempts=1)
+    begun = asyncio.Event()
+
+    async def block(username: str) -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    stopping.auth.user_created.listen(block, listener_name="welcome")
+    await stopping.auth.user_created.fire_async(username="ada", email="e")
+    await lose_all_that_waits(rabbitmq_url, 1)
+    async with Worker(stopping) as worker:
+        await begun.wait()
+        for _ in range(2):  # the second time, running handlers are cancelled
+            worker.request_stop()
+    assert notes_in(topology) == []
+
+    bus = make_bus(max_attempts=1)
+    seen = Seen[str]()
+    bus.auth.user_created.listen(lambda username: seen.add(username), listener_name="welcome")
+    async with Worker(bus):
+        assert await seen.wait_for(1) == ["ada"]
+
+
+async def test_an_event_that_stopping_workers_only_held_has_no_attempt_for_each(
+    make_bus: MakeBus, broker: Broker
+) -> None:
+    transport = transport_of(make_bus())
+    await transport.open(timeout=PATIENCE)
+    await transport.declare(SUBSCRIPTION, timeout=PATIENCE)
+    message = EventMessage(api_name="auth", event_name="user_created", body=b"{}")
+    await transport.send(message, timeout=PATIENCE)
+
+    for _ in range(25):
+        stream = await transport.subscribe(SUBSCRIPTION)
+        await broker.wait_for_count(QUEUE, 0)  # the stream holds it
+        await stream.aclose()
+        await broker.wait_for_count(QUEUE, 1)
+
+    async with asyncio.timeout(PATIENCE):
+        delivery = await anext(await transport.subscribe(SUBSCRIPTION))
+    assert delivery.message.id == message.id
+    assert delivery.attempt <= 2
+    assert await broker.count(DEAD) == 0

@@ -1,0 +1,128 @@
+"""`LastAttempt`: the delivery of an event whose last attempt is noted at the broker.
+
+The number of an attempt includes every return to the queue, and RabbitMQ does not tell which of a
+lost worker's events a handler had begun. So the last attempt is noted before it begins: as an
+exchange that is named after the event, because a client can ask whether an exchange exists. An
+event is only given up where its note exists.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from aiormq.exceptions import ChannelNotFoundEntity
+
+from lightbus.exceptions import TransportError
+from lightbus.failure import Failure
+from lightbus.log import get_logger
+from lightbus.transport import Delivery
+from lightbus_rabbitmq import topology
+from lightbus_rabbitmq.connection import Link
+from lightbus_rabbitmq.objects import Channel, Exchange
+
+T = TypeVar("T")
+
+_log = get_logger(__name__)
+
+
+class LastAttempt(Delivery):
+    """A delivery that removes the note of its last attempt when it is settled.
+
+    Args:
+        delivery: What is settled. It removes the note where it is requeued or dead-lettered.
+        note: The note.
+    """
+
+    def __init__(self, delivery: Delivery, note: Note) -> None:
+        self.message = delivery.message
+        self.attempt = delivery.attempt
+        self.returns = delivery.returns
+        self.first_failed_at = delivery.first_failed_at
+        self._delivery = delivery
+        self._note = note
+
+    async def ack(self) -> None:
+        # First, or an acknowledgement that is lost would leave an event that is given up though it
+        # was handled.
+        await self._note.remove_quietly()
+        await self._delivery.ack()
+
+    async def requeue(self) -> None:
+        await self._delivery.requeue()
+
+    async def retry(self, *, after: float) -> None:
+        await self._note.remove()
+        await self._delivery.retry(after=after)
+
+    async def defer(self, *, after: float) -> None:
+        await self._note.remove()
+        await self._delivery.defer(after=after)
+
+    async def dead_letter(self, failure: Failure) -> None:
+        await self._delivery.dead_letter(failure)
+
+
+class Note:
+    """The note that the last attempt at one event has begun.
+
+    Args:
+        link: The connection for it.
+        name: The exchange that is the note.
+        timeout: How long the broker may take, in seconds.
+    """
+
+    def __init__(self, link: Link, name: str, *, timeout: float) -> None:
+        self._link = link
+        self._exchange = Exchange(name, "fanout")
+        self._timeout = timeout
+
+    async def make(self) -> bool:
+        """Make the note; return whether there was none.
+
+        Raises:
+            TransportError: The broker did not confirm.
+        """
+
+        async def is_there(channel: Channel) -> bool:
+            try:
+                await self._exchange.declare(channel, passive=True)
+            except ChannelNotFoundEntity:
+                return False
+            return True
+
+        if await self._do(is_there, "to look for the note of a last attempt"):
+            return False
+        await self._do(self._exchange.declare, "to note a last attempt")
+        return True
+
+    async def remove(self) -> None:
+        """Remove the note.
+
+        Raises:
+            TransportError: The broker did not confirm.
+        """
+
+        async def delete(channel: Channel) -> None:
+            await channel.exchange_delete(self._exchange.name)
+
+        await self._do(delete, "to remove the note of a last attempt")
+
+    async def remove_quietly(self) -> None:
+        """Remove the note, and log where that fails."""
+        try:
+            await self.remove()
+        except TransportError as error:
+            _log.warning(
+                "The note of a last attempt could not be removed.",
+                exchange=self._exchange.name,
+                reason=str(error),
+            )
+
+    async def _do(self, operation: Callable[[Channel], Awaitable[T]], doing: str) -> T:
+        return await self._link.until_connected(
+            lambda: topology.on_own_channel(
+                self._link, operation, doing=doing, timeout=self._timeout
+            ),
+            timeout=self._timeout,
+        )
