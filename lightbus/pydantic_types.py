@@ -45,10 +45,12 @@ def dump(value: Any) -> Any:
     where it is None: pydantic would not read it.
 
     Raises:
-        ValueError: Two keys of a dictionary become the same key.
+        ValueError: Two keys of a dictionary become the same key, or the value hides its content.
         Exception: A serializer of a user's raised it.
     """
     class_ = value.__class__
+    if hasattr(value, "get_secret_value"):
+        raise ValueError("it hides its content; give what its get_secret_value() returns")
     how: Any = {"mode": "json", "by_alias": writes_aliases(class_), "round_trip": True}
     if hasattr(value, "model_dump"):
         dumped = value.model_dump(**how)

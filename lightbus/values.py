@@ -14,6 +14,7 @@ from collections import UserString
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
+from numbers import Integral, Real
 from typing import Any
 from uuid import UUID
 
@@ -63,7 +64,8 @@ def encode_unknown(value: Any) -> Any:
     """
     written = to_bus(value)
     if written is value:
-        raise TypeError(f"Objects of type {type(value).__qualname__} are not supported")
+        class_ = type(value)
+        raise TypeError(f"{class_.__module__}.{class_.__qualname__} has no JSON form")
     return written
 
 
@@ -98,6 +100,8 @@ def _write_named_tuple(value: Any) -> dict[str, Any]:
 
 
 def _write_fields(value: Any) -> dict[str, Any]:
+    if isinstance(value, _CONTAINERS) and len(value) > 0:
+        raise ValueError("it has items beside its fields, and only one of the two can travel")
     found = ((name, getattr(value, name, msgspec.UNSET)) for name in _field_names(value.__class__))
     return {name: to_bus(item) for name, item in found if item is not msgspec.UNSET}
 
@@ -172,6 +176,12 @@ def _write_timedelta(value: Any) -> Any:
     return plain
 
 
+def _write_number(value: Any) -> int | float:
+    plain = int(value) if isinstance(value, Integral) else float(value)
+    _refuse_unequal(plain, value)
+    return plain
+
+
 def _write_proxy(value: Any) -> Any:
     """Return what travels of an object that passes itself off as one of another class."""
     class_ = value.__class__
@@ -226,6 +236,7 @@ def _field_names(type_: Any) -> tuple[str, ...]:
 
 
 _TEXT = frozenset({str})
+_CONTAINERS = (dict, list, tuple, set, frozenset)
 _ARRAYS = frozenset({list, tuple, set, frozenset})
 
 # Each has one writer, the first that fits.
@@ -254,6 +265,7 @@ _WRITERS: dict[type[Any], Writer] = {
     time: _write_time,
     timedelta: _write_timedelta,
     **dict.fromkeys((UserString, *TEXT_TYPES), str),
+    Real: _write_number,
     Mapping: _write_mapping,
     Collection: _write_collection,
 }

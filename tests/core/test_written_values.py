@@ -9,6 +9,8 @@ import types
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
+from fractions import Fraction
+from numbers import Integral
 from typing import Any
 from uuid import UUID
 
@@ -40,6 +42,22 @@ class Real(float):
 
 class Blob(bytes):
     """Bytes of a library's."""
+
+
+class Whole:
+    """A whole number that is no `int`, as those of numpy are."""
+
+    def __int__(self) -> int:
+        return 7
+
+    def __eq__(self, other: object) -> bool:
+        return other == int(self)
+
+    def __hash__(self) -> int:
+        return 7
+
+
+Integral.register(Whole)
 
 
 class Amount(Decimal):
@@ -184,6 +202,8 @@ WRAPPERS: list[Any] = [
         (Id(int=1), UUID(int=1)),
         (Level.HIGH, "high"),
         (True, True),
+        (Fraction(1, 2), 0.5),
+        (Whole(), 7),
         (1 + 2j, "(1+2j)"),
         (LazyList(), [1, 2]),
         (LazyDict(), {"a": 1, "b": 1}),
@@ -212,6 +232,18 @@ WRAPPERS: list[Any] = [
 )
 def test_what_iterating_or_the_base_type_gives_is_sent(wrap: Any, value: Any, like: Any) -> None:
     assert decode(encode({"value": wrap(value)})) == decode(encode({"value": wrap(like)}))
+
+
+@dataclasses.dataclass
+class Both(dict[str, int]):
+    """Has fields and items."""
+
+    x: int
+
+
+def with_items(both: Both) -> Both:
+    both["a"] = 1
+    return both
 
 
 class Forgetful(list[int]):
@@ -246,6 +278,9 @@ class Precise(datetime):
         (time(1, 2, tzinfo=LOCAL_MEAN_TIME), "$.odd"),
         ([(number for number in [1, 2])], "$.odd[0]"),
         (iter([1]), "$.odd"),
+        ([with_items(Both(1))], "$.odd[0]"),
+        ([pydantic.SecretStr("hunter2")], "$.odd[0]"),
+        (Fraction(1, 3), "$.odd"),
         (map(str, [1]), "$.odd"),
         ({"a": {float("nan"): 1}}, "$.odd.a"),
         ([1.0, [float("inf")]], "$.odd[1][0]"),
