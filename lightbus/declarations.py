@@ -63,6 +63,11 @@ def declared_by_class(class_: Any) -> Declaration:
     if pydantic_types.has_fields(class_):
         return _declared_by_pydantic(class_)
     name = _name_of(class_)
+    if typing.is_typeddict(get_origin(class_) or class_):
+        raise InvalidApi(
+            f"{name} cannot declare an event: it is a TypedDict. Use a dataclass, or another class "
+            f"whose fields are attributes."
+        )
     signature = _signature_of(class_)
     attributes = _attributes_of(get_origin(class_) or class_)
     unknown = [

@@ -101,7 +101,7 @@ class Event(Generic[P]):
         self._method = method
         self._listed: list[Any] = []
         if self._class is None and method is None:
-            self._listed = [parameters] if isinstance(parameters, str) else list(parameters)
+            self._listed = _listed(parameters)
             self.check()
 
     @overload
@@ -279,3 +279,14 @@ def event(method: Callable[Concatenate[This, P], object]) -> Event[P]:
     know what is right. A method that cannot declare an event is refused by `register_api`.
     """
     return Event(method=method)
+
+
+def _listed(parameters: Any) -> list[Any]:
+    if isinstance(parameters, str):
+        return [parameters]
+    try:
+        return list(parameters)
+    except TypeError as error:
+        raise InvalidApi(
+            f"{parameters!r} cannot declare an event: give names, Parameter objects or a class."
+        ) from error

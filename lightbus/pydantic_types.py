@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import keyword
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any, get_args, get_origin
 
@@ -126,7 +127,7 @@ def declared_fields(class_: Any) -> list[DeclaredField]:
         )
     return [
         DeclaredField(
-            name=key if key.isidentifier() else attribute,
+            name=key if key.isidentifier() and not keyword.iskeyword(key) else attribute,
             key=key,
             attribute=attribute,
             annotation=field.annotation,
