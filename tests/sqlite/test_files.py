@@ -412,9 +412,9 @@ def test_a_read_only_disk_is_told(tmp_path: Path) -> None:
         """,
     )
 
-    for error, text in told.values():
-        assert error == "TransportRefused"
-        assert "can not be written to" in text or "folder must be writable" in text
+    assert [error for error, _ in told.values()] == ["TransportRefused"] * 2
+    assert "Its folder must exist and be writable" in told["there"][1]
+    assert "Its folder must be writable" in told["not there"][1]
 
 
 # Room
