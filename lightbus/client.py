@@ -24,10 +24,11 @@ import msgspec
 
 from lightbus.api import Api, api_class_of
 from lightbus.calling import is_generator, name_of
-from lightbus.config import Config, TransportSettings, convert
+from lightbus.config import DEFAULT_TRANSPORT, Config, TransportSettings, convert
 from lightbus.exceptions import (
     DuplicateListenerName,
     InvalidApi,
+    InvalidConfig,
     InvalidEventListener,
     InvalidMiddleware,
     InvalidTask,
@@ -103,10 +104,7 @@ class BusClient:
         self._subscriptions: defaultdict[tuple[str, str], list[Subscription]] = defaultdict(list)
         self._tasks: list[Task] = []
         self._added: list[Callable[[Listener | Task], None]] = []
-        self._choices = {
-            name: _choose_transport(api.event_transport, f"$.apis.{name}", config.source)
-            for name, api in config.apis.items()
-        }
+        self._choices = _choose_transports(config)
         # The last one is in use.
         self._all_choices = [self._choices]
         self._choosing = threading.Lock()
@@ -668,7 +666,8 @@ class BusClient:
             raise UnknownApi(api_name, self._apis) from None
 
     def _choice(self, api_name: str) -> _TransportChoice:
-        return self._choices.get(api_name) or self._choices["default"]
+        choice = self._choices.get(api_name) or self._choices.get("default")
+        return choice or _transport_in(self.config, "default")
 
     def _make_transport(self, api_name: str) -> EventTransport:
         choice = self._choice(api_name)
@@ -699,6 +698,24 @@ def _reporting(
         on_sent(message)
 
     return type(transport.__name__, (transport,), {"send": send})
+
+
+def _choose_transports(config: Config) -> dict[str, _TransportChoice]:
+    choices = {}
+    for name, api in config.apis.items():
+        try:
+            choices[name] = _transport_in(config, name)
+        except InvalidConfig:
+            # What nobody has written down is an error only for an API that needs it.
+            is_named = name != "default" or api.event_transport != {DEFAULT_TRANSPORT: None}
+            if is_named or len(config.apis) == 1:
+                raise
+    return choices
+
+
+def _transport_in(config: Config, api_name: str) -> _TransportChoice:
+    transport = config.apis[api_name].event_transport
+    return _choose_transport(transport, f"$.apis.{api_name}", config.source)
 
 
 def _choose_transport(

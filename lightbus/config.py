@@ -127,18 +127,23 @@ class Config:
     bus_module: str | None
     shutdown_timeout: float
     apis: Mapping[str, ApiConfig]
+    _process_names: dict[int, str] = attrs.field(factory=dict, init=False, repr=False, eq=False)
 
     def api(self, name: str) -> ApiConfig:
         """Return the settings of the API called `name`."""
         return self.apis.get(name) or self.apis["default"]
 
     def process_name(self) -> str:
-        """Return this process's name; ``{pid}`` in it differs after a fork.
+        """Return this process's name. A forked process has another, where placeholders differ.
 
         Raises:
-            InvalidName: With what its placeholders stand for now, it can not be one.
+            InvalidName: With its placeholders filled in, it cannot be one.
         """
-        return checked_name("process", filled_in(self.process_name_template))
+        pid = os.getpid()
+        if pid not in self._process_names:
+            name = checked_name("process", filled_in(self.process_name_template))
+            self._process_names[pid] = name
+        return self._process_names[pid]
 
 
 @attrs.define

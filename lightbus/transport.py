@@ -359,6 +359,8 @@ class EventTransport(Protocol):
     Attributes:
         Settings: What the configuration may say below the transport's name: a `msgspec.Struct`
             or an attrs class or a dataclass. Its `str` tells people where events go, and no secret.
+            It is made once, by `create`: what it takes from the environment, such as the current
+            folder, must not be read again later.
         lacking: What it can not do, and why, in a sentence. What needs it raises
             `TransportRefused` with that reason.
     """

@@ -35,12 +35,13 @@ def check(**options: Any) -> None:
     try:
         client = _client(options)
         found, process_name = client.config, client.config.process_name()
+        described = {name: client.transport_described(name) for name in found.apis}
     except LightbusException as error:
         sys.exit(report(error))
     out.print_line(("Right:", "green"), f" {found.source}")
     out.print_line(f"service {found.service_name}, process {process_name}")
     for name, api in found.apis.items():
-        out.print_line((name, "bold"), f": {client.transport_described(name)}")
+        out.print_line((name, "bold"), f": {described[name]}")
         out.print_line(
             f"    acknowledgement_timeout {api.acknowledgement_timeout:g} s, "
             f"max_attempts {api.max_attempts}, on_error {api.on_error}, "

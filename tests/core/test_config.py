@@ -71,6 +71,18 @@ def test_without_a_file_there_are_defaults_and_the_folders_name() -> None:
     assert config.process_name().endswith(f"-{os.getpid()}")
 
 
+@pytest.mark.parametrize("placeholder", ["{random8}", "{friendly}", "{hostname}"])
+def test_a_process_has_one_name_for_as_long_as_it_lives(
+    monkeypatch: pytest.MonkeyPatch, placeholder: str
+) -> None:
+    config = load(process_name=placeholder)
+    name = config.process_name()
+
+    monkeypatch.setattr("socket.gethostname", lambda: "renamed")
+
+    assert {config.process_name() for _ in range(100)} == {name}
+
+
 def test_an_empty_file_says_nothing(folder: Path) -> None:
     (folder / "lightbus.yaml").write_text("# nothing yet\n")
 

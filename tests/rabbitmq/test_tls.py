@@ -12,6 +12,7 @@ import trustme
 import lightbus
 from lightbus import Bus, Worker
 from lightbus.exceptions import InvalidConfig, TransportRefused, TransportUnavailable
+from lightbus_rabbitmq.settings import TLSSettings
 from rabbitmq_node import RabbitMQNode, running_node
 from rabbitmq_support import AuthApi, Seen
 
@@ -143,3 +144,16 @@ def test_settings_that_do_not_fit_are_told(settings: dict[str, Any], told: str) 
         lightbus.create({"apis": {"default": {"event_transport": {"rabbitmq": settings}}}})
 
     assert told in str(raised.value)
+
+
+def test_the_certificates_stay_the_same_files_whatever_folder_is_current_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+
+    settings = TLSSettings(ca_file="ca.pem", certificate_file="~/client.pem", key_file="/k.pem")
+
+    assert settings.ca_file == str(tmp_path / "ca.pem")
+    assert settings.certificate_file == str(tmp_path / "home" / "client.pem")
+    assert settings.key_file == "/k.pem"

@@ -31,7 +31,6 @@ from lightbus_sqlite import schema
 from lightbus_sqlite import stream as sqlite_stream
 from lightbus_sqlite import tail as sqlite_tail
 from lightbus_sqlite import transport as sqlite_transport
-from lightbus_sqlite.settings import SQLiteSettings
 from sqlite.support import (
     PATIENCE,
     SUBSCRIPTION,
@@ -504,14 +503,6 @@ async def test_a_file_that_exists_keeps_its_mode(file: Path) -> None:
     modes = {stat.S_IMODE(one.stat().st_mode) for one in file.parent.iterdir()}
     assert modes == {0o640}
     await transport.close()
-
-
-def test_a_path_may_begin_with_the_home_of_the_user(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("HOME", str(tmp_path))
-
-    assert SQLiteSettings(path="~/events.db").file == tmp_path / "events.db"
 
 
 async def test_making_a_transport_touches_nothing(file: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
@@ -44,6 +45,8 @@ _WRONGLY_ENCODED = re.compile(r"[^:]*://[^/?#]*[/?#].*@", re.DOTALL)
 class TLSSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The files that ``amqps://`` needs where the system's certificates do not do.
 
+    Paths become absolute when the settings are made, and ``~`` in them is the user's home.
+
     Attributes:
         ca_file: Certificates, in PEM, of those who may vouch for the broker. By default, those of
             the system.
@@ -63,6 +66,9 @@ class TLSSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     def __post_init__(self) -> None:
         if self.key_file is not None and self.certificate_file is None:
             raise ValueError("`key_file` is given without `certificate_file`")
+        for name in self.__struct_fields__:
+            if (path := getattr(self, name)) is not None:
+                msgspec.structs.force_setattr(self, name, _absolute(name, path))
 
 
 class RabbitMQSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -126,6 +132,13 @@ class RabbitMQSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     @property
     def _given(self) -> list[str]:
         return [self.url] if isinstance(self.url, str) else self.url
+
+
+def _absolute(name: str, path: str) -> str:
+    try:
+        return str(Path(path).expanduser().absolute())
+    except (OSError, RuntimeError) as error:
+        raise ValueError(f"`{name}` is {path!r}, which leads nowhere: {error}") from error
 
 
 def _check_options(url: URL) -> None:

@@ -12,17 +12,13 @@ Seconds = Annotated[float, msgspec.Meta(gt=0)]
 Prefetch = Annotated[int, msgspec.Meta(ge=1)]
 
 
-def default_path() -> Path:
-    """Return the file of this user, in which all services meet that name no other."""
-    return platformdirs.user_state_path("lightbus") / "events.db"
-
-
 class SQLiteSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The settings of `SQLiteTransport`.
 
     Attributes:
         path: The file; ``~`` is the user's home. Left out, ``lightbus/events.db`` in the user's
-            state folder.
+            state folder. It becomes absolute, without symbolic links, when the settings are made:
+            a later change of the current folder or of the environment changes nothing.
         prefetch: How many events a listener holds, at most, and never fewer than its `concurrency`;
             1 or more.
         lease: How long the events of a worker that was killed are kept from others, in seconds;
@@ -34,15 +30,25 @@ class SQLiteSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     lease: Seconds = 10.0
 
     def __post_init__(self) -> None:
-        try:
-            Path(self.path).expanduser()
-        except RuntimeError as error:
-            raise ValueError(f"`path` is {self.path!r}, and there is no such home") from error
+        msgspec.structs.force_setattr(self, "path", str(_resolved(self.path)))
 
     def __str__(self) -> str:
-        return str(self.file)
+        return self.path
 
-    @property
-    def file(self) -> Path:
-        """The absolute path of the file, with no symbolic link in it."""
-        return Path(self.path).expanduser().resolve() if self.path else default_path()
+
+def _resolved(path: str) -> Path:
+    try:
+        if path:
+            return Path(path).expanduser().resolve()
+        # The file of this user, in which all services meet that name no other.
+        return (platformdirs.user_state_path("lightbus") / "events.db").resolve()
+    except RuntimeError as error:
+        given = f"`path` is {path!r}" if path else "`path` is not set"
+        raise ValueError(
+            f"{given}, and there is no such home folder. Set `path` to an absolute path"
+        ) from error
+    except OSError as error:
+        raise ValueError(
+            f"`path` is {path!r}, and the current folder cannot be read: {error.strerror}. Set it "
+            "to an absolute path"
+        ) from error

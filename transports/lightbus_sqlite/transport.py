@@ -8,6 +8,7 @@ import sqlite3
 import time
 from collections.abc import AsyncGenerator
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, ClassVar
 
 import msgspec
@@ -59,7 +60,7 @@ class SQLiteTransport(EventTransport):
 
     def __init__(self, settings: SQLiteSettings, *, client_name: str) -> None:
         self._settings = settings
-        self._file = File(settings.file)
+        self._file = File(Path(settings.path))
         self._database = Database(self._file)
         self._closing = Once(self._close)
         self._watcher: Watcher | None = None
@@ -95,7 +96,7 @@ class SQLiteTransport(EventTransport):
     async def subscribe(self, subscription: Subscription) -> SQLiteStream:
         listener = await self._declared(subscription)
         if self._closing.has_begun:
-            raise TransportClosed(f"SQLite file {self._settings.file} was closed.")
+            raise TransportClosed(f"SQLite file {self._settings} was closed.")
         if self._watcher is None:
             self._watcher = Watcher(self._file, asyncio.get_running_loop())
         stream = SQLiteStream(self._database, self._watcher, self._settings, subscription, listener)
@@ -246,7 +247,7 @@ class SQLiteTransport(EventTransport):
             return await self._database.write(work, timeout=timeout)
         except TimeoutError as error:
             raise TransportUnavailable(
-                f"SQLite file {self._settings.file} did not answer within {timeout:.3g} s."
+                f"SQLite file {self._settings} did not answer within {timeout:.3g} s."
             ) from error
 
 

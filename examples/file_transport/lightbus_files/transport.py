@@ -40,6 +40,10 @@ class FileSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     path: str
 
+    def __post_init__(self) -> None:
+        # Once, so that a later change of the current folder does not lead elsewhere.
+        msgspec.structs.force_setattr(self, "path", str(Path(self.path).absolute()))
+
     def __str__(self) -> str:
         return self.path
 
@@ -57,7 +61,7 @@ class FileTransport(EventTransport):
     Settings: ClassVar[type[Any]] = FileSettings
 
     def __init__(self, settings: FileSettings, *, client_name: str) -> None:
-        self._root = Path(settings.path).absolute()
+        self._root = Path(settings.path)
         self._streams: list[FileStream] = []
         self._is_closed = False
 

@@ -1,0 +1,142 @@
+"""Settings, which are resolved once."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import lightbus
+from core.apis import AuthApi
+from lightbus import Bus, create
+from lightbus.config import convert
+from lightbus.exceptions import InvalidConfig
+from lightbus_sqlite.settings import SQLiteSettings
+
+HOMES = ("HOME", "XDG_STATE_HOME")
+
+
+@pytest.fixture
+def no_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user of whom the system knows nothing, as in some containers."""
+    for variable in HOMES:
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)
+
+
+def bus_at(path: str | None, **apis: object) -> Bus:
+    transport = {"sqlite": None if path is None else {"path": path}}
+    return create({"apis": {"default": {"event_transport": transport}, **apis}}, service_name="s")
+
+
+@pytest.mark.parametrize("path", ["events.db", "./a/../events.db", "~/events.db", None])
+def test_a_bus_keeps_its_file_whatever_changes_after_it_was_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str | None
+) -> None:
+    for name in ("before", "after"):
+        (tmp_path / name).mkdir()
+    for variable in HOMES:
+        monkeypatch.setenv(variable, str(tmp_path / "before"))
+    monkeypatch.chdir(tmp_path / "before")
+    bus = bus_at(path)
+    bus.client.register_api(AuthApi)
+    handled: list[str] = []
+    is_over = asyncio.Event()
+
+    async def handle(username: str) -> None:
+        handled.append(username)
+        if username == "in a thread":
+            is_over.set()
+
+    bus.auth.user_deleted.listen(handle, listener_name="gather")
+
+    async def main() -> None:
+        async with lightbus.Worker(bus):
+            await bus.auth.user_deleted.fire_async(username="before")
+            for variable in HOMES:
+                monkeypatch.setenv(variable, str(tmp_path / "after"))
+            monkeypatch.chdir(tmp_path / "after")
+            await asyncio.to_thread(bus.auth.user_deleted.fire, username="in a thread")
+            async with asyncio.timeout(10):
+                await is_over.wait()
+
+    asyncio.run(main())
+    bus.client.close()
+
+    assert handled == ["before", "in a thread"]
+    assert list((tmp_path / "after").iterdir()) == []
+
+
+def test_a_link_that_leads_elsewhere_later_changes_nothing(tmp_path: Path) -> None:
+    (tmp_path / "one").mkdir()
+    link = tmp_path / "current"
+    link.symlink_to(tmp_path / "one")
+
+    settings = SQLiteSettings(path=str(link / "events.db"))
+
+    assert settings.path == str(tmp_path / "one" / "events.db")
+
+
+@pytest.mark.usefixtures("no_home")
+@pytest.mark.parametrize("path", [None, "~/events.db"])
+def test_without_a_home_the_error_says_to_set_a_path(path: str | None) -> None:
+    with pytest.raises(InvalidConfig, match="Set `path` to an absolute path") as raised:
+        bus_at(path)
+
+    assert "$.apis.default.event_transport.sqlite" in str(raised.value)
+
+
+@pytest.mark.usefixtures("no_home")
+def test_without_a_home_a_default_that_no_api_needs_is_no_error() -> None:
+    auth: dict[str, Any] = {"event_transport": {"memory": {}}}
+
+    bus = create({"apis": {"auth": auth}}, service_name="s")
+
+    assert bus.client.transport_described("auth").startswith("memory")
+    with pytest.raises(InvalidConfig, match="Set `path` to an absolute path"):
+        bus.client.transport_described("other")
+
+
+def test_a_current_folder_that_is_gone_is_an_error_for_a_relative_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "gone"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    shutil.rmtree(folder)
+
+    with pytest.raises(InvalidConfig, match="current folder cannot be read"):
+        convert({"path": "events.db"}, SQLiteSettings, source="a test")
+    assert convert({"path": "/e.db"}, SQLiteSettings, source="a test").path == "/e.db"
+
+
+@pytest.mark.parametrize("arguments", [["config", "check"], ["run"]])
+def test_without_a_home_a_command_ends_with_one_line_and_exit_code_2(
+    tmp_path: Path, arguments: list[str]
+) -> None:
+    (tmp_path / "bus.py").write_text("import lightbus\nbus = lightbus.create(service_name='s')\n")
+    command = (
+        "import pwd, sys; pwd.getpwuid = {}.__getitem__; "
+        "from lightbus.cli import main; main(sys.argv[1:])"
+    )
+    environment = {name: value for name, value in os.environ.items() if name not in HOMES}
+
+    ended = subprocess.run(
+        [sys.executable, "-c", command, *arguments],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+    assert ended.returncode == 2
+    assert "Set `path` to an absolute path" in ended.stderr
+    assert len(ended.stderr.splitlines()) == 1
