@@ -40,7 +40,8 @@ class BusPath:
 
     def __getattr__(self, name: str) -> BusPath:
         if name.startswith("_"):
-            raise AttributeError(f"{self!r} has no attribute {name!r}")
+            # Not with `repr`, which needs attributes that a copy does not have yet.
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         path = BusPath(self._client, (*self._parts, name))
         # Kept, so that using the same event again makes no new objects.
         self.__dict__[name] = path

@@ -85,11 +85,23 @@ def without_login(text: str) -> str:
     return _LOGIN.sub(lambda found: f"{found[1]}***@", text)
 
 
+# Not an ellipsis, and not the folder above
+_TWO_FULL_STOPS = re.compile(r"""(?<=[\w)'"\]}`])\.\.(?=\s|$)""")
+
+
+def _clean(text: str) -> str:
+    """Return the text of an error without a login, and with one full stop after each sentence.
+
+    A reason that another library or a broker gives can end with a full stop of its own.
+    """
+    return _TWO_FULL_STOPS.sub(lambda _: ".", without_login(text))
+
+
 class LightbusException(Exception):
     """The root of every error that Lightbus raises. Its text shows no password of a URL."""
 
     def __init__(self, *args: object) -> None:
-        super().__init__(*(without_login(arg) if isinstance(arg, str) else arg for arg in args))
+        super().__init__(*(_clean(arg) if isinstance(arg, str) else arg for arg in args))
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Pickled, as between processes, it is no call of `__init__`, which takes other arguments.

@@ -59,6 +59,8 @@ class _Logger:
         self._name = name
 
     def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):  # also asked for while this is copied, and has no attributes yet
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         method = getattr(self._logger, name)
         if name in _METHODS:
             method = functools.partial(_log_safely, method)

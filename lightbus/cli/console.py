@@ -103,6 +103,8 @@ class _Stream:
         self._name = name
 
     def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):  # also asked for while this is copied, and has no attributes yet
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         return getattr(self._stream(), name)
 
     def write(self, text: str) -> int:

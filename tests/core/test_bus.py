@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import sys
 from collections.abc import Awaitable, Callable
@@ -274,6 +275,13 @@ def test_a_listener_fails_as_its_argument_says_or_else_as_its_api_is_configured(
 
     (listener,) = bus.client.listeners
     assert listener.on_error is expected
+
+
+def test_a_path_of_the_bus_can_be_copied(bus: Bus) -> None:
+    path = copy.copy(bus.auth)
+
+    assert repr(path) == "<BusPath bus.auth>"
+    assert path.user_created is not bus.auth.user_created
 
 
 def test_every_way_to_handle_an_error_can_be_configured() -> None:

@@ -228,6 +228,26 @@ def test_a_variable_that_is_not_set_is_named_with_its_place(folder: Path) -> Non
             "$.apis.default.event_transport.sqlite",
             "there is no such home",
         ),
+        (
+            default_api(event_transport={"sqlite": {"path": ""}}),
+            "$.apis.default.event_transport.sqlite.path",
+            "length >= 1",
+        ),
+        (
+            default_api(event_transport={"sqlite": {"path": ":memory:"}}),
+            "$.apis.default.event_transport.sqlite",
+            "name the transport `memory`",
+        ),
+        (
+            default_api(event_transport={"sqlite": {"path": "file::memory:?cache=shared"}}),
+            "$.apis.default.event_transport.sqlite",
+            "name the transport `memory`",
+        ),
+        (
+            default_api(event_transport={"rabbitmq": {"url": "amqps://x", "tls": {"ca_file": ""}}}),
+            "$.apis.default.event_transport.rabbitmq.tls.ca_file",
+            "length >= 1",
+        ),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

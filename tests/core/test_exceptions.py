@@ -23,3 +23,17 @@ def test_an_error_is_the_same_in_another_process(error: LightbusException) -> No
         assert type(other) is type(error)
         assert str(other) == str(error)
         assert vars(other) == vars(error)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("Refused: closed to this user..", "Refused: closed to this user."),
+        ("It says 'no.'.. Try again.", "It says 'no.'. Try again."),
+        ("It waits...", "It waits..."),
+        ("The folder .. is not there.", "The folder .. is not there."),
+        ("../events.db cannot be read.", "../events.db cannot be read."),
+    ],
+)
+def test_a_sentence_of_an_error_ends_with_one_full_stop(text: str, shown: str) -> None:
+    assert str(LightbusException(text)) == shown

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import subprocess
 import sys
@@ -60,6 +61,12 @@ def test_no_value_and_no_error_steers_the_terminal(log_format: str) -> None:
     assert told.count("made up") >= 5
     assert told.replace("\n", "").isprintable()
     assert len([line for line in told.splitlines() if line[0] != " "]) == 2
+
+
+def test_a_logger_can_be_copied(caplog: pytest.LogCaptureFixture) -> None:
+    copy.copy(get_logger("lightbus.test")).error("copied")
+
+    assert caplog.messages == ["copied"]
 
 
 def test_lines_and_letters_of_every_language_stay_as_they_are() -> None:

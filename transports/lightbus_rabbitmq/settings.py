@@ -14,6 +14,7 @@ from lightbus.exceptions import did_you_mean
 Seconds = Annotated[float, msgspec.Meta(gt=0)]
 Heartbeat = Annotated[int, msgspec.Meta(ge=1, le=600)]
 Prefetch = Annotated[int, msgspec.Meta(ge=1, le=65535)]
+FilePath = Annotated[str, msgspec.Meta(min_length=1)]
 
 _WRONG_FORM = (
     "`url` is not of the form amqp://user:password@host:5672/vhost; in each of its parts, what has "
@@ -59,9 +60,9 @@ class TLSSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             is first to be reached.
     """
 
-    ca_file: str | None = None
-    certificate_file: str | None = None
-    key_file: str | None = None
+    ca_file: FilePath | None = None
+    certificate_file: FilePath | None = None
+    key_file: FilePath | None = None
 
     def __post_init__(self) -> None:
         if self.key_file is not None and self.certificate_file is None:

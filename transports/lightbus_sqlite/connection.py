@@ -147,6 +147,11 @@ def _create(path: Path) -> None:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with _creating, contextlib.suppress(FileExistsError):
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+    if path.exists() and not path.is_file():
+        raise TransportRefused(
+            f"SQLite file {path} cannot be used: it is not a regular file. Set `path` to another "
+            "file."
+        )
 
 
 def _prepare(connection: sqlite3.Connection, path: Path) -> None:
@@ -195,7 +200,9 @@ def _rolled_back_on_error(connection: sqlite3.Connection) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        connection.execute("ROLLBACK")
+        # Of some errors, SQLite rolls back by itself.
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
         raise
 
 

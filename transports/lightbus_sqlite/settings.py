@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +11,10 @@ import platformdirs
 
 Seconds = Annotated[float, msgspec.Meta(gt=0)]
 Prefetch = Annotated[int, msgspec.Meta(ge=1)]
+NonEmpty = Annotated[str, msgspec.Meta(min_length=1)]
+
+# SQLite gives these a meaning of their own, as databases that no other process finds.
+_NO_FILE = re.compile(r":memory:$|file:")
 
 
 class SQLiteSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -25,7 +30,7 @@ class SQLiteSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             more than 0.
     """
 
-    path: str = ""
+    path: NonEmpty = ""
     prefetch: Prefetch = 20
     lease: Seconds = 10.0
 
@@ -37,6 +42,11 @@ class SQLiteSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
 
 def _resolved(path: str) -> Path:
+    if _NO_FILE.match(path):
+        raise ValueError(
+            f"`path` is {path!r}, which is not the path of a file; for events in memory, name the "
+            "transport `memory`"
+        )
     try:
         if path:
             return Path(path).expanduser().resolve()
