@@ -23,8 +23,9 @@ def schema_of(apis: Iterable[type[Api]]) -> Schema:
     """Return the JSON Schema (draft 2020-12) of an object that holds, by its canonical name, what
     each event of `apis` carries.
 
-    Fields that have a default are not required, though events that are fired here always carry
-    them: those that were fired before they existed do not.
+    Fields that have a default are not required, because events that were fired before the fields
+    existed do not have them. Nested fields that new events always have are marked with
+    ``x-lightbus-always-sent``.
 
     Raises:
         InvalidApi: An event is declared wrongly.
@@ -148,9 +149,9 @@ def _changes_of_event(
             yield Change(name, field, "it is gone", _REMOVED)
             continue
         then, now = (schema, before[1]), (new[field], after[1])
-        if reason := why_not(now, then, is_sent=True):
+        if reason := why_not(now, then, as_sent=True):
             yield Change(name, field, f"it admits more than before: {reason}", _WIDER)
-        # Those that were fired before a field was added do not have it, whatever its default.
+        # Events that were fired before a field was added do not have it, whatever its default.
         if reason := why_not(then, now):
             yield Change(name, field, f"it admits less than before: {reason}", _NARROWER)
     required_before = before[0].get("required", ())

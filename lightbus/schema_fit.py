@@ -27,37 +27,38 @@ from lightbus.schema_keywords import (
 # A schema, and the document that its references lead into.
 Placed = tuple[Any, Schema]
 
-# Keywords that have a method of their own; of any other, only whether both say the same is known.
+# Keywords that have a method of their own. The values of any other one have to be equal.
 _READ = (
     *("type", "enum", "const", "anyOf", "oneOf", "allOf", "$ref", "prefixItems", "items"),
     *("properties", "required", "additionalProperties", "propertyNames", "contentSchema"),
 )
 
 
-def why_not(inner: Placed, outer: Placed, *, is_sent: bool = False) -> str | None:
-    """Return why a value of `inner` need not be one of `outer`, with its place; None where each is.
+def why_not(inner: Placed, outer: Placed, *, as_sent: bool = False) -> str | None:
+    """Return why a value of `inner` may not fit `outer`, with its place; None where all fit.
 
-    It errs on the side of a reason: schemas can say the same in ways that this does not see.
+    It may give a reason although all fit, because schemas can state one thing in several ways.
 
     Args:
         inner: A schema.
         outer: Another one.
-        is_sent: Whether each value has the fields that `inner` says are always sent, though it
-            does not require them.
+        as_sent: Whether the values are those that new senders send. These have the fields that
+            `inner` marks as always sent, although it does not require them.
     """
     if inner[0] == outer[0] and _definitions_of(inner) == _definitions_of(outer):
         return None
-    return _Comparison(is_sent=is_sent).why_not(inner, outer, "$")
+    return _Comparison(as_sent=as_sent).why_not(inner, outer, "$")
 
 
 class _Comparison:
-    """One comparison. Types may refer to each other, so each pair of them is compared once.
+    """Compares each pair of schemas once, because types may refer to each other.
 
-    A pair that is met again while it is compared is taken to fit, for else something else does not.
+    A pair that is met again while it is being compared is assumed to fit. Where it does not, the
+    comparison that is under way finds the reason.
     """
 
-    def __init__(self, *, is_sent: bool) -> None:
-        self._is_sent = is_sent
+    def __init__(self, *, as_sent: bool) -> None:
+        self._as_sent = as_sent
         self._fitting: dict[bytes, None] = {}
         self._failing: dict[bytes, str] = {}
 
@@ -77,7 +78,7 @@ class _Comparison:
         self._fitting[pair] = None
         reason = self._compare(inner, outer, path)
         if reason is not None:
-            # What was found to fit meanwhile may have relied on this one.
+            # The pairs that were found to fit meanwhile may rely on this one.
             for later in list(self._fitting)[before:]:
                 del self._fitting[later]
             self._failing[pair] = reason
@@ -147,7 +148,7 @@ class _Comparison:
 
     def _properties(self, inner: Placed, outer: Placed, path: str) -> str | None:
         of, to = inner[0].get("properties", {}), outer[0].get("properties", {})
-        # The classes that declare their fields send no others.
+        # Classes that declare their fields send no others.
         more = inner[0].get("additionalProperties", "properties" not in inner[0])
         others = outer[0].get("additionalProperties", True)
         if missing := [name for name in outer[0].get("required", ()) if not self._has(inner, name)]:
@@ -155,7 +156,7 @@ class _Comparison:
         if others is False and more is not False:
             return f"at {path}, there may be more than {', '.join(to) or 'nothing'}"
         for name in {**of, **to}:
-            # What is no property of one of them is what its others are.
+            # A name that one of them does not list is one of its other properties.
             values = (of.get(name, more), inner[1]), (to.get(name, others), outer[1])
             if values[0][0] is not False and values[1][0] is False:
                 return f"at {path}.{name}, which is not known"
@@ -168,7 +169,7 @@ class _Comparison:
     def _has(self, inner: Placed, name: str) -> bool:
         """Return whether every value of `inner` has the field `name`."""
         field = inner[0].get("properties", {}).get(name)
-        is_sent = self._is_sent and isinstance(field, Mapping) and field.get(ALWAYS_SENT) is True
+        is_sent = self._as_sent and isinstance(field, Mapping) and field.get(ALWAYS_SENT) is True
         return is_sent or name in inner[0].get("required", ())
 
     def _names(self, inner: Placed, outer: Placed, more: Any, path: str) -> str | None:
@@ -205,7 +206,7 @@ def _is_of(inner: Any, outer: Any) -> bool:
 
 
 def _keywords(inner: Placed, outer: Placed, path: str) -> Iterable[str]:
-    """Yield which keywords of `outer` say what a value of `inner` need not be."""
+    """Yield why values of `inner` may violate keywords of `outer`."""
     of, to = inner[0], outer[0]
     for keyword, wanted in constraints_of(to).items():
         if keyword in _READ or is_about_others(keyword, of) or is_within(keyword, of, wanted):

@@ -13,15 +13,15 @@ from lightbus.json_schema import ALWAYS_SENT, BITS, MAX_BYTES, MIN_BYTES, defini
 
 Schema = Mapping[str, Any]
 
-# Keywords that say nothing about values. Those that begin with "x-" say nothing either, but for
-# those of the bus.
-_NOTES = (
+# Annotations: keywords that do not constrain values. Those that begin with "x-" do not either,
+# except for those of the bus.
+_ANNOTATIONS = (
     *("title", "description", "default", "example", "examples", "deprecated", "readOnly"),
     *("writeOnly", "discriminator", "externalDocs", "xml", "$comment", "$defs", "$id", "$schema"),
     *("$anchor", "$vocabulary", ALWAYS_SENT),
 )
 
-# The formats that JSON Schema defines, or that the bus and pydantic write. Any other is a note.
+# Formats that JSON Schema defines, or that the bus and pydantic write. Others are annotations.
 _FORMATS = (
     *("date-time", "date", "time", "duration", "uuid", "decimal", "regex"),
     *("email", "idn-email", "name-email", "hostname", "idn-hostname", "ipv4", "ipv6"),
@@ -41,7 +41,7 @@ _TYPES: dict[type, str] = {
     type(None): "null",
 }
 
-# Keywords whose value is a bound, and how two of them compare where the first is the narrower one.
+# Keywords whose values are bounds, and whether the first of two bounds is at least as narrow.
 _BOUNDS: dict[str, Callable[[Any, Any], bool]] = {
     "minLength": lambda inner, outer: inner >= outer,
     "maxLength": lambda inner, outer: inner <= outer,
@@ -63,7 +63,7 @@ _RANGES = {
     "exclusiveMaximum": "maximum",
 }
 
-# What the keywords for one type of value are for; they say nothing about others.
+# The type of values that a keyword applies to, where it is one
 _KINDS = {
     **dict.fromkeys([*_RANGES, "multipleOf", BITS], "number"),
     **dict.fromkeys(["minLength", "maxLength", "pattern", "format"], "string"),
@@ -77,7 +77,7 @@ class OneValue(dict[str, Any]):
 
 
 def constraints_of(schema: Any) -> Schema:
-    """Return the keywords of a schema that say something about values."""
+    """Return the keywords of a schema that constrain values."""
     if not isinstance(schema, Mapping):
         return {"not": {}} if schema is False else {}
     return {name: value for name, value in schema.items() if _is_constraint(name, value)}
@@ -86,13 +86,13 @@ def constraints_of(schema: Any) -> Schema:
 def _is_constraint(keyword: str, value: Any) -> bool:
     if keyword == "format":
         return value in _FORMATS
-    return keyword not in _NOTES and (
+    return keyword not in _ANNOTATIONS and (
         not keyword.startswith("x-") or keyword in (BITS, MIN_BYTES, MAX_BYTES)
     )
 
 
 def options_of(schema: Schema) -> list[Any] | None:
-    """Return the schemas of which a value fits one at least, where that is all that is said."""
+    """Return the schemas of which a value has to fit at least one; None where there are none."""
     if isinstance(schema.get("type"), list):
         return [{**schema, "type": type_} for type_ in schema["type"]]
     found = schema.get("anyOf", schema.get("oneOf"))
@@ -100,7 +100,7 @@ def options_of(schema: Schema) -> list[Any] | None:
 
 
 def parts_of(schema: Schema) -> list[Any] | None:
-    """Return the schemas that a value fits all of; None where it is one."""
+    """Return the schemas that a value has to fit all of; None where `schema` is a single one."""
     constraints = constraints_of(schema)
     of_many = [name for name in ("anyOf", "oneOf", "allOf") if name in constraints]
     if not of_many or (len(constraints) == 1 and "allOf" not in constraints):
@@ -127,7 +127,7 @@ def listed_in(schema: Schema) -> list[Any] | None:
 
 
 def schema_of_value(value: Any) -> OneValue:
-    """Return a schema of `value` alone, with all that can be said about it."""
+    """Return a schema that only `value` fits, with every keyword that `value` satisfies."""
     schema = OneValue(const=value, type=_TYPES[type(value)])
     if isinstance(value, bool) or value is None:
         return schema
@@ -148,7 +148,7 @@ def schema_of_value(value: Any) -> OneValue:
 
 
 def is_one_of(of: Schema, values: list[Any] | None) -> bool:
-    """Return whether `of` has no value but these."""
+    """Return whether the one value of `of` is among `values`, or no values are listed."""
     if values is None:
         return True
     wanted = {msgspec.json.encode(value, order="sorted") for value in values}
@@ -156,13 +156,13 @@ def is_one_of(of: Schema, values: list[Any] | None) -> bool:
 
 
 def is_about_others(keyword: str, of: Schema) -> bool:
-    """Return whether `keyword` says nothing about values of the type of `of`."""
+    """Return whether `keyword` does not apply to values of the type of `of`."""
     kind = "number" if of.get("type") == "integer" else of.get("type")
     return kind is not None and _KINDS.get(keyword, kind) != kind
 
 
 def is_within(keyword: str, of: Schema, wanted: Any) -> bool:
-    """Return whether the values of `of` are within what one keyword wants."""
+    """Return whether all values of `of` satisfy a keyword whose value is `wanted`."""
     if keyword in _RANGES:
         return _is_in_range(keyword, of, wanted)
     if keyword == "pattern" and isinstance(of, OneValue) and isinstance(of["const"], str):
@@ -195,7 +195,7 @@ def _shown(value: Any) -> str:
 
 
 def describe_schema(schema: Any) -> str:
-    """Say what a schema admits, in short."""
+    """Return in a few words what a schema admits."""
     if not isinstance(schema, Mapping):
         return "nothing" if schema is False else "anything"
     if (options := options_of(schema)) is not None:
