@@ -17,6 +17,7 @@ from typing import Any
 from lightbus.exceptions import IteratorReturned
 
 Function = Callable[..., Any]
+RunSync = Callable[[Callable[[], Any]], Awaitable[Any]]
 
 
 def name_of(function: Function) -> str:

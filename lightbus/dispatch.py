@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import itertools
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from typing import Any
 
 from lightbus.calling import finish, is_async
@@ -25,8 +25,8 @@ from lightbus.handler import CallPlan
 from lightbus.listener import Listener, OnError
 from lightbus.log import get_logger
 from lightbus.message import EventMessage
-from lightbus.middleware import Middleware, handle_through
-from lightbus.threads import HandlerThreads
+from lightbus.middleware import handle_through
+from lightbus.threads import HandlerThread, HandlerThreads, handler_thread
 from lightbus.time_limit import TimeLimit, WorkCancelled
 from lightbus.transport import Delivery, DeliveryStream
 
@@ -176,36 +176,50 @@ class Dispatcher:
         return functools.partial(self._listener.handler, *args, **kwargs)
 
     def _handle(self, call: Callable[[], Any], message: EventMessage) -> Coroutine[Any, Any, None]:
-        middleware = self._client.middleware
-        if not middleware:
-            return self._call(call, message)
-        return self._call_through(middleware, call, message)
+        client = self._client
+        if (
+            not self._is_async
+            or client.middleware
+            or client.before_event_execution
+            or client.after_event_execution
+        ):
+            return self._handle_with_thread(call, message)
+        return self._guarded(call)
 
-    async def _call_through(
-        self, middleware: Sequence[Middleware], call: Callable[[], Any], message: EventMessage
-    ) -> None:
-        handle = functools.partial(self._call, call, message)
-        try:
-            await handle_through(middleware, message, self._listener.name, handle)
-        except (Exception, asyncio.CancelledError):
-            raise
-        except BaseException as error:
-            raise HandlerExited(self._listener.name, error) from error
-
-    async def _call(self, call: Callable[[], Any], message: EventMessage) -> None:
-        client, hook_arguments = self._client, {"client": self._client, "event_message": message}
-        try:
-            if client.before_event_execution:
-                await client.before_event_execution.run(
-                    listener_name=self._listener.name, **hook_arguments
+    async def _handle_with_thread(self, call: Callable[[], Any], message: EventMessage) -> None:
+        """Call the handler, with what is around it; all sync code of it on one thread."""
+        with self._threads.one() as thread:
+            handler_thread.set(thread)
+            handle = functools.partial(self._handle_between_hooks, call, message, thread)
+            await self._guarded(
+                functools.partial(
+                    handle_through, self._client.middleware, message, self._listener.name, handle
                 )
-            result = await (call() if self._is_async else self._threads.call(call))
+            )
+
+    async def _handle_between_hooks(
+        self, call: Callable[[], Any], message: EventMessage, thread: HandlerThread
+    ) -> None:
+        client = self._client
+        hook_arguments = {
+            "client": client,
+            "event_message": message,
+            "listener_name": self._listener.name,
+        }
+        if client.before_event_execution:
+            await client.before_event_execution.run(thread.call, **hook_arguments)
+        result = await (call() if self._is_async else thread.call(call))
+        if result is not None:
+            await finish(result, self._listener.handler)
+        if client.after_event_execution:
+            await client.after_event_execution.run(thread.call, **hook_arguments)
+
+    async def _guarded(self, work: Callable[[], Awaitable[object]]) -> None:
+        """Await `work`, and raise an `Exception` where it tries to end more than itself."""
+        try:
+            result = await work()
             if result is not None:
                 await finish(result, self._listener.handler)
-            if client.after_event_execution:
-                await client.after_event_execution.run(
-                    listener_name=self._listener.name, **hook_arguments
-                )
         except (Exception, asyncio.CancelledError):
             raise
         except BaseException as error:

@@ -25,6 +25,7 @@
     ├── TaskExited
     ├── HookExited
     ├── IteratorReturned
+    ├── NoHandlerThread
     ├── WorkerNotReusable
     ├── ConfigError                 a worker or a bus can not be set up from what it was given
     │   ├── InvalidConfig
@@ -365,6 +366,16 @@ class IteratorReturned(LightbusException):
         )
         self.function = function
         self.returned = returned
+
+
+class NoHandlerThread(LightbusException):
+    """`run_on_handler_thread` was called where no event is handled."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "run_on_handler_thread() has no free thread here. Await it in a middleware's handle(), "
+            "before or after call_next(), or in an async hook around a handler."
+        )
 
 
 class WorkerNotReusable(LightbusException):

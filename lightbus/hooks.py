@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import contextvars
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, TypeVar, overload
 
-from lightbus.calling import call, is_generator, name_of
+from lightbus.calling import RunSync, call, is_generator, name_of
 from lightbus.exceptions import HookExited, InvalidHook
 from lightbus.handler import signature_of
-from lightbus.threads import returning
+from lightbus.threads import call_in_new_thread
 
 Hook = TypeVar("Hook", bound=Callable[..., Any])
 
@@ -20,7 +18,9 @@ Hook = TypeVar("Hook", bound=Callable[..., Any])
 class Hooks:
     """The hooks of one moment; usable as a decorator, with or without parentheses.
 
-    An async hook runs on the event loop, a sync one in a thread. A hook receives those of the
+    An async hook runs on the event loop, a sync one in a thread. Sync hooks of an event's execution
+    run on the thread of its handler, where that is sync. What a hook sets in a context variable,
+    the hooks after it and the handler see. A hook receives those of the
     moment's arguments that it has a parameter for. What it raises is raised further where nothing
     else is said, and the hooks after it are not called.
     """
@@ -53,8 +53,12 @@ class Hooks:
         self._hooks.append(hook)
         return hook
 
-    async def run(self, **arguments: Any) -> None:
+    async def run(self, run_sync: RunSync = call_in_new_thread, /, **arguments: Any) -> None:
         """Call each hook in the order in which they were added.
+
+        Args:
+            run_sync: Calls a sync hook in a thread.
+            arguments: What the hooks may ask for.
 
         Raises:
             IteratorReturned: A hook returned an iterator, so its work was not done.
@@ -62,23 +66,11 @@ class Hooks:
         """
         for hook in self._hooks:
             try:
-                await call(partial(hook, **_wanted(hook, arguments)), _in_thread)
+                await call(partial(hook, **_wanted(hook, arguments)), run_sync)
             except (Exception, asyncio.CancelledError):
                 raise
             except BaseException as error:
                 raise HookExited(name_of(hook), error) from error
-
-
-async def _in_thread(function: Callable[[], Any]) -> Any:
-    # A thread of its own: a hook may fire an event, whose hooks would wait for those of the loop.
-    context = contextvars.copy_context()
-    thread = ThreadPoolExecutor(1, thread_name_prefix="lightbus-hook")
-    try:
-        return await asyncio.get_running_loop().run_in_executor(
-            thread, context.run, returning, function
-        )
-    finally:
-        thread.shutdown(wait=False)
 
 
 def _wanted(hook: Callable[..., Any], arguments: dict[str, Any]) -> dict[str, Any]:

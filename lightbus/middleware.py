@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from lightbus.calling import finish
+from lightbus.exceptions import NoHandlerThread
 from lightbus.message import EventMessage
+from lightbus.threads import handler_thread
+
+T = TypeVar("T")
 
 Send = Callable[[EventMessage], Awaitable[None]]
 Handle = Callable[[], Awaitable[None]]
@@ -51,6 +55,22 @@ class Middleware:
             Exception: What the handler, a hook, or an inner middleware raised.
         """
         await call_next()
+
+
+async def run_on_handler_thread(function: Callable[[], T]) -> T:
+    """Return what a sync function returns, or raise what it raises, on the thread of the handler.
+
+    It is for the `handle` of a middleware, and for async hooks around a handler. Where the handler
+    is async, it is the thread that the sync hooks of the event run on.
+
+    Raises:
+        NoHandlerThread: No event is handled here, or its thread is not free.
+        Exception: What the function raised.
+    """
+    thread = handler_thread.get(None)
+    if thread is None or not thread.is_usable:
+        raise NoHandlerThread
+    return cast("T", await thread.call(function))
 
 
 async def send_through(middleware: Sequence[Middleware], message: EventMessage, send: Send) -> None:

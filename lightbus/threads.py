@@ -6,14 +6,15 @@ import asyncio
 import contextlib
 import contextvars
 import os
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import ContextVar
 from typing import Any
 
 from lightbus.green import original
 
-# Each listener bounds how many of its handlers run at once, so the pool need not.
-_MOST_THREADS = 10_000
+_UNSET = object()
 
 
 def returning(function: Callable[[], Any]) -> Any:
@@ -29,37 +30,133 @@ def returning(function: Callable[[], Any]) -> Any:
 
 
 class HandlerThreads:
-    """Runs sync handlers in threads; a thread that is free is used again."""
+    """The threads of a worker that run sync code; one that is free is used again."""
 
     def __init__(self) -> None:
-        self._pool = ThreadPoolExecutor(_MOST_THREADS, thread_name_prefix="lightbus-handler")
+        self._idle: list[ThreadPoolExecutor] = []
         self._running: set[Future[Any]] = set()
+        self._is_shut_down = False
 
     @property
     def running(self) -> int:
-        """How many handlers run now."""
+        """How many sync functions run now."""
         return len(self._running)
 
-    async def call(self, function: Callable[[], Any]) -> Any:
-        """Return what `function` returns, or raise what it raises, from a thread.
-
-        A thread can not be stopped: once cancelled, this still waits for it to end. Cancelled
-        again, it leaves the thread to itself.
-        """
-        context = contextvars.copy_context()
-        running = self._pool.submit(context.run, returning, function)
-        self._running.add(running)
-        running.add_done_callback(self._running.discard)
-        ended = asyncio.wrap_future(running)
+    @contextlib.contextmanager
+    def one(self) -> Iterator[HandlerThread]:
+        """Give the sync code of one event a thread of its own while the block runs."""
+        thread = HandlerThread(self)
         try:
-            return await asyncio.shield(ended)
+            yield thread
+        finally:
+            thread.release()
+
+    async def call(self, function: Callable[[], Any]) -> Any:
+        """Do what `HandlerThread.call` does, on any thread."""
+        with self.one() as thread:
+            return await thread.call(function)
+
+    def shut_down(self) -> None:
+        """Let the idle threads end, and the others when they have nothing to run."""
+        self._is_shut_down = True
+        while self._idle:
+            self._idle.pop().shutdown(wait=False)
+
+    def take(self) -> ThreadPoolExecutor:
+        """Return a free thread."""
+        return self._idle.pop() if self._idle else ThreadPoolExecutor(1, "lightbus-handler")
+
+    def give_back(self, thread: ThreadPoolExecutor, *, is_free: bool) -> None:
+        """Have a thread used again if it is free, and end otherwise."""
+        if is_free and not self._is_shut_down:
+            self._idle.append(thread)
+        else:
+            thread.shutdown(wait=False)
+
+    def note_running(self, function: Future[Any]) -> None:
+        """Count a function until it has ended."""
+        self._running.add(function)
+        function.add_done_callback(self._running.discard)
+
+
+class HandlerThread:
+    """A thread and a context for the sync code of one event: its handler and its hooks."""
+
+    def __init__(self, threads: HandlerThreads) -> None:
+        self._threads = threads
+        self._thread: ThreadPoolExecutor | None = None
+        self._context = contextvars.Context()
+        self._last: Future[Any] | None = None
+        self._loop = asyncio.get_running_loop()
+        self._is_released = False
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether the running code may call a function on the thread now, and not wait for it."""
+        is_free = self._last is None or self._last.done()
+        return is_free and not self._is_released and self._loop is asyncio.get_running_loop()
+
+    async def call(self, function: Callable[[], Any]) -> Any:
+        """Return what `function` returns, or raise what it raises, from the thread.
+
+        It sees the context variables of the caller, and the caller those that it sets. A thread
+        cannot be stopped: once cancelled, this still waits for it to end. Cancelled again, it
+        leaves the thread to itself.
+        """
+        if self._thread is None:
+            self._thread = self._threads.take()
+        self._context.run(adopt, contextvars.copy_context())
+        self._last = self._thread.submit(self._context.run, returning, function)
+        self._threads.note_running(self._last)
+        ended = asyncio.wrap_future(self._last)
+        try:
+            result = await asyncio.shield(ended)
         except asyncio.CancelledError:
             await asyncio.wait({ended})
             raise
+        adopt(self._context)
+        return result
 
-    def shut_down(self) -> None:
-        """Let the idle threads end, and take no more handlers."""
-        self._pool.shutdown(wait=False)
+    def release(self) -> None:
+        """Let others have the thread."""
+        self._is_released = True
+        if self._thread is not None:
+            is_free = self._last is None or self._last.done()
+            self._threads.give_back(self._thread, is_free=is_free)
+
+
+# The thread of the event that the running code handles.
+handler_thread: ContextVar[HandlerThread] = ContextVar("handler_thread")
+
+
+async def call_in_new_thread(function: Callable[[], Any]) -> Any:
+    """Return what `function` returns, or raise what it raises, from a new daemon thread.
+
+    It sees the context variables of the caller, and the caller those that it sets. Cancelled, this
+    leaves the thread to itself.
+    """
+    context = contextvars.copy_context()
+    ended: Future[Any] = Future()
+    ended.set_running_or_notify_cancel()
+
+    def run() -> None:
+        try:
+            ended.set_result(context.run(returning, function))
+        except BaseException as error:
+            ended.set_exception(error)
+
+    # No executor: its lock could be held by code that a signal handler which fires interrupted.
+    threading.Thread(target=run, name="lightbus-hook", daemon=True).start()
+    result = await asyncio.wrap_future(ended)
+    adopt(context)
+    return result
+
+
+def adopt(context: contextvars.Context) -> None:
+    """Set the context variables of this context to their values in another one."""
+    for variable, value in context.items():
+        if variable.get(_UNSET) is not value:
+            variable.set(value)
 
 
 # By thread id: for how many reasons it must not wait for the bus.

@@ -89,8 +89,11 @@ class Worker:
 
     @property
     def unfinished(self) -> int:
-        """How many handlers and tasks run; after `stop`, how many could not be ended."""
-        return self._threads.running + len(self._tasks)
+        """How many handlers, hooks around them and tasks run; after `stop`, how many of them, and
+        of the `on_start` hooks, could not be ended.
+        """
+        is_starting = self._starting is not None and not self._starting.done()
+        return self._threads.running + len(self._tasks) + is_starting
 
     async def problems(self, *, timeout: float = 2.0) -> list[str]:
         """Say what keeps this worker's listeners from taking events, or its process from sending
@@ -312,7 +315,7 @@ class Worker:
         _serving.set(self)
         if self._starting is not None:
             self._starting.cancel()
-            await asyncio.wait({self._starting})
+            await asyncio.wait({self._starting}, timeout=_CLEAN_UP_TIMEOUT)
         was_serving, self._is_serving = self._is_serving, False
         self._ignore_additions()
         for task in list(self._background):

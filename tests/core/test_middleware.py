@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from typing import Any
 
 import attrs
@@ -17,9 +18,9 @@ from prometheus_client import CollectorRegistry
 from core.apis import AuthApi
 from core.support import PATIENCE, Broken, MakeBus, Received, eventually
 from lightbus import Bus, EventMessage, OnError, Worker
-from lightbus.exceptions import HandlerExited, TransportUnavailable
+from lightbus.exceptions import HandlerExited, NoHandlerThread, TransportUnavailable
 from lightbus.metrics import count_events
-from lightbus.middleware import Handle, Middleware, Send
+from lightbus.middleware import Handle, Middleware, Send, run_on_handler_thread
 from lightbus.tracing import trace_events
 
 
@@ -351,3 +352,80 @@ async def test_what_could_not_be_fired_or_took_too_long_is_counted_apart(
 
     labels: dict[str, Any] = {"api": "auth", "event": "user_deleted", "outcome": "failed"}
     assert registry.get_sample_value("lightbus_events_fired_total", labels) == 1
+
+
+local = threading.local()
+
+
+class Tenancy(Middleware):
+    """Has the handler's thread know something."""
+
+    async def handle(self, message: EventMessage, listener_name: str, call_next: Handle) -> None:
+        await run_on_handler_thread(lambda: setattr(local, "tenant", "acme"))
+        try:
+            await call_next()
+        finally:
+            await run_on_handler_thread(lambda: delattr(local, "tenant"))
+
+
+async def test_a_middleware_runs_code_on_the_thread_of_a_handler_also_where_that_fails(
+    bus: Bus, received: Received
+) -> None:
+    bus.client.add_middleware(Tenancy())
+
+    def handle(username: str) -> None:
+        received.add(local.tenant)
+        raise Broken
+
+    bus.auth.user_deleted.listen(
+        handle, listener_name="gather", on_error=OnError.ACKNOWLEDGE_AND_LOG
+    )
+    async with Worker(bus):
+        await bus.auth.user_deleted.fire_async(username="ann")
+        await bus.auth.user_deleted.fire_async(username="bob")
+
+        assert await received.next_ones(2) == ["acme", "acme"]
+
+
+async def test_a_middleware_around_an_async_handler_shares_a_thread_with_the_sync_hooks(
+    bus: Bus, received: Received
+) -> None:
+    bus.client.add_middleware(Tenancy())
+    bus.client.before_event_execution(lambda: received.add(local.tenant))
+
+    async def handle(username: str) -> None: ...
+
+    bus.auth.user_deleted.listen(handle, listener_name="gather")
+    async with Worker(bus):
+        await bus.auth.user_deleted.fire_async(username="ann")
+
+        assert await received.next() == "acme"
+
+
+async def test_code_that_would_wait_for_a_handlers_thread_is_told_at_once(
+    bus: Bus, received: Received
+) -> None:
+    raised: list[BaseException] = []
+
+    async def run_there() -> None:
+        try:
+            await run_on_handler_thread(lambda: None)
+        except NoHandlerThread as error:
+            raised.append(error)
+
+    await run_there()
+    assert len(raised) == 1
+
+    bus.client.before_event_sent(run_there)
+
+    def handle(username: str) -> None:
+        if username == "ann":
+            bus.auth.user_deleted.fire(username="bob")
+        received.add(username)
+
+    bus.auth.user_deleted.listen(handle, listener_name="gather")
+    async with Worker(bus):
+        await bus.auth.user_deleted.fire_async(username="ann")
+        assert await received.next_ones(2) == ["ann", "bob"]
+
+    assert len(raised) == 3
