@@ -7,7 +7,7 @@ import enum
 import functools
 import types
 import typing
-from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from typing import Annotated, Any, Literal, TypedDict, TypeVar, Union, get_args, get_origin
 
 import attrs
@@ -36,6 +36,7 @@ from lightbus.own_types import (
     own_type,
     text_of,
 )
+from lightbus.values import is_collection
 
 
 @attrs.frozen
@@ -205,7 +206,7 @@ class ReadTypes:
         inner: Any = None
         if issubclass(class_, Mapping):
             inner = dict.__class_getitem__((*args, Any, Any)[:2])
-        elif issubclass(class_, Collection):
+        elif is_collection(class_):
             inner = list.__class_getitem__((*args, Any)[:1])
         if inner is None or not is_made_of(class_, get_origin(inner)()):
             raise TypeError(f"JSON cannot be read as {name_of_hint(hint)}")
@@ -310,6 +311,10 @@ def _hints_within(hint: Any, seen: set[Any]) -> Iterator[Any]:
 
 def _is_unknown(class_: type[Any]) -> bool:
     """Return whether the decoder does not know a class."""
+    base = next((base for base in class_.__mro__ if base in MADE_OF), class_)
+    if base is not class_ and class_ is not bool and not issubclass(class_, enum.Enum):
+        # `type_info` takes the place of a built-in type that something has put there.
+        return True
     return isinstance(msgspec.inspect.type_info(class_), msgspec.inspect.CustomType)
 
 

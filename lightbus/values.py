@@ -11,7 +11,16 @@ import math
 import pathlib
 import types
 from collections import UserString
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import (
+    Callable,
+    Collection,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+    ValuesView,
+)
+from collections.abc import Set as AbstractSet
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from numbers import Integral, Real
@@ -51,7 +60,10 @@ def to_bus(value: Any) -> Any:
         Exception: A user's class raised it.
     """
     type_: Any = type(value)
-    return value if type_ in _PLAIN else _writer_of(type_)(value)
+    if type_ in _PLAIN:
+        return value
+    # A proxy claims to have the class of what is behind it.
+    return _writer_of(type_)(value) if value.__class__ is type_ else _write_proxy(value)
 
 
 def encode_unknown(value: Any) -> Any:
@@ -75,7 +87,7 @@ def parts_of(value: Any) -> Iterator[tuple[str, Any]]:
         yield from ((f".{key}", item) for key, item in _items_of(value))
     elif names := _field_names(value.__class__):
         yield from ((f".{name}", getattr(value, name, None)) for name in names)
-    elif isinstance(value, Collection) and not isinstance(value, str | bytes | bytearray):
+    elif is_collection(value.__class__) and not isinstance(value, str | bytes | bytearray):
         yield from ((f"[{number}]", item) for number, item in enumerate(value))
 
 
@@ -84,7 +96,21 @@ def _writer_of(type_: Any) -> Writer:
     for is_one, writer in _WRITERS_OF_KINDS:
         if is_one(type_):
             return writer
-    return next((_WRITERS[base] for base in _WRITERS if issubclass(type_, base)), _write_proxy)
+    found = next((_WRITERS[base] for base in _WRITERS if issubclass(type_, base)), _write_itself)
+    return _write_collection if found is _write_itself and is_collection(type_) else found
+
+
+def is_collection(type_: type[Any]) -> bool:
+    """Return whether iterating over objects of a class gives their whole content.
+
+    Having the methods of a collection is not enough: iterating over a table, for example, may give
+    the names of its columns.
+    """
+    return issubclass(type_, Sequence | AbstractSet | ValuesView) or Collection in type_.__mro__
+
+
+def _write_itself(value: Any) -> Any:
+    return value
 
 
 def _write_by_its_class(value: Any) -> Any:
@@ -183,10 +209,8 @@ def _write_number(value: Any) -> int | float:
 
 
 def _write_proxy(value: Any) -> Any:
-    """Return what travels of an object that passes itself off as one of another class."""
+    """Return what travels of an object that claims to have another class."""
     class_ = value.__class__
-    if class_ is type(value):
-        return value
     for base, unwrapped in _UNWRAPPED.items():
         if issubclass(class_, base):
             return to_bus(unwrapped(value))
@@ -267,11 +291,11 @@ _WRITERS: dict[type[Any], Writer] = {
     **dict.fromkeys((UserString, *TEXT_TYPES), str),
     Real: _write_number,
     Mapping: _write_mapping,
-    Collection: _write_collection,
 }
 
 # What is behind a proxy, by the class that the proxy claims to have
 _UNWRAPPED: dict[type[Any], Callable[[Any], Any]] = {
+    types.NoneType: lambda _: None,
     bool: bool,
     str: str,
     int: int,

@@ -235,6 +235,14 @@ def test_what_travels_fits_the_schema_of_its_type(hint: Any) -> None:
     assert schema["properties"]["values.given"]["properties"]["value"]["items"]
 
 
+def test_a_library_may_freeze_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("datetime.datetime", Moment)
+    value = Moment(2026, 1, 2, tzinfo=UTC)
+
+    assert back_and_forth([value], list[Moment]) == [value]
+    assert type(back_and_forth(value, Moment)) is Moment
+
+
 def read(hint: Any, body: bytes) -> Any:
     return FieldsDecoder({"value": hint}, has_others=False).decode(body)["value"]
 

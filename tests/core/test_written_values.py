@@ -6,7 +6,7 @@ import collections
 import dataclasses
 import enum
 import types
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from fractions import Fraction
@@ -149,11 +149,55 @@ class Proxy:
     def __len__(self) -> int:
         return len(self._wrapped)
 
+    def __contains__(self, item: object) -> bool:
+        return item in self._wrapped
+
+    def __getitem__(self, key: Any) -> Any:
+        return self._wrapped[key]
+
+    def __bytes__(self) -> bytes:
+        return bytes(self._wrapped)
+
+    def __bool__(self) -> bool:
+        return bool(self._wrapped)
+
+    def __float__(self) -> float:
+        return float(self._wrapped)
+
+    def __add__(self, other: Any) -> Any:
+        return self._wrapped + other
+
     def __str__(self) -> str:
         return str(self._wrapped)
 
     def __int__(self) -> int:
         return int(self._wrapped)
+
+
+class Table:
+    """Has the methods of a collection, and gives the names of its columns to who iterates."""
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(["a"])
+
+    def __len__(self) -> int:
+        return 1
+
+    def __contains__(self, item: object) -> bool:
+        return False
+
+
+class Bag(Collection[int]):
+    """Says that it is a collection."""
+
+    def __iter__(self) -> Iterator[int]:
+        return iter([1, 1])
+
+    def __len__(self) -> int:
+        return 2
+
+    def __contains__(self, item: object) -> bool:
+        return item == 1
 
 
 class Level(str, enum.Enum):  # noqa: UP042 - as programs have it
@@ -224,6 +268,16 @@ WRAPPERS: list[Any] = [
         (Proxy("a"), "a"),
         (Proxy(3), 3),
         (Proxy(AT), AT),
+        (Proxy(1.5), 1.5),
+        (Proxy(b"a"), b"a"),
+        (Proxy(False), False),  # noqa: FBT003 - a value
+        (Proxy(None), None),
+        (Proxy(Decimal("1.10")), Decimal("1.10")),
+        (Proxy(date(2026, 1, 2)), date(2026, 1, 2)),
+        (Proxy(timedelta(1)), timedelta(1)),
+        (Proxy(UUID(int=1)), UUID(int=1)),
+        (Proxy((1,)), [1]),
+        (Bag(), [1, 1]),
         (Proxy(Point(1)), {"x": 1}),
         ({Number(1): 2, SafeText("a"): 3, Level.HIGH: 4}, {"1": 2, "a": 3, "high": 4}),
         (datetime(2026, 1, 2, 1, tzinfo=LOCAL_MEAN_TIME), "2026-01-02T00:06:32Z"),
@@ -278,6 +332,7 @@ class Precise(datetime):
         (time(1, 2, tzinfo=LOCAL_MEAN_TIME), "$.odd"),
         ([(number for number in [1, 2])], "$.odd[0]"),
         (iter([1]), "$.odd"),
+        ([Table()], "$.odd[0]"),
         ([with_items(Both(1))], "$.odd[0]"),
         ([pydantic.SecretStr("hunter2")], "$.odd[0]"),
         (Fraction(1, 3), "$.odd"),
