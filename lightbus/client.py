@@ -38,7 +38,7 @@ from lightbus.handler import CallPlan, Handler, plan_call
 from lightbus.hooks import Hooks
 from lightbus.listener import Listener, OnError
 from lightbus.log import get_logger
-from lightbus.loops import Loops, OpenTransport
+from lightbus.loops import Loops, OpenTransport, asyncio_loop
 from lightbus.message import EventMessage
 from lightbus.middleware import Middleware, send_through
 from lightbus.names import checked_name
@@ -219,6 +219,7 @@ class BusClient:
         if not self.middleware:
             await self._send(message)
             return message
+        asyncio_loop("fire_async()")  # before a middleware runs
         sent, is_stored = message, False
 
         async def send(message: EventMessage) -> None:
@@ -238,6 +239,7 @@ class BusClient:
 
     async def _send(self, message: EventMessage) -> None:
         if self.before_event_sent:
+            asyncio_loop("fire_async()")
             await self.before_event_sent.run(client=self, event_message=message)
         api_config = self.config.api(message.api_name)
         timeout = api_config.fire_timeout
@@ -556,7 +558,7 @@ class BusClient:
         """Return the transport of an API on the running event loop.
 
         Raises:
-            RuntimeError: No event loop runs on this thread.
+            NoEventLoop: No event loop runs on this thread.
         """
         return self._loops.transport(api_name)
 

@@ -22,6 +22,7 @@
     │   ├── UndecodableEvent
     │   └── UnfitEvent
     ├── CannotBlockHere
+    ├── NoEventLoop
     ├── TaskExited
     ├── HookExited
     ├── IteratorReturned
@@ -323,6 +324,22 @@ class CannotBlockHere(LightbusException):
     def __init__(self, blocking: str, problem: str) -> None:
         super().__init__(f"{blocking} {problem}")
         self.blocking = blocking
+
+
+class NoEventLoop(LightbusException, RuntimeError):
+    """An async function of the bus was awaited where no asyncio event loop runs.
+
+    Attributes:
+        call: The function, for example ``"fire_async()"``.
+    """
+
+    def __init__(self, call: str) -> None:
+        super().__init__(
+            f"{call} needs a running event loop of asyncio, and this thread has none. Under "
+            f"another framework, call the blocking fire() in a thread, for example with "
+            f"`await trio.to_thread.run_sync(...)`, and run listeners with `lightbus run`."
+        )
+        self.call = call
 
 
 class TaskExited(LightbusException):

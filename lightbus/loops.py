@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 from lightbus import green
 from lightbus.background import BackgroundLoop, NotBegun, run_apart_from_greenlets
-from lightbus.exceptions import CannotBlockHere, TransportClosed, TransportUnavailable
+from lightbus.exceptions import CannotBlockHere, NoEventLoop, TransportClosed, TransportUnavailable
 from lightbus.loop_end import LoopEnd
 from lightbus.threads import may_wait
 from lightbus.transport import EventTransport, Subscription
@@ -51,6 +51,18 @@ def running_loop() -> asyncio.AbstractEventLoop | None:
         return asyncio.get_running_loop()
     except RuntimeError:
         return None
+
+
+def asyncio_loop(call: str) -> asyncio.AbstractEventLoop:
+    """Return the event loop that runs on this thread, for the function that is named `call`.
+
+    Raises:
+        NoEventLoop: None does.
+    """
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError as error:
+        raise NoEventLoop(call) from error
 
 
 class OpenTransport:
@@ -133,8 +145,15 @@ class Loops:
         self._start_afresh()
 
     def transport(self, api_name: str) -> OpenTransport:
-        """Return the transport of an API on the running loop."""
-        loop = asyncio.get_running_loop()
+        """Return the transport of an API on the running loop.
+
+        Raises:
+            NoEventLoop: No event loop runs on this thread.
+        """
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError as error:
+            raise NoEventLoop("fire_async()") from error
         transports = self._by_loop.get(loop)
         if transports is None:
             transports = self._add_loop(loop)
@@ -171,7 +190,12 @@ class Loops:
                 return self._background_loop().call(partial(function, *args))
 
     async def close(self) -> None:
-        """Close every transport of every loop. The next use opens new ones."""
+        """Close every transport of every loop. The next use opens new ones.
+
+        Raises:
+            NoEventLoop: No event loop runs on this thread.
+        """
+        asyncio_loop("close_async()")
         background = self._background.pop(None, None)
         others = [loop for loop in list(self._by_loop) if loop not in self._background_loops]
         closing: list[Awaitable[None]] = [self._close_on(loop) for loop in others]

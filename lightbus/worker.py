@@ -15,7 +15,7 @@ from lightbus.exceptions import HandlerExited, TransportClosed, WorkerNotReusabl
 from lightbus.listener import Listener
 from lightbus.log import get_logger
 from lightbus.loop_end import LoopEnd
-from lightbus.loops import running_loop
+from lightbus.loops import asyncio_loop, running_loop
 from lightbus.once import Once
 from lightbus.tasks import BackgroundTask, ScheduledTask, Task
 from lightbus.threads import HandlerThreads
@@ -200,8 +200,8 @@ class Worker:
     def _claim(self) -> None:
         if self._is_used:
             raise WorkerNotReusable
+        self._loop = asyncio_loop("A worker")
         self._is_used = True
-        self._loop = asyncio.get_running_loop()
 
     async def _stop_when_requested(self) -> None:
         await self._stop_requested.wait()

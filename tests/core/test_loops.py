@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import FrameType
@@ -22,9 +22,10 @@ import pytest
 
 from core.apis import AuditApi, AuthApi
 from core.support import PATIENCE, MakeBus, names, take_waiting
-from lightbus import Bus, EventMessage, background, loops
-from lightbus.exceptions import CannotBlockHere, TransportClosed
+from lightbus import Bus, EventMessage, Worker, background, loops
+from lightbus.exceptions import CannotBlockHere, NoEventLoop, TransportClosed
 from lightbus.loops import new_event_loop
+from lightbus.middleware import Middleware
 from lightbus.threads import working_for_the_bus
 from lightbus.transport import EventTransport
 from lightbus_memory.broker import Broker
@@ -123,6 +124,35 @@ def test_the_transports_of_loops_that_ended_are_let_go(bus: Bus) -> None:
     gc.collect()
 
     assert ended() is None
+
+
+def awaited_without_asyncio(coroutine: Coroutine[Any, Any, Any]) -> None:
+    """Await it as another framework would, up to its first wait."""
+    with contextlib.closing(coroutine):
+        coroutine.send(None)
+
+
+@pytest.mark.parametrize("has_hook", [True, False])
+@pytest.mark.parametrize("has_middleware", [True, False])
+def test_what_is_awaited_without_asyncio_says_so(
+    bus: Bus, *, has_hook: bool, has_middleware: bool
+) -> None:
+    called: list[str] = []
+    if has_hook:
+        bus.client.before_event_sent(lambda: called.append("hook"))
+    if has_middleware:
+        bus.client.add_middleware(Middleware())
+    worker = Worker(bus)
+
+    for coroutine in (
+        bus.auth.user_deleted.fire_async(username="ann"),
+        bus.client.close_async(),
+        worker.start(),
+        worker.run(),
+    ):
+        with pytest.raises(NoEventLoop, match=r"event loop of asyncio.* fire\(\) in a thread"):
+            awaited_without_asyncio(coroutine)
+    assert called == []
 
 
 # Blocking calls
