@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from lightbus.exceptions import InvalidEventArguments, InvalidSchema, PackageMissing
+from lightbus.json_input import DuplicateKey, read_json
 from lightbus.json_schema import (
     ALWAYS_SENT,
     BITS,
@@ -81,13 +82,18 @@ def read_schema(path: Path) -> Schema:
     """Return the schema in a file, as `schema_of` makes it.
 
     Raises:
-        InvalidSchema: The file cannot be read, is not JSON, or is not a schema of events.
+        InvalidSchema: The file cannot be read, is not JSON, has a duplicate key, or is not a schema
+            of events.
     """
     try:
-        found = msgspec.json.decode(path.read_bytes())
+        text = path.read_text("utf-8")
+        found = msgspec.json.decode(text)
+        read_json(text)
         document = msgspec.convert(found, _Document)
     except OSError as error:
         raise InvalidSchema(str(path), f"cannot be read: {error.strerror}") from error
+    except DuplicateKey as error:
+        raise InvalidSchema(str(path), f"has a duplicate key: {error.key!r}") from error
     except msgspec.ValidationError as error:
         raise InvalidSchema(str(path), f"has no events in it: {error}") from error
     except (ValueError, RecursionError) as error:

@@ -8,7 +8,6 @@ from typing import Any
 import click
 
 from lightbus.cli.console import discard, err
-from lightbus.cli.json_input import read_json
 from lightbus.cli.loading import (
     API_EVENT,
     ASKED_TO_STOP,
@@ -20,6 +19,7 @@ from lightbus.cli.loading import (
 from lightbus.cli.output import set_up_logging
 from lightbus.client import BusClient
 from lightbus.codec import FieldsDecoder, encode
+from lightbus.json_input import read_json
 
 
 def _pairs(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
@@ -61,7 +61,8 @@ def fire(event: tuple[str, str], arguments: dict[str, str], **options: Any) -> N
         click.echo(message.id)
     except OSError as error:
         # It is stored all the same, and whoever is told otherwise fires it twice.
-        err.print_line(f"{message.id} is stored. It could not be printed: {error.strerror}.")
+        if not isinstance(error, BrokenPipeError):
+            err.print_line(f"{message.id} is stored. It could not be printed: {error.strerror}.")
         discard("stdout")
     sys.exit(ASKED_TO_STOP)
 

@@ -12,8 +12,8 @@ import msgspec
 
 from lightbus import codec
 from lightbus.cli.console import to_json
-from lightbus.cli.json_input import DuplicateKey, read_json
 from lightbus.exceptions import UndecodableEvent
+from lightbus.json_input import DuplicateKey, read_json
 from lightbus.log import in_one_line
 from lightbus.transport import DeadLetter
 

@@ -23,6 +23,7 @@ from core.support import BUS
 from lightbus import Bus, EventMessage
 from lightbus.cli.console import SafeConsole, to_json
 from lightbus.failure import Failure
+from service import AUTH_API
 
 MARKUP = ":skull: [red]lightbus:dead[/] :warning: https://x 'y' 3"
 HOSTILE = "x[red]:skull:\n\x1b[2J\x07\x9b31m\x85\u2028\u202e"
@@ -157,7 +158,11 @@ PRINTING = {
     "config schema": ["config", "schema"],
     "list": ["dead-letters", "list"],
     "list as JSON": ["dead-letters", "list", "--format", "json"],
+    "list in groups": ["dead-letters", "list", "--group-by", "error"],
+    "show": ["dead-letters", "show", "12345678"],
+    "show as JSON": ["dead-letters", "show", "12345678", "--format", "json"],
     "export": ["dead-letters", "export"],
+    "inspect": ["inspect", "12345678"],
     "status": ["status"],
     "status as JSON": ["status", "--format", "json", "--watch", "0.1"],
     "schema dump": ["schema", "dump"],
@@ -181,6 +186,20 @@ def test_a_command_whose_output_is_not_read_ends_quietly(
     code, _, said = ended(process)
 
     assert (code, said) == (1 if arguments[0].startswith("--") else 0, "")
+
+
+def test_an_event_is_fired_quietly_where_its_id_is_not_read(
+    bus: Bus, command: Command, tmp_path: Path
+) -> None:
+    (tmp_path / "bus.py").write_text(AUTH_API)
+    process = command.start("fire", "auth.user_deleted", "username=ann")
+    assert process.stdout is not None
+    process.stdout.close()
+    process.stdout = None
+
+    code, _, said = ended(process)
+
+    assert (code, said) == (0, "")
 
 
 @commands

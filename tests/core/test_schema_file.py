@@ -87,6 +87,7 @@ def of_field(**field: Any) -> str:
 
 MALFORMED = [
     ("{", "is not JSON"),
+    ('{"properties": {"a.e": {}, "a.e": {}}}', "has a duplicate key: 'a.e'"),
     ("", "is not JSON"),
     ("[" * 100_000, "is not JSON"),
     ('{"properties": {"a.e": {"properties": {"x": {"minimum": Infinity}}}}}', "is not JSON"),
