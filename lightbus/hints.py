@@ -6,7 +6,7 @@ import functools
 import types
 import typing
 from collections.abc import Callable
-from typing import Annotated, Any, Literal, NewType, Optional, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, NewType, Optional, TypeVar, Union, get_args, get_origin
 
 
 def mapped(
@@ -57,6 +57,12 @@ def admits_none(hint: Any) -> bool:
     if origin in (Union, types.UnionType):
         return any(map(admits_none, args))
     return hint in (None, type(None)) or (origin is Literal and None in args)
+
+
+def is_wrongly_none(hint: Any, default: Any) -> bool:
+    """Return whether None is the default of a field whose hint does not say so."""
+    is_any = hint is Any or isinstance(hint, TypeVar)
+    return default is None and not is_any and not admits_none(hint)
 
 
 def class_of(hint: Any) -> type[Any] | None:

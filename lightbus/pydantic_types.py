@@ -6,6 +6,7 @@ installed.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import importlib.util
 import keyword
@@ -15,8 +16,9 @@ from typing import Any, get_args, get_origin
 import attrs
 import msgspec
 
+from lightbus.class_fields import fields_of_class
 from lightbus.exceptions import InvalidApi
-from lightbus.hints import admits_none, class_of
+from lightbus.hints import class_of, is_wrongly_none
 
 
 def is_pydantic(type_: Any) -> bool:
@@ -155,19 +157,19 @@ def extras_of(value: Any) -> dict[str, Any]:
 def _may_differ(class_: Any) -> bool:
     """Return whether pydantic may write what it does not read, or lose a key, at any depth."""
     return any(
-        _is_wrongly_none(field) or any(map(_has_other_keys, _hints_in(field.annotation)))
+        member.is_wrongly_none or any(map(_has_other_keys, _hints_in(member.hint)))
         for one in {class_, *_classes_within(class_, set())}
-        for field in getattr(one, "__pydantic_fields__", {}).values()
+        for member in _members_of(one)
     )
 
 
 def _mend(value: Any, dumped: Any, *, by_alias: bool) -> None:
     """Take away from what pydantic has written of `value` what it would not read."""
-    if has_fields(value.__class__) and isinstance(dumped, dict):
-        for name, field in value.__class__.__pydantic_fields__.items():
-            key = (by_alias and (field.serialization_alias or field.alias)) or name
-            item = getattr(value, name, None)
-            if item is None and dumped.get(key, ...) is None and _is_wrongly_none(field):
+    if isinstance(dumped, dict) and (members := _members_of(value.__class__)):
+        for member in members:
+            key = (by_alias and member.alias) or member.name
+            item = getattr(value, member.name, None)
+            if item is None and dumped.get(key, ...) is None and member.is_wrongly_none:
                 del dumped[key]
             else:
                 _mend(item, dumped.get(key), by_alias=by_alias)
@@ -185,9 +187,41 @@ def _mend_each(values: Collection[Any], dumped: Collection[Any], *, by_alias: bo
         _mend(value, written, by_alias=by_alias)
 
 
-def _is_wrongly_none(field: Any) -> bool:
-    hint = field.annotation
-    return field.default is None and hint is not Any and not admits_none(hint)
+@attrs.frozen
+class _Member:
+    """A field of a class that pydantic writes.
+
+    Attributes:
+        name: The attribute that holds it.
+        alias: Its alias for serialization; None where there is none.
+        hint: Its type.
+        is_wrongly_none: Whether None is the default of a field whose hint does not say so.
+    """
+
+    name: str
+    alias: str | None
+    hint: Any
+    is_wrongly_none: bool
+
+
+@functools.lru_cache(maxsize=1000)
+def _members_of(class_: Any) -> tuple[_Member, ...]:
+    if not has_fields(class_):
+        # Pydantic writes the classes of others by itself, where they are in one of its own.
+        others = (fields_of_class(class_) or ()) if dataclasses.is_dataclass(class_) else ()
+        return tuple(
+            _Member(one.name, None, one.hint, is_wrongly_none(one.hint, one.default))
+            for one in others
+        )
+    return tuple(
+        _Member(
+            name,
+            field.serialization_alias or field.alias,
+            field.annotation,
+            is_wrongly_none(field.annotation, field.default),
+        )
+        for name, field in class_.__pydantic_fields__.items()
+    )
 
 
 def _has_other_keys(hint: Any) -> bool:
@@ -251,11 +285,11 @@ def _config_of(class_: Any) -> dict[str, Any]:
 
 
 def _classes_within(hint: Any, seen: set[Any]) -> Iterator[Any]:
-    if has_fields(hint) and hint not in seen:
+    if isinstance(hint, type) and hint not in seen and (members := _members_of(hint)):
         seen.add(hint)
         yield hint
-        for field in hint.__pydantic_fields__.values():
-            yield from _classes_within(field.annotation, seen)
+        for member in members:
+            yield from _classes_within(member.hint, seen)
     for inner in get_args(hint):
         yield from _classes_within(inner, seen)
 

@@ -8,7 +8,7 @@ import functools
 import types
 import typing
 from collections.abc import Callable, Hashable, Iterator, Mapping
-from typing import Annotated, Any, Literal, TypedDict, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, TypedDict, Union, get_args, get_origin
 
 import attrs
 import msgspec
@@ -23,7 +23,7 @@ from lightbus.class_types import (
     tag_of,
     tagged_like,
 )
-from lightbus.hints import admits_none, class_of, meaning_of, name_of_hint, optional
+from lightbus.hints import class_of, is_wrongly_none, meaning_of, name_of_hint, optional
 from lightbus.own_types import (
     MADE_OF,
     OwnType,
@@ -108,7 +108,7 @@ class ReadTypes:
             or pydantic_types.is_pydantic(class_)
             or is_named_tuple(class_)
             or (self._is_lax and class_ is str)
-            or any(map(_is_wrongly_none, fields_of_class(hint) or ()))
+            or any(is_wrongly_none(one.hint, one.default) for one in fields_of_class(hint) or ())
             or _is_unknown(class_)
         )
 
@@ -193,8 +193,8 @@ class ReadTypes:
         return form
 
     def _field(self, field: ClassField, place: str) -> Any:
-        hint = optional(field.hint) if _is_wrongly_none(field) else field.hint
-        return self.of(hint, f"{place}.{field.key}")
+        is_none = is_wrongly_none(field.hint, field.default)
+        return self.of(optional(field.hint) if is_none else field.hint, f"{place}.{field.key}")
 
     def _subclass(self, hint: Any, class_: Any, place: str) -> Any:
         """Return the type for a subclass of a built-in type, and for a container of a user's."""
@@ -218,6 +218,8 @@ class ReadTypes:
             return constrained
         alike: Any = getattr(inner, "alike", None)
         if alike is not None and _decodes(constrained := Annotated[alike, *hint.__metadata__]):
+            if inner.hint is str:  # which numbers do for
+                return self._converted(hint, inner, lambda text: self._convert(text, constrained))
             return self._converted(hint, constrained, inner.read)
         if inner is not Any:
             reason = "the constraints do not suit the type, and are not checked"
@@ -316,12 +318,6 @@ def _is_unknown(class_: type[Any]) -> bool:
         # `type_info` takes the place of a built-in type that something has put there.
         return True
     return isinstance(msgspec.inspect.type_info(class_), msgspec.inspect.CustomType)
-
-
-def _is_wrongly_none(field: ClassField) -> bool:
-    """Return whether None is the default of a field whose hint does not say so."""
-    is_any = field.hint is Any or isinstance(field.hint, TypeVar)
-    return field.default is None and not is_any and not admits_none(field.hint)
 
 
 def _read_by_pydantic(hint: Any) -> OwnType:

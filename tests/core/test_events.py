@@ -14,6 +14,7 @@ import pytest
 
 from core.support import MakeBus, Received
 from lightbus import Api, Bus, Event, EventMessage, Parameter, Worker, event
+from lightbus.codec import FieldsDecoder, encode
 from lightbus.exceptions import (
     EventNotFound,
     InvalidApi,
@@ -371,8 +372,34 @@ def test_text_does_for_numbers_and_numbers_do_for_text_where_the_configuration_s
 
 
 @pytest.mark.parametrize(
+    ("hint", "value", "got"),
+    [
+        (Annotated[str, msgspec.Meta(max_length=3)], 12, "12"),
+        (str | None, 12, "12"),
+        (str | int, 12, 12),
+        (int | None, "12", 12),
+        (dict[str, str], {"a": 1}, {"a": "1"}),
+        (list[float], ["1.5", 2], [1.5, 2.0]),
+        (Literal["a"], "a", "a"),
+    ],
+    ids=str,
+)
+def test_lax_casting_reaches_into_other_hints(hint: Any, value: Any, got: Any) -> None:
+    decoder = FieldsDecoder({"value": hint}, has_others=False, is_lax=True)
+    assert decoder.untyped == ()
+    assert decoder.decode(encode({"value": value})) == {"value": got}
+
+
+@pytest.mark.parametrize(
     ("hint", "value"),
-    [(int, "many"), (bool, "perhaps"), (str, True), (str, [1]), (datetime, "now")],
+    [
+        (Annotated[str, msgspec.Meta(max_length=1)], 12),
+        (int, "many"),
+        (bool, "perhaps"),
+        (str, True),
+        (str, [1]),
+        (datetime, "now"),
+    ],
 )
 def test_what_is_no_number_or_text_does_not_fit_where_casting_is_lax_either(
     make_bus: MakeBus, hint: Any, value: Any

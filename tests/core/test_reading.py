@@ -135,6 +135,21 @@ class Outer(pydantic.BaseModel):
     notes: dict[str, Noted] = {}
 
 
+@dataclasses.dataclass
+class Inner:
+    signed: Remark
+    note: str = None  # type: ignore[assignment]
+
+
+@pydantic.dataclasses.dataclass
+class Remark:
+    note: str = None  # type: ignore[assignment]
+
+
+class OfOthers(pydantic.BaseModel):
+    inner: list[Inner]
+
+
 class Noted(pydantic.BaseModel):
     note: str = pydantic.Field(default=None, alias="theNote")  # type: ignore[assignment]
 
@@ -180,6 +195,8 @@ LEAVES: dict[Any, st.SearchStrategy[Any]] = {
     Outer: st.builds(
         lambda name: Outer(inner=[Renamed(user_name=name)], notes={"a": Noted()}), TEXT
     ),
+    OfOthers: st.builds(lambda note: OfOthers(inner=[Inner(Remark(note))]), TEXT)
+    | st.just(OfOthers(inner=[Inner(Remark())])),
     collections.OrderedDict[str, Place]: st.dictionaries(TEXT, PLACES).map(collections.OrderedDict),
     collections.deque[Place]: st.lists(PLACES).map(collections.deque),
 }
