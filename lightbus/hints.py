@@ -5,8 +5,19 @@ from __future__ import annotations
 import functools
 import types
 import typing
-from collections.abc import Callable
-from typing import Annotated, Any, Literal, NewType, Optional, TypeVar, Union, get_args, get_origin
+from collections.abc import Callable, Hashable
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    NewType,
+    Optional,
+    TypeVar,
+    Union,
+    cast,
+    get_args,
+    get_origin,
+)
 
 
 def mapped(
@@ -88,3 +99,12 @@ def meaning_of(hint: Any) -> Any:
         return hint
     value = alias.__value__
     return value[get_args(hint)] if get_args(hint) else value
+
+
+def key_of_hint(hint: Any) -> Hashable:
+    """Return what stands for a hint in a set: its text where notes in it cannot be hashed."""
+    try:
+        hash(hint)
+    except TypeError:
+        return repr(hint)
+    return cast("Hashable", hint)

@@ -7,7 +7,7 @@ import enum
 import functools
 import types
 import typing
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Any, Literal, TypedDict, Union, get_args, get_origin
 
 import attrs
@@ -23,7 +23,14 @@ from lightbus.class_types import (
     tag_of,
     tagged_like,
 )
-from lightbus.hints import class_of, is_wrongly_none, meaning_of, name_of_hint, optional
+from lightbus.hints import (
+    class_of,
+    is_wrongly_none,
+    key_of_hint,
+    meaning_of,
+    name_of_hint,
+    optional,
+)
 from lightbus.own_types import (
     MADE_OF,
     OwnType,
@@ -125,10 +132,10 @@ class ReadTypes:
         class_ = class_of(hint)
         if class_ is None:
             return self._generic(hint, place)
-        own = self._classes.get(hint) or self._own(hint, class_, place)
+        own = self._classes.get(key_of_hint(hint)) or self._own(hint, class_, place)
         if own is None:
             return self._generic(hint, place)
-        self._classes[hint] = own
+        self._classes[key_of_hint(hint)] = own
         return own
 
     def _aliased(self, hint: Any, meaning: Any, place: str) -> Any:
@@ -174,7 +181,7 @@ class ReadTypes:
         if is_array(class_):
             form.alike, form.kinds = Union[form.alike, list[Any]], (dict, list)  # noqa: UP007
         # First, for a field may be of the class itself.
-        self._classes[hint] = form
+        self._classes[key_of_hint(hint)] = form
         types = {field.name: self._field(field, place) for field in fields}
         values = object_type(class_, fields, types)
         names = {field.key: field.name for field in fields}
@@ -295,7 +302,7 @@ def _decodes(type_: Any) -> bool:
 
 def _hints_within(hint: Any, seen: set[Any]) -> Iterator[Any]:
     """Yield `hint`, the hints that it is made of, and those of the fields of classes in it."""
-    key = hint if isinstance(hint, Hashable) else str(hint)
+    key = key_of_hint(hint)
     if key in seen:
         return
     seen.add(key)
@@ -322,5 +329,6 @@ def _is_unknown(class_: type[Any]) -> bool:
 
 def _read_by_pydantic(hint: Any) -> OwnType:
     read = functools.partial(pydantic_types.validate, hint)
-    is_object = all(map(pydantic_types.is_object, get_args(hint) or (hint,)))
+    members = get_args(hint) if get_origin(hint) is Union else (hint,)
+    is_object = all(map(pydantic_types.is_object, members))
     return own_type(hint, read, alike=_Object if is_object else None)
