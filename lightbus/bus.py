@@ -6,7 +6,6 @@ import importlib
 import os
 import traceback
 from collections.abc import Mapping
-from functools import cached_property
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar, cast
 
@@ -16,6 +15,7 @@ from lightbus.api import Api, api_class_of
 from lightbus.client import BusClient
 from lightbus.exceptions import ConfigError, InvalidBusModule, NotCallable
 from lightbus.handler import Handler
+from lightbus.lazy import lazy_property
 from lightbus.listener import OnError
 from lightbus.message import EventMessage
 
@@ -136,7 +136,7 @@ class BusPath:
         api_name, event_name = self._api_and_event
         return self._client.message(api_name, event_name, kwargs, args)
 
-    @cached_property
+    @lazy_property
     def _api_and_event(self) -> tuple[str, str]:
         *api_parts, event_name = self._parts or ("",)
         if not api_parts:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from functools import cached_property
 from typing import (
     Any,
     Concatenate,
@@ -22,6 +21,7 @@ import msgspec
 from lightbus.codec import FieldsDecoder
 from lightbus.declarations import Declaration, declared_by_class, declared_by_method, is_class
 from lightbus.exceptions import InvalidApi, InvalidEventArguments, InvalidParameters, NotOnBus
+from lightbus.lazy import lazy_property
 from lightbus.listener import OnError
 from lightbus.message import EventMessage
 from lightbus.own_types import describe_error
@@ -134,7 +134,7 @@ class Event(Generic[P]):
         # Dataclasses and named tuples without a docstring make one of their signature.
         return "" if signed is None or text.startswith(f"{signed.__name__}(") else text
 
-    @cached_property
+    @lazy_property
     def parameters(self) -> dict[str, Parameter]:
         """What it carries, by name.
 
@@ -155,7 +155,7 @@ class Event(Generic[P]):
             found[parameter.name] = parameter
         return found
 
-    @cached_property
+    @lazy_property
     def admits_any(self) -> bool:
         """Whether it may carry more than its parameters.
 
@@ -164,7 +164,7 @@ class Event(Generic[P]):
         """
         return any(isinstance(item, WildcardParameter) for item in self._items)
 
-    @cached_property
+    @lazy_property
     def decoder(self) -> FieldsDecoder | None:
         """What decodes its values to the types that it is declared with; None where it has none.
 
@@ -249,7 +249,7 @@ class Event(Generic[P]):
         except Exception as error:  # a user's class may raise any
             raise InvalidEventArguments(canonical_name, reason=describe_error(error)) from error
 
-    @cached_property
+    @lazy_property
     def _declaration(self) -> Declaration | None:
         """What its signature declares; None where it is declared by a list."""
         if self._class is not None:
@@ -260,7 +260,7 @@ class Event(Generic[P]):
     def _items(self) -> Iterable[Any]:
         return self._listed if self._declaration is None else self._declaration.items
 
-    @cached_property
+    @lazy_property
     def _defaults(self) -> dict[str, Any]:
         return {p.name: p.default for p in self.parameters.values() if not p.is_required}
 

@@ -19,9 +19,10 @@ import re
 import sys
 import threading
 import traceback
-from collections.abc import Callable, MutableMapping
+from collections.abc import MutableMapping
 from typing import TYPE_CHECKING, Any, cast
 
+from lightbus.lazy import lazy_property
 from lightbus.threads import may_wait
 
 if TYPE_CHECKING:
@@ -61,14 +62,14 @@ class _Logger:
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):  # also asked for while this is copied, and has no attributes yet
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        method = getattr(self._logger, name)
-        if name in _METHODS:
-            method = functools.partial(_log_safely, method)
-            setattr(self, name, method)
+        if name not in _METHODS:
+            return getattr(self.structured, name)
+        method = functools.partial(_log_safely, self, name)
+        setattr(self, name, method)
         return method
 
-    @functools.cached_property
-    def _logger(self) -> structlog.stdlib.BoundLogger:
+    @lazy_property
+    def structured(self) -> structlog.stdlib.BoundLogger:
         import structlog  # noqa: PLC0415
 
         logger: structlog.stdlib.BoundLogger = structlog.wrap_logger(
@@ -81,20 +82,20 @@ class _Logger:
         return logger
 
 
-def _log_safely(write: Callable[..., Any], *args: Any, **fields: Any) -> None:
+def _log_safely(logger: _Logger, method: str, *args: Any, **fields: Any) -> None:
     if may_wait():
-        _write(write, args, fields)
+        _write(logger, method, args, fields)
         return
     # The code that waits for this thread may have been interrupted while it held the lock of a
     # handler. So another thread waits for that lock.
-    if write.__name__ == "exception" or fields.get("exc_info") is True:
+    if method == "exception" or fields.get("exc_info") is True:
         fields["exc_info"] = sys.exc_info()
-    _writer.put(write, args, fields)
+    _writer.put(logger, method, args, fields)
 
 
-def _write(write: Callable[..., Any], args: tuple[Any, ...], fields: dict[str, Any]) -> None:
+def _write(logger: _Logger, method: str, args: tuple[Any, ...], fields: dict[str, Any]) -> None:
     try:
-        write(*args, **fields)
+        getattr(logger.structured, method)(*args, **fields)
     except KeyboardInterrupt:
         raise
     except BaseException:  # a handler may even try to end the process
