@@ -513,6 +513,42 @@ class NotDeclared(TransportRefused):
     """The broker keeps nothing for a listener, which never ran."""
 
 
+class ListenerInUse(TransportRefused):
+    """The queue of a listener cannot be removed, because it is in use.
+
+    Args:
+        reason: Who uses it, and what to do, as the rest of a sentence.
+
+    Attributes:
+        listener_name: The listener.
+        api_name: The API.
+    """
+
+    def __init__(self, listener_name: str, api_name: str, reason: str) -> None:
+        super().__init__(f"Listener {listener_name!r} on {api_name} cannot be removed: {reason}.")
+        self.listener_name = listener_name
+        self.api_name = api_name
+
+
+class ListenerQueueNotEmpty(TransportRefused):
+    """The queue of a listener cannot be removed, because its events would be lost.
+
+    Attributes:
+        listener_name: The listener.
+        api_name: The API.
+        events: How many events are in the queue.
+    """
+
+    def __init__(self, listener_name: str, api_name: str, events: int) -> None:
+        super().__init__(
+            f"{events:,} events wait for listener {listener_name!r} on {api_name}. Have a worker "
+            "with this listener handle them, or give --discard to lose them."
+        )
+        self.listener_name = listener_name
+        self.api_name = api_name
+        self.events = events
+
+
 class DeadLettersInUse(TransportRefused):
     """Not all dead letters of a service can be read, because another client uses them.
 

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-from collections import defaultdict
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 
 import attrs
 
 from lightbus.client import BusClient
-from lightbus.transport import BrokerObject, EventTransport, MigrationProgress, Subscription
+from lightbus.transport import (
+    BrokerObject,
+    EventTransport,
+    MigrationProgress,
+    ObjectState,
+    Subscription,
+)
 
 
 @attrs.frozen(kw_only=True)
@@ -24,7 +29,8 @@ class _Wanted:
 class Topology:
     """Compares and migrates for the listeners and the registered APIs of a bus."""
 
-    def __init__(self, wanted: list[_Wanted]) -> None:
+    def __init__(self, service_name: str, wanted: list[_Wanted]) -> None:
+        self._service_name = service_name
         self._wanted = wanted
 
     async def compare(self) -> list[BrokerObject]:
@@ -36,7 +42,31 @@ class Topology:
         found: list[BrokerObject] = []
         for wanted in self._wanted:
             found += await wanted.transport.topology(wanted.subscriptions, wanted.events)
+            found += await self._unused(wanted)
         return found
+
+    async def _unused(self, wanted: _Wanted) -> list[BrokerObject]:
+        queues = await wanted.transport.listener_queues(self._service_name)
+        if queues is None:
+            unknown = BrokerObject(
+                kind="listeners",
+                name=self._service_name,
+                state=ObjectState.UNKNOWN,
+                note="The broker does not tell which queues of this service no listener uses.",
+            )
+            return [unknown]
+        used = {(one.listener_name, one.api_name) for one in wanted.subscriptions}
+        return [
+            BrokerObject(
+                kind="listener",
+                name=f"{queue.listener_name} on {queue.api_name}",
+                state=ObjectState.UNUSED,
+                note=f"{queue.events:,} events wait in its queue. `lightbus listeners remove "
+                f"{queue.listener_name} --api {queue.api_name}` deletes the queue.",
+            )
+            for queue in queues
+            if (queue.listener_name, queue.api_name) not in used
+        ]
 
     async def migrate(self, *, on_progress: Callable[[MigrationProgress], None]) -> None:
         """Have the brokers hold what is wanted. Broken off at any point, it can be called again to
@@ -72,26 +102,29 @@ async def topology_of(
         Exception: What a hook raised.
     """
     async with client.started():
-        yield Topology(await _wanted_by(client, unwanted))
+        yield Topology(client.config.service_name, await _wanted_by(client, unwanted))
 
 
 async def _wanted_by(client: BusClient, unwanted: Iterable[tuple[str, str]]) -> list[_Wanted]:
     events = _events_of(client, unwanted)
-    by_place: defaultdict[str, list[str]] = defaultdict(list)
-    for api_name in events:
-        by_place[client.transport_described(api_name)].append(api_name)
-    return [
-        _Wanted(
-            transport=await client.opened_transport(api_names[0]),
-            subscriptions=[
-                listener.subscription(client.config.service_name)
-                for listener in client.listeners
-                if listener.api_name in api_names
-            ],
-            events={name: events[name] for name in api_names},
+    # A place may have no events any more, and still have queues.
+    by_place = {client.transport_described(name): name for name in client.one_api_of_each_place()}
+    by_place.update((client.transport_described(name), name) for name in events)
+    wanted = []
+    for place, api_name in by_place.items():
+        here = {name: events[name] for name in events if client.transport_described(name) == place}
+        wanted.append(
+            _Wanted(
+                transport=await client.opened_transport(api_name),
+                subscriptions=[
+                    listener.subscription(client.config.service_name)
+                    for listener in client.listeners
+                    if listener.api_name in here
+                ],
+                events=here,
+            )
         )
-        for api_names in by_place.values()
-    ]
+    return wanted
 
 
 def _events_of(client: BusClient, unwanted: Iterable[tuple[str, str]]) -> dict[str, set[str]]:

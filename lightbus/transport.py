@@ -90,19 +90,21 @@ class ObjectState(enum.Enum):
         MISSING: It is not there.
         DIFFERENT: One of its settings is another.
         UNFINISHED: A migration that was broken off left it behind.
-        UNSEEN: The broker does not tell.
+        UNUSED: Nothing needs it any more.
+        UNKNOWN: The broker does not tell.
     """
 
     OK = "ok"
     MISSING = "missing"
     DIFFERENT = "different"
     UNFINISHED = "unfinished"
-    UNSEEN = "unseen"
+    UNUSED = "unused"
+    UNKNOWN = "unknown"
 
     @property
     def is_good(self) -> bool:
-        """Whether there is nothing to do, as far as the broker tells."""
-        return self in (ObjectState.OK, ObjectState.UNSEEN)
+        """Whether all that is wanted is there, as far as the broker tells."""
+        return self in (ObjectState.OK, ObjectState.UNUSED, ObjectState.UNKNOWN)
 
 
 @attrs.frozen(kw_only=True)
@@ -143,6 +145,21 @@ class MigrationProgress:
     moved: int
     left: int
     is_done: bool
+
+
+@attrs.frozen(kw_only=True)
+class ListenerQueue:
+    """What a broker keeps for one listener on one API.
+
+    Attributes:
+        listener_name: The listener.
+        api_name: The API.
+        events: How many events are in it, as far as the broker tells.
+    """
+
+    listener_name: str
+    api_name: str
+    events: int
 
 
 class PlaceState(enum.Enum):
@@ -510,6 +527,38 @@ class EventTransport(Protocol):
             TransportError: The broker did not answer.
         """
         return None
+
+    async def listener_queues(self, service_name: str) -> list[ListenerQueue] | None:
+        """Return the queues of all listeners that a service has or had, sorted by name; None where
+        the broker does not tell.
+
+        Raises:
+            TransportError: The broker did not answer.
+        """
+        return None
+
+    async def remove_listener_queue(
+        self, service_name: str, listener_name: str, api_name: str, *, discard: bool = False
+    ) -> int:
+        """Delete the queue of a listener, so that the broker keeps no more events for it.
+
+        Args:
+            service_name: The service.
+            listener_name: The listener.
+            api_name: The API.
+            discard: Whether the events in it may be lost.
+
+        Returns:
+            How many events were lost with it.
+
+        Raises:
+            NotDeclared: There is no such queue.
+            ListenerInUse: A worker uses it.
+            ListenerQueueNotEmpty: Events are in it, and `discard` is not given.
+            TransportRefused: This transport cannot do it.
+            TransportError: The broker failed.
+        """
+        raise TransportRefused(f"{type(self).__name__} cannot remove the queue of a listener.")
 
     async def topology(
         self, subscriptions: Collection[Subscription], events: Mapping[str, Collection[str]]

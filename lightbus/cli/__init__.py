@@ -16,6 +16,7 @@ from lightbus.cli.console import discard, end_output
 from lightbus.cli.dead_letters import dead_letters
 from lightbus.cli.fire import fire
 from lightbus.cli.inspect import inspect
+from lightbus.cli.listeners import listeners
 from lightbus.cli.move import move
 from lightbus.cli.run import run
 from lightbus.cli.schema import schema
@@ -59,6 +60,7 @@ main.add_command(config)
 main.add_command(dead_letters)
 main.add_command(fire)
 main.add_command(inspect)
+main.add_command(listeners)
 main.add_command(move)
 main.add_command(run)
 main.add_command(schema)

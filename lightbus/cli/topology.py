@@ -30,7 +30,7 @@ from lightbus.client import BusClient
 from lightbus.topology import topology_of
 from lightbus.transport import BrokerObject, MigrationProgress, ObjectState
 
-_COLOURS = {ObjectState.OK: "green", ObjectState.UNSEEN: "dim"}
+_COLOURS = {ObjectState.OK: "green", ObjectState.UNUSED: "yellow", ObjectState.UNKNOWN: "dim"}
 
 
 def _events(
@@ -59,7 +59,9 @@ def topology(*, migrate: bool, unwanted: list[tuple[str, str]], form: str, **opt
     """Compare what the brokers hold with what the bus wants of them.
 
     That is: for each listener, its queue and all that it needs; and what firing the events of each
-    registered API needs. Without --migrate, nothing is changed.
+    registered API needs. Queues that no listener of the bus uses any more are shown as unused,
+    where the broker tells; `lightbus listeners remove` deletes them. Without --migrate, nothing is
+    changed.
 
     With --migrate, they are brought to what is wanted, and no event is lost. Stop the workers of
     the service first. It can be stopped or killed at any point and started again; some events may

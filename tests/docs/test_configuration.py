@@ -45,7 +45,11 @@ def test_every_setting_is_shown_with_its_default(
 
     documented = {*config.Document.__struct_fields__, *config.ApiConfig.__struct_fields__}
     documented |= set(RabbitMQSettings.__struct_fields__)
-    assert {name for name in documented if not is_shown(name)} == {"schema", "tls"}
+    assert {name for name in documented if not is_shown(name)} == {
+        "schema",
+        "tls",
+        "management_url",
+    }
 
 
 def test_apis_of_one_program_use_different_transports(

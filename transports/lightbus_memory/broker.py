@@ -93,6 +93,12 @@ class Queue:
                 waiting=len(self._waiting), delayed=len(self._delayed), taken=self._taken
             )
 
+    @property
+    def is_in_use(self) -> bool:
+        """Whether a stream takes entries from it, or has one."""
+        with self.lock:
+            return bool(self._takers or self._taken)
+
     def next_delay(self) -> float | None:
         """Return how long the first delayed entry has to wait, in seconds; None without one."""
         with self.lock:
@@ -189,6 +195,18 @@ class Broker:
             queue = self._queues.setdefault(queue_name(subscription), Queue())
             queue.events |= subscription.events
             return queue
+
+    def queues_of(self, service_name: str) -> dict[QueueName, Queue]:
+        """Return the queues of a service, sorted by name."""
+        with self._lock:
+            return {
+                name: self._queues[name] for name in sorted(self._queues) if name[0] == service_name
+            }
+
+    def remove(self, name: QueueName) -> None:
+        """Remove a queue."""
+        with self._lock:
+            del self._queues[name]
 
     def send(self, message: EventMessage) -> bool:
         """Put `message` into the queue of every subscription that wants it; return whether any

@@ -10,7 +10,14 @@ from typing import Any, ClassVar, Self
 
 import msgspec
 
-from lightbus.exceptions import SendRefused, TransportClosed, TransportRefused
+from lightbus.exceptions import (
+    ListenerInUse,
+    ListenerQueueNotEmpty,
+    NotDeclared,
+    SendRefused,
+    TransportClosed,
+    TransportRefused,
+)
 from lightbus.failure import Failure
 from lightbus.log import get_logger
 from lightbus.message import EventMessage
@@ -19,6 +26,7 @@ from lightbus.transport import (
     Delivery,
     DeliveryStream,
     EventTransport,
+    ListenerQueue,
     Subscription,
     SubscriptionStats,
     begun,
@@ -107,6 +115,29 @@ class MemoryTransport(EventTransport):
         self._check_open()
         return self._broker.declare(subscription).stats()
 
+    async def listener_queues(self, service_name: str) -> list[ListenerQueue]:
+        self._check_open()
+        return [
+            ListenerQueue(listener_name=listener, api_name=api, events=_events_in(queue))
+            for (_, listener, api), queue in self._broker.queues_of(service_name).items()
+        ]
+
+    async def remove_listener_queue(
+        self, service_name: str, listener_name: str, api_name: str, *, discard: bool = False
+    ) -> int:
+        self._check_open()
+        name = (service_name, listener_name, api_name)
+        queue = self._broker.queues_of(service_name).get(name)
+        if queue is None:
+            raise NotDeclared(f"There is no queue of listener {listener_name!r} on {api_name}.")
+        if queue.is_in_use:
+            raise ListenerInUse(listener_name, api_name, "a worker uses it. Stop the worker first")
+        events = _events_in(queue)
+        if events and not discard:
+            raise ListenerQueueNotEmpty(listener_name, api_name, events)
+        self._broker.remove(name)
+        return events
+
     async def dead_letters(self, service_name: str) -> AsyncGenerator[MemoryDeadLetter]:
         self._check_open()
         for letter in self._broker.dead_letters(service_name):
@@ -132,6 +163,11 @@ class MemoryTransport(EventTransport):
     def _check_open(self) -> None:
         if self._is_closed:
             raise TransportClosed("The memory transport was closed.")
+
+
+def _events_in(queue: Queue) -> int:
+    stats = queue.stats()
+    return stats.waiting + (stats.delayed or 0) + (stats.taken or 0)
 
 
 class MemoryStream(DeliveryStream):

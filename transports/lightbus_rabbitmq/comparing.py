@@ -53,7 +53,7 @@ def _bindings(queue: Queue, wanted: Wanted) -> BrokerObject:
     return BrokerObject(
         kind="bindings",
         name=queue.name,
-        state=ObjectState.UNSEEN,
+        state=ObjectState.UNKNOWN,
         note=f"AMQP does not tell. --migrate binds {names_of(wanted.bindings_of(queue))}, and "
         f"unbinds {names_of(wanted.unwanted_of(queue))}.",
     )

@@ -230,10 +230,10 @@ class Reading:
 async def dead_letters_of(
     link: Link, service_name: str, *, client_name: str, timeout: float
 ) -> AsyncGenerator[RabbitMQDeadLetter]:
-    """Yield all dead letters of a service, oldest first, and close `link`.
+    """Yield all dead letters of a service, oldest first.
 
     Args:
-        link: A connection that nothing else uses.
+        link: A connection that nothing else uses; the caller closes it.
         service_name: The service.
         client_name: The name of this client, for others that want to read them meanwhile.
         timeout: How long the broker may take for one answer, in seconds.
@@ -245,8 +245,8 @@ async def dead_letters_of(
     """
     reading = Reading(link, service_name, timeout=timeout)
     try:
+        await link.open(timeout=timeout)
         try:
-            await link.open(timeout=timeout)
             if await reading.begin(client_name):
                 async with contextlib.aclosing(reading.letters()) as letters:
                     async for letter in letters:
@@ -257,8 +257,6 @@ async def dead_letters_of(
         raise TransportUnavailable(
             f"The dead letters of service {service_name!r} could not be read: {error}."
         ) from error
-    finally:
-        await link.close()
 
 
 async def count_dead_letters(link: Link, service_name: str, *, timeout: float) -> DeadLetterCount:

@@ -16,6 +16,9 @@ MIGRATION_LOCK = "lightbus::migration-lock"
 # What they were called before. Events that came through it may still wait in a listener's queue.
 OLD_RETURN_EXCHANGE = "lightbus:return"
 
+# No name of a service, listener or API can hold the sign "#".
+_TEMPORARY = "#migrating"
+
 
 def api_exchange(api_name: str) -> str:
     """Return the exchange to which the events of an API are sent."""
@@ -34,12 +37,22 @@ def is_of_copies(exchange: str | None, api_name: str) -> bool:
 
 def listener_queue(subscription: Subscription) -> str:
     """Return the queue in which the events of a subscription wait."""
-    service, listener, api = (
-        subscription.service_name,
-        subscription.listener_name,
-        subscription.api_name,
-    )
-    return f"lightbus:{service}:{listener}:{api}"
+    return queue_of(subscription.service_name, subscription.listener_name, subscription.api_name)
+
+
+def queue_of(service_name: str, listener_name: str, api_name: str) -> str:
+    """Return the queue of a listener."""
+    return f"lightbus:{service_name}:{listener_name}:{api_name}"
+
+
+def listener_and_api(queue: str, service_name: str) -> tuple[str, str] | None:
+    """Return the names of the listener and the API that a queue is for; None where it is not for a
+    listener of the service.
+    """
+    prefix = f"lightbus:{service_name}:"
+    listener_name, colon, api_name = queue.removeprefix(prefix).partition(":")
+    is_of_listener = queue.startswith(prefix) and colon and _TEMPORARY not in queue
+    return (listener_name, api_name) if is_of_listener else None
 
 
 def dead_letter_queue(service_name: str) -> str:
@@ -54,8 +67,7 @@ def reading_lock(service_name: str) -> str:
 
 def temporary_queue(queue: str) -> str:
     """Return the queue that takes the place of another while that is made anew."""
-    # No name of a service, listener or API can hold this sign.
-    return f"{queue}#migrating"
+    return queue + _TEMPORARY
 
 
 def delay_queue(milliseconds: int) -> str:

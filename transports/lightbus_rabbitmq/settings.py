@@ -21,6 +21,11 @@ _WRONG_FORM = (
     "a meaning in a URL must be percent-encoded"
 )
 
+_WRONG_MANAGEMENT_FORM = (
+    "`management_url` is not of the form http://user:password@host:15672; in each of its parts, "
+    "what has a meaning in a URL must be percent-encoded"
+)
+
 _OPTIONS = ("heartbeat", "auth")
 _AUTHENTICATIONS = ("plain", "external")
 _LONGEST_HEARTBEAT = 600
@@ -90,9 +95,12 @@ class RabbitMQSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
         connect_timeout: How long one try to connect may take, in seconds; more than 0.
         operation_timeout: How long the broker may take to answer anything but a send, in seconds;
             more than 0.
+        management_url: ``http://user:password@host:15672`` of RabbitMQ's management API, for
+            `lightbus topology`: it lists queues and policies, which AMQP does not. Without a user,
+            that of `url`. With ``https://``, `tls.ca_file` counts.
 
     Raises:
-        ValueError: `url` is of another form or has an option that is unknown or not valid, or `tls`
+        ValueError: A URL is of another form or has an option that is unknown or not valid, or `tls`
             is given where it is not ``amqps://``. Of a configuration, that is an `InvalidConfig`.
     """
 
@@ -102,6 +110,7 @@ class RabbitMQSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     heartbeat: Heartbeat = 15
     connect_timeout: Seconds = 10.0
     operation_timeout: Seconds = 30.0
+    management_url: str | None = None
 
     def __post_init__(self) -> None:
         # The messages must not show the URL, which may hold a password.
@@ -115,6 +124,11 @@ class RabbitMQSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
             _check_options(url)
             if self.tls != TLSSettings() and url.scheme != "amqps":
                 raise ValueError("`tls` is given, but `url` does not begin with amqps://")
+        if self.management_url is not None:
+            url = _parsed(self.management_url)
+            is_wrong = _WRONGLY_ENCODED.match(self.management_url) or url.query or url.fragment
+            if url.scheme not in ("http", "https") or not url.host or is_wrong:
+                raise ValueError(_WRONG_MANAGEMENT_FORM)
 
     def __repr__(self) -> str:
         return f"RabbitMQSettings({self})"

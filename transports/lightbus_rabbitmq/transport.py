@@ -17,11 +17,20 @@ from lightbus.transport import (
     Capability,
     DeadLetterCount,
     EventTransport,
+    ListenerQueue,
     MigrationProgress,
     Subscription,
     SubscriptionStats,
 )
-from lightbus_rabbitmq import asyncapi, headers, migration, names, topology
+from lightbus_rabbitmq import (
+    asyncapi,
+    headers,
+    listener_queues,
+    migration,
+    names,
+    policies,
+    topology,
+)
 from lightbus_rabbitmq.comparing import compare
 from lightbus_rabbitmq.connection import Link
 from lightbus_rabbitmq.consumer import RabbitMQStream
@@ -31,6 +40,7 @@ from lightbus_rabbitmq.dead_letters import (
     dead_letters_of,
 )
 from lightbus_rabbitmq.errors import NoFreeChannel
+from lightbus_rabbitmq.management import Management
 from lightbus_rabbitmq.objects import Wanted
 from lightbus_rabbitmq.publisher import Publisher
 from lightbus_rabbitmq.settings import RabbitMQSettings
@@ -56,7 +66,7 @@ class RabbitMQTransport(EventTransport):
         self._consuming = Link(settings, f"{client_name} consuming")
         self._publisher = Publisher(self._sending, operation_timeout=settings.operation_timeout)
         self._streams: list[RabbitMQStream] = []
-        # Those of readings and migrations
+        # Those of what takes a lock
         self._extra_links: set[Link] = set()
         self._closing = Once(self._close)
 
@@ -142,10 +152,11 @@ class RabbitMQTransport(EventTransport):
     ) -> list[BrokerObject]:
         operation_timeout = self._settings.operation_timeout
         wanted = Wanted.of(subscriptions, events)
-        return await self._sending.until_connected(
+        found = await self._sending.until_connected(
             lambda: compare(self._sending, wanted, timeout=operation_timeout),
             timeout=operation_timeout,
         )
+        return found
 
     async def migrate(
         self,
@@ -154,10 +165,7 @@ class RabbitMQTransport(EventTransport):
         *,
         on_progress: Callable[[MigrationProgress], None],
     ) -> None:
-        self._check_open()
-        link = Link(self._settings, f"{self._client_name} migrating")
-        self._extra_links.add(link)
-        try:
+        async with self._extra_link("migrating") as link:
             await migration.migrate(
                 link,
                 Wanted.of(subscriptions, events),
@@ -165,26 +173,43 @@ class RabbitMQTransport(EventTransport):
                 timeout=self._settings.operation_timeout,
                 on_progress=on_progress,
             )
-        finally:
-            self._extra_links.discard(link)
-            await link.close()
+
+    async def listener_queues(self, service_name: str) -> list[ListenerQueue] | None:
+        if self._settings.management_url is None:
+            return None
+        timeout = self._settings.operation_timeout
+        return await self._sending.until_connected(
+            lambda: listener_queues.all_of(
+                self._sending, Management(self._settings), service_name, timeout=timeout
+            ),
+            timeout=timeout,
+        )
+
+    async def remove_listener_queue(
+        self, service_name: str, listener_name: str, api_name: str, *, discard: bool = False
+    ) -> int:
+        async with self._extra_link("removing a listener") as link:
+            return await listener_queues.remove(
+                link,
+                service_name,
+                listener_name,
+                api_name,
+                client_name=self._client_name,
+                discard=discard,
+                timeout=self._settings.operation_timeout,
+            )
 
     async def dead_letters(self, service_name: str) -> AsyncGenerator[RabbitMQDeadLetter]:
-        self._check_open()
-        link = Link(self._settings, f"{self._client_name} reading dead letters")
-        letters = dead_letters_of(
-            link,
-            service_name,
-            client_name=self._client_name,
-            timeout=self._settings.operation_timeout,
-        )
-        self._extra_links.add(link)
-        try:
+        async with self._extra_link("reading dead letters") as link:
+            letters = dead_letters_of(
+                link,
+                service_name,
+                client_name=self._client_name,
+                timeout=self._settings.operation_timeout,
+            )
             async with contextlib.aclosing(letters):
                 async for letter in letters:
                     yield letter
-        finally:
-            self._extra_links.discard(link)
 
     async def count_dead_letters(self, service_name: str) -> DeadLetterCount:
         operation_timeout = self._settings.operation_timeout
@@ -227,6 +252,18 @@ class RabbitMQTransport(EventTransport):
         await asyncio.gather(*(link.close() for link in self._extra_links))
         await self._consuming.close()
         await self._sending.close()
+
+    @contextlib.asynccontextmanager
+    async def _extra_link(self, purpose: str) -> AsyncGenerator[Link]:
+        """Give a link of its own to what takes a lock, and close it."""
+        self._check_open()
+        link = Link(self._settings, f"{self._client_name} {purpose}")
+        self._extra_links.add(link)
+        try:
+            yield link
+        finally:
+            self._extra_links.discard(link)
+            await link.close()
 
     def _check_open(self) -> None:
         if self._closing.has_begun:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 # "lbus" in ASCII, so that the file of another program is not written to.
 APPLICATION_ID = 0x6C627573
-VERSION = 3
+VERSION = 4
 
 # For those who look at events as they come. It is not kept for longer than they do.
 _CREATE_TAILS = """
@@ -34,6 +34,15 @@ CREATE TABLE tailed_event (
     traceparent TEXT NOT NULL
 ) STRICT;
 CREATE INDEX tailed_event_by_tail ON tailed_event (tail, id);
+"""
+
+# The streams of workers. One that was killed is in it until it expires.
+_CREATE_CONSUMERS = """
+CREATE TABLE consumer (
+    id TEXT PRIMARY KEY,
+    listener INTEGER NOT NULL,
+    expires_at REAL NOT NULL
+) STRICT;
 """
 
 CREATE = f"""
@@ -101,6 +110,7 @@ CREATE TABLE dead_letter (
 ) STRICT;
 CREATE INDEX dead_letter_by_service ON dead_letter (service, id);
 {_CREATE_TAILS}
+{_CREATE_CONSUMERS}
 PRAGMA application_id = {APPLICATION_ID};
 PRAGMA user_version = {VERSION};
 """
@@ -117,6 +127,10 @@ UPGRADES = {
     ALTER TABLE delivery ADD COLUMN begun INTEGER NOT NULL DEFAULT 0;
     PRAGMA user_version = 3;
     """,
+    3: f"""
+    {_CREATE_CONSUMERS}
+    PRAGMA user_version = 4;
+    """,
 }
 
 # In one statement, so that another process is not seen half way through making the tables.
@@ -131,6 +145,33 @@ FILE_ID = "SELECT id FROM file"
 ADD_LISTENER = "INSERT OR IGNORE INTO listener (service, name, api) VALUES (?, ?, ?)"
 FIND_LISTENER = "SELECT id FROM listener WHERE service = ? AND name = ? AND api = ?"
 ADD_WANTED = "INSERT OR IGNORE INTO wanted (api, event_name, listener) VALUES (?, ?, ?)"
+
+SET_CONSUMER = """
+INSERT OR REPLACE INTO consumer (id, listener, expires_at) VALUES (?, ?, ?)
+"""
+RENEW_CONSUMER = """
+INSERT OR REPLACE INTO consumer (id, listener, expires_at)
+SELECT ?, id, ? FROM listener WHERE id = ?
+"""
+REMOVE_CONSUMER = "DELETE FROM consumer WHERE id = ?"
+REMOVE_EXPIRED_CONSUMERS = "DELETE FROM consumer WHERE expires_at <= ?"
+LISTENER_QUEUES = """
+SELECT name, api, (SELECT count(*) FROM delivery WHERE listener = listener_.id)
+FROM listener AS listener_ WHERE service = ? ORDER BY name, api
+"""
+IS_IN_USE = """
+SELECT EXISTS (SELECT 1 FROM consumer WHERE listener = :listener AND expires_at > :now)
+    OR EXISTS (
+        SELECT 1 FROM delivery
+        WHERE listener = :listener AND owner IS NOT NULL AND available_at > :now
+    )
+"""
+COUNT_DELIVERIES = "SELECT count(*) FROM delivery WHERE listener = ?"
+REMOVE_LISTENER = (
+    "DELETE FROM wanted WHERE listener = ?",
+    "DELETE FROM delivery WHERE listener = ?",
+    "DELETE FROM listener WHERE id = ?",
+)
 
 WHO_WANTS = """
 SELECT

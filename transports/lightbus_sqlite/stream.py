@@ -18,6 +18,7 @@ from lightbus_sqlite import schema
 from lightbus_sqlite.database import Database
 from lightbus_sqlite.delivery import OPERATION_TIMEOUT, PAUSE, Leaseholder, SQLiteDelivery
 from lightbus_sqlite.leases import Leases
+from lightbus_sqlite.presence import Presence
 from lightbus_sqlite.settings import SQLiteSettings
 from lightbus_sqlite.watcher import Watcher
 
@@ -37,6 +38,8 @@ class SQLiteStream(DeliveryStream, Leaseholder):
         settings: SQLiteSettings,
         subscription: Subscription,
         listener: int,
+        *,
+        presence: Presence,
     ) -> None:
         self.is_closed = False
         self.database = database
@@ -59,6 +62,8 @@ class SQLiteStream(DeliveryStream, Leaseholder):
         self._wake = asyncio.Event()
         self._last_error: Exception | None = None
         self._taking: asyncio.Task[None] | None = None
+        self._presence = presence
+        presence.keep()
 
     def __aiter__(self) -> Self:
         return self
@@ -139,7 +144,10 @@ class SQLiteStream(DeliveryStream, Leaseholder):
         await self.stop()
         self.is_closed = True
         self._leases.close()
-        await self._give_back(self._leases.unsettled(), schema.RETURN)
+        await asyncio.gather(
+            self._give_back(self._leases.unsettled(), schema.RETURN),
+            self._presence.end(timeout=_STOP_TIMEOUT),
+        )
 
     async def _take(self) -> None:
         while self._receivers and not self._begun and not self._stopping.has_begun:

@@ -14,6 +14,8 @@ from typing import Any, ClassVar
 import msgspec
 
 from lightbus.exceptions import (
+    ListenerInUse,
+    ListenerQueueNotEmpty,
     NotDeclared,
     SendOutcomeUnknown,
     SendRefused,
@@ -30,6 +32,7 @@ from lightbus.transport import (
     DeadLetterCount,
     EventPlace,
     EventTransport,
+    ListenerQueue,
     PlaceState,
     Subscription,
     SubscriptionStats,
@@ -39,6 +42,7 @@ from lightbus_sqlite import schema
 from lightbus_sqlite.connection import File
 from lightbus_sqlite.database import Database, Work
 from lightbus_sqlite.delivery import OPERATION_TIMEOUT, PAUSE, message_of
+from lightbus_sqlite.presence import Presence
 from lightbus_sqlite.settings import SQLiteSettings
 from lightbus_sqlite.stream import SQLiteStream
 from lightbus_sqlite.tail import TAIL_PERIOD, Tail, show
@@ -94,12 +98,15 @@ class SQLiteTransport(EventTransport):
         await self._declare(subscription, timeout=timeout)
 
     async def subscribe(self, subscription: Subscription) -> SQLiteStream:
-        listener = await self._declared(subscription)
+        presence = Presence(self._database)
+        listener = await self._declared(subscription, presence)
         if self._closing.has_begun:
             raise TransportClosed(f"SQLite file {self._settings} was closed.")
         if self._watcher is None:
             self._watcher = Watcher(self._file, asyncio.get_running_loop())
-        stream = SQLiteStream(self._database, self._watcher, self._settings, subscription, listener)
+        stream = SQLiteStream(
+            self._database, self._watcher, self._settings, subscription, listener, presence=presence
+        )
         self._streams = [*(open_ for open_ in self._streams if not open_.is_closed), stream]
         return stream
 
@@ -107,7 +114,7 @@ class SQLiteTransport(EventTransport):
         self, subscription: Subscription, message: EventMessage, *, attempt: int, timeout: float
     ) -> None:
         def add(connection: sqlite3.Connection) -> None:
-            listener = _listener(connection, subscription)
+            listener = _listener(connection, _key_of(subscription))
             event = connection.execute(schema.ADD_EVENT, _columns_of(message)).lastrowid
             connection.execute(schema.ADD_DELIVERY, (listener, event, attempt))
 
@@ -115,7 +122,7 @@ class SQLiteTransport(EventTransport):
 
     async def stats(self, subscription: Subscription) -> SubscriptionStats:
         def count(connection: sqlite3.Connection) -> Any:
-            which = {"now": time.time(), "listener": _listener(connection, subscription)}
+            which = {"now": time.time(), "listener": _listener(connection, _key_of(subscription))}
             return connection.execute(schema.STATS, which).fetchone()
 
         waiting, delayed, taken = await self._write(count, timeout=OPERATION_TIMEOUT)
@@ -145,6 +152,40 @@ class SQLiteTransport(EventTransport):
     async def _end(self, tail: Tail) -> None:
         with contextlib.suppress(TransportError):  # it expires
             await self._write(tail.end, timeout=OPERATION_TIMEOUT)
+
+    async def listener_queues(self, service_name: str) -> list[ListenerQueue]:
+        rows = await self._write(
+            lambda connection: connection.execute(
+                schema.LISTENER_QUEUES, (service_name,)
+            ).fetchall(),
+            timeout=OPERATION_TIMEOUT,
+        )
+        return [
+            ListenerQueue(listener_name=name, api_name=api, events=events)
+            for name, api, events in rows
+        ]
+
+    async def remove_listener_queue(
+        self, service_name: str, listener_name: str, api_name: str, *, discard: bool = False
+    ) -> int:
+        def remove(connection: sqlite3.Connection) -> int:
+            listener = _listener(connection, (service_name, listener_name, api_name))
+            which = {"listener": listener, "now": time.time()}
+            if connection.execute(schema.IS_IN_USE, which).fetchone()[0]:
+                raise ListenerInUse(
+                    listener_name,
+                    api_name,
+                    "a worker uses it. Stop the worker first; if it was killed, wait a minute",
+                )
+            (events,) = connection.execute(schema.COUNT_DELIVERIES, (listener,)).fetchone()
+            if events and not discard:
+                raise ListenerQueueNotEmpty(listener_name, api_name, events)
+            for statement in schema.REMOVE_LISTENER:
+                connection.execute(statement, (listener,))
+            return int(events)
+
+        removed: int = await self._write(remove, timeout=OPERATION_TIMEOUT)
+        return removed
 
     async def find(self, event_id: str) -> list[EventPlace] | None:
         rows = await self._write(
@@ -206,18 +247,20 @@ class SQLiteTransport(EventTransport):
             await self._watcher.close()
         await self._database.close()
 
-    async def _declared(self, subscription: Subscription) -> int:
+    async def _declared(self, subscription: Subscription, presence: Presence) -> int:
         while True:
             try:
-                return await self._declare(subscription, timeout=OPERATION_TIMEOUT)
+                return await self._declare(subscription, presence, timeout=OPERATION_TIMEOUT)
             except TransportUnavailable as error:
                 _log.warning("A listener can not be declared; trying again.", reason=str(error))
                 await asyncio.sleep(PAUSE)
 
-    async def _declare(self, subscription: Subscription, *, timeout: float) -> int:
+    async def _declare(
+        self, subscription: Subscription, presence: Presence | None = None, *, timeout: float
+    ) -> int:
         def add(connection: sqlite3.Connection) -> int:
             connection.execute(schema.ADD_LISTENER, _key_of(subscription))
-            listener = _listener(connection, subscription)
+            listener = _listener(connection, _key_of(subscription))
             wanted = [(subscription.api_name, name, listener) for name in subscription.events]
             connection.executemany(schema.ADD_WANTED, wanted)
             # No lease and no delay is longer. What has one was given it by a clock that was ahead.
@@ -225,6 +268,8 @@ class SQLiteTransport(EventTransport):
             beyond = latest + _LARGEST_CORRECTION
             times = {"at": latest, "listener": listener, "beyond": beyond}
             connection.execute(schema.BRING_FORWARD, times)
+            if presence is not None:
+                presence.begin(connection, listener)
             return listener
 
         listener: int = await self._write(add, timeout=timeout)
@@ -283,12 +328,13 @@ def _key_of(subscription: Subscription) -> tuple[str, str, str]:
     return subscription.service_name, subscription.listener_name, subscription.api_name
 
 
-def _listener(connection: sqlite3.Connection, subscription: Subscription) -> int:
-    found = connection.execute(schema.FIND_LISTENER, _key_of(subscription)).fetchone()
+def _listener(connection: sqlite3.Connection, key: tuple[str, str, str]) -> int:
+    found = connection.execute(schema.FIND_LISTENER, key).fetchone()
     if found is None:
+        service_name, listener_name, api_name = key
         raise NotDeclared(
-            f"Listener {subscription.listener_name!r} of service {subscription.service_name!r} has "
-            "no queue in the SQLite file: declare it first."
+            f"Listener {listener_name!r} of service {service_name!r} has no queue for events of "
+            f"{api_name} in the SQLite file: declare it first."
         )
     return int(found[0])
 

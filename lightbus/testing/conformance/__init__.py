@@ -21,6 +21,7 @@ from lightbus.testing.conformance.crashing import (
 )
 from lightbus.testing.conformance.failing import TestFailing
 from lightbus.testing.conformance.lifecycle import TestLifecycle
+from lightbus.testing.conformance.listener_queues import TestListenerQueues, removing_transport
 from lightbus.testing.conformance.model import TestModel
 from lightbus.testing.conformance.publishing import TestPublishing
 from lightbus.testing.conformance.resources import TestResources, bus_under_test
@@ -32,6 +33,7 @@ __all__ = [
     "TestCrashing",
     "TestFailing",
     "TestLifecycle",
+    "TestListenerQueues",
     "TestModel",
     "TestPublishing",
     "TestResources",
@@ -40,6 +42,7 @@ __all__ = [
     "broker",
     "bus_under_test",
     "patience",
+    "removing_transport",
     "tailed_transport",
     "test_what_can_not_be_shared_is_refused_in_a_forked_process",
     "transport_class",

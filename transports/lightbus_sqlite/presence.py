@@ -1,0 +1,59 @@
+"""`Presence`: shows other processes that a worker consumes the events of a listener."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import sqlite3
+import time
+from collections.abc import Callable
+
+from lightbus.exceptions import TransportError
+from lightbus.log import get_logger
+from lightbus_sqlite import schema
+from lightbus_sqlite.database import Database
+
+_log = get_logger(__name__)
+
+# How long the presence of a worker that was killed lasts, and how often it is renewed, in seconds.
+_LIFETIME = 60.0
+_PERIOD = 20.0
+
+
+class Presence:
+    """A row of the table ``consumer``, for as long as a stream is open."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._id = secrets.token_hex(8)
+        self._listener = 0
+        self._stop: Callable[[], None] = _do_nothing
+
+    def begin(self, connection: sqlite3.Connection, listener: int) -> None:
+        """Add the row, in the transaction that declares the listener."""
+        self._listener = listener
+        now = time.time()
+        connection.execute(schema.REMOVE_EXPIRED_CONSUMERS, (now,))
+        connection.execute(schema.SET_CONSUMER, (self._id, listener, now + _LIFETIME))
+
+    def keep(self) -> None:
+        """Renew the row until `end`, on the thread of the database."""
+        self._stop = self._database.repeat(self._renew, every=_PERIOD)
+
+    def _renew(self, connection: sqlite3.Connection) -> None:
+        row = (self._id, time.time() + _LIFETIME, self._listener)
+        if not connection.execute(schema.RENEW_CONSUMER, row).rowcount:
+            _log.error("The queue of a listener was removed. Restart its worker.")
+
+    async def end(self, *, timeout: float) -> None:
+        """Remove the row. It expires where that cannot be done in `timeout` seconds."""
+        self._stop()
+        with contextlib.suppress(TransportError, TimeoutError):
+            await self._database.write(
+                lambda connection: connection.execute(schema.REMOVE_CONSUMER, (self._id,)),
+                timeout=timeout,
+            )
+
+
+def _do_nothing() -> None:
+    """Stand for the end of what has not begun."""
