@@ -39,8 +39,6 @@ _PERSISTENT = 2
 _PARTS = 4
 
 # Why the broker itself makes a dead letter
-_DELIVERY_LIMIT = "rabbitmq.delivery_limit"
-_RETURNED_TOO_OFTEN = "It was returned to its queue too often."
 
 # The version of RabbitMQ from which on a redelivery says how often the event was delivered before,
 # and so which of these deliveries counted.
@@ -48,6 +46,16 @@ _FIRST_WITH_ACQUISITIONS = (4, 3)
 
 # Of a foreign sender, anything may come. (W3C Trace Context, section 3.2.2)
 _TRACEPARENT = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+
+# Why RabbitMQ itself makes a dead letter, as x-death tells it
+_NO_REASON = "unknown"
+_REASONS = {
+    _NO_REASON: "Why it became a dead letter is not recorded.",
+    "delivery_limit": "It was returned to its queue too often.",
+    "expired": "It waited in its queue for longer than a policy, or its sender, allowed.",
+    "maxlen": "Its queue was longer than a policy allowed.",
+    "rejected": "A client other than Lightbus rejected it.",
+}
 
 # An AMQP timestamp has no sign (AMQP 0-9-1, section 4.2.5.4).
 _FIRST_TIME = datetime(1970, 1, 1, tzinfo=UTC)
@@ -72,12 +80,14 @@ class Death:
         exchange: The exchange that brought it there.
         routing_key: The routing key that it came with.
         time: When it died.
+        reason: Why, in the broker's own word.
     """
 
     queue: str
     exchange: str
     routing_key: str
     time: datetime
+    reason: str
 
 
 def properties_of(message: EventMessage, **added: Any) -> Basic.Properties:
@@ -346,8 +356,8 @@ def dead_letter_of(delivered: DeliveredMessage) -> tuple[EventMessage, Failure]:
 
     failed_at = _time(found.get("lightbus-last-failed-at")) or _noted_time(delivered)
     failure = Failure(
-        error_type=text("lightbus-error-type", _DELIVERY_LIMIT),
-        error_message=text("lightbus-error-message", _RETURNED_TOO_OFTEN),
+        error_type=text("lightbus-error-type", f"rabbitmq.{_NO_REASON}"),
+        error_message=text("lightbus-error-message", _REASONS[_NO_REASON]),
         traceback=text("lightbus-traceback"),
         failed_at=failed_at,
         first_failed_at=_time(found.get(FIRST_FAILED_AT)) or failed_at,
@@ -370,8 +380,8 @@ def _dead_letter_of_the_broker(
     is_copy = names.is_of_copies(death.exchange, api_name)
     trusted = headers_of(delivered) if is_copy else {}
     failure = Failure(
-        error_type=_DELIVERY_LIMIT,
-        error_message=_RETURNED_TOO_OFTEN,
+        error_type=f"rabbitmq.{death.reason}",
+        error_message=_REASONS[death.reason],
         traceback="",
         failed_at=death.time,
         first_failed_at=_time(trusted.get(FIRST_FAILED_AT)) or death.time,
@@ -414,6 +424,7 @@ def _last_death(delivered: DeliveredMessage) -> Death | None:
     if not isinstance(last, Mapping):
         return None
     routing_keys, time = last.get("routing-keys"), last.get("time")
+    reason = _text(last.get("reason"))
     return Death(
         queue=_text(last.get("queue")),
         exchange=_text(last.get("exchange")),
@@ -421,6 +432,7 @@ def _last_death(delivered: DeliveredMessage) -> Death | None:
         if isinstance(routing_keys, list) and routing_keys
         else "",
         time=time.astimezone(UTC) if isinstance(time, datetime) else _noted_time(delivered),
+        reason=reason if reason in _REASONS else _NO_REASON,
     )
 
 

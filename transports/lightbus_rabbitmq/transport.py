@@ -156,7 +156,9 @@ class RabbitMQTransport(EventTransport):
             lambda: compare(self._sending, wanted, timeout=operation_timeout),
             timeout=operation_timeout,
         )
-        return found
+        if self._settings.management_url is None:
+            return [*found, policies.unknown()]
+        return found + await policies.compare(Management(self._settings), wanted.queues)
 
     async def migrate(
         self,
