@@ -20,7 +20,7 @@ import msgspec
 import pydantic
 import pydantic.dataclasses
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from typing_extensions import TypeAliasType
 
@@ -222,6 +222,7 @@ def test_a_value_comes_back_as_it_was_at_every_depth(hint: Any) -> None:
         (list[holder], lambda value: [holder(value)]),  # type: ignore[valid-type]
     ]
 
+    @settings(deadline=None)
     @given(st.sampled_from(wrappers), LEAVES[hint])
     def comes_back(wrapper: tuple[Any, Any], leaf: Any) -> None:
         wrapped, wrap = wrapper
@@ -244,6 +245,7 @@ def test_what_travels_fits_the_schema_of_its_type(hint: Any) -> None:
     schema = msgspec.json.decode(msgspec.json.encode(schema_of([ValueApi])))
     validator = jsonschema.Draft202012Validator(schema)
 
+    @settings(deadline=None)
     @given(LEAVES[hint])
     def fits(value: Any) -> None:
         validator.validate({"values.given": decode(encode({"value": [value]}))})
