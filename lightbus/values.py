@@ -169,6 +169,12 @@ def _write_collection(value: Collection[Any]) -> Collection[Any]:
     return items
 
 
+def _write_raw(value: msgspec.Raw) -> msgspec.Raw:
+    """Return JSON as it is, once it is known to be some."""
+    msgspec.json.decode(value)
+    return value
+
+
 def _write_datetime(value: Any) -> Any:
     base = _base_of(value)
     plain = value if type(value) is base else base.combine(base.date(value), base.timetz(value))
@@ -290,6 +296,7 @@ _WRITERS: dict[type[Any], Writer] = {
     timedelta: _write_timedelta,
     **dict.fromkeys((UserString, *TEXT_TYPES), str),
     Real: _write_number,
+    msgspec.Raw: _write_raw,
     Mapping: _write_mapping,
 }
 

@@ -333,6 +333,7 @@ class Precise(datetime):
         ([(number for number in [1, 2])], "$.odd[0]"),
         (iter([1]), "$.odd"),
         ([Table()], "$.odd[0]"),
+        ([msgspec.Raw(b"{")], "$.odd[0]"),
         ([with_items(Both(1))], "$.odd[0]"),
         ([pydantic.SecretStr("hunter2")], "$.odd[0]"),
         (Fraction(1, 3), "$.odd"),
