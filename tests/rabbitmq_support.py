@@ -64,6 +64,12 @@ class Broker:
             while not await self._consumers(queue):  # noqa: ASYNC110 - the broker does not tell
                 await asyncio.sleep(0.05)
 
+    async def wait_for_no_consumer(self, queue: str) -> None:
+        """Wait until nobody consumes from a queue or holds events of it."""
+        async with asyncio.timeout(20):
+            while await self._consumers(queue):  # noqa: ASYNC110 - the broker does not tell
+                await asyncio.sleep(0.05)
+
     async def _consumers(self, queue: str) -> int:
         # Asking for a queue that does not exist closes the channel.
         channel = await self.channel.connection.channel()

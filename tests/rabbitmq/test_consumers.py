@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from pamqp.commands import Basic
 
 from lightbus import Worker
 from lightbus.exceptions import TopologyMismatch
@@ -208,6 +209,39 @@ async def test_what_was_not_begun_goes_back_when_the_worker_stops(
     await running
 
     assert (await broker.get(QUEUE)).body == b'{"username":"u1","email":"e"}'
+
+
+async def test_what_is_acknowledged_while_the_broker_does_not_answer_a_stop_is_acknowledged(
+    make_bus: MakeBus, rabbitmq_node: RabbitMQNode, rabbitmq_vhost: str, broker: Broker
+) -> None:
+    async with running_proxy(rabbitmq_node.amqp_port) as proxy:
+        bus = make_bus(
+            url=f"amqp://127.0.0.1:{proxy.port}/{rabbitmq_vhost}",
+            transport={"operation_timeout": 1},
+        )
+        seen = Seen[str]()
+        release = asyncio.Event()
+
+        async def welcome(username: str) -> None:
+            await seen.add(username)
+            if username == "bob":
+                await release.wait()
+
+        bus.auth.user_created.listen(welcome, listener_name="welcome")
+        worker = Worker(bus)
+        await worker.start()
+        # With its first event, a listener replaces its consumer.
+        for name in ("ada", "bob"):
+            await bus.auth.user_created.fire_async(username=name, email="e")
+            await seen.wait_for_item(name)
+        proxy.silence_answers()
+        stopping = asyncio.create_task(worker.stop())
+        await asyncio.sleep(0.5)  # `basic.cancel` is under way, and is not answered in time
+        release.set()
+        await stopping
+
+    await broker.wait_for_no_consumer(QUEUE)
+    assert isinstance((await broker.get(QUEUE)).delivery, Basic.GetEmpty)
 
 
 async def test_a_worker_that_stops_for_its_first_event_still_settles_it(

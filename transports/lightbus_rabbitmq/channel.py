@@ -8,6 +8,7 @@ are read.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import enum
 import itertools
 import secrets
@@ -293,6 +294,17 @@ class Channel(aiormq.Channel):
         self._are_acks_withheld = False
         self._write_acks()
         self._write_soon()
+
+    async def flush(self, timeout: float) -> None:
+        """Send the acks that were withheld, and wait until the connection has them.
+
+        It waits for `timeout` seconds at most.
+        """
+        self.send_acks()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                while not self._is_idle.is_set():
+                    await self._is_idle.wait()
 
     def ack(self, delivery_tag: int) -> None:
         """Settle a delivery as handled."""

@@ -7,7 +7,7 @@ import contextlib
 import math
 import time
 from collections.abc import Callable
-from typing import Self
+from typing import Any, Self
 
 from aiormq.abc import DeliveredMessage
 
@@ -191,17 +191,20 @@ class RabbitMQStream(DeliveryStream):
     async def _cancel_consumer(self, channel: Channel) -> None:
         if channel.is_lost:
             return
+        timeout = self._settings.operation_timeout
+        cancelling = asyncio.create_task(
+            unless_lost(channel.connection, channel.basic_cancel(self._consumer_tag))
+        )
         try:
-            async with asyncio.timeout(self._settings.operation_timeout):
-                cancelling = channel.basic_cancel(self._consumer_tag)
-                await unless_lost(channel.connection, cancelling)
-        except TimeoutError:
-            channel.give_up()
-        except ConnectionLost:
-            pass
-        except (Exception, asyncio.CancelledError) as error:
-            if translated(error, "to cancel a consumer") is None:
-                raise
+            await asyncio.wait({cancelling}, timeout=timeout)
+            if not cancelling.done():
+                # Cancelled, the driver closes the channel. What was acknowledged goes first.
+                await channel.flush(timeout)
+                channel.give_up()
+        finally:
+            cancelling.cancel()
+            await asyncio.wait({cancelling})
+        _raise_foreign(cancelling)
 
     async def _keep(self) -> None:
         try:
@@ -347,6 +350,17 @@ class RabbitMQStream(DeliveryStream):
             "listener": self._subscription.listener_name,
             "api": self._subscription.api_name,
         }
+
+
+def _raise_foreign(cancelling: asyncio.Task[Any]) -> None:
+    """Raise what ended the cancelling of a consumer, where it is not that the channel is gone."""
+    if cancelling.cancelled():
+        return
+    error = cancelling.exception()
+    if error is None or isinstance(error, ConnectionLost):
+        return
+    if translated(error, "to cancel a consumer") is None:
+        raise error
 
 
 def _full_prefetch(settings: RabbitMQSettings, subscription: Subscription) -> int:
