@@ -92,6 +92,7 @@ class ObjectState(enum.Enum):
         UNFINISHED: A migration that was broken off left it behind.
         UNUSED: Nothing needs it any more.
         UNKNOWN: The broker does not tell.
+        OLD: It is from an earlier version, and a migration replaces it.
     """
 
     OK = "ok"
@@ -100,6 +101,7 @@ class ObjectState(enum.Enum):
     UNFINISHED = "unfinished"
     UNUSED = "unused"
     UNKNOWN = "unknown"
+    OLD = "old"
 
     @property
     def is_good(self) -> bool:

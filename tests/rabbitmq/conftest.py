@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import aiormq
 import pytest
 
 from lightbus import Bus, create
-from rabbitmq.topology_support import TopologyCommand
+from rabbitmq.topology_support import KilledMigrations, TopologyCommand
 from rabbitmq_server import RabbitMQServer
 from rabbitmq_support import AuthApi, Broker, MakeBus, Topology
 
@@ -57,3 +57,10 @@ def topology(rabbitmq_server: RabbitMQServer, rabbitmq_vhost: str) -> Topology:
 def command(tmp_path: Path, rabbitmq_url: str) -> TopologyCommand:
     """Runs `lightbus topology` for a service on the test's virtual host."""
     return TopologyCommand(tmp_path / "shop", rabbitmq_url)
+
+
+@pytest.fixture
+def killed_migrations(command: TopologyCommand) -> Iterator[KilledMigrations]:
+    migrations = KilledMigrations(command.folder)
+    yield migrations
+    migrations.end()

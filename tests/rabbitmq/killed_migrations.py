@@ -15,14 +15,14 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from aiormq.channel import Channel
-from pamqp.commands import Basic, Queue
+from pamqp.commands import Basic, Exchange, Queue
 
 import lightbus
 from lightbus.topology import topology_of
 from lightbus_rabbitmq import migration
 from lightbus_rabbitmq.channel import Channel as PublishingChannel
 
-_CHANGES = (Queue.Bind, Queue.Unbind, Queue.Delete, Basic.Get)
+_CHANGES = (Queue.Bind, Queue.Unbind, Queue.Delete, Exchange.Delete, Basic.Get)
 
 Call = Callable[..., Awaitable[Any]]
 

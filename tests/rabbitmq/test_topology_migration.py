@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import signal
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +23,8 @@ from rabbitmq.topology_support import (
     DEAD,
     QUEUE,
     QUORUM,
-    TIMEOUT,
     WANTED,
+    KilledMigrations,
     TopologyCommand,
     declare,
 )
@@ -467,41 +464,6 @@ async def test_events_of_an_api_that_is_not_registered_are_named_to_be_unbound(
 
     await command("--migrate", "--unwanted", "auth.user_renamed")
     assert queue_bindings(topology) == BINDINGS
-
-
-class KilledMigrations:
-    """Migrates in a process that is killed after so many steps."""
-
-    def __init__(self, folder: Path) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, Path(__file__).parent / "killed_migrations.py", "lightbus.json"],
-            cwd=folder,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-
-    async def run(self, steps: int) -> bool:
-        """Migrate; return whether it was killed before it was done."""
-        status = await asyncio.to_thread(self._run, steps)
-        assert status in (0, signal.SIGKILL)
-        return status != 0
-
-    def _run(self, steps: int) -> int:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        print(steps, file=self._process.stdin, flush=True)
-        return int(self._process.stdout.readline())
-
-    def end(self) -> None:
-        self._process.communicate(timeout=TIMEOUT)
-
-
-@pytest.fixture
-def killed_migrations(command: TopologyCommand) -> Iterator[KilledMigrations]:
-    migrations = KilledMigrations(command.folder)
-    yield migrations
-    migrations.end()
 
 
 @pytest.mark.timeout(240)

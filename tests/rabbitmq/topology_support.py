@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -68,6 +69,34 @@ class TopologyCommand:
         """Return what it shows as JSON, by kind and name."""
         shown = json.loads(await self("--format", "json", code=code))
         return {f"{one['kind']} {one['name']}": one for one in shown}
+
+
+class KilledMigrations:
+    """Migrates in a process that is killed after so many steps."""
+
+    def __init__(self, folder: Path) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, Path(__file__).parent / "killed_migrations.py", "lightbus.json"],
+            cwd=folder,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    async def run(self, steps: int) -> bool:
+        """Migrate; return whether it was killed before it was done."""
+        status = await asyncio.to_thread(self._run, steps)
+        assert status in (0, signal.SIGKILL)
+        return status != 0
+
+    def _run(self, steps: int) -> int:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        print(steps, file=self._process.stdin, flush=True)
+        return int(self._process.stdout.readline())
+
+    def end(self) -> None:
+        self._process.communicate(timeout=TIMEOUT)
 
 
 async def declare(make_bus: MakeBus) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from aiormq.exceptions import ChannelPreconditionFailed
+
 from lightbus.exceptions import TransportRefused
-from lightbus.transport import BrokerObject
+from lightbus.transport import BrokerObject, ObjectState
 from lightbus_rabbitmq import names, topology
 from lightbus_rabbitmq.comparing import compared_with
 from lightbus_rabbitmq.connection import Link
@@ -94,3 +96,25 @@ class Claim:
             return int((await channel.queue_delete(queue)).message_count or 0)
 
         return await self._lock.run(delete, f"to delete queue {queue!r}")
+
+    async def delete_unused(self, exchange: Exchange) -> bool:
+        """Delete an exchange unless something is bound to it; return whether it is gone.
+
+        The errors are those of `topology.on_own_channel`.
+        """
+
+        async def delete(channel: Channel) -> bool:
+            try:
+                await channel.exchange_delete(exchange.name, if_unused=True)
+            except ChannelPreconditionFailed:
+                return False
+            return True
+
+        return await self._lock.run(delete, f"to delete exchange {exchange.name!r}")
+
+    async def exists(self, exchange: Exchange) -> bool:
+        """Return whether an exchange exists with these settings.
+
+        The errors are those of `topology.on_own_channel`.
+        """
+        return (await self.compare(exchange)).state is ObjectState.OK

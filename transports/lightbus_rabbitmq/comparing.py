@@ -6,7 +6,7 @@ from aiormq.exceptions import ChannelNotFoundEntity
 
 from lightbus.exceptions import TopologyMismatch
 from lightbus.transport import BrokerObject, ObjectState
-from lightbus_rabbitmq import objects
+from lightbus_rabbitmq import objects, renaming
 from lightbus_rabbitmq.connection import Link
 from lightbus_rabbitmq.objects import Binding, Channel, Exchange, Queue, Wanted
 from lightbus_rabbitmq.topology import count, on_own_channel
@@ -30,7 +30,40 @@ async def compare(link: Link, wanted: Wanted, *, timeout: float) -> list[BrokerO
             found.append(_unfinished(queue, left.ready))
         if queue.api_name:
             found.append(_bindings(queue, wanted))
+    return found + await _old(link, wanted, timeout=timeout)
+
+
+async def _old(link: Link, wanted: Wanted, *, timeout: float) -> list[BrokerObject]:
+    """Return those of the bus's own objects that exist under their old names."""
+
+    async def exists(exchange: Exchange) -> bool:
+        compared = await compared_with(link, exchange, timeout=timeout)
+        return compared.state is ObjectState.OK
+
+    queues = [*renaming.delay_queues(wanted), *renaming.unrouted_queues(wanted)]
+    if not queues or not await exists(renaming.UNROUTED):
+        return []
+    found = []
+    for renamed in queues:
+        if (held := await count(link, renamed.old_name, timeout=timeout)) is not None:
+            note = (
+                f"An old name: {renamed.queue.name!r} has taken its place. {held.ready:,} events "
+                "wait in it. Stop the workers of all services; `lightbus topology --migrate` then "
+                "moves the events, and deletes the queue when nothing uses it any more."
+            )
+            found.append(_old_object("queue", renamed.old_name, note))
+    for exchange in renaming.EXCHANGES:
+        if await exists(exchange):
+            note = (
+                "An old name. `lightbus topology --migrate` deletes it when nothing is bound to it "
+                "any more: run it in every service that listens."
+            )
+            found.append(_old_object("exchange", exchange.name, note))
     return found
+
+
+def _old_object(kind: str, name: str, note: str) -> BrokerObject:
+    return BrokerObject(kind=kind, name=name, state=ObjectState.OLD, note=note)
 
 
 def _unfinished(queue: Queue, ready: int) -> BrokerObject:

@@ -14,12 +14,14 @@ import attrs
 
 from lightbus.exceptions import TransportError, TransportRefused, TransportUnavailable
 from lightbus.transport import MigrationProgress, ObjectState
+from lightbus_rabbitmq import renaming
 from lightbus_rabbitmq.claim import Claim
 from lightbus_rabbitmq.connection import Link
 from lightbus_rabbitmq.errors import ConnectionLost
 from lightbus_rabbitmq.objects import Binding, Queue, Wanted
 from lightbus_rabbitmq.publisher import Publisher
 from lightbus_rabbitmq.refilling import Refill
+from lightbus_rabbitmq.renaming import RenamedQueue
 
 # How often a queue is looked at, in seconds, ...
 _PERIOD = 0.1
@@ -62,10 +64,12 @@ async def migrate(
     try:
         await claim.take(client_name)
         different = await _different(claim, wanted)
+        old = OldObjects(claim, publisher, wanted, timeout=timeout, on_progress=on_progress)
+        is_old_in_use = await old.find()
         # All of them first, so that nothing is begun where something is in the way. A worker uses
         # more than its own queue: what it gives up, it sends to the dead letters by their name.
         for queue in wanted.queues:
-            if queue in different or (different and queue.api_name):
+            if queue in different or ((different or is_old_in_use) and queue.api_name):
                 await _wait_until_unused(claim, queue.name)
         await claim.declare(wanted.exchanges)
         for queue in wanted.queues:
@@ -77,6 +81,7 @@ async def migrate(
         await claim.declare(wanted.queues)
         await claim.declare(wanted.bindings)
         await claim.unbind(wanted.unwanted)
+        await old.replace()
     except ConnectionLost as error:
         raise TransportUnavailable(
             f"The migration was broken off: {error}. Nothing is lost; run it again to go on."
@@ -155,6 +160,22 @@ class QueueMigration:
         await self._replace(self._temporary.name, there, self._queue, here)
         self._tell(is_done=True)
 
+    async def take_over(self, old: RenamedQueue) -> None:
+        """Move here what an old queue holds, and delete that.
+
+        The errors are those of `migrate`.
+        """
+        await self._replace(old.old_name, [old.old_binding], self._queue, [])
+        self._tell(is_done=True)
+
+    async def take_events(self, old: RenamedQueue) -> None:
+        """Move here what an old queue holds, and leave that where it is.
+
+        The errors are those of `migrate`.
+        """
+        await self._refill.move(old.old_name, self._queue)
+        self._tell(is_done=True)
+
     async def _make(self, queue: Queue) -> None:
         await self._claim.declare([queue])
         self._tell()
@@ -203,4 +224,84 @@ class QueueMigration:
             MigrationProgress(
                 name=self._queue.name, moved=self._moved, left=self._to_move, is_done=is_done
             )
+        )
+
+
+class OldObjects:
+    """The bus's own objects under their old names, and how the new ones take their place.
+
+    Other services may still use them, so each is deleted when nothing is bound to it any more. The
+    order is that in which events go through them: what still comes finds its way.
+
+    Args:
+        claim: Of the migration.
+        publisher: Sends the copies of events.
+        wanted: What takes their place.
+        timeout: How long the broker may take for one answer, in seconds.
+        on_progress: Called with how far it is.
+    """
+
+    def __init__(
+        self,
+        claim: Claim,
+        publisher: Publisher,
+        wanted: Wanted,
+        *,
+        timeout: float,
+        on_progress: OnProgress,
+    ) -> None:
+        self._claim = claim
+        self._publisher = publisher
+        self._wanted = wanted
+        self._timeout = timeout
+        self._on_progress = on_progress
+        self._exist = False
+        self._delays: list[RenamedQueue] = []
+
+    async def find(self) -> bool:
+        """Look for them; return whether workers of the service may use them.
+
+        The errors are those of `migrate`.
+        """
+        self._exist = await self._claim.exists(renaming.UNROUTED)
+        if self._exist:
+            self._delays = await self._existing(renaming.delay_queues(self._wanted))
+        return bool(self._delays)
+
+    async def replace(self) -> None:
+        """Move what they hold, and delete those that nothing uses; the new ones are declared.
+
+        The errors are those of `migrate`.
+        """
+        if not self._exist:
+            return
+        unrouted = await self._existing(renaming.unrouted_queues(self._wanted))
+        if self._delays or unrouted:
+            await asyncio.sleep(_SAVED_AFTER)
+        for old in self._delays:
+            await self._migration_to(old).take_over(old)
+        for old in unrouted:
+            await self._migration_to(old).take_events(old)
+        for exchange in renaming.EXCHANGES:
+            if exchange == renaming.RETURN:
+                await self._claim.unbind(renaming.return_bindings(self._wanted))
+            if exchange == renaming.UNROUTED:
+                for old in unrouted:
+                    await self._migration_to(old).take_over(old)
+            if not await self._claim.delete_unused(exchange):
+                break
+        # One of an API may have had the name of one that was deleted.
+        await self._claim.declare(self._wanted.exchanges)
+
+    async def _existing(self, queues: list[RenamedQueue]) -> list[RenamedQueue]:
+        return [one for one in queues if await self._claim.count(one.old_name) is not None]
+
+    def _migration_to(self, old: RenamedQueue) -> QueueMigration:
+        return QueueMigration(
+            self._claim,
+            self._publisher,
+            old.queue,
+            self._wanted,
+            timeout=self._timeout,
+            on_progress=self._on_progress,
         )

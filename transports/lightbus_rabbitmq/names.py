@@ -13,8 +13,11 @@ RETURN_EXCHANGE = "lightbus::return"
 UNROUTED = "lightbus::unrouted"
 MIGRATION_LOCK = "lightbus::migration-lock"
 
-# What they were called before. Events that came through it may still wait in a listener's queue.
+# What they were called before. Events that came through the old return exchange may still wait in a
+# listener's queue.
+OLD_DELAY_EXCHANGE = "lightbus:delay"
 OLD_RETURN_EXCHANGE = "lightbus:return"
+OLD_UNROUTED = "lightbus:unrouted"
 
 # No name of a service, listener or API can hold the sign "#".
 _TEMPORARY = "#migrating"
@@ -85,6 +88,11 @@ def last_attempt_exchange(queue: str, event: bytes) -> str:
     """
     digest = hashlib.sha256(queue.encode() + b":" + event).hexdigest()
     return f"lightbus::last-attempt:{digest[:40]}"
+
+
+def old_name(name: str) -> str:
+    """Return what an object of the bus's own was called before."""
+    return name.replace("lightbus::", "lightbus:", 1)
 
 
 def in_milliseconds(seconds: float) -> int:

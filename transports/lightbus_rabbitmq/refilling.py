@@ -8,10 +8,10 @@ from collections.abc import Callable
 
 from aiormq.abc import DeliveredMessage
 
-from lightbus_rabbitmq import headers
+from lightbus_rabbitmq import headers, names
 from lightbus_rabbitmq.claim import Claim
 from lightbus_rabbitmq.errors import ConnectionLost, translated
-from lightbus_rabbitmq.objects import Channel, Queue
+from lightbus_rabbitmq.objects import Binding, Channel, Queue
 from lightbus_rabbitmq.publisher import Publisher
 from lightbus_rabbitmq.waiting import unless_lost
 
@@ -45,6 +45,8 @@ class Refill:
         self._publisher = publisher
         self._timeout = timeout
         self._on_moved = on_moved
+        self._returning = asyncio.Lock()
+        self._bound: set[str] = set()
 
     async def move(self, source: str, target: Queue, *, most: int = sys.maxsize) -> None:
         """Move all events of a queue that are there, or the first `most` and a few more.
@@ -148,6 +150,19 @@ class Refill:
         else:
             properties = headers.carried_on(delivered, frame_size=frame_size)
         routing_key = (delivered.routing_key or "") if target.refilled_through else target.name
+        if target.refilled_through == names.DELAY_EXCHANGE:
+            await self._bind_for_return(routing_key)
         await self._publisher.send_copy(
             target.refilled_through, routing_key, delivered.body, properties
         )
+
+    async def _bind_for_return(self, routing_key: str) -> None:
+        """Have an event come back from its delay to the queue that its routing key names.
+
+        The queue may be one of another service, which is not migrated yet.
+        """
+        queue = routing_key.partition(".")[2]
+        async with self._returning:
+            if queue not in self._bound and await self._claim.count(queue) is not None:
+                await self._claim.declare([Binding(queue, names.RETURN_EXCHANGE, f"*.{queue}")])
+            self._bound.add(queue)
