@@ -6,10 +6,15 @@ import os
 import secrets
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
 
 from rabbitmq_node import RabbitMQNode, running_node
 from rabbitmq_server import AMQP_URL, RabbitMQServer
+
+# Other processes may slow this one down at any moment. Each test has a time limit of its own.
+hypothesis.settings.register_profile("lightbus", deadline=None)
+hypothesis.settings.load_profile("lightbus")
 
 VERSION = pytest.StashKey[str]()
 NOT_RUN = "needs a RabbitMQ node of its own"
