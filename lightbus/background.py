@@ -17,8 +17,8 @@ from lightbus.threads import working_for_the_bus
 T = TypeVar("T")
 
 
-class NotBegun(Exception):
-    """The loop stopped before it began a call."""
+class NotStarted(Exception):
+    """The loop stopped before it started a call."""
 
 
 class Call(Generic[T]):
@@ -33,7 +33,7 @@ class Call(Generic[T]):
         self._task: asyncio.Task[T] | None = None
         self._waiter = _new_waiter()
 
-    def begin(self) -> None:
+    def start(self) -> None:
         """Run the coroutine on the running loop."""
         self._task = asyncio.get_running_loop().create_task(self._function())
         self._task.add_done_callback(lambda _: self.wake())
@@ -55,11 +55,11 @@ class Call(Generic[T]):
         """Return what the coroutine returned, or raise what it raised.
 
         Raises:
-            NotBegun: Its loop stopped before it began.
+            NotStarted: Its loop stopped before it started.
             TransportClosed: Its loop stopped before it ended.
         """
         if self._task is None:
-            raise NotBegun
+            raise NotStarted
         if not self._task.done() or self._task.cancelled():
             raise TransportClosed(
                 "The bus was closed during this call; the outcome of the call is unknown."
@@ -99,10 +99,10 @@ class BackgroundLoop:
         self._stopping = asyncio.Event()
         self._calls: set[Call[Any]] = set()
         self._has_ended = False
-        self._begin_thread(new_loop)
+        self._start_thread(new_loop)
 
-    def _begin_thread(self, new_loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
-        begun = _new_waiter()
+    def _start_thread(self, new_loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
+        started = _new_waiter()
         errors: list[BaseException] = []
 
         def run() -> None:
@@ -113,7 +113,7 @@ class BackgroundLoop:
                     errors.append(error)
                     return
                 finally:
-                    begun.wake()
+                    started.wake()
                 self._run()
 
         if green.is_gevent():
@@ -121,7 +121,7 @@ class BackgroundLoop:
         else:
             threading.Thread(target=run, name="lightbus", daemon=True).start()
         try:
-            begun.wait()
+            started.wait()
         except BaseException:  # interrupted, as by Ctrl-C
             self._stopping.set()
             with contextlib.suppress(AttributeError):  # the loop does not run yet
@@ -134,7 +134,7 @@ class BackgroundLoop:
         """Run the coroutine of `function` on the loop, and wait for its result.
 
         Raises:
-            NotBegun: The loop has stopped.
+            NotStarted: The loop has stopped.
             TransportClosed: The loop stopped before the coroutine ended.
             Exception: What the coroutine raised.
         """
@@ -142,7 +142,7 @@ class BackgroundLoop:
         self._calls.add(call)
         try:
             with contextlib.suppress(RuntimeError):  # the loop is closed
-                self.loop.call_soon_threadsafe(self._begin, call)
+                self.loop.call_soon_threadsafe(self._start_call, call)
             # The thread of the loop looks at the calls after it has said that it ended.
             if not self._has_ended:
                 call.wait()
@@ -160,11 +160,11 @@ class BackgroundLoop:
         with contextlib.suppress(RuntimeError):  # it has ended
             self.loop.call_soon_threadsafe(self._stopping.set)
 
-    def _begin(self, call: Call[Any]) -> None:
+    def _start_call(self, call: Call[Any]) -> None:
         if self._stopping.is_set():
             call.wake()
         else:
-            call.begin()
+            call.start()
 
     def _run(self) -> None:
         try:

@@ -49,7 +49,7 @@ class Dispatcher:
         on_error: Told of every error that an event failed with.
 
     Raises:
-        InvalidEventListener: The handler can not be called with one of the events.
+        InvalidEventListener: The handler cannot be called with one of the events.
     """
 
     def __init__(
@@ -251,13 +251,13 @@ class Dispatcher:
             return
         if self._listener.on_error is OnError.RETRY:
             after = self._listener.retry.after(delivery.attempt)
-            told = "A listener failed; the event is tried again later."
+            message = "A listener failed; the event is tried again later."
         else:
             after = self._listener.acknowledgement_timeout
-            told = "A listener failed; the event is tried again later, and the worker exits."
-        _log.error(told, after=after, exc_info=error, **self._fields(delivery))
+            message = "A listener failed; the event is tried again later, and the worker exits."
+        _log.error(message, after=after, exc_info=error, **self._fields(delivery))
         if self._listener.on_error is OnError.SHUTDOWN:
-            # First, so that a broker that is away can not keep the worker from exiting.
+            # First, so that a broker that is away cannot keep the worker from exiting.
             self._on_failure(error)
         await self._settle(delivery, functools.partial(delivery.retry, after=after))
 

@@ -109,9 +109,9 @@ class _Writer:
     """Writes lines to the log in a thread of its own, in order."""
 
     def __init__(self) -> None:
-        self.begin_afresh()
+        self.start_afresh()
 
-    def begin_afresh(self) -> None:
+    def start_afresh(self) -> None:
         """Start with no thread and no lines, in a forked child."""
         self._lines: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
@@ -138,7 +138,7 @@ class _Writer:
 _writer = _Writer()
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_writer.begin_afresh)
+    os.register_at_fork(after_in_child=_writer.start_afresh)
 # Registered later than the handlers of `logging`, so called before they are closed.
 atexit.register(_writer.flush)
 

@@ -18,7 +18,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from lightbus import green
-from lightbus.background import BackgroundLoop, NotBegun, run_apart_from_greenlets
+from lightbus.background import BackgroundLoop, NotStarted, run_apart_from_greenlets
 from lightbus.exceptions import CannotBlockHere, NoEventLoop, TransportClosed, TransportUnavailable
 from lightbus.loop_end import LoopEnd
 from lightbus.threads import may_wait
@@ -82,7 +82,7 @@ class OpenTransport:
         """Return the transport once it is open.
 
         Raises:
-            TransportError: It can not be opened in `timeout` seconds.
+            TransportError: It cannot be opened in `timeout` seconds.
         """
         if not self._is_open:
             now = asyncio.get_running_loop().time
@@ -106,7 +106,7 @@ class OpenTransport:
         """Declare `subscription` through this transport once.
 
         Raises:
-            TransportError: It can not be declared in `timeout` seconds.
+            TransportError: It cannot be declared in `timeout` seconds.
         """
         if subscription not in self.declared:
             await self.transport.declare(subscription, timeout=timeout)
@@ -137,7 +137,7 @@ class Loops:
         self._background: dict[None, BackgroundLoop] = {}
         self._background_loops: set[asyncio.AbstractEventLoop] = set()
         # A signal handler or a destructor that interrupts its owner gets it too.
-        self._beginning: AbstractContextManager[Any] = green.original("_thread", "RLock")()
+        self._start_lock: AbstractContextManager[Any] = green.original("_thread", "RLock")()
 
     def forget_inherited(self) -> None:
         """Start with no connections, in a forked child."""
@@ -186,7 +186,7 @@ class Loops:
         """
         _check_may_block(blocking, instead)
         while True:
-            with contextlib.suppress(NotBegun):  # it was closed just now: begin another
+            with contextlib.suppress(NotStarted):  # it was closed just now: start another
                 return self._background_loop().call(partial(function, *args))
 
     async def close(self) -> None:
@@ -238,24 +238,24 @@ class Loops:
         found = self._background.get(None)
         if found is not None:
             return found
-        with self._beginning:
+        with self._start_lock:
             if (found := self._background.get(None)) is not None:
                 return found
-            begun = self._begin_background()
-            found = self._background.setdefault(None, begun)
-            if found is not begun:
-                # This thread was interrupted, and has begun one meanwhile.
-                begun.request_stop()
+            started = self._start_background()
+            found = self._background.setdefault(None, started)
+            if found is not started:
+                # This thread was interrupted, and has started one meanwhile.
+                started.request_stop()
             return found
 
-    def _begin_background(self) -> BackgroundLoop:
+    def _start_background(self) -> BackgroundLoop:
         def ended(loop: asyncio.AbstractEventLoop) -> None:
             self._forget(loop)
             self._background_loops.discard(loop)
 
-        begun = BackgroundLoop(new_event_loop, before_end=self._close_this_loop, on_ended=ended)
-        self._background_loops.add(begun.loop)
-        return begun
+        started = BackgroundLoop(new_event_loop, before_end=self._close_this_loop, on_ended=ended)
+        self._background_loops.add(started.loop)
+        return started
 
 
 def _check_may_block(blocking: str, instead: str) -> None:

@@ -127,7 +127,7 @@ def every(
     A call that takes longer than a period skips those that it overlaps.
 
     Raises:
-        InvalidTask: The period is not positive, or the function can not be called.
+        InvalidTask: The period is not positive, or the function cannot be called.
     """
     seconds = period.total_seconds()
     if not seconds > 0:
@@ -152,7 +152,7 @@ def at_times(
     """Return a task that is called at the times of a cron expression.
 
     Raises:
-        InvalidTask: The expression or the time zone is wrong, or the function can not be called.
+        InvalidTask: The expression or the time zone is wrong, or the function cannot be called.
     """
     from cronsim import CronSimError  # noqa: PLC0415 - few programs need it
 

@@ -1,4 +1,4 @@
-"""`Worker`: runs the listeners and tasks of a bus until it is told to stop, or one fails."""
+"""`Worker`: runs the listeners and tasks of a bus until it is asked to stop, or one fails."""
 
 from __future__ import annotations
 
@@ -173,7 +173,7 @@ class Worker:
     async def start(self) -> None:
         """Call the `on_start` hooks, then serve the listeners; return once they all take events.
 
-        From then on the worker stops by itself when a listener fails. Where it can not start, it is
+        From then on the worker stops by itself when a listener fails. Where it cannot start, it is
         stopped too.
 
         Raises:
@@ -222,7 +222,7 @@ class Worker:
         self.has_served = True
 
     def _serve_soon(self, added: Listener | Task) -> None:
-        # What on_start hooks add, start() serves itself, and reports where it can not.
+        # What on_start hooks add, start() serves itself, and reports where it cannot.
         if not self._is_serving:
             return
         if isinstance(added, Listener):

@@ -107,7 +107,7 @@ print(json.dumps([os.waitstatus_to_exitcode(status), fire("parent")]))
     assert run(script, tmp_path) == [0, "parent"]
 
 
-def test_a_callback_of_gevents_hub_is_told_that_it_cannot_fire(tmp_path: Path) -> None:
+def test_a_callback_of_gevents_hub_cannot_fire(tmp_path: Path) -> None:
     script = """
 raised = []
 

@@ -290,7 +290,7 @@ def test_no_background_thread_is_left_of_calls_that_interrupted_one_another(
     assert not any(thread.is_alive() for thread in threads)
 
 
-def test_a_destructor_on_a_thread_that_the_bus_works_on_is_told_at_once(bus: Bus) -> None:
+def test_a_destructor_on_a_thread_that_the_bus_works_on_is_refused_at_once(bus: Bus) -> None:
     with working_for_the_bus(), pytest.raises(CannotBlockHere, match="destructor"):
         bus.auth.user_deleted.fire(username="ann")
     with working_for_the_bus(), pytest.raises(CannotBlockHere, match="destructor"):
@@ -341,7 +341,7 @@ class Fires:
 """
 
 
-def test_a_destructor_on_the_thread_of_sqlite_is_told_at_once(tmp_path: Path) -> None:
+def test_a_destructor_on_the_thread_of_sqlite_is_refused_at_once(tmp_path: Path) -> None:
     script = """
 import asyncio
 async def collect_there():
@@ -355,7 +355,7 @@ asyncio.run(collect_there())
     assert in_a_process(script, tmp_path) == "CannotBlockHere\n"
 
 
-def test_a_signal_handler_that_interrupts_a_fork_is_told_at_once_that_it_cannot_fire(
+def test_a_signal_handler_that_interrupts_a_fork_is_refused_at_once(
     tmp_path: Path,
 ) -> None:
     # What is registered first is called last before a fork.
@@ -380,7 +380,9 @@ fire()
     assert done.stdout == "fired\nCannotBlockHere\nfired\n"
 
 
-def test_a_destructor_that_runs_when_the_interpreter_ends_is_told_at_once(tmp_path: Path) -> None:
+def test_a_destructor_at_the_end_of_the_interpreter_is_refused_at_once(
+    tmp_path: Path,
+) -> None:
     # Its defaults keep what it needs, for the module's names are gone by then.
     script = """
 class FiresLate:

@@ -402,7 +402,7 @@ async def test_a_middleware_around_an_async_handler_shares_a_thread_with_the_syn
         assert await received.next() == "acme"
 
 
-async def test_code_that_would_wait_for_a_handlers_thread_is_told_at_once(
+async def test_code_that_would_wait_for_a_handlers_thread_is_refused_at_once(
     bus: Bus, received: Received
 ) -> None:
     raised: list[BaseException] = []
