@@ -15,6 +15,7 @@ from lightbus.cli.output import set_up_logging
 from lightbus.client import BusClient
 from lightbus.exceptions import ListenerQueueNotEmpty
 from lightbus.listener_queues import FoundQueue, ListenerQueues
+from lightbus.log import in_one_line
 
 
 @click.group(short_help="Remove the queues of listeners that are gone.")
@@ -62,7 +63,7 @@ async def _remove(
                 _check_empty(found)
             if is_asked:
                 with interruptible():
-                    click.confirm(_question(found), abort=True, err=True)
+                    click.confirm(in_one_line(_question(found)), abort=True, err=True)
             for one in found:
                 lost = await queues.remove(one, discard=discard)
                 queue = one.queue
