@@ -20,6 +20,9 @@ from lightbus.class_fields import fields_of_class
 from lightbus.exceptions import InvalidApi
 from lightbus.hints import class_of, is_wrongly_none
 
+# The first version of pydantic that reads fields by their names where it is asked to
+_WITH_NAMES = (2, 11)
+
 
 def is_pydantic(type_: Any) -> bool:
     """Return whether pydantic writes and reads values of `type_`: a model, a dataclass of
@@ -48,19 +51,23 @@ def dump(value: Any) -> Any:
     where it is None: pydantic would not read it.
 
     Raises:
-        ValueError: Two keys of a dictionary become the same key, or the value hides its content.
+        ValueError: Two keys of a dictionary become the same key, the value hides its content, or
+            an older pydantic would not read it.
         Exception: A serializer of a user's raised it.
     """
     class_ = value.__class__
     if hasattr(value, "get_secret_value"):
         raise ValueError("it hides its content; give what its get_secret_value() returns")
-    how: Any = {"mode": "json", "by_alias": writes_aliases(class_), "round_trip": True}
+    by_alias = writes_aliases(class_)
+    if not by_alias and not _any_name() and not _reads_names(class_):
+        raise ValueError(f"its aliases need pydantic {_WITH_NAMES[0]}.{_WITH_NAMES[1]} or newer")
+    how: Any = {"mode": "json", "by_alias": by_alias, "round_trip": True}
     if hasattr(value, "model_dump"):
         dumped = value.model_dump(**how)
     else:
         dumped = _adapter(class_).dump_python(value, **how)
     if _may_differ(class_):
-        _mend(value, dumped, by_alias=how["by_alias"])
+        _mend(value, dumped, by_alias=by_alias)
     return dumped
 
 
@@ -85,6 +92,16 @@ def writes_aliases(type_: Any) -> bool:
     """
     return all(
         (field.serialization_alias or field.alias or name) in _names_read(class_, name, field)
+        for class_ in {type_, *_classes_within(type_, set())}
+        for name, field in getattr(class_, "__pydantic_fields__", {}).items()
+    )
+
+
+@functools.lru_cache(maxsize=1000)
+def _reads_names(type_: Any) -> bool:
+    """Return whether every field in `type_`, at any depth, is read under its own name."""
+    return all(
+        name in _names_read(class_, name, field)
         for class_ in {type_, *_classes_within(type_, set())}
         for name, field in getattr(class_, "__pydantic_fields__", {}).items()
     )
@@ -318,4 +335,4 @@ def _any_name() -> dict[str, bool]:
     import pydantic  # noqa: PLC0415 - it need not be installed
 
     version = tuple(map(int, pydantic.VERSION.split(".")[:2]))
-    return {"by_alias": True, "by_name": True} if version >= (2, 11) else {}
+    return {"by_alias": True, "by_name": True} if version >= _WITH_NAMES else {}
