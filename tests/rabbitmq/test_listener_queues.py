@@ -9,6 +9,7 @@ import pytest
 
 from command import Command
 from lightbus import Worker
+from lightbus_rabbitmq.settings import RabbitMQSettings
 from rabbitmq.topology_support import QUEUE, declare
 from rabbitmq_server import RabbitMQServer
 from rabbitmq_support import Broker, MakeBus, Topology
@@ -96,3 +97,19 @@ async def test_a_management_api_that_refuses_is_told_without_the_password(
     assert code == 1
     assert f"The RabbitMQ management API at http://{host}:{port}" in said
     assert "wr0ng" not in printed + said
+
+
+@pytest.mark.parametrize(
+    "url", ["amqp://u:hidden@host", "http://u:hidden/x@host", "host:15672", "http://u:hidden@h?a=b"]
+)
+def test_a_management_url_of_another_form_is_refused_and_not_shown(url: str) -> None:
+    with pytest.raises(ValueError, match="`management_url` is not of the form") as refused:
+        RabbitMQSettings(url="amqp://host", management_url=url)
+
+    assert "hidden" not in str(refused.value)
+
+
+def test_a_management_url_is_no_part_of_how_settings_are_shown() -> None:
+    settings = RabbitMQSettings(url="amqp://host", management_url="http://u:hidden@host:15672")
+
+    assert "hidden" not in f"{settings!r} {settings}"
