@@ -126,7 +126,9 @@ class Topology:
 
     def exchanges(self) -> dict[str, tuple[str, dict[str, Any]]]:
         found = self._server.api("GET", f"exchanges/{self._vhost}")
-        own = [exchange for exchange in found if exchange["name"].startswith("lightbus")]
+        # The exchange of a lock ends a moment after the connection of its holder.
+        kept = [exchange for exchange in found if not exchange["auto_delete"]]
+        own = [exchange for exchange in kept if exchange["name"].startswith("lightbus")]
         assert all(exchange["durable"] for exchange in own)
         return {exchange["name"]: (exchange["type"], exchange["arguments"]) for exchange in own}
 
