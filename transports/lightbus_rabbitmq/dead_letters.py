@@ -13,7 +13,7 @@ from pamqp.commands import Basic
 
 from lightbus.exceptions import DeadLettersInUse, TransportUnavailable
 from lightbus.transport import DeadLetter, DeadLetterCount
-from lightbus_rabbitmq import headers, names, topology
+from lightbus_rabbitmq import names, stories, topology
 from lightbus_rabbitmq.connection import Link
 from lightbus_rabbitmq.errors import ConnectionLost, translated
 from lightbus_rabbitmq.lock import Lock, LockHeld
@@ -42,7 +42,7 @@ class RabbitMQDeadLetter(DeadLetter):
     """A message that is held while a service's dead letters are iterated over."""
 
     def __init__(self, delivered: DeliveredMessage, reading: Reading) -> None:
-        self.message, self.failure = headers.dead_letter_of(delivered)
+        self.message, self.failure = stories.dead_letter_of(delivered)
         self._tag = int(delivered.delivery_tag or 0)
         self._reading = reading
 

@@ -13,7 +13,7 @@ from lightbus.exceptions import TransportError
 from lightbus.failure import Failure
 from lightbus.log import get_logger
 from lightbus.transport import Delivery, Subscription
-from lightbus_rabbitmq import headers, names
+from lightbus_rabbitmq import headers, names, stories
 from lightbus_rabbitmq.channel import Channel
 from lightbus_rabbitmq.last_attempt import LastAttempt, Note
 from lightbus_rabbitmq.publisher import Publisher
@@ -92,7 +92,7 @@ class RabbitMQDelivery(Delivery):
         await self._delay(after, attempt=self.attempt)
 
     async def dead_letter(self, failure: Failure) -> None:
-        story = headers.failure_headers(
+        story = stories.failure_headers(
             failure,
             self.message,
             queue=self._queue,

@@ -1,4 +1,4 @@
-"""Events to AMQP properties and back, and the story of a failure as headers.
+"""Events to AMQP properties and back, and what of them can be trusted.
 
 What comes in is hostile until it is read here: any property may be missing or of any type.
 """
@@ -17,7 +17,6 @@ import attrs
 from aiormq.abc import DeliveredMessage
 from pamqp.commands import Basic
 
-from lightbus.failure import Failure
 from lightbus.message import EventMessage
 from lightbus_rabbitmq import names
 
@@ -35,11 +34,6 @@ _FIRED_WITH = {_SPECIFICATION, EVENT_ID, _TYPE, _SOURCE, EVENT_TIME, _VERSION}
 _HEADERS_DROPPED = "lightbus-headers-dropped"
 _PERSISTENT = 2
 
-# Of the name of a listener's queue
-_PARTS = 4
-
-# Why the broker itself makes a dead letter
-
 # The version of RabbitMQ from which on a redelivery says how often the event was delivered before,
 # and so which of these deliveries counted.
 _FIRST_WITH_ACQUISITIONS = (4, 3)
@@ -47,18 +41,8 @@ _FIRST_WITH_ACQUISITIONS = (4, 3)
 # Of a foreign sender, anything may come. (W3C Trace Context, section 3.2.2)
 _TRACEPARENT = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
-# Why RabbitMQ itself makes a dead letter, as x-death tells it
-_NO_REASON = "unknown"
-_REASONS = {
-    _NO_REASON: "Why it became a dead letter is not recorded.",
-    "delivery_limit": "It was returned to its queue too often.",
-    "expired": "It waited in its queue for longer than a policy, or its sender, allowed.",
-    "maxlen": "Its queue was longer than a policy allowed.",
-    "rejected": "A client other than Lightbus rejected it.",
-}
-
 # An AMQP timestamp has no sign (AMQP 0-9-1, section 4.2.5.4).
-_FIRST_TIME = datetime(1970, 1, 1, tzinfo=UTC)
+FIRST_TIME = datetime(1970, 1, 1, tzinfo=UTC)
 
 # An AMQP short string (AMQP 0-9-1, section 4.2.5.3). A foreign routing key makes longer names.
 _LONGEST_NAME = 255
@@ -189,7 +173,7 @@ def message_of(
         api_name=api_name,
         event_name=event_name,
         body=delivered.body,
-        version=_whole_number(headers.get(_VERSION), default=1),
+        version=whole_number(headers.get(_VERSION), default=1),
         fired_at=_fired_at(headers, properties),
         service_name=properties.app_id or "",
         traceparent=_traceparent(headers[TRACEPARENT]) if TRACEPARENT in headers else "",
@@ -215,14 +199,14 @@ def attempt_of(delivered: DeliveredMessage, api_name: str) -> int:
     """
     if not _is_copy(delivered, api_name):
         return 1
-    return _whole_number(headers_of(delivered).get(ATTEMPT), default=1)
+    return whole_number(headers_of(delivered).get(ATTEMPT), default=1)
 
 
 def first_failed_at(delivered: DeliveredMessage, api_name: str) -> datetime | None:
     """Return when an attempt at the event failed first; None where none did."""
     if not _is_copy(delivered, api_name):
         return None
-    return _time(headers_of(delivered).get(FIRST_FAILED_AT))
+    return time_in(headers_of(delivered).get(FIRST_FAILED_AT))
 
 
 def returns_of(delivered: DeliveredMessage, broker: Mapping[str, Any]) -> int:
@@ -236,9 +220,9 @@ def returns_of(delivered: DeliveredMessage, broker: Mapping[str, Any]) -> int:
     if not delivered.redelivered:
         return 0
     found = headers_of(delivered)
-    count = _whole_number(found.get("x-delivery-count"), default=0)
+    count = whole_number(found.get("x-delivery-count"), default=0)
     if _counts_acquisitions(broker):
-        count = min(count, _whole_number(found.get("x-acquired-count"), default=count))
+        count = min(count, whole_number(found.get("x-acquired-count"), default=count))
     return count
 
 
@@ -311,133 +295,9 @@ def carried_on(delivered: DeliveredMessage, *, frame_size: int) -> Basic.Propert
     return properties
 
 
-def failure_headers(
-    failure: Failure,
-    message: EventMessage,
-    *,
-    queue: str,
-    frame_size: int,
-) -> dict[str, Any]:
-    """Return the story of `failure` as the headers of a dead letter.
-
-    Its long parts are cut, so that the story takes less than half of a frame of `frame_size` bytes.
-    """
-    return {
-        "lightbus-error-type": _cut(failure.error_type, frame_size // 32),
-        "lightbus-error-message": _cut(failure.error_message, frame_size // 32),
-        "lightbus-traceback": _cut(failure.traceback, frame_size // 3),
-        "lightbus-service": failure.service_name,
-        "lightbus-process": failure.process_name,
-        "lightbus-host": failure.hostname,
-        "lightbus-pid": failure.pid,
-        "lightbus-listener": failure.listener,
-        "lightbus-api": message.api_name,
-        "lightbus-event": message.event_name,
-        "lightbus-queue": queue,
-        ATTEMPT: failure.attempt,
-        FIRST_FAILED_AT: failure.first_failed_at.isoformat(),
-        "lightbus-last-failed-at": failure.failed_at.isoformat(),
-    }
-
-
-def dead_letter_of(delivered: DeliveredMessage) -> tuple[EventMessage, Failure]:
-    """Return the event of a dead letter, and the story that `failure_headers` told.
-
-    The broker itself also makes dead letters, of what was returned too often; those have no story.
-    """
-    found = headers_of(delivered)
-    death = _last_death(delivered)
-    if death is not None:
-        return _dead_letter_of_the_broker(delivered, death)
-
-    def text(name: str, default: str = "") -> str:
-        value = found.get(name)
-        return value if isinstance(value, str) and value else default
-
-    failed_at = _time(found.get("lightbus-last-failed-at")) or _noted_time(delivered)
-    failure = Failure(
-        error_type=text("lightbus-error-type", f"rabbitmq.{_NO_REASON}"),
-        error_message=text("lightbus-error-message", _REASONS[_NO_REASON]),
-        traceback=text("lightbus-traceback"),
-        failed_at=failed_at,
-        first_failed_at=_time(found.get(FIRST_FAILED_AT)) or failed_at,
-        listener=text("lightbus-listener"),
-        attempt=_whole_number(found.get(ATTEMPT), default=1),
-        service_name=text("lightbus-service"),
-        process_name=text("lightbus-process"),
-        hostname=text("lightbus-host"),
-        pid=_whole_number(found.get("lightbus-pid"), default=0),
-    )
-    return _dead_message(delivered, text("lightbus-api")), failure
-
-
-def _dead_letter_of_the_broker(
-    delivered: DeliveredMessage, death: Death
-) -> tuple[EventMessage, Failure]:
-    # Its headers are those that it had in the listener's queue, where a sender may have set them.
-    parts = death.queue.split(":")
-    _, service_name, listener, api_name = parts if len(parts) == _PARTS else [""] * _PARTS
-    is_copy = names.is_of_copies(death.exchange, api_name)
-    trusted = headers_of(delivered) if is_copy else {}
-    failure = Failure(
-        error_type=f"rabbitmq.{death.reason}",
-        error_message=_REASONS[death.reason],
-        traceback="",
-        failed_at=death.time,
-        first_failed_at=_time(trusted.get(FIRST_FAILED_AT)) or death.time,
-        listener=listener,
-        attempt=_whole_number(trusted.get(ATTEMPT), default=1),
-        service_name=service_name,
-        process_name="",
-        hostname="",
-        pid=0,
-    )
-    return _dead_message(delivered, api_name, death), failure
-
-
-def _dead_message(
-    delivered: DeliveredMessage, api_name: str, death: Death | None = None
-) -> EventMessage:
-    message = message_of(delivered, api_name, death=death)
-    if delivered.header.properties.message_id:
-        return message
-    # The same each time that it is read, so that it can be named. Foreign senders may give none.
-    noted = f"{death} {message.event_name} {message.body!r}"
-    return attrs.evolve(message, id=str(uuid.uuid5(uuid.NAMESPACE_OID, noted)))
-
-
-def _noted_time(delivered: DeliveredMessage) -> datetime:
-    """Return a time that is the same each time that a dead letter is read."""
-    fired_at = delivered.header.properties.timestamp
-    return fired_at.astimezone(UTC) if isinstance(fired_at, datetime) else _FIRST_TIME
-
-
 def dropped() -> Basic.Properties:
     """Return what stands for properties that can not be decoded."""
     return Basic.Properties(headers={_HEADERS_DROPPED: True})
-
-
-def _last_death(delivered: DeliveredMessage) -> Death | None:
-    """Return what the broker notes on a dead letter that it made; None where it made none."""
-    deaths = headers_of(delivered).get("x-death")
-    last = deaths[0] if isinstance(deaths, list) and deaths else None
-    if not isinstance(last, Mapping):
-        return None
-    routing_keys, time = last.get("routing-keys"), last.get("time")
-    reason = _text(last.get("reason"))
-    return Death(
-        queue=_text(last.get("queue")),
-        exchange=_text(last.get("exchange")),
-        routing_key=_text(routing_keys[0])
-        if isinstance(routing_keys, list) and routing_keys
-        else "",
-        time=time.astimezone(UTC) if isinstance(time, datetime) else _noted_time(delivered),
-        reason=reason if reason in _REASONS else _NO_REASON,
-    )
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else ""
 
 
 def _can_be_sent(properties: Basic.Properties, frame_size: int) -> bool:
@@ -477,14 +337,6 @@ def _is_note(name: str) -> bool:
     )
 
 
-def _cut(text: str, most_bytes: int) -> str:
-    # The end of a traceback says most. Lone surrogates, which UTF-8 has no form for, are replaced.
-    encoded = text.encode("utf-8", "replace")
-    if len(encoded) <= most_bytes:
-        return encoded.decode()
-    return "[cut] ..." + encoded[-most_bytes:].decode("utf-8", "ignore")
-
-
 def _name_of(message: EventMessage) -> str:
     return message.canonical_name.encode()[:_LONGEST_NAME].decode("utf-8", "ignore")
 
@@ -493,22 +345,22 @@ def _traceparent(value: Any) -> str:
     return value if isinstance(value, str) and _TRACEPARENT.fullmatch(value) else ""
 
 
-def _whole_number(value: Any, *, default: int) -> int:
+def whole_number(value: Any, *, default: int) -> int:
     return value if type(value) is int and 0 <= value < 2**31 else default
 
 
 def _fired_at(headers: Mapping[str, Any], properties: Basic.Properties) -> datetime:
     # The header is exact; the property knows whole seconds only.
-    if exact := _time(headers.get(EVENT_TIME)):
+    if exact := time_in(headers.get(EVENT_TIME)):
         return exact
     if isinstance(properties.timestamp, datetime):
         return properties.timestamp.astimezone(UTC)
     return datetime.now(UTC)
 
 
-def _time(value: Any) -> datetime | None:
+def time_in(value: Any) -> datetime | None:
     try:
         time = datetime.fromisoformat(value).astimezone(UTC)
     except (TypeError, ValueError, OverflowError):
         return None
-    return time if time >= _FIRST_TIME else None
+    return time if time >= FIRST_TIME else None

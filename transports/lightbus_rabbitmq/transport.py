@@ -29,6 +29,7 @@ from lightbus_rabbitmq import (
     migration,
     names,
     policies,
+    stories,
     topology,
 )
 from lightbus_rabbitmq.comparing import compare
@@ -229,7 +230,7 @@ class RabbitMQTransport(EventTransport):
             ),
             timeout=timeout,
         )
-        story = headers.failure_headers(
+        story = stories.failure_headers(
             failure, message, queue="", frame_size=self._sending.frame_size
         )
         await self._publisher.send_copy(
