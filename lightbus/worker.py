@@ -15,6 +15,7 @@ from lightbus.exceptions import HandlerExited, TransportClosed, WorkerNotReusabl
 from lightbus.listener import Listener
 from lightbus.log import get_logger
 from lightbus.loop_end import LoopEnd
+from lightbus.loop_watch import LoopWatch
 from lightbus.loops import asyncio_loop, running_loop
 from lightbus.once import Once
 from lightbus.tasks import BackgroundTask, ScheduledTask, Task
@@ -72,6 +73,7 @@ class Worker:
         self._background: set[asyncio.Task[None]] = set()
         self._end_notices: Callable[[], None] | None = None
         self._loop_end: LoopEnd | None = None
+        self._loop_watch: LoopWatch | None = None
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -210,6 +212,7 @@ class Worker:
     async def _start(self) -> None:
         _serving.set(self)
         self._loop_end = LoopEnd(self._release)
+        self._loop_watch = LoopWatch()
         self._end_notices = self._client.notify_of_additions(
             lambda added: self._call_soon(self._serve_soon, added)
         )
@@ -239,11 +242,11 @@ class Worker:
             return
         if isinstance(task, ScheduledTask):
             self._served.add(task)
-            self._own(task.run(self._threads, self._stop_requested))
+            self._own(task.run(self._threads, self._stop_requested), name=f"Task {task.name!r}")
             return
         if task.coroutine is None:
             self._served.add(task)
-        running = self._own(task.run())
+        running = self._own(task.run(), name=f"Task {task.name!r}")
         self._background.add(running)
         running.add_done_callback(self._background.discard)
 
@@ -260,7 +263,10 @@ class Worker:
         self._subscribed[listener] = transport
         self._streams.append(stream)
         for _ in range(listener.concurrency):
-            self._own(self._dispatch(dispatcher, stream, listener))
+            self._own(
+                self._dispatch(dispatcher, stream, listener),
+                name=f"Listener {listener.name!r} on {listener.api_name}",
+            )
 
     async def _dispatch(
         self, dispatcher: Dispatcher, stream: DeliveryStream, listener: Listener
@@ -277,7 +283,9 @@ class Worker:
                 f"Listener {listener.name!r} takes no more events: its transport was closed."
             )
 
-    def _own(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    def _own(
+        self, work: Coroutine[Any, Any, None], *, name: str | None = None
+    ) -> asyncio.Task[None]:
         async def guarded() -> None:
             _serving.set(self)
             try:
@@ -285,7 +293,7 @@ class Worker:
             except Exception as error:
                 self._fail(error)
 
-        task = asyncio.create_task(guarded())
+        task = asyncio.create_task(guarded(), name=name)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
@@ -323,7 +331,7 @@ class Worker:
         await asyncio.gather(*(stream.stop() for stream in self._streams))
         await self._drain()
         await asyncio.gather(*(stream.aclose() for stream in self._streams))
-        self._threads.shut_down()
+        self._release_threads()
         if self._loop_end is not None:
             self._loop_end.cancel()
         if was_serving:
@@ -332,7 +340,12 @@ class Worker:
     async def _release(self) -> None:
         """Release what would outlive an event loop that ends before the worker was stopped."""
         self._ignore_additions()
+        self._release_threads()
+
+    def _release_threads(self) -> None:
         self._threads.shut_down()
+        if self._loop_watch is not None:
+            self._loop_watch.close()
 
     def _ignore_additions(self) -> None:
         end_notices, self._end_notices = self._end_notices, None
