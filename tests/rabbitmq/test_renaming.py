@@ -194,6 +194,20 @@ async def test_what_another_service_still_uses_stays_until_that_is_migrated(
     assert set(await taken(broker, "lightbus::unrouted", 1)) == {"parked"}
 
 
+async def test_a_queue_that_is_made_anew_still_gets_what_comes_under_the_old_names(
+    make_bus: MakeBus, broker: Broker, topology: Topology
+) -> None:
+    await broker.channel.queue_delete(QUEUE)
+    await broker.channel.queue_declare(QUEUE, durable=True, arguments=QUORUM)
+    # A wait that the service was configured for once
+    await make_old(broker, 7777)
+
+    await migrate(make_bus)
+    await broker.put("lightbus:return", f"7777.{QUEUE}", b"{}", message_id="late")
+
+    assert set(await taken(broker, QUEUE, 1)) == {"late"}
+
+
 async def test_nothing_is_moved_while_a_worker_uses_the_old_names(
     make_bus: MakeBus, broker: Broker, topology: Topology
 ) -> None:

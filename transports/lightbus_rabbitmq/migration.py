@@ -72,10 +72,12 @@ async def migrate(
             if queue in different or ((different or is_old_in_use) and queue.api_name):
                 await _wait_until_unused(claim, queue.name)
         await claim.declare(wanted.exchanges)
+        # A queue that is made anew stays bound to the old exchange through which events still come.
+        kept = attrs.evolve(wanted, bindings=[*wanted.bindings, *old.return_bindings])
         for queue in wanted.queues:
             if queue in different or await claim.count(queue.temporary.name) is not None:
                 moving = QueueMigration(
-                    claim, publisher, queue, wanted, timeout=timeout, on_progress=on_progress
+                    claim, publisher, queue, kept, timeout=timeout, on_progress=on_progress
                 )
                 await moving.run(is_different=queue in different)
         await claim.declare(wanted.queues)
@@ -239,6 +241,9 @@ class OldObjects:
         wanted: What takes their place.
         timeout: How long the broker may take for one answer, in seconds.
         on_progress: Called with how far it is.
+
+    Attributes:
+        return_bindings: What may lead from them to the listeners' queues.
     """
 
     def __init__(
@@ -255,6 +260,7 @@ class OldObjects:
         self._wanted = wanted
         self._timeout = timeout
         self._on_progress = on_progress
+        self.return_bindings: list[Binding] = []
         self._exist = False
         self._delays: list[RenamedQueue] = []
 
@@ -266,6 +272,8 @@ class OldObjects:
         self._exist = await self._claim.exists(renaming.UNROUTED)
         if self._exist:
             self._delays = await self._existing(renaming.delay_queues(self._wanted))
+            if await self._claim.exists(renaming.RETURN):
+                self.return_bindings = renaming.return_bindings(self._wanted)
         return bool(self._delays)
 
     async def replace(self) -> None:
@@ -284,7 +292,7 @@ class OldObjects:
             await self._migration_to(old).take_events(old)
         for exchange in renaming.EXCHANGES:
             if exchange == renaming.RETURN:
-                await self._claim.unbind(renaming.return_bindings(self._wanted))
+                await self._claim.unbind(self.return_bindings)
             if exchange == renaming.UNROUTED:
                 for old in unrouted:
                     await self._migration_to(old).take_over(old)
