@@ -115,7 +115,7 @@ FORKS = {
     "a process of multiprocessing": """
 child = multiprocessing.get_context("fork").Process(target=live)
 child.start()
-os.read(reading, 1)
+wait_until_asleep(child.pid)
 os.kill(child.pid, number)
 child.join(10)
 print(child.exitcode, flush=True)
@@ -126,7 +126,7 @@ if (child := os.fork()) == 0:
         live()
     except KeyboardInterrupt:
         os._exit(1)
-os.read(reading, 1)
+wait_until_asleep(child)
 os.kill(child, number)
 print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """,
@@ -152,6 +152,12 @@ number = {int(number)}
 def live():
     os.write(writing, b"x")
     time.sleep(20)
+
+def wait_until_asleep(pid):
+    # Python does not end a sleep that begins just after a signal has come.
+    os.read(reading, 1)
+    while open(f"/proc/{{pid}}/stat").read().rpartition(")")[2].split()[0] != "S":
+        time.sleep(0.01)
 
 {handler}(username):
     {textwrap.indent(forks, "    ")}
