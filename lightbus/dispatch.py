@@ -12,6 +12,7 @@ from lightbus.calling import finish, is_async
 from lightbus.client import BusClient
 from lightbus.exceptions import (
     AttemptsExhausted,
+    EventRequeued,
     HandlerExited,
     HandlerTimeout,
     NotListenedFor,
@@ -126,7 +127,10 @@ class Dispatcher:
             nonlocal last
             last = await delivery.last_attempt(most)
 
-        await self._settle(delivery, begin)
+        try:
+            await self._settle(delivery, begin)
+        except EventRequeued:
+            return
         if last is None:
             error = AttemptsExhausted(self._listener.name, most)
             self._on_error(error)

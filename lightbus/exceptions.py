@@ -44,6 +44,7 @@
     │   ├── SendRefused             it did not take this event
     │   ├── SendOutcomeUnknown      it may or may not have taken this event
     │   └── TransportClosed
+    ├── EventRequeued               its last attempt waits for another delivery
     └── ListenerError               an event could not be handled
         ├── NotListenedFor
         ├── HandlerExited
@@ -695,6 +696,20 @@ class StuckHandler(ListenerError):
         )
         self.listener = listener
         self.timeout = timeout
+
+
+class EventRequeued(LightbusException):
+    """A transport requeued an event whose last attempt it could not note.
+
+    It is delivered again, with what tells it from other events.
+
+    Attributes:
+        event_id: The id with which it is delivered again.
+    """
+
+    def __init__(self, event_id: str) -> None:
+        super().__init__(f"Event {event_id} was requeued and is delivered again.")
+        self.event_id = event_id
 
 
 class AttemptsExhausted(ListenerError):

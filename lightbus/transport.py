@@ -281,6 +281,8 @@ class Delivery(Protocol):
         attempt is settled. So no event is given up before a handler had it.
 
         Raises:
+            EventRequeued: The broker could not tell the event from others. It has been requeued
+                with an id, and this delivery is settled.
             TransportError: The broker did not confirm. The call may be repeated.
         """
         return self if self.attempt <= max_attempts else None

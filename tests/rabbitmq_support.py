@@ -27,6 +27,14 @@ class Raw(Basic.Properties):
         return super().marshal().replace("raw-ÿ".encode(), b"raw-\xff\xff")
 
 
+class _WithoutId(Basic.Properties):
+    """Properties without the id that the driver gives each message."""
+
+    def marshal(self) -> bytes:
+        self.message_id = None
+        return super().marshal()
+
+
 class AuthApi(Api):
     """The seed's example."""
 
@@ -92,6 +100,10 @@ class Broker:
     async def put(self, exchange: str, routing_key: str, body: bytes, **properties: Any) -> None:
         """Send as a foreign program would."""
         await self.put_raw(exchange, routing_key, body, Basic.Properties(**properties))
+
+    async def put_without_id(self, exchange: str, routing_key: str, body: bytes) -> None:
+        """Send as a foreign program would that gives its messages no id."""
+        await self.put_raw(exchange, routing_key, body, _WithoutId())
 
     async def put_raw(
         self, exchange: str, routing_key: str, body: bytes, properties: Basic.Properties

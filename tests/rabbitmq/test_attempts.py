@@ -5,17 +5,22 @@ from __future__ import annotations
 import asyncio
 import signal
 from pathlib import Path
+from typing import Any
 
 import aiormq
+import pytest
 
 from lightbus import EventMessage, Worker
+from lightbus.exceptions import TransportUnavailable
 from lightbus.transport import Subscription
+from lightbus_rabbitmq.last_attempt import Note
 from rabbitmq.test_services import AuthService, listener
 from rabbitmq_support import Broker, MakeBus, Seen, Topology, headers_of, transport_of
 from service import Service
 
 QUEUE = "lightbus:shop:welcome:auth"
 DEAD = "lightbus:shop:dead"
+BODY = b'{"username": "ada", "email": "e"}'
 
 SUBSCRIPTION = Subscription(
     service_name="shop",
@@ -109,6 +114,67 @@ async def test_the_dead_letter_of_a_lost_last_attempt_takes_its_note_along(
 
     assert headers_of(letter)["lightbus-error-type"] == "lightbus.exceptions.AttemptsExhausted"
     assert seen.items == []
+    assert notes_in(topology) == []
+
+
+async def test_a_last_attempt_begins_though_the_answer_to_its_note_was_lost(
+    make_bus: MakeBus,
+    rabbitmq_url: str,
+    broker: Broker,
+    topology: Topology,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    do = Note._do
+    lost: list[str] = []
+
+    async def do_and_lose_the_answer(note: Note, operation: Any, doing: str) -> Any:
+        answer = await do(note, operation, doing)
+        if doing == "to note a last attempt" and not lost:
+            lost.append(doing)
+            raise TransportUnavailable("RabbitMQ did not answer.")
+        return answer
+
+    monkeypatch.setattr(Note, "_do", do_and_lose_the_answer)
+    bus = make_bus(max_attempts=1)
+    seen = Seen[str]()
+    bus.auth.user_created.listen(lambda username: seen.add(username), listener_name="welcome")
+    await bus.auth.user_created.fire_async(username="ada", email="e")
+    await lose_all_that_waits(rabbitmq_url, 1)
+
+    async with Worker(bus):
+        assert await seen.wait_for(1) == ["ada"]
+
+    assert lost
+    assert await broker.count(DEAD) == 0
+    assert notes_in(topology) == []
+
+
+async def test_events_of_one_body_without_an_id_have_a_last_attempt_each(
+    make_bus: MakeBus, rabbitmq_url: str, broker: Broker, topology: Topology
+) -> None:
+    seen = Seen[str]()
+
+    async def wait_for_the_other(username: str) -> None:
+        await seen.add(username)
+        await seen.wait_for(2)
+
+    first, second = (make_bus(max_attempts=1, transport={"prefetch": 1}) for _ in range(2))
+    for bus in (first, second):
+        bus.auth.user_created.listen(wait_for_the_other, listener_name="welcome")
+    async with Worker(first):
+        pass
+    for _ in range(2):
+        await broker.put_without_id("lightbus:auth", "user_created", BODY)
+    await broker.wait_for_count(QUEUE, 2)
+    await lose_all_that_waits(rabbitmq_url, 2)
+
+    async with Worker(first):
+        await seen.wait_for(1)
+        async with Worker(second):
+            await seen.wait_for(2)
+
+    assert await broker.count(QUEUE) == 0
+    assert await broker.count(DEAD) == 0
     assert notes_in(topology) == []
 
 

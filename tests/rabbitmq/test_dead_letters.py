@@ -189,12 +189,12 @@ async def test_what_a_foreign_sender_gave_no_id_has_the_same_one_at_each_look(
     bus.auth.user_created.listen(lambda username: None, listener_name="welcome")
     await bus.auth.user_created.fire_async(username="ada", email="e")
     await broker.get(QUEUE)
-    await broker.put("lightbus:auth", "user_created", b'{"username": "bob"}')
+    await broker.put_without_id("lightbus:auth", "user_created", b'{"username": "bob"}')
     for _ in range(21):
         got = await broker.channel.basic_get(QUEUE)
         await broker.channel.basic_reject(int(got.delivery_tag or 0), requeue=True)
     # Somebody may even put one among the dead letters, and say nothing about it.
-    await broker.put("", DEAD, b"{}")
+    await broker.put_without_id("", DEAD, b"{}")
     await broker.wait_for_count(DEAD, 2)
 
     ids = [letter["id"] for letter in json.loads(dead_letters(folder, "list", "--format", "json"))]

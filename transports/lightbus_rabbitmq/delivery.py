@@ -9,7 +9,7 @@ from typing import Any
 
 from aiormq.abc import DeliveredMessage
 
-from lightbus.exceptions import TransportError
+from lightbus.exceptions import EventRequeued, TransportError
 from lightbus.failure import Failure
 from lightbus.log import get_logger
 from lightbus.transport import Delivery, Subscription
@@ -57,13 +57,15 @@ class RabbitMQDelivery(Delivery):
         self._settle(self._channel.ack)
 
     async def last_attempt(self, max_attempts: int) -> Delivery | None:
-        # Without an id of its sender, each delivery of an event has another one.
-        event = self._delivered.header.properties.message_id
-        name = names.last_attempt_exchange(
-            self._queue, event.encode() if event else self.message.body
-        )
-        note = self._note = self._publisher.note(name)
-        return LastAttempt(self, note) if await note.make() else None
+        event_id = self._delivered.header.properties.message_id
+        if not event_id:
+            # Each delivery has another id, and other events may have the same body. A copy keeps
+            # the id that this delivery has.
+            await self._copy_and_ack("", self._queue, **{headers.ATTEMPT: self.attempt})
+            raise EventRequeued(self.message.id)
+        name = names.last_attempt_exchange(self._queue, event_id)
+        self._note = self._note or self._publisher.note(name)
+        return LastAttempt(self, self._note) if await self._note.make() else None
 
     async def requeue(self) -> None:
         # Also where making the note was interrupted, so that nobody knows whether it exists.

@@ -76,9 +76,10 @@ class Note:
         self._link = link
         self._exchange = Exchange(name, "fanout")
         self._timeout = timeout
+        self._was_missing = False
 
     async def make(self) -> bool:
-        """Make the note; return whether there was none.
+        """Make the note; return whether there was none before the first call.
 
         Raises:
             TransportError: The broker did not confirm.
@@ -91,8 +92,11 @@ class Note:
                 return False
             return True
 
-        if await self._do(is_there, "to look for the note of a last attempt"):
-            return False
+        # An earlier call can have made the note, and lost the broker's answer.
+        if not self._was_missing:
+            if await self._do(is_there, "to look for the note of a last attempt"):
+                return False
+            self._was_missing = True
         await self._do(self._exchange.declare, "to note a last attempt")
         return True
 

@@ -78,15 +78,15 @@ def delay_queue(milliseconds: int) -> str:
     return f"lightbus::delay:{milliseconds}"
 
 
-def last_attempt_exchange(queue: str, event: bytes) -> str:
+def last_attempt_exchange(queue: str, event_id: str) -> str:
     """Return the exchange whose existence says that the last attempt at an event of a listener's
     queue has begun.
 
     Args:
         queue: The listener's queue.
-        event: What tells the event from the others of the queue.
+        event_id: The event's id.
     """
-    digest = hashlib.sha256(queue.encode() + b":" + event).hexdigest()
+    digest = hashlib.sha256(f"{queue}:{event_id}".encode()).hexdigest()
     return f"lightbus::last-attempt:{digest[:40]}"
 
 
