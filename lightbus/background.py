@@ -31,12 +31,23 @@ class Call(Generic[T]):
     def __init__(self, function: Callable[[], Coroutine[Any, Any, T]]) -> None:
         self._function = function
         self._task: asyncio.Task[T] | None = None
+        self._exit: BaseException | None = None
         self._waiter = _new_waiter()
 
     def start(self) -> None:
         """Run the coroutine on the running loop."""
-        self._task = asyncio.get_running_loop().create_task(self._function())
+        self._task = asyncio.get_running_loop().create_task(self._run())
         self._task.add_done_callback(lambda _: self.wake())
+
+    async def _run(self) -> T:
+        try:
+            return await self._function()
+        except (Exception, asyncio.CancelledError):
+            raise
+        except BaseException as error:
+            # It is for the thread that waits. Raised here, it would end the loop of all calls.
+            self._exit = error
+            raise RuntimeError from error
 
     def wake(self) -> None:
         """Have the thread that waits go on, from any thread."""
@@ -64,6 +75,9 @@ class Call(Generic[T]):
             raise TransportClosed(
                 "The bus was closed during this call; the outcome of the call is unknown."
             )
+        if self._exit is not None:
+            self._task.exception()  # asyncio would report that nobody has seen it
+            raise self._exit
         return self._task.result()
 
 

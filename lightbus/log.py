@@ -114,21 +114,32 @@ class _Writer:
     def start_afresh(self) -> None:
         """Start with no thread and no lines, in a forked child."""
         self._lines: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self._thread: threading.Thread | None = None
+        # Holds the thread under one key, because a dict has atomic operations. A lock could be held
+        # by the very code that a signal handler has interrupted.
+        self._thread: dict[None, threading.Thread] = {}
 
     def put(self, *line: Any) -> None:
         """Have a line written soon."""
         self._lines.put(line)
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="lightbus-log", daemon=True)
-            self._thread.start()
+        if not self._thread:
+            self._start()
+
+    def _start(self) -> None:
+        thread = threading.Thread(target=self._run, name="lightbus-log", daemon=True)
+        if self._thread.setdefault(None, thread) is not thread:
+            return
+        try:
+            thread.start()
+        except RuntimeError:  # no thread is left: the next line tries again
+            self._thread.pop(None, None)
 
     def flush(self) -> None:
         """Wait until what was put is written, for a second at most."""
-        if self._thread is not None:
+        thread = self._thread.pop(None, None)
+        if thread is not None:
             self._lines.put(None)
-            self._thread.join(1)
-            self._thread = None
+            with contextlib.suppress(RuntimeError):  # it has not started yet
+                thread.join(1)
 
     def _run(self) -> None:
         while (line := self._lines.get()) is not None:
@@ -139,8 +150,15 @@ _writer = _Writer()
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_writer.start_afresh)
+
+
+def flush() -> None:
+    """Wait until what the threads of the bus have logged is written, for a second at most."""
+    _writer.flush()
+
+
 # Registered later than the handlers of `logging`, so called before they are closed.
-atexit.register(_writer.flush)
+atexit.register(flush)
 
 
 def printable(text: str) -> str:

@@ -83,21 +83,22 @@ class HTTPServer:
     def _run(
         self, host: str, port: int, started: concurrent.futures.Future[tuple[str, int]]
     ) -> None:
-        with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
-            runner.run(self._serve(host, port, started))
+        try:
+            with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
+                runner.run(self._serve(host, port, started))
+        except BaseException as error:
+            if started.done():
+                raise
+            started.set_exception(error)
 
     async def _serve(
         self, host: str, port: int, started: concurrent.futures.Future[tuple[str, int]]
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
-        try:
-            server = await asyncio.start_server(
-                self._accept, host, port, limit=_MAX_REQUEST, backlog=_BACKLOG
-            )
-        except Exception as error:
-            started.set_exception(error)
-            return
+        server = await asyncio.start_server(
+            self._accept, host, port, limit=_MAX_REQUEST, backlog=_BACKLOG
+        )
         started.set_result(server.sockets[0].getsockname()[:2])
         await self._stop.wait()
         for client in self._clients:

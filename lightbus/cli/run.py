@@ -21,7 +21,7 @@ from lightbus.cli.reload import run_reloading
 from lightbus.cli.signals import STOP_SIGNALS, signals_of_children_kept
 from lightbus.client import BusClient
 from lightbus.exceptions import LightbusException, TransportUnavailable
-from lightbus.log import get_logger
+from lightbus.log import flush, get_logger
 from lightbus.loops import new_event_loop
 from lightbus.worker import Worker
 
@@ -185,6 +185,7 @@ def _end_process(code: int, *, at_once: bool = False) -> NoReturn:
         signal.signal(number, signal.SIG_IGN)  # it stops, as it was asked to
     if at_once:
         # Python would wait for the threads of handlers that can not be ended.
+        flush()
         logging.shutdown()
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import errno
 import socket
 import time
 from collections.abc import Iterator
@@ -150,6 +152,20 @@ def test_many_clients_that_hold_their_connections_keep_no_other_out(server: HTTP
     assert all(is_dropped(client) for client in held)
     for client in held:
         client.close()
+
+
+def test_a_server_for_which_no_file_is_left_raises_the_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def answer(_: str) -> Answer:
+        raise AssertionError
+
+    def refuse() -> asyncio.AbstractEventLoop:
+        raise OSError(errno.EMFILE, "no file is left")
+
+    monkeypatch.setattr(asyncio, "SelectorEventLoop", refuse)
+    with pytest.raises(OSError, match="no file is left"):
+        HTTPServer(answer, host="127.0.0.1", port=0)
 
 
 def test_a_closed_server_drops_its_clients() -> None:

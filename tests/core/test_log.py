@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from core.support import PATIENCE, Broken, MakeBus, Received, eventually
-from lightbus import OnError, Worker
+from lightbus import OnError, Worker, log
 from lightbus.log import get_logger, in_one_line, printable
 from lightbus.threads import working_for_the_bus
 from lightbus_memory.broker import Broker
@@ -192,3 +192,69 @@ def test_a_thread_on_which_the_bus_works_logs_in_order(logger: logging.Logger) -
     assert is_last.wait(PATIENCE)
 
     assert lines == [str(number) for number in range(10)]
+
+
+ENDING_AT_ONCE = """
+import logging
+import time
+from lightbus.cli.run import _end_process
+from lightbus.log import get_logger
+from lightbus.threads import working_for_the_bus
+
+class Slow(logging.StreamHandler):
+    def emit(self, record):
+        time.sleep(0.1)
+        super().emit(record)
+
+logging.getLogger("lightbus").addHandler(Slow())
+with working_for_the_bus():
+    get_logger("lightbus").error("first")
+    get_logger("lightbus").error("last")
+_end_process(0, at_once=True)
+"""
+
+
+def test_a_command_that_ends_at_once_writes_the_lines_of_every_thread() -> None:
+    command = [sys.executable, "-c", ENDING_AT_ONCE]
+    ended = subprocess.run(command, capture_output=True, text=True, check=True, timeout=PATIENCE)
+
+    assert ended.stderr.splitlines() == ["first", "last"]
+
+
+def test_a_line_for_which_no_thread_is_left_is_written_with_the_next(
+    logger: logging.Logger, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    log.flush()
+
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with working_for_the_bus():
+        with monkeypatch.context() as patched:
+            patched.setattr(threading.Thread, "start", refuse)
+            get_logger("lightbus.test").error("first")
+        get_logger("lightbus.test").error("second")
+    log.flush()
+
+    assert caplog.messages == ["first", "second"]
+
+
+def test_threads_that_log_at_once_have_one_writer(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    log.flush()
+    start, is_first = threading.Thread.start, [True]
+
+    def start_late(thread: threading.Thread) -> None:
+        if is_first.pop() if is_first else False:
+            get_logger("lightbus.test").error("meanwhile")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start_late)
+    with working_for_the_bus():
+        get_logger("lightbus.test").error("first")
+    writers = [thread for thread in threading.enumerate() if thread.name == "lightbus-log"]
+    log.flush()
+
+    assert len(writers) == 1
+    assert caplog.messages == ["first", "meanwhile"]

@@ -25,7 +25,7 @@ from core.support import PATIENCE, MakeBus, names, take_waiting
 from lightbus import Bus, EventMessage, Worker, background, loops
 from lightbus.exceptions import CannotBlockHere, NoEventLoop, TransportClosed
 from lightbus.loops import new_event_loop
-from lightbus.middleware import Middleware
+from lightbus.middleware import Middleware, Send
 from lightbus.threads import working_for_the_bus
 from lightbus.transport import EventTransport
 from lightbus_memory.broker import Broker
@@ -205,6 +205,50 @@ def test_what_a_hook_raises_in_the_background_is_raised_by_fire(bus: Bus) -> Non
 
     with pytest.raises(PermissionError, match="not on Sundays"):
         bus.auth.user_deleted.fire(username="ann")
+
+
+@pytest.mark.parametrize("raised", [SystemExit(3), KeyboardInterrupt(), GeneratorExit()])
+def test_a_middleware_that_exits_ends_its_own_call_only(bus: Bus, raised: BaseException) -> None:
+    is_waiting, may_go_on = threading.Event(), asyncio.Event()
+
+    class Exiting(Middleware):
+        async def send(self, message: EventMessage, call_next: Send) -> None:
+            if message.kwargs["username"] == "ann":
+                raise raised
+            is_waiting.set()
+            await may_go_on.wait()
+            await call_next(message)
+
+    bus.client.add_middleware(Exiting())
+    with ThreadPoolExecutor(1) as threads:
+        other = threads.submit(bus.auth.user_deleted.fire, username="bob")
+        assert is_waiting.wait(PATIENCE)
+        with pytest.raises(type(raised)):
+            bus.auth.user_deleted.fire(username="ann")
+        (background,) = bus.client._loops._background.values()
+        background.loop.call_soon_threadsafe(may_go_on.set)
+        other.result(PATIENCE)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_background_loop_that_was_ended_by_its_program_is_replaced(
+    bus: Bus, broker: Broker
+) -> None:
+    stopped: list[threading.Thread] = []
+
+    @bus.client.before_event_sent()
+    async def stop(event_message: EventMessage) -> None:
+        if event_message.kwargs["username"] == "ann":
+            stopped.append(threading.current_thread())
+            asyncio.get_running_loop().stop()
+            await asyncio.sleep(PATIENCE)
+
+    with ThreadPoolExecutor(1) as threads:
+        with pytest.raises(TransportClosed):
+            threads.submit(bus.auth.user_deleted.fire, username="ann").result(PATIENCE)
+        threads.submit(bus.auth.user_deleted.fire, username="bob").result(PATIENCE)
+    stopped[0].join(PATIENCE)  # it reports that its loop was stopped
+    assert names(take_waiting(broker, bus)) == ["bob"]
 
 
 # Blocking calls that interrupt one another

@@ -43,6 +43,14 @@ def test_every_page_of_the_docs_is_listed_in_the_readme() -> None:
         assert page.name in readme
 
 
+def test_the_readme_lists_every_module_of_the_core_and_no_other() -> None:
+    readme = (ROOT / "README.rst").read_text()
+    listed = re.findall(r"^      (\w+\.py) ", readme, re.MULTILINE)
+    modules = {file.name for file in (ROOT / "lightbus").glob("*.py")} - {"__init__.py"}
+
+    assert sorted(listed) == sorted(modules)
+
+
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
 def test_every_block_of_code_on_a_page_is_run_by_a_test(path: Path) -> None:
     if path.stem == "tutorial":

@@ -94,6 +94,21 @@ async def test_a_file_that_stays_locked_takes_no_event_and_says_so(file: Path) -
     assert await waiting_in(file) == 1
 
 
+async def test_the_work_of_many_listeners_does_not_delay_the_answer_about_a_locked_file(
+    file: Path,
+) -> None:
+    transport = await open_transport(file, lease=0.03)
+    for number in range(30):
+        await transport.subscribe(attrs.evolve(SUBSCRIPTION, listener_name=f"listener{number}"))
+
+    with (
+        locked(file),
+        pytest.raises(TransportUnavailable, match=r"locked by another process for 0\.3 s; nothing"),
+    ):
+        await transport.send(message("ann"), timeout=0.3)
+    await transport.close()
+
+
 async def test_a_file_that_is_locked_for_a_while_is_waited_for(file: Path) -> None:
     transport = await open_transport(file)
     with locked(file):

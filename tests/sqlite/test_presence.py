@@ -7,8 +7,10 @@ import logging
 import sqlite3
 from pathlib import Path
 
+import attrs
 import pytest
 
+from lightbus.message import EventMessage
 from lightbus.transport import Subscription
 from lightbus_sqlite import SQLiteTransport, presence
 from lightbus_sqlite.settings import SQLiteSettings
@@ -79,4 +81,28 @@ async def test_a_worker_whose_queue_was_removed_says_so(
             while "The queue of a listener was removed." not in caplog.text:  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
     await stream.aclose()
+    await transport.close()
+
+
+async def test_a_worker_whose_queue_was_removed_takes_no_events_of_a_later_listener(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "events.db"
+    transport, other = transport_on(file), transport_on(file)
+    old = await transport.subscribe(SUBSCRIPTION)
+    with sqlite3.connect(file) as connection:  # as when its process stood still for minutes
+        connection.execute("UPDATE consumer SET expires_at = 1.0")
+    connection.close()
+    await other.remove_listener_queue("shop", "old", "auth")
+    new = attrs.evolve(SUBSCRIPTION, listener_name="new")
+    await other.declare(new, timeout=10)
+    event = EventMessage.create("auth", "user_created", {"username": "ann"})
+    await other.send(event, timeout=10)
+
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(anext(old), 0.5)
+    async with asyncio.timeout(10):
+        received = await anext(await other.subscribe(new))
+    assert received.message.id == event.id
+    await other.close()
     await transport.close()

@@ -190,7 +190,7 @@ class Database:
                     self._run_in_transaction([repeated.work])
             except Exception as error:
                 if is_busy(error):
-                    continue  # it stays due
+                    return  # it stays due, and what follows would meet the same lock
                 # What is written next meets the same error, and reports it.
                 _log.debug("Repeated work on the SQLite file failed.", reason=str(error))
             repeated.next_at = time.monotonic() + repeated.period

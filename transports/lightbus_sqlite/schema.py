@@ -142,7 +142,12 @@ FROM pragma_application_id, pragma_user_version
 SET_FILE_ID = "INSERT INTO file (id) VALUES (?)"
 FILE_ID = "SELECT id FROM file"
 
-ADD_LISTENER = "INSERT OR IGNORE INTO listener (service, name, api) VALUES (?, ?, ?)"
+# The id is random, so that no listener gets that of one which was removed: a worker of that one may
+# still run.
+ADD_LISTENER = """
+INSERT OR IGNORE INTO listener (id, service, name, api)
+VALUES (random() & 0x7fffffffffff, ?, ?, ?)
+"""
 FIND_LISTENER = "SELECT id FROM listener WHERE service = ? AND name = ? AND api = ?"
 ADD_WANTED = "INSERT OR IGNORE INTO wanted (api, event_name, listener) VALUES (?, ?, ?)"
 
