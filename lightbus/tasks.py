@@ -78,7 +78,7 @@ class ScheduledTask:
 
     async def _call(self, threads: HandlerThreads) -> None:
         try:
-            await _guarded(self.name, call(self.function, threads.call))
+            await _isolated(self.name, call(self.function, threads.call))
         except Exception:
             _log.exception("A scheduled task failed.", task=self.name, on_error=self.on_error.name)
             if self.on_error is OnError.SHUTDOWN:
@@ -106,7 +106,7 @@ class BackgroundTask:
             Exception: What it raised.
         """
         try:
-            await _guarded(self.name, finish(self.start(), self.start))
+            await _isolated(self.name, finish(self.start(), self.start))
         except Exception:
             _log.exception("A background task failed.", task=self.name)
             raise
@@ -228,6 +228,13 @@ def _check_needs_nothing(function: Callable[..., Any]) -> None:
         ) from error
     if is_generator(function):
         raise InvalidTask(f"{name_of(function)}() cannot be a task: it is a generator.")
+
+
+async def _isolated(name: str, work: Coroutine[Any, Any, None]) -> None:
+    """Do what `_guarded` does, on an asyncio task of its own: what the work cancels is that task,
+    and what it sets in a context variable ends with it.
+    """
+    await _guarded(name, asyncio.create_task(_guarded(name, work), name=f"Task {name!r}"))
 
 
 async def _guarded(name: str, work: Awaitable[Any]) -> None:

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from pathlib import Path
 from typing import Any
@@ -462,11 +463,18 @@ async def cancels_itself() -> None:
     await cancelled_future()
 
 
+async def cancels_the_running_task() -> None:
+    task = asyncio.current_task()
+    assert task is not None
+    task.cancel()
+    await asyncio.sleep(PATIENCE)
+
+
 async def exits() -> None:
     sys.exit(0)
 
 
-@pytest.mark.parametrize("function", [cancels_itself, exits])
+@pytest.mark.parametrize("function", [cancels_itself, cancels_the_running_task, exits])
 @pytest.mark.parametrize("add", ["every", "background"])
 async def test_a_task_that_is_cancelled_from_within_or_exits_has_failed(
     bus: Bus, function: Any, add: str, caplog: pytest.LogCaptureFixture
@@ -479,6 +487,25 @@ async def test_a_task_that_is_cancelled_from_within_or_exits_has_failed(
         async with asyncio.timeout(PATIENCE):
             await Worker(bus).run()
     assert "task failed." in caplog.text
+
+
+async def test_a_scheduled_task_sees_no_context_variable_of_an_earlier_call(
+    bus: Bus, received: Received
+) -> None:
+    variable = ContextVar("variable", default="unset")
+
+    def see() -> None:
+        received.add(variable.get())
+        variable.set("set")
+
+    @bus.client.every(seconds=0.01)
+    async def see_on_the_loop() -> None:
+        see()
+
+    bus.client.every(seconds=0.01)(see)
+    async with Worker(bus):
+        seen = [await received.next() for _ in range(6)]
+    assert seen == ["unset"] * 6
 
 
 async def test_a_sync_task_that_exits_has_failed(bus: Bus) -> None:
