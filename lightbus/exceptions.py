@@ -356,7 +356,7 @@ class TaskExited(LightbusException):
 
 
 class HookExited(LightbusException):
-    """A hook tried to end the process.
+    """A hook tried to end the process, or was cancelled from within.
 
     Attributes:
         hook: The hook's name.

@@ -61,16 +61,24 @@ class Hooks:
             arguments: What the hooks may ask for.
 
         Raises:
+            HookExited: A hook tried to end the process, or was cancelled from within.
             IteratorReturned: A hook returned an iterator, so its work was not done.
             Exception: What a hook raised; the hooks after it are not called.
         """
         for hook in self._hooks:
             try:
                 await call(partial(hook, **_wanted(hook, arguments)), run_sync)
-            except (Exception, asyncio.CancelledError):
+            except Exception:
                 raise
             except BaseException as error:
+                if isinstance(error, asyncio.CancelledError) and _is_being_cancelled():
+                    raise
                 raise HookExited(name_of(hook), error) from error
+
+
+def _is_being_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0
 
 
 def _wanted(hook: Callable[..., Any], arguments: dict[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import contextlib
 import functools
 import gc
@@ -23,7 +24,7 @@ import pytest
 from core.apis import AuditApi, AuthApi
 from core.support import PATIENCE, MakeBus, names, take_waiting
 from lightbus import Bus, EventMessage, Worker, background, loops
-from lightbus.exceptions import CannotBlockHere, NoEventLoop, TransportClosed
+from lightbus.exceptions import CannotBlockHere, HookExited, NoEventLoop, TransportClosed
 from lightbus.loops import new_event_loop
 from lightbus.middleware import Middleware, Send
 from lightbus.threads import working_for_the_bus
@@ -204,6 +205,18 @@ def test_what_a_hook_raises_in_the_background_is_raised_by_fire(bus: Bus) -> Non
         raise PermissionError("not on Sundays")
 
     with pytest.raises(PermissionError, match="not on Sundays"):
+        bus.auth.user_deleted.fire(username="ann")
+
+
+@pytest.mark.parametrize("cancelled", [asyncio.CancelledError, concurrent.futures.CancelledError])
+def test_a_sync_hook_that_meets_a_cancelled_future_does_not_count_as_a_closed_bus(
+    bus: Bus, cancelled: type[BaseException]
+) -> None:
+    @bus.client.before_event_sent()
+    def wait_for_cancelled() -> None:
+        raise cancelled
+
+    with pytest.raises(HookExited, match="Hook 'wait_for_cancelled' raised CancelledError"):
         bus.auth.user_deleted.fire(username="ann")
 
 
