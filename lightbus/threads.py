@@ -106,7 +106,13 @@ class HandlerThread:
         if self._thread is None:
             self._thread = self._threads.take()
         self._context.run(adopt, contextvars.copy_context())
-        self._last = self._thread.submit(self._context.run, returning, function)
+        try:
+            self._last = self._thread.submit(self._context.run, returning, function)
+        except BaseException:
+            # Where no thread can be started, the executor keeps the function for the next one.
+            self._thread.shutdown(wait=False, cancel_futures=True)
+            self._thread = None
+            raise
         self._threads.note_running(self._last)
         ended = asyncio.wrap_future(self._last)
         try:
