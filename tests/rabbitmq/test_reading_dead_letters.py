@@ -10,6 +10,7 @@ import socket
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from aiormq.abc import AbstractChannel, DeliveredMessage
@@ -20,6 +21,7 @@ from lightbus import Bus, EventMessage, Worker
 from lightbus.exceptions import DeadLettersInUse
 from lightbus.failure import Failure
 from lightbus_rabbitmq import dead_letters as reading
+from lightbus_rabbitmq.channel import Channel
 from rabbitmq.topology_support import TopologyCommand
 from rabbitmq_support import Broker, MakeBus, transport_of
 
@@ -191,6 +193,42 @@ async def test_letters_that_a_foreign_client_takes_while_they_are_read_are_told(
 
     with pytest.raises(DeadLettersInUse, match="another AMQP client"):
         await anext(letters)
+
+
+async def test_a_foreign_client_that_begins_to_consume_does_not_hold_up_a_reader_that_ends(
+    make_bus: MakeBus, foreigner: AbstractChannel, broker: Broker
+) -> None:
+    bus = make_bus()
+    await bury(bus, 100)
+    letters = transport_of(bus).dead_letters("shop")
+    for _ in range(100):
+        await anext(letters)
+    arrived = asyncio.Queue[DeliveredMessage]()
+    await foreigner.basic_qos(prefetch_count=1)
+    await foreigner.basic_consume(DEAD, arrived.put)
+
+    async with asyncio.timeout(2.5 * reading._SETTLING):
+        await letters.aclose()
+
+    await foreigner.close()
+    await broker.wait_for_count(DEAD, 100)
+
+
+async def test_a_reader_takes_the_lock_though_another_deletes_its_name(
+    make_bus: MakeBus, foreigner: AbstractChannel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bus = make_bus()
+    ids = await bury(bus, 3)
+    bind = Channel.queue_bind
+
+    async def delete_and_bind(channel: Channel, *args: Any, **kwargs: Any) -> Any:
+        # As one who asked for the holder in the same moment
+        await foreigner.exchange_delete(LOCK, if_unused=True)
+        return await bind(channel, *args, **kwargs)
+
+    monkeypatch.setattr(Channel, "queue_bind", delete_and_bind)
+
+    assert await read(bus) == ids
 
 
 async def test_letters_that_a_foreign_client_removes_while_they_are_read_are_told(

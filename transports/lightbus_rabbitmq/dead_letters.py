@@ -149,22 +149,26 @@ class Reading:
         if channel is None or channel.is_closed:
             return
         held = list(self._held)
+        is_only_user = True
         for first in range(0, len(held), _REQUEUED_AT_ONCE):
-            if first:
-                await self._wait_for_users(channel, len(held) - first)
+            # Another client that has started to consume is counted, too, for as long as it does.
+            if first and is_only_user:
+                is_only_user = await self._wait_for_users(channel, len(held) - first)
             for tag in held[first : first + _REQUEUED_AT_ONCE]:
                 await channel.basic_nack(tag, requeue=True, wait=False)
         # RabbitMQ answers once it has seen every acknowledgement.
         await self._answer(channel, channel.close())
 
-    async def _wait_for_users(self, channel: Channel, most: int) -> None:
+    async def _wait_for_users(self, channel: Channel, most: int) -> bool:
+        """Wait until the queue has `most` users or fewer; return whether that happened in time."""
         now = asyncio.get_running_loop().time
         deadline = now() + _SETTLING
         while now() < deadline:
             counted = await self._answer(channel, topology.counted(channel, self._queue))
             if counted is None or counted.users <= most:
-                return
+                return True
             await asyncio.sleep(0)
+        return False
 
     async def _is_complete(self) -> bool:
         """Return whether no message is left; False where some came meanwhile."""

@@ -11,7 +11,11 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import TypeVar
 
 import aiormq.abc
-from aiormq.exceptions import ChannelLockedResource, ChannelPreconditionFailed
+from aiormq.exceptions import (
+    ChannelLockedResource,
+    ChannelNotFoundEntity,
+    ChannelPreconditionFailed,
+)
 
 from lightbus_rabbitmq import topology
 from lightbus_rabbitmq.connection import Link
@@ -150,8 +154,10 @@ class Lock:
             )
         except ChannelPreconditionFailed:
             return  # Another client asked for the holder just now. The lock has no name then.
-        # The exchange is deleted with its last binding, and so with the queue.
-        await channel.queue_bind(self._name, self._name)
+        # The exchange is deleted with its last binding, and so with the queue. Until then, it is
+        # unused, and another client that asked for the holder just now may delete it.
+        with contextlib.suppress(ChannelNotFoundEntity):
+            await channel.queue_bind(self._name, self._name)
 
     async def _holder(self, channel: Channel) -> str:
         try:
