@@ -44,7 +44,7 @@ class Contender:
         """Make its environment, or bring it up to date, and return the versions in it.
 
         Raises:
-            subprocess.CalledProcessError: pip can not.
+            subprocess.CalledProcessError: pip cannot.
         """
         if not self.python.exists():
             folder = self.python.parents[1]

@@ -55,7 +55,7 @@ class Api:
         InvalidApi: On definition, where ``Meta`` or its ``name`` is missing or wrong, or an event's
             name is taken by something else.
         InvalidName: On definition, where the name of the API or of an event is too long, or holds a
-            character that brokers give a meaning to.
+            character that names cannot have.
     """
 
     meta: ClassVar[ApiMeta]
@@ -69,7 +69,8 @@ class Api:
             for name, value in vars(base).items()
             if isinstance(value, Event)
         }
-        # Before anything is set, for that could replace an event of the same name.
+        # Collected before any attribute is set, because that could replace an event of the same
+        # name.
         for name in names:
             _check_name(cls, name)
         cls.meta = _read_meta(cls)
@@ -78,8 +79,8 @@ class Api:
         for name, event in cls.events.items():
             if event.name != name:
                 raise InvalidApi(
-                    f"{cls.__name__}.{name} is the event that is also {event.name!r}. Declare each "
-                    f"by itself."
+                    f"{cls.__name__}.{name} is the same object as event {event.name!r}. Declare "
+                    f"each event by itself."
                 )
 
     @classmethod
@@ -143,7 +144,7 @@ def _read_meta(cls: type[Api]) -> ApiMeta:
         )
     if options["name"] == "default":
         raise InvalidApi(
-            f"{cls.__name__} can not be named 'default': in the configuration that stands for "
+            f"{cls.__name__} cannot be named 'default': in the configuration that stands for "
             f"every API that is not named."
         )
     checked_name("API", options["name"])
@@ -158,6 +159,6 @@ def _read_meta(cls: type[Api]) -> ApiMeta:
         not part or part.startswith("_") or part in _TAKEN_ON_A_PATH for part in (first, *others)
     ):
         raise InvalidApi(
-            f"{cls.__name__} can not be named {options['name']!r}: a bus has something else there."
+            f"{cls.__name__} cannot be named {options['name']!r}: a bus has something else there."
         )
     return ApiMeta(**options)

@@ -24,8 +24,8 @@ class NotStarted(Exception):
 class Call(Generic[T]):
     """A coroutine that one thread waits for while the event loop of another thread runs it.
 
-    Nothing here takes a lock, because a signal handler or a destructor can make a call while its
-    thread is anywhere in another one.
+    No code here takes a lock, because a signal handler or a destructor can interrupt a call on its
+    thread at any point and make another one.
     """
 
     def __init__(self, function: Callable[[], Coroutine[Any, Any, T]]) -> None:
@@ -50,7 +50,7 @@ class Call(Generic[T]):
             raise RuntimeError from error
 
     def wake(self) -> None:
-        """Have the thread that waits go on, from any thread."""
+        """Wake the waiting thread. May be called from any thread."""
         self._waiter.wake()
 
     def cancel(self) -> None:
@@ -106,7 +106,7 @@ class BackgroundLoop:
     ) -> None:
         self.loop: asyncio.AbstractEventLoop
         self.ended: concurrent.futures.Future[None] = concurrent.futures.Future()
-        # A thread that stops waiting for the end must not cancel it for the others.
+        # A thread that stops waiting must not cancel the end for other threads.
         self.ended.set_running_or_notify_cancel()
         self._before_end = before_end
         self._on_ended = on_ended
@@ -161,7 +161,7 @@ class BackgroundLoop:
             if not self._has_ended:
                 call.wait()
         except BaseException:
-            # This thread was interrupted, as by Ctrl-C; nobody wants the result any more.
+            # This thread was interrupted, for example by Ctrl-C, so the result is not needed.
             with contextlib.suppress(RuntimeError):
                 self.loop.call_soon_threadsafe(call.cancel)
             raise
@@ -170,7 +170,7 @@ class BackgroundLoop:
         return call.result()
 
     def request_stop(self) -> None:
-        """Have the loop end. What runs on it is cancelled."""
+        """Stop the loop. Tasks that run on it are cancelled."""
         with contextlib.suppress(RuntimeError):  # it has ended
             self.loop.call_soon_threadsafe(self._stopping.set)
 

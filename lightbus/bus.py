@@ -56,9 +56,9 @@ class BusPath:
     def fire(self, /, *args: Any, **kwargs: Any) -> EventMessage:
         """Fire this event and return its message once the broker has confirmed it.
 
-        Blocks the calling thread, and waits for the broker for `fire_timeout` seconds at most; safe
-        on any thread that runs no event loop. Where `KeyboardInterrupt` or another exception of a
-        signal handler interrupts the call, the event may be stored.
+        Use it in synchronous code, on a thread without a running event loop. It blocks the thread
+        until the broker confirms, for `fire_timeout` seconds at most. If `KeyboardInterrupt`, or
+        another exception from a signal handler, interrupts the call, the event may be stored.
 
         Raises:
             NotCallable: This is no event: its path is too short.
@@ -67,12 +67,12 @@ class BusPath:
             InvalidEventArguments: Arguments are missing, do not belong to the event, or are wrong.
             InvalidParameters: The event takes no arguments, or not so many, by position, or one was
                 given twice.
-            UnencodableValue: An argument can not travel as JSON.
+            UnencodableValue: An argument cannot travel as JSON.
             CannotBlockHere: An event loop runs on this thread; use `fire_async`.
             TransportUnavailable: The broker was not reached in time; the event was not sent.
-            TransportRefused: The broker does not let this program in, or not send; the event was
-                not sent.
-            TopologyMismatch: What the broker holds for this event differs from what is wanted; the
+            TransportRefused: The broker refused the connection or the permission to send; the event
+                was not sent.
+            TopologyMismatch: An object at the broker has other settings than this event needs; the
                 event was not sent.
             SendRefused: The broker did not take the event, or `require_listeners` is set and no
                 listener wants it.
@@ -86,8 +86,8 @@ class BusPath:
     async def fire_async(self, /, *args: Any, **kwargs: Any) -> EventMessage:
         """Do what `fire` does, on the running event loop.
 
-        Where the call is cancelled, as by `asyncio.timeout`, the event may be stored. The errors
-        are those of `fire`, but for `CannotBlockHere`.
+        If the call is cancelled, for example by `asyncio.timeout`, the event may be stored. The
+        errors are those of `fire`, except `CannotBlockHere`.
         """
         return await self._client.fire_async(self._message(args, kwargs))
 
@@ -203,14 +203,14 @@ def create(
         config: Settings, or the path of a file of them. Left out: ``$LIGHTBUS_CONFIG``, else a
             ``lightbus.yaml`` (or .yml, .json, .toml) in the current folder, else the defaults.
         config_file: The path of a config file, where `config` is left out.
-        service_name: Whose listeners these are: workers of one service share their events. Left
-            out, the configuration's; without that, the current folder's name.
+        service_name: The service of the listeners. Workers of one service share its events.
+            Default: the name in the configuration, else the current folder's name.
         process_name: Names this process at the broker; may hold placeholders such as ``{pid}``.
 
     Raises:
-        InvalidConfig: The file can not be read; or a setting is unknown, has a wrong value, or
+        InvalidConfig: The file cannot be read; or a setting is unknown, has a wrong value, or
             names an environment variable that is not set.
-        InvalidName: The service's or the process's name can not be one.
+        InvalidName: The service's or the process's name is not valid.
         TransportNotFound: No installed package offers a transport that is configured, or a package
             that it needs is not installed.
         EventletNotSupported: eventlet has patched this process.
@@ -231,7 +231,7 @@ def get_bus(module_name: str | None = None) -> Bus:
         module_name: A dotted name. Left out: ``$LIGHTBUS_MODULE``, else ``bus``.
 
     Raises:
-        InvalidBusModule: It can not be found, raises when imported, or has no ``bus``.
+        InvalidBusModule: It cannot be found, raises when imported, or has no ``bus``.
         ConfigError: One from within the module, such as those of `create`.
     """
     name = module_name or os.environ.get("LIGHTBUS_MODULE") or DEFAULT_MODULE

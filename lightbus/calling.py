@@ -1,4 +1,4 @@
-"""Calls a function of the program: what its call makes, and when its work is done."""
+"""Calls a function of the program, and waits until its work is done."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ async def call(function: Function, run_sync: Callable[[Callable[[], Any]], Await
         run_sync: Calls a sync function in a thread.
 
     Raises:
-        IteratorReturned: Its work was not done, because it returned an iterator.
+        IteratorReturned: It returned an iterator, so its work was not done.
         Exception: What it raised.
     """
     result = await (function() if is_async(function) else run_sync(function))
@@ -71,7 +71,7 @@ async def finish(result: object, function: Function) -> None:
     """Await what a call of `function` returned, where it can be awaited.
 
     Raises:
-        IteratorReturned: It is an iterator, whose code nothing would run.
+        IteratorReturned: The result is an iterator. Nothing would run its code.
         Exception: What the awaited object raised.
     """
     while inspect.isawaitable(result):
@@ -83,5 +83,5 @@ async def finish(result: object, function: Function) -> None:
 def _is_lazy(result: object) -> bool:
     if isinstance(result, (Generator, AsyncGenerator)):
         return True
-    # A database's cursor and an open file are iterators too, of work that is done.
+    # A database cursor or an open file is an iterator, too, but its work is done.
     return isinstance(result, (Iterator, AsyncIterator)) and not hasattr(result, "close")

@@ -20,7 +20,8 @@ class ClassField:
         name: The attribute that holds it.
         key: Its name in the JSON object.
         hint: Its type.
-        default: What a missing value is; `attrs.NOTHING` where there is none or a factory makes it.
+        default: The value if it is missing; `attrs.NOTHING` if there is none, or a factory makes
+            it.
         is_required: Whether it has no default.
     """
 
@@ -79,8 +80,8 @@ def is_named_tuple(type_: Any) -> bool:
 def make(class_: Any, values: Mapping[str, Any]) -> Any:
     """Return an object of a class that has fields, with `values` by attribute.
 
-    As the decoder does it, a dataclass and an attrs class are made without their ``__init__``: the
-    values are those of its fields, and need no conversion.
+    Like the decoder, this makes dataclasses and attrs classes without their ``__init__``: the
+    values already have the types of the fields.
 
     Raises:
         Exception: The class refuses them.

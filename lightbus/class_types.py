@@ -18,7 +18,7 @@ def is_array(class_: type[Any]) -> bool:
 
 
 def tag_of(class_: type[Any]) -> tuple[str, Any] | None:
-    """Return the field that tells values of a Struct from those of others, and its value."""
+    """Return the field that identifies values of a Struct, and its value."""
     config = _struct_config(class_)
     return None if config is None or config.tag is None else (config.tag_field, config.tag)
 
@@ -76,7 +76,7 @@ def describer(class_: Any, fields: list[ClassField], types: Mapping[str, Any]) -
     def describe() -> Any:
         nonlocal is_described
         if not is_described:
-            # First, for a field may be of the class itself.
+            # Set first, because a field may have the class itself as its type.
             is_described = True
             made.__annotations__ = {
                 field.name: _described_type(field, types[field.name]) for field in fields
@@ -101,7 +101,7 @@ def _described_field(field: ClassField) -> Any:
 
 
 def _unknown() -> None:
-    """Stand for a default whose value is made anew, which a schema does not state."""
+    """Stand for a default from a factory, which a schema does not state."""
 
 
 def _may_be_default(value: Any) -> bool:

@@ -173,7 +173,7 @@ class BusClient:
             InvalidEventArguments: Arguments are missing, do not belong to the event, or are wrong.
             InvalidParameters: The event takes no arguments, or not so many, by position, or one is
                 given twice.
-            UnencodableValue: An argument can not travel as JSON.
+            UnencodableValue: An argument cannot travel as JSON.
         """
         api = self._api(api_name)
         event = api.event(event_name)
@@ -196,8 +196,8 @@ class BusClient:
     def fire(self, message: EventMessage) -> EventMessage:
         """Send `message`; return it, as it was sent, when the broker has confirmed it.
 
-        The broker is waited for as long as the API's `fire_timeout` says, in seconds. Where the
-        call is interrupted, as by `KeyboardInterrupt`, the message may be stored.
+        It waits for the broker for `fire_timeout` seconds at most. If the call is interrupted, for
+        example by `KeyboardInterrupt`, the message may be stored.
 
         Raises:
             CannotBlockHere: An event loop runs on this thread.
@@ -213,8 +213,8 @@ class BusClient:
     async def fire_async(self, message: EventMessage) -> EventMessage:
         """Send `message`; return it, as it was sent, when the broker has confirmed it.
 
-        Where the call is cancelled, the message may be stored. The errors are those of `fire`, but
-        for `CannotBlockHere`.
+        If the call is cancelled, the message may be stored. The errors are those of `fire`, except
+        `CannotBlockHere`.
         """
         if not self.middleware:
             await self._send(message)
@@ -302,22 +302,22 @@ class BusClient:
         on_error: OnError | None = None,
         concurrency: int = 1,
     ) -> None:
-        """Have `listener` called for each of the events, once a worker runs.
+        """Call `listener` for each of the events when a worker runs.
 
         Args:
             events: Pairs of an API's and an event's name. The API need not be registered here.
             listener: An async function, or a sync one, which runs in a thread.
-            listener_name: Names the listener within this service and API. Left out, it is the
-                function's name, with a warning: renaming the function would then lose its events.
-            on_error: What happens when the listener fails. Left out, `on_error` of the API in the
-                configuration, which is `OnError.SHUTDOWN` unless it says otherwise.
+            listener_name: The listener's name within this service and API, which names its durable
+                queue. Keep it stable. Default: the function's name, with a warning, because
+                renaming the function would then lose its events.
+            on_error: What happens when the listener fails. Default: `on_error` of the API in the
+                configuration, which is `OnError.SHUTDOWN` by default.
             concurrency: How many events it handles at once; with more than one, not in order.
 
         Raises:
             DuplicateListenerName: The name is taken on one of the APIs.
-            InvalidName: It can not be a listener's name; or one of `events` is not named as APIs
-                and events can be.
-            InvalidEventListener: `listener` can not be called with one of the events, there is
+            InvalidName: `listener_name`, or a name in `events`, is not valid.
+            InvalidEventListener: `listener` cannot be called with one of the events, there is
                 none, or another argument is wrong.
             EventNotFound: A registered API has no such event.
         """
@@ -381,8 +381,8 @@ class BusClient:
             notify(added)
 
     def add_middleware(self, middleware: Middleware) -> None:
-        """Have `middleware` around the sending and the handling of every event, within what was
-        added before.
+        """Wrap `middleware` around the sending and the handling of every event, inside the
+        middleware that was added before.
 
         Raises:
             InvalidMiddleware: Its `send` or `handle` is a generator, or is missing.
@@ -428,7 +428,7 @@ class BusClient:
 
         Raises:
             InvalidTask: The interval is no positive length of time, `on_error` is another one, or
-                the function can not be called without arguments, or is a generator.
+                the function cannot be called without arguments, or is a generator.
         """
         try:
             period = timedelta(seconds=seconds, minutes=minutes, hours=hours, days=days)
@@ -494,8 +494,7 @@ class BusClient:
     def add_background_task(
         self, task: Coroutine[Any, Any, Any] | Callable[[], Awaitable[Any]]
     ) -> None:
-        """Have every worker await an async function without parameters, or one a coroutine, for as
-        long as it runs.
+        """Run an async function without parameters in every worker, or a coroutine in one worker.
 
         A coroutine can run only once: the first worker that runs tasks awaits it. It is cancelled
         when the worker stops. Where it raises, the worker exits.
@@ -537,7 +536,7 @@ class BusClient:
         """Return how `handler` is called for an event.
 
         Raises:
-            InvalidEventListener: It can not be.
+            InvalidEventListener: It cannot be.
             EventNotFound: The API is registered, and has no such event.
         """
         return plan_call(
@@ -548,7 +547,7 @@ class BusClient:
         )
 
     def _known_fields(self, api_name: str, event_name: str) -> tuple[str, ...] | None:
-        """Return the fields of an event, or None where this process can not know them all."""
+        """Return the fields of an event, or None where this process cannot know them all."""
         if api_name not in self._apis:
             return None
         event = self._apis[api_name].event(event_name)
@@ -566,7 +565,7 @@ class BusClient:
         """Return the transport of an API on the running event loop, once it is open.
 
         Raises:
-            TransportError: It can not be opened within the `fire_timeout` seconds of the API.
+            TransportError: It cannot be opened within the `fire_timeout` seconds of the API.
         """
         timeout = self.config.api(api_name).fire_timeout
         return await self.open_transport(api_name).opened(timeout=timeout)
@@ -576,7 +575,7 @@ class BusClient:
         return self._choice(api_name).name
 
     def lacking(self, api_name: str) -> Mapping[Capability, str]:
-        """Return what the transport of an API can not do, and why, in a sentence."""
+        """Return what the transport of an API cannot do, and why, in a sentence."""
         return self._choice(api_name).transport.lacking
 
     def described_for_asyncapi(self, api_name: str, event_name: str) -> AsyncAPIParts:
@@ -607,9 +606,9 @@ class BusClient:
         *,
         on_sent: Callable[[EventMessage], object] | None = None,
     ) -> Iterator[None]:
-        """Have every API use one transport while the block runs.
+        """Use one transport for every API while the block runs.
 
-        Such blocks may overlap: of those that run, the one that began last counts.
+        Such blocks may overlap. The block that started last applies.
 
         Args:
             event_transport: A transport's name, with its settings.

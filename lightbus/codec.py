@@ -32,8 +32,8 @@ def encode(values: Mapping[str, Any]) -> bytes:
     ISO 8601; bytes in Base64 (RFC 4648, section 4). An enum travels as its value, and a dataclass,
     an attrs class, a named tuple or a Struct of msgspec as an object of its fields. A subclass of a
     built-in type travels as that type does, a mapping by its items, and any other collection as
-    what iterating over it gives. Pydantic writes its own types. An object that has a method
-    ``__to_bus__`` travels as what that returns.
+    what iterating over it gives. Pydantic writes its own types. An object with a method
+    ``__to_bus__`` travels as the result of that method.
 
     Raises:
         UnencodableValue: A value has no JSON form, or would lose something. NaN and the infinities

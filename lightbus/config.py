@@ -29,7 +29,7 @@ DEFAULT_FILES = ("lightbus.yaml", "lightbus.yml", "lightbus.json", "lightbus.tom
 T = TypeVar("T")
 Count = Annotated[int, msgspec.Meta(ge=1)]
 OnErrorName = Literal["shutdown", "acknowledge_and_log", "retry"]
-# Empty would stand for the default, which nobody asked for.
+# An empty value would silently select the default.
 Text = Annotated[str, msgspec.Meta(min_length=1)]
 
 # One transport's name, with its settings.
@@ -40,13 +40,13 @@ class ApiConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """What the configuration says of one API.
 
     Attributes:
-        event_transport: One transport's name, with its settings. Left out, SQLite in a file of the
-            user, in which all services meet that name no other.
+        event_transport: One transport's name, with its settings. Default: SQLite, in a file of the
+            user that all services without another setting share.
         acknowledgement_timeout: How long a handler may take, and the wait before a failed event is
             tried again, in seconds; more than 0.
         max_attempts: How often an event is tried before it becomes a dead letter; 1 or more.
-        on_error: What happens when a handler fails, where `listen` does not say it: the value of a
-            member of `lightbus.OnError`.
+        on_error: What happens when a handler fails, unless `listen` is given `on_error`: the value
+            of a member of `lightbus.OnError`.
         retry: The waits of listeners with `OnError.RETRY`.
         fire_timeout: How long firing may wait for the broker, in seconds; more than 0.
         require_listeners: Whether firing an event that no listener wants is an error.
@@ -176,15 +176,15 @@ def load(
         config: The settings themselves, or the path of a YAML, JSON or TOML file. Left out:
             ``$LIGHTBUS_CONFIG``, else ``lightbus.yaml`` (or .yml, .json, .toml) in the current
             folder, else nothing but defaults.
-        service_name: Beats ``$LIGHTBUS_SERVICE_NAME`` and the file. An environment variable that is
-            empty counts as not set.
-        process_name: Beats ``$LIGHTBUS_PROCESS_NAME`` and the file.
+        service_name: Overrides ``$LIGHTBUS_SERVICE_NAME`` and the file. An empty environment
+            variable counts as not set.
+        process_name: Overrides ``$LIGHTBUS_PROCESS_NAME`` and the file.
 
     Raises:
         InvalidConfig: A file cannot be read, a key of it is a duplicate, an environment variable
             that it names is not set or is empty, or a setting is unknown or has a wrong value; with
             the file and the path in it.
-        InvalidName: The service's or the process's name can not be one.
+        InvalidName: The service's or the process's name is not valid.
     """
     source, data = _read(config)
     document = convert(data, Document, source=source)
@@ -213,7 +213,7 @@ def load_file(file: str | Path, *, service_name: str) -> Config:
 
     Raises:
         InvalidConfig: As `load` does.
-        InvalidName: The service's or the process's name can not be one.
+        InvalidName: The service's or the process's name is not valid.
     """
     source, data = str(file), read_config_file(Path(file))
     document = convert(data, Document, source=source)
@@ -232,7 +232,7 @@ def _first_given(*values: str | None) -> str | None:
 def _checked(
     source: str, document: Document, *, service_name: str | None, process_name: str | None
 ) -> Config:
-    """Return the configuration of `document`; the names beat its own where they are given."""
+    """Return the configuration of `document`. Given names override its own."""
     service_name = _first_given(service_name, document.service_name)
     name = _folder_name() if service_name is None else service_name
     loaded = Config(

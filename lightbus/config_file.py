@@ -29,8 +29,7 @@ def read_config_file(file: Path) -> Any:
 
 
 def _parse(file: Path) -> Any:
-    # Imported here: these take as long to import as all of the rest, and not every program has a
-    # config file.
+    # Imported here, because these are slow to import, and not every program has a config file.
     import json  # noqa: PLC0415
     import tomllib  # noqa: PLC0415
 
@@ -57,7 +56,7 @@ def _parse(file: Path) -> Any:
         reason = " ".join(str(getattr(error, "problem", None) or error).split())
         mark = getattr(error, "problem_mark", None)
         line = f" (line {mark.line + 1})" if mark else ""
-    # Raised apart from that error, which holds lines of the file, and so perhaps a password.
+    # Not chained to that error, which holds lines of the file, and perhaps a password.
     raise InvalidConfig(f"is not valid {file.suffix[1:]}: {reason}{line}.", source=str(file))
 
 
@@ -100,7 +99,7 @@ def _fill_in(value: Any, source: str, path: str) -> Any:
 
     filled = _VARIABLE.sub(look_up, value)
     if value and not filled:
-        # Empty would stand for the default, which nobody asked for.
+        # An empty value would silently select the default.
         names = ", ".join(repr(name) for name in _VARIABLE.findall(value))
         raise InvalidConfig(f"the environment variable {names} is empty.", source=source, path=path)
     return filled

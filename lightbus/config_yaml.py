@@ -45,7 +45,7 @@ class _Checker:
     def count(self, node: yaml.Node, path: str) -> int:
         """Return how many values `node` stands for.
 
-        A value counts once for each alias that leads to it.
+        A value counts once for each alias that refers to it.
         """
         if id(node) in self._counts:
             known = self._counts[id(node)]

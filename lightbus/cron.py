@@ -23,7 +23,8 @@ def zone_of(timezone: str | tzinfo, task_name: str) -> tzinfo:
         task_name: For errors.
 
     Raises:
-        InvalidTask: There is no such zone, or the object does not do what Python says of `tzinfo`.
+        InvalidTask: There is no such zone, or the object does not behave as Python's `tzinfo`
+            should.
     """
     from zoneinfo import ZoneInfo  # noqa: PLC0415 - few programs need it
 

@@ -67,7 +67,7 @@ def _is_meant(event_id: str, given: str) -> bool:
 
 @attrs.frozen(kw_only=True)
 class LetterKey:
-    """What tells one dead letter of a service from the others.
+    """Identifies one dead letter among those of a service.
 
     Attributes:
         event_id: The id of its event, which several listeners may have given up.
@@ -98,7 +98,7 @@ class DeadLetters:
         """Yield those that are meant, oldest first within each place; close it after use.
 
         Raises:
-            TransportError: They can not be read.
+            TransportError: They cannot be read.
             TypeError: A time in `wanted` is naive.
         """
         service_name = self._client.config.service_name

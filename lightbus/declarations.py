@@ -1,4 +1,4 @@
-"""What declares an event by its signature: a method, or a class with the parameters as fields."""
+"""Events declared by a signature: of a method, or of a class with the parameters as fields."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class Declaration:
     Attributes:
         items: The parameters.
         positional: The names of those that may be given by position, in order.
-        values: Returns what travels, by the names of the parameters, for what is fired; it raises
-            what the class raises. None where that is what is fired.
+        values: Returns the values that travel, by parameter, for the fired arguments; it raises the
+            errors of the class. None if the arguments travel as they are.
     """
 
     items: tuple[Parameter | WildcardParameter, ...]
@@ -154,7 +154,7 @@ def _hints_of_method(method: Callable[..., Any]) -> dict[str, Any]:
 
 
 def _hints_of_class(class_: Any, attributes: Mapping[str, str]) -> dict[str, Any]:
-    """Return the hints of what a class takes, by the names that it takes."""
+    """Return the hints of a class's arguments, by name."""
     with _wrong_hints(_name_of(class_)):
         of_class = hints_of(class_)
         taken = typing.get_type_hints((get_origin(class_) or class_).__init__, include_extras=True)
@@ -182,8 +182,8 @@ def _wrong_hints(name: str) -> Iterator[None]:
 
 
 def _attributes_of(class_: type[Any]) -> dict[str, str] | None:
-    """Return the attributes that hold what a class takes, by the names that it takes; None where
-    that is not known.
+    """Return the attributes that hold a class's arguments, by the arguments' names; None if
+    unknown.
     """
     if dataclasses.is_dataclass(class_):
         return {field.name: field.name for field in dataclasses.fields(class_) if field.init}

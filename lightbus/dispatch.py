@@ -46,8 +46,8 @@ class Dispatcher:
         listener: Whose deliveries these are.
         client: Offers the hooks and the event's fields.
         threads: Where a sync handler runs.
-        on_failure: Told of an error that the worker must exit for.
-        on_error: Told of every error that an event failed with.
+        on_failure: Called with an error for which the worker must exit.
+        on_error: Called with every error of an event.
 
     Raises:
         InvalidEventListener: The handler cannot be called with one of the events.
@@ -219,7 +219,7 @@ class Dispatcher:
             await client.after_event_execution.run(thread.call, **hook_arguments)
 
     async def _guarded(self, work: Callable[[], Awaitable[object]]) -> None:
-        """Await `work`, and raise an `Exception` where it tries to end more than itself."""
+        """Await `work`. Turn an attempt to end the process into an `Exception`."""
         try:
             result = await work()
             if result is not None:
@@ -236,7 +236,7 @@ class Dispatcher:
         if delivery.attempt >= self._listener.max_attempts:
             await self._give_up(delivery, error)
         else:
-            _log.error(f"{error} It is tried again.", **self._fields(delivery))
+            _log.error(f"{error} The event will be retried.", **self._fields(delivery))
             await self._settle(delivery, functools.partial(delivery.retry, after=0))
         # Until the handler has really ended, it counts among the listener's concurrent ones.
         try:
@@ -255,13 +255,13 @@ class Dispatcher:
             return
         if self._listener.on_error is OnError.RETRY:
             after = self._listener.retry.after(delivery.attempt)
-            message = "A listener failed; the event is tried again later."
+            message = "A listener failed; the event will be retried."
         else:
             after = self._listener.acknowledgement_timeout
-            message = "A listener failed; the event is tried again later, and the worker exits."
+            message = "A listener failed; the event will be retried, and the worker exits."
         _log.error(message, after=after, exc_info=error, **self._fields(delivery))
         if self._listener.on_error is OnError.SHUTDOWN:
-            # First, so that a broker that is away cannot keep the worker from exiting.
+            # Called first, so that an unreachable broker cannot keep the worker from exiting.
             self._on_failure(error)
         await self._settle(delivery, functools.partial(delivery.retry, after=after))
 
@@ -288,7 +288,7 @@ class Dispatcher:
                 return
             except TransportError as error:
                 _log.error(
-                    "A listener is paused: the broker did not take what became of its event.",
+                    "Could not settle the event at the broker; listener paused.",
                     reason=str(error),
                     next_try_in=wait,
                     **self._fields(delivery),

@@ -28,7 +28,7 @@
     ├── IteratorReturned
     ├── NoHandlerThread
     ├── WorkerNotReusable
-    ├── ConfigError                 a worker or a bus can not be set up from what it was given
+    ├── ConfigError                 a worker or a bus cannot be set up
     │   ├── InvalidConfig
     │   ├── TransportNotFound
     │   ├── InvalidBusModule
@@ -84,7 +84,7 @@ def without_login(text: str) -> str:
 
     A broker's URL can stand where it does not belong, as for a key of the configuration.
     """
-    # Not a template, which `re` needs an import for: that fails when the interpreter ends.
+    # Not a template: `re` would import a module for it, which fails at interpreter exit.
     return _LOGIN.sub(lambda found: f"{found[1]}***@", text)
 
 
@@ -124,12 +124,12 @@ class ApiError(LightbusException):
 
 
 class InvalidApi(ApiError):
-    """An `Api`, `Event` or `Parameter` is declared in a way that can not work."""
+    """An `Api`, `Event` or `Parameter` is declared in a way that cannot work."""
 
 
 class InvalidName(ApiError):
-    """A name is empty or too long, holds a character that brokers give a meaning to, or has a
-    placeholder that is not known.
+    """A name is empty or too long, holds a character that names cannot have, or has an unknown
+    placeholder.
 
     Attributes:
         kind: What is named, for example ``"listener"``.
@@ -152,7 +152,7 @@ class UnknownApi(ApiError):
     def __init__(self, api_name: str, known: Collection[str]) -> None:
         registered = f"Registered: {_listing(sorted(known))}." if known else "None is registered."
         super().__init__(
-            f"API {api_name!r} is not registered here, so its events can not be fired. "
+            f"API {api_name!r} is not registered here, so its events cannot be fired. "
             f"Register it with bus.client.register_api(...). {registered}"
             f"{did_you_mean(api_name, known)}"
         )
@@ -205,7 +205,7 @@ class NotOnBus(ApiError, AttributeError):
 
 
 class InvalidEventListener(ApiError):
-    """A handler can not be called with the event that it listens for, or its options are wrong."""
+    """A handler cannot be called with the event that it listens for, or its options are wrong."""
 
 
 class InvalidHook(ApiError):
@@ -217,7 +217,7 @@ class InvalidMiddleware(ApiError):
 
 
 class InvalidTask(ApiError):
-    """A function can not be run at the given times, or not in the background."""
+    """A function cannot be run at the given times, or not in the background."""
 
 
 class DuplicateListenerName(ApiError):
@@ -273,7 +273,7 @@ class InvalidEventArguments(ValidationError):
 
 
 class UnencodableValue(ValidationError):
-    """An argument of an event cannot travel as JSON, or would lose something.
+    """An argument of an event cannot travel as JSON, or would lose data.
 
     Attributes:
         argument: The argument's name; ``"(all)"`` where it is not known which one it is.
@@ -368,8 +368,8 @@ class HookExited(LightbusException):
 
 
 class IteratorReturned(LightbusException):
-    """A handler, a hook, a middleware or a task returned an iterator, such as a generator, whose
-    code nothing runs.
+    """A handler, a hook, a middleware or a task returned an iterator, such as a generator. Nothing
+    runs the iterator's code.
 
     Attributes:
         function: The function's name.
@@ -404,11 +404,11 @@ class WorkerNotReusable(LightbusException):
 
 
 class ConfigError(LightbusException):
-    """A bus can not be set up from what it was given."""
+    """A bus cannot be set up from what it was given."""
 
 
 class InvalidConfig(ConfigError):
-    """The configuration can not be read, or says something that can not be.
+    """The configuration cannot be read, or says something that cannot be.
 
     Attributes:
         source: The file, or another name for where the setting came from.
@@ -435,7 +435,7 @@ class TransportNotFound(ConfigError):
 
 
 class InvalidBusModule(ConfigError):
-    """The bus module can not be imported, or holds no bus.
+    """The bus module cannot be imported, or holds no bus.
 
     Attributes:
         module_name: The module's dotted name.
@@ -491,7 +491,7 @@ class HealthPortUnusable(ConfigError):
     """
 
     def __init__(self, host: str, port: int, reason: str) -> None:
-        super().__init__(f"Health port {port} on {host} can not be used: {reason}.")
+        super().__init__(f"Health port {port} on {host} cannot be used: {reason}.")
         self.host = host
         self.port = port
 
@@ -506,7 +506,7 @@ class TransportUnavailable(TransportError):
 
 class TransportRefused(TransportError):
     """The broker was reached and said no (credentials, permissions, a missing virtual host), or the
-    transport can not do what is asked of it.
+    transport cannot do what is asked of it.
     """
 
 
@@ -691,7 +691,7 @@ class StuckHandler(ListenerError):
 
     def __init__(self, listener: str, timeout: float) -> None:
         super().__init__(
-            f"Listener {listener!r} still runs {timeout:g} s after it timed out and can not be "
+            f"Listener {listener!r} still runs {timeout:g} s after it timed out and cannot be "
             f"stopped; the worker exits so that its supervisor starts a fresh one."
         )
         self.listener = listener

@@ -1,4 +1,4 @@
-"""What holds under gevent and eventlet, which replace Python's threads by greenlets."""
+"""Support for gevent, and refusal of eventlet: both replace Python's threads by greenlets."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def refuse_eventlet() -> None:
 
 
 def original(module: str, name: str) -> Any:
-    """Return what Python has under a name in one of its modules, whatever gevent put there."""
+    """Return Python's own object of a module, even if gevent has replaced it."""
     monkey: Any = sys.modules.get("gevent.monkey")
     if monkey is None:
         return getattr(importlib.import_module(module), name)

@@ -48,7 +48,7 @@ class CallPlan:
         takes_message: Whether the `EventMessage` is its first argument.
         message_name: The name under which it takes it, and so no field; None where there is none.
         positional: Fields that the handler takes by position only, in order.
-        required: Fields that it can not be called without.
+        required: Fields that it cannot be called without.
         takes_any: Whether it takes further fields (``**kwargs``).
         decoder: Decodes the fields, as the handler's hints say.
     """
@@ -155,10 +155,10 @@ def plan_call(
 
 
 def signature_of(function: Callable[..., Any]) -> inspect.Signature:
-    """Return the signature of `function`; names in its hints that can not be resolved stay names.
+    """Return the signature of `function`; names in its hints that cannot be resolved stay names.
 
     Raises:
-        TypeError: It can not be called.
+        TypeError: It cannot be called.
         ValueError: It has none.
     """
     if sys.version_info >= (3, 14):
@@ -208,7 +208,7 @@ def _hint(handler: Handler, parameter: inspect.Parameter) -> Any:
     """
     if parameter.annotation is parameter.empty:
         return Any
-    # By itself, for another annotation may name something that can not be imported.
+    # By itself, for another annotation may name something that cannot be imported.
     alone = types.SimpleNamespace(__annotations__={parameter.name: parameter.annotation})
     try:
         names = _names_for_hints(handler)

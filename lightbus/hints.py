@@ -1,4 +1,4 @@
-"""Type hints: what they are made of, and whether None is one of their values."""
+"""Type hints: their parts, and whether they admit None."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from typing import (
 def mapped(
     hint: Any, change: Callable[[Any], Any], *, is_whole: Callable[[Any], bool] = lambda _: False
 ) -> Any:
-    """Return `hint`, with what `change` returns in the place of each type that it is made of.
+    """Return `hint` with each of its types replaced by the result of `change`.
 
     Args:
         hint: A type hint.
         change: Given a type, returns it or another.
-        is_whole: Told what a generic type is a form of, returns whether that is not looked into.
+        is_whole: Given the origin of a generic type, returns whether to leave its arguments alone.
 
     Raises:
         Exception: It is no type.
@@ -51,7 +51,7 @@ def mapped(
 
 
 def optional(hint: Any) -> Any:
-    """Return the type of what `hint` says, or None; Any where `hint` is no type."""
+    """Return `hint` or None as a type; Any if `hint` is not a type."""
     try:
         return Optional[hint]  # noqa: UP045 - no literal
     except TypeError:
@@ -59,7 +59,7 @@ def optional(hint: Any) -> Any:
 
 
 def admits_none(hint: Any) -> bool:
-    """Return whether None is a value of what `hint` says."""
+    """Return whether `hint` admits None."""
     origin, args = get_origin(hint), get_args(hint)
     if origin is Annotated:
         return admits_none(args[0])
@@ -88,8 +88,8 @@ def name_of_hint(hint: Any) -> str:
 
 
 def meaning_of(hint: Any) -> Any:
-    """Return what a hint is another name for: a `NewType`, or an alias made by ``type`` or by
-    ``TypeAliasType``; the hint itself where it is none.
+    """Return the hint behind a `NewType`, or behind an alias made by ``type`` or ``TypeAliasType``;
+    any other hint itself.
     """
     if isinstance(hint, NewType):
         return hint.__supertype__
@@ -102,7 +102,7 @@ def meaning_of(hint: Any) -> Any:
 
 
 def key_of_hint(hint: Any) -> Hashable:
-    """Return what stands for a hint in a set: its text where notes in it cannot be hashed."""
+    """Return a hashable key for a hint: its text if annotations in it cannot be hashed."""
     try:
         hash(hint)
     except TypeError:

@@ -18,11 +18,10 @@ Hook = TypeVar("Hook", bound=Callable[..., Any])
 class Hooks:
     """The hooks of one moment; usable as a decorator, with or without parentheses.
 
-    An async hook runs on the event loop, a sync one in a thread. Sync hooks of an event's execution
-    run on the thread of its handler, where that is sync. What a hook sets in a context variable,
-    the hooks after it and the handler see. A hook receives those of the
-    moment's arguments that it has a parameter for. What it raises is raised further where nothing
-    else is said, and the hooks after it are not called.
+    An async hook runs on the event loop, and a sync hook in a thread. Sync hooks around a sync
+    handler run on the handler's thread. The next hooks and the handler see the context variables
+    that a hook sets. A hook receives the arguments that it has parameters for. Unless stated
+    otherwise, an error from a hook is raised to the caller, and the hooks after it are not called.
     """
 
     def __init__(self) -> None:

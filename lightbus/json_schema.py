@@ -18,11 +18,11 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 DEFINITIONS = "#/$defs/"
 
 # Keywords of the bus, beside those of JSON Schema
-# The field is not required, and yet each event that is fired has it.
+# The field is not required, but every fired event has it.
 ALWAYS_SENT = "x-lightbus-always-sent"
 # The bits that an integer, which stands for a `Flag`, may have set
 BITS = "x-lightbus-bits"
-# How many bytes Base64 text stands for, which its length does not tell
+# The number of bytes that Base64 text encodes, which its length does not determine
 MIN_BYTES, MAX_BYTES = "x-lightbus-min-bytes", "x-lightbus-max-bytes"
 
 # Patterns of dates and times: with an offset from UTC, and without
@@ -41,7 +41,7 @@ _ESCAPED_IN_KEYS = re.compile(r"[^a-zA-Z0-9._-]|-(?=x[0-9a-f]{2})")
 
 
 def with_subschemas(schema: Any, change: Callable[[Any], Any]) -> Any:
-    """Return `schema` with what `change` returns in the place of each schema directly in it."""
+    """Return `schema` with each schema directly in it replaced by the result of `change`."""
     if not isinstance(schema, dict):
         return schema
     changed = dict(schema)
@@ -75,7 +75,8 @@ def key_of(name: str) -> str:
 
 
 def definition_name(reference: Any) -> str | None:
-    """Return the name of the definition that `reference` leads to; None where it leads elsewhere.
+    """Return the name of the definition that `reference` refers to; None if it refers to something
+    else.
 
     A reference is a URI whose fragment is a JSON Pointer (RFC 6901).
     """
@@ -85,7 +86,7 @@ def definition_name(reference: Any) -> str | None:
 
 
 def schema_of_keys(keys: Schema) -> Schema:
-    """Return the part of the schema of an object that says what its keys are like.
+    """Return the part of an object's schema that describes its keys.
 
     Args:
         keys: The schema of a key, as if it were a value.

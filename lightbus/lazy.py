@@ -1,4 +1,4 @@
-"""`lazy_property`: an attribute that is worked out when it is first read, without a lock."""
+"""`lazy_property`: an attribute that is computed on first use, without a lock."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ T = TypeVar("T")
 class lazy_property(Generic[T]):  # noqa: N801 - a decorator, as `property` is
     """Do what `functools.cached_property` does, on every Python without a lock.
 
-    On Python 3.11 that takes one for all instances. A signal handler that fires could interrupt the
-    code that holds it, and wait for a thread that waits for it. Threads that read it at once may
-    each work it out.
+    On Python 3.11, `cached_property` takes one lock for all instances. A signal handler that fires
+    could interrupt the code that holds the lock, and then wait for a thread that needs it. If
+    several threads read the attribute at once, each may compute it.
     """
 
     def __init__(self, make: Callable[[Any], T]) -> None:

@@ -14,18 +14,16 @@ from lightbus.transport import Subscription
 class OnError(enum.Enum):
     """What happens when a handler fails.
 
-    Whichever it is, an event becomes a dead letter when the last of its `max_attempts` fails, and
+    With each of them, an event becomes a dead letter when the last of its `max_attempts` fails, and
     the worker goes on.
 
     Attributes:
-        SHUTDOWN: The event is tried again after `acknowledgement_timeout` seconds, and the worker
-            exits once its other handlers are done. Until it is started again, all of its listeners
-            wait.
+        SHUTDOWN: The event is retried after `acknowledgement_timeout` seconds, and the worker exits
+            when its other handlers are done. All of its listeners wait for the restart.
         ACKNOWLEDGE_AND_LOG: The error is logged, a copy of the event is kept as a dead letter, and
             the worker goes on.
-        RETRY: The error is logged, the event is tried again after a wait that grows from one
-            attempt to the next, as `lightbus.retry.Retry` says, and the worker goes on.
-            Recommended for production.
+        RETRY: The error is logged, and the worker goes on. The event is retried after a delay that
+            grows with each attempt; see `lightbus.retry.Retry`. Recommended for production.
     """
 
     SHUTDOWN = "shutdown"

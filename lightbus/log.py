@@ -86,8 +86,8 @@ def _log_safely(logger: _Logger, method: str, *args: Any, **fields: Any) -> None
     if may_wait():
         _write(logger, method, args, fields)
         return
-    # The code that waits for this thread may have been interrupted while it held the lock of a
-    # handler. So another thread waits for that lock.
+    # Code that waits for this thread may hold the lock of a handler. So another thread writes the
+    # line.
     if method == "exception" or fields.get("exc_info") is True:
         fields["exc_info"] = sys.exc_info()
     _writer.put(logger, method, args, fields)
@@ -119,7 +119,7 @@ class _Writer:
         self._thread: dict[None, threading.Thread] = {}
 
     def put(self, *line: Any) -> None:
-        """Have a line written soon."""
+        """Write a line soon."""
         self._lines.put(line)
         if not self._thread:
             self._start()

@@ -16,17 +16,16 @@ _LIMIT = 2.0
 _PERIOD = 0.5
 
 _REMEDY = (
-    "Meanwhile the worker acknowledges nothing and sends no heartbeat, so that a broker may take "
-    "it for lost and deliver its events again. Use a handler that is not async, or "
-    "`asyncio.to_thread`."
+    "Meanwhile the worker acknowledges no event and sends no heartbeat, so the broker may "
+    "redeliver its events. Use a sync handler, or `asyncio.to_thread`."
 )
 
 
 class LoopWatch:
-    """Asks the running event loop from a thread whether it still runs, and logs where it does not.
+    """Checks from a thread whether the running event loop answers, and logs if it does not.
 
-    The log names the task that blocks the loop: a listener's task has the listener's name. Under
-    gevent nothing is watched, because threads are no threads there.
+    The log names the task that blocks the loop; a listener's task has the listener's name. Under
+    gevent, nothing is watched, because its threads are greenlets.
     """
 
     def __init__(self) -> None:

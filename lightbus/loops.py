@@ -1,7 +1,8 @@
-"""Which connections belong to which event loop, thread and process.
+"""The connections of each event loop, thread and process.
 
-Each event loop has transports of its own, which are closed when the loop ends. Blocking calls share
-one loop in a background thread. A forked child starts with none, and leaves its parent's alone.
+Each event loop has its own transports, which are closed when the loop ends. Blocking calls share
+one loop in a background thread. A forked child starts without transports, and does not touch those
+of its parent.
 """
 
 from __future__ import annotations

@@ -62,7 +62,7 @@ class EventMessage:
             others: Further attributes, by name.
 
         Raises:
-            UnencodableValue: A value can not travel as JSON.
+            UnencodableValue: A value cannot travel as JSON.
         """
         return cls(api_name=api_name, event_name=event_name, body=codec.encode(kwargs), **others)
 

@@ -83,7 +83,7 @@ class Move:
     async def run(self) -> None:
         """Call the `on_start` hooks, which may add listeners, and move until nothing is left.
 
-        Workers of the service that still run share its events with the move. Where a broker can not
+        Workers of the service that still run share its events with the move. Where a broker cannot
         tell how many events are delayed, they are waited for as long as their delay can be, and a
         second longer.
 
@@ -123,7 +123,7 @@ class Move:
         for client in (self._source, self._target):
             transport = await client.opened_transport(listener.api_name)
             if reason := transport.lacking.get(Capability.SHARED):
-                raise TransportRefused(f"{reason} Events can not be moved from or to it.")
+                raise TransportRefused(f"{reason} Events cannot be moved from or to it.")
             timeout = client.config.api(listener.api_name).fire_timeout
             await transport.declare(_subscription(client, listener), timeout=timeout)
 
@@ -242,7 +242,7 @@ def _subscription(client: BusClient, listener: Listener) -> Subscription:
 
 
 async def _give_back(delivery: Delivery) -> None:
-    # Where this can not be done soon, closing the stream does it, and counts an attempt.
+    # Where this cannot be done soon, closing the stream does it, and counts an attempt.
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(_GIVE_BACK_TIMEOUT):
             await delivery.requeue()

@@ -13,15 +13,15 @@ import unicodedata
 from lightbus.exceptions import InvalidName, did_you_mean
 
 # Transports join the names of a service, a listener and an API into one, with up to 30 characters
-# more, and a name in AMQP holds 255 bytes. A bound on each makes them fit together, whoever chose
-# which. Every character that is allowed is one byte.
+# more, and a name in AMQP holds 255 bytes. With this limit on each name, they always fit together.
+# Every allowed character is one byte.
 LONGEST_NAME = 75
 
-# A process's name is joined to nothing, and the full name of a host may be long.
+# The name of a process is not joined to others, and the full name of a host may be long.
 _LONGEST_PROCESS_NAME = 120
 
-# Transports separate joined names by ":". What is left is what every broker and driver takes, so
-# that a name which works with one transport works with the next.
+# Transports separate joined names by ":". Every broker and driver accepts the characters that are
+# left, so a name that works with one transport works with all.
 _REFUSED = re.compile(r"[^a-zA-Z0-9_.,@/+-]")
 
 _ADJECTIVES = (
@@ -60,8 +60,8 @@ def checked_name(kind: str, name: object) -> str:
 def usable_name(text: str) -> str:
     """Return `text` if it can be a name, and otherwise a name like it.
 
-    Other characters become ``-``, and a hash of the text follows: texts that differ give names that
-    differ, in whatever script they are.
+    Other characters become ``-``, and a hash of the text follows, so that different texts give
+    different names.
     """
     if len(text) <= LONGEST_NAME and not _REFUSED.search(text):
         return text
@@ -80,7 +80,7 @@ def filled_in(template: str) -> str:
     ``{friendly}`` (an adjective and a noun) are known.
 
     Raises:
-        InvalidName: A placeholder is not known, or a brace is left open.
+        InvalidName: A placeholder is unknown, or a brace is not closed.
     """
     values = {
         "hostname": socket.gethostname(),

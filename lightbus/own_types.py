@@ -1,4 +1,4 @@
-"""`OwnType`: a type that the decoder asks us to read, in the place of a hint."""
+"""`OwnType`: stands for a type hint that the JSON decoder leaves to the bus."""
 
 from __future__ import annotations
 
@@ -26,19 +26,18 @@ _NESTED_PLACES = re.compile(r" - at `\$([^`]*)` - at `(\$[^`]*)`")
 
 
 class OwnType(type):
-    """A class that stands for a hint, in whose place the decoder asks `decode_unknown`.
+    """A class that stands for a hint. The decoder calls `decode_unknown` for it.
 
     Attributes:
-        hint: What it stands for.
-        read: Returns the object that is made of a JSON value.
-        alike: A type of the decoder's that takes the same kind of JSON value, by which the types of
-            a union are told apart; None where it may be any kind.
+        hint: The hint that it stands for.
+        read: Returns the object for a JSON value.
+        alike: A type of the decoder that accepts the same kind of JSON value, to distinguish the
+            types of a union; None if any kind is accepted.
         kinds: The types of such JSON values.
-        tag: The field of such an object that tells it from others, and its value; None where there
-            is none.
-        describe: Returns the type whose JSON Schema is that of what travels.
-        options: Of a union that the decoder does not take: types whose JSON Schemas are those of
-            what travels.
+        tag: The field that identifies such an object, and its value; None if there is none.
+        describe: Returns the type whose JSON Schema describes the travelling value.
+        options: For a union that the decoder does not accept: types whose JSON Schemas describe the
+            travelling values.
     """
 
     hint: Any
@@ -51,7 +50,7 @@ class OwnType(type):
 
     def takes(cls, value: Any) -> bool:
         """Return whether a JSON value is of the kind that `read` takes."""
-        # By its very type, for a boolean is an integer too.
+        # By its exact type, because a boolean is also an integer.
         if type(value) not in cls.kinds:
             return False
         return cls.tag is None or not isinstance(value, dict) or value.get(cls.tag[0]) == cls.tag[1]
@@ -69,7 +68,7 @@ def own_type(
     describe: Callable[[], Any] | None = None,
     options: tuple[Any, ...] = (),
 ) -> OwnType:
-    """Return a type that has `read` make what `hint` says; see `OwnType`."""
+    """Return a type that reads values of `hint` with `read`; see `OwnType`."""
     form = OwnType(name_of_hint(hint), (), {"__module__": getattr(hint, "__module__", __name__)})
     form.hint = hint
     form.read = staticmethod(read)
@@ -82,7 +81,7 @@ def own_type(
 
 
 def decode_unknown(type_: Any, value: Any) -> Any:
-    """Return the object of a type that the decoder does not know, made of a JSON value.
+    """Return the object for a JSON value, of a type that the decoder does not know.
 
     Raises:
         NotImplementedError: It is no type that `ReadTypes.of` returned.
@@ -102,7 +101,7 @@ def described(type_: Any) -> Any:
 
 
 def describe_error(error: Exception) -> str:
-    """Return what `error` says, without the value that it is about where that is known: it may be a
+    """Return the message of `error` without the value, if that is known, because it may be a
     secret.
     """
     if hasattr(error, "errors") and hasattr(error, "error_count"):  # of pydantic
@@ -115,7 +114,7 @@ def describe_error(error: Exception) -> str:
 
 
 def enum_reader(class_: type[enum.Enum]) -> Reader:
-    """Return what finds the member of an enum by its value."""
+    """Return a function that finds the member of an enum by its value."""
     members = {msgspec.json.encode(to_bus(member)): member for member in class_}
 
     def read(value: Any) -> enum.Enum:

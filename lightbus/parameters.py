@@ -14,7 +14,7 @@ from lightbus.hints import admits_none, optional
 
 
 class _Required(enum.Enum):
-    """Stands in a parameter's default where there is none, for None is a default like any other."""
+    """Marks a parameter without a default, because None is a valid default."""
 
     REQUIRED = "required"
 
@@ -65,4 +65,4 @@ class Parameter:
 
 @attrs.frozen
 class WildcardParameter:
-    """Stands among an event's parameters and admits any further ones."""
+    """Among an event's parameters, admits any further parameters."""

@@ -44,7 +44,7 @@ def schema_of_model(class_: Any, name: str) -> tuple[Schema, Schema]:
 
 
 class _Generator(GenerateJsonSchema):
-    """Adds what the bus knows of values, and pydantic does not say."""
+    """Adds facts about values that the bus knows and pydantic does not state."""
 
     # A default without a JSON form is left out.
     ignored_warning_kinds = {"skipped-choice", "non-serializable-default"}  # noqa: RUF012
@@ -81,7 +81,7 @@ class _Generator(GenerateJsonSchema):
 
 def _with_note(found: Schema, field: Any) -> Schema:
     has_default = field["schema"]["type"] == "default"
-    # What is None though its type does not say so is left out.
+    # A value that is None although its type does not admit None is left out.
     is_none = field["schema"].get("default", ...) is None
     admits_none = has_default and field["schema"]["schema"]["type"] in ("nullable", "any")
     is_left_out = field.get("serialization_exclude_if") is not None or (is_none and not admits_none)

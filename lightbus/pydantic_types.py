@@ -1,7 +1,7 @@
-"""Pydantic's part: which types are its own, how it writes and reads them, and the fields they have.
+"""Pydantic: which types are its own, how it writes and reads them, and their fields.
 
-Nothing here imports pydantic before a value or a hint is one of its types: it need not be
-installed.
+This module imports pydantic only when a value or a hint has one of its types, because pydantic need
+not be installed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from lightbus.class_fields import fields_of_class
 from lightbus.exceptions import InvalidApi
 from lightbus.hints import class_of, is_wrongly_none
 
-# The first version of pydantic that reads fields by their names where it is asked to
+# The first version of pydantic that can read fields by their names
 _WITH_NAMES = (2, 11)
 
 
@@ -46,9 +46,9 @@ def is_object(type_: Any) -> bool:
 def dump(value: Any) -> Any:
     """Return `value` as pydantic writes it to JSON.
 
-    The fields have their aliases for serialization where pydantic reads these again, and their own
-    names otherwise. A field whose default is None, and whose hint does not say so, is left out
-    where it is None: pydantic would not read it.
+    The fields have their serialization aliases if pydantic can read these again, and their own
+    names otherwise. A field that is None is left out if None is its default but not admitted by its
+    hint, because pydantic would not read it.
 
     Raises:
         ValueError: Two keys of a dictionary become the same key, the value hides its content, or
@@ -77,7 +77,7 @@ def validate(type_: Any, value: Any) -> Any:
     Raises:
         ValueError: It does not fit.
     """
-    # As JSON, of which a strict model takes the text of a date.
+    # Validated as JSON, because a strict model then accepts a date as text.
     body = msgspec.json.encode(value)
     try:
         return _adapter(type_).validate_json(body, **_any_name())
@@ -112,14 +112,14 @@ class DeclaredField:
     """A field of a class of pydantic, as an event's parameter.
 
     Attributes:
-        name: The parameter's name: what the class takes the field under, where that is an
-            identifier, and the name of the attribute otherwise.
-        key: What the class takes it under.
-        attribute: What holds it.
+        name: The parameter's name: the class's argument for the field if that is an identifier, and
+            the attribute's name otherwise.
+        key: The class's argument for the field.
+        attribute: The attribute that holds it.
         annotation: The type of the value.
-        default: None is a default, too; `attrs.NOTHING` stands for what a factory makes.
+        default: The default, which may be None; `attrs.NOTHING` if a factory makes it.
         is_required: Whether there is no default.
-        is_keyword_only: Whether the class takes it by name only.
+        is_keyword_only: Whether it must be given by name.
     """
 
     name: str
@@ -134,7 +134,7 @@ class DeclaredField:
 def declared_fields(class_: Any) -> list[DeclaredField]:
     """Return the fields of a class of pydantic that an event carries.
 
-    A field that pydantic excludes is one of them only where the class cannot be made without it.
+    They include a field that pydantic excludes only if the class requires it.
 
     Raises:
         InvalidApi: The class cannot declare an event.
@@ -161,18 +161,18 @@ def declared_fields(class_: Any) -> list[DeclaredField]:
 
 
 def admits_others(class_: Any) -> bool:
-    """Return whether a class of pydantic keeps what it is given beyond its fields."""
+    """Return whether a class of pydantic keeps extra values beside its fields."""
     return bool(_config_of(class_).get("extra") == "allow")
 
 
 def extras_of(value: Any) -> dict[str, Any]:
-    """Return what an object of a class of pydantic keeps beyond its fields."""
+    """Return the extra values that an object of a class of pydantic keeps beside its fields."""
     return dict(getattr(value, "__pydantic_extra__", None) or {})
 
 
 @functools.lru_cache(maxsize=1000)
 def _may_differ(class_: Any) -> bool:
-    """Return whether pydantic may write what it does not read, or lose a key, at any depth."""
+    """Return whether pydantic may write what it cannot read, or lose a key, at any depth."""
     return any(
         member.is_wrongly_none or any(map(_has_other_keys, _hints_in(member.hint)))
         for one in {class_, *_classes_within(class_, set())}
@@ -181,7 +181,7 @@ def _may_differ(class_: Any) -> bool:
 
 
 def _mend(value: Any, dumped: Any, *, by_alias: bool) -> None:
-    """Take away from what pydantic has written of `value` what it would not read."""
+    """Remove parts that pydantic has written for `value` but could not read."""
     if isinstance(dumped, dict) and (members := _members_of(value.__class__)):
         for member in members:
             key = (by_alias and member.alias) or member.name
@@ -224,7 +224,7 @@ class _Member:
 @functools.lru_cache(maxsize=1000)
 def _members_of(class_: Any) -> tuple[_Member, ...]:
     if not has_fields(class_):
-        # Pydantic writes the classes of others by itself, where they are in one of its own.
+        # Inside its own classes, pydantic writes other classes by itself.
         others = (fields_of_class(class_) or ()) if dataclasses.is_dataclass(class_) else ()
         return tuple(
             _Member(one.name, None, one.hint, is_wrongly_none(one.hint, one.default))
@@ -331,7 +331,7 @@ def _is_installed() -> bool:
 
 @functools.cache
 def _any_name() -> dict[str, bool]:
-    """Return what has pydantic read fields by their names as well as by their aliases."""
+    """Return options that make pydantic read fields by their names as well as by their aliases."""
     import pydantic  # noqa: PLC0415 - it need not be installed
 
     version = tuple(map(int, pydantic.VERSION.split(".")[:2]))

@@ -1,4 +1,4 @@
-"""How values are read: the type that has the decoder make what a hint says."""
+"""How values are read: the type that makes the decoder produce values of a hint."""
 
 from __future__ import annotations
 
@@ -48,11 +48,11 @@ from lightbus.values import is_collection
 
 @attrs.frozen
 class Untyped:
-    """A part of a hint whose values are read as JSON has them.
+    """A part of a hint that cannot be read. Its values remain JSON values.
 
     Attributes:
         place: Where in the values it is, for example ``"$.order.payment"``.
-        reason: Why it cannot be read as the hint says.
+        reason: Why it cannot be read.
     """
 
     place: str
@@ -61,31 +61,31 @@ class Untyped:
 
 @dataclasses.dataclass
 class _Object:
-    """Stands for a JSON object where the types of a union are told apart."""
+    """Stands for a JSON object when the types of a union are distinguished."""
 
 
 class ReadTypes:
-    """Makes the types that the decoder reads, and collects what these cannot read.
+    """Makes types for the decoder, and collects the parts of hints that cannot be read.
 
     Args:
         is_lax: Whether text is taken for numbers and booleans, and numbers for text.
 
     Attributes:
-        untyped: The parts that `of` left as JSON has them.
+        untyped: The parts that `of` could not read.
     """
 
     def __init__(self, *, is_lax: bool = False) -> None:
         self.untyped: list[Untyped] = []
         self._is_lax = is_lax
         self._classes: dict[Any, OwnType] = {}
-        # Those whose meaning is being read
+        # The hints that are being read now, to detect recursion
         self._aliases: list[Any] = []
 
     def of(self, hint: Any, place: str) -> Any:
-        """Return the type that has the decoder make what `hint` says.
+        """Return the type that makes the decoder produce values of `hint`.
 
         Args:
-            hint: A type hint, or what stands in the place of one.
+            hint: A type hint, or a type that stands for one.
             place: Where the value is, for `untyped`.
         """
         if hint is object:
@@ -103,7 +103,7 @@ class ReadTypes:
         return Any
 
     def _is_native(self, hint: Any) -> bool:
-        """Return whether the decoder makes what `hint` says by itself."""
+        """Return whether the decoder can read `hint` by itself."""
         return _decodes(hint) and not any(map(self._needs_reader, _hints_within(hint, set())))
 
     def _needs_reader(self, hint: Any) -> bool:
@@ -120,7 +120,7 @@ class ReadTypes:
         )
 
     def _made_of(self, hint: Any, place: str) -> Any:
-        """Return the type for a hint of which the decoder cannot make some part by itself."""
+        """Return the type for a hint if the decoder cannot read some part of it by itself."""
         if isinstance(hint, str):
             raise NameError(f"{hint!r} cannot be resolved")  # noqa: TRY004 - it is a name
         if (meaning := meaning_of(hint)) is not hint:
@@ -180,7 +180,7 @@ class ReadTypes:
         form.tag = tag
         if is_array(class_):
             form.alike, form.kinds = Union[form.alike, list[Any]], (dict, list)  # noqa: UP007
-        # First, for a field may be of the class itself.
+        # Set first, because a field may have the class itself as its type.
         self._classes[key_of_hint(hint)] = form
         types = {field.name: self._field(field, place) for field in fields}
         values = object_type(class_, fields, types)
@@ -270,7 +270,7 @@ class ReadTypes:
         return own_type(hint, read, alike=None, options=members)
 
     def _converted(self, hint: Any, inner: Any, maker: Callable[[Any], Any]) -> OwnType:
-        """Return the type for what `maker` makes of a value of the type `inner`."""
+        """Return the type for the results of `maker`, called with values of the type `inner`."""
         return own_type(
             hint,
             lambda value: maker(self._convert(value, inner)),
@@ -293,7 +293,7 @@ def parameters_of(types: Mapping[str, Any]) -> Any:
 def _decodes(type_: Any) -> bool:
     """Return whether the decoder takes a type."""
     try:
-        # Some hints, such as `Final`, are none in a `TypedDict`, which is where this one goes.
+        # Some hints, such as `Final`, are not valid in the `TypedDict` that this one goes into.
         _ = msgspec.json.Decoder(parameters_of({"one": type_}))
     except Exception:  # of a hint that is no type
         return False

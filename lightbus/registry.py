@@ -31,7 +31,7 @@ def find_transport(name: str) -> type[EventTransport]:
 
 
 def installed_transports() -> dict[str, type[EventTransport] | None]:
-    """Return every transport that an installed package offers, by name; None for one that can not
+    """Return every transport that an installed package offers, by name; None for one that cannot
     be used, as it needs a package that is not installed.
     """
     found: dict[str, type[EventTransport] | None] = {}
@@ -61,7 +61,7 @@ def _load(entry_point: EntryPoint) -> type[EventTransport]:
         ) from error
     except (ImportError, AttributeError) as error:
         raise TransportNotFound(
-            entry_point.name, f"is {entry_point.value}, which can not be imported: {error}."
+            entry_point.name, f"is {entry_point.value}, which cannot be imported: {error}."
         ) from error
     if not (isinstance(loaded, type) and EventTransport in loaded.__mro__):
         raise TransportNotFound(

@@ -111,8 +111,8 @@ class Change:
 def breaking_changes(before: Schema, after: Schema) -> Iterator[Change]:
     """Yield the changes that may break a listener, where events change from `before` to `after`.
 
-    Services change at different times. So new events meet old listeners, and those that wait, or
-    that an old service fires, meet new ones.
+    Services change at different times. So new events reach old listeners, and events that wait, or
+    that an old service fires, reach new listeners.
 
     Args:
         before: A schema that `schema_of` or `read_schema` returned.
@@ -130,7 +130,7 @@ def breaking_changes(before: Schema, after: Schema) -> Iterator[Change]:
 
 _GONE = "Its listeners receive no more events."
 _REMOVED = "Listeners that require it cannot be called."
-_REQUIRED = "Events that wait, or that older services fire, do not have it. Give it a default."
+_REQUIRED = "Events that wait, and events from older services, do not have it. Give it a default."
 _WIDER = (
     "Listeners that were written for the old version may receive values that they do not accept."
 )

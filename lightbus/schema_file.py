@@ -33,7 +33,7 @@ _Schemas = Annotated[list["_Node | bool"], msgspec.Meta(min_length=1)]
 
 
 class _Node(msgspec.Struct, rename="camel"):
-    """The form of a JSON Schema, as far as the bus reads it."""
+    """The structure of a JSON Schema, as far as the bus reads it."""
 
     ref: str = msgspec.field(name="$ref", default="")
     defs: dict[str, _Node | bool] = msgspec.field(name="$defs", default_factory=dict)
@@ -147,7 +147,8 @@ class LoadedSchemas:
         return bool(self._validators)
 
     def load_local(self, path: str | Path) -> None:
-        """Have every event that is fired on this bus, and that the file at `path` knows, fit it.
+        """Check every event that is fired on this bus against the file at `path`, if the file has
+        the event.
 
         Args:
             path: A file that `lightbus schema dump` has printed, here or for another service.

@@ -37,7 +37,8 @@ _READ = (
 def why_not(inner: Placed, outer: Placed, *, as_sent: bool = False) -> str | None:
     """Return why a value of `inner` may not fit `outer`, with its place; None where all fit.
 
-    It may give a reason although all fit, because schemas can state one thing in several ways.
+    It may give a reason even if all values fit, because schemas can state the same thing in several
+    ways.
 
     Args:
         inner: A schema.
@@ -53,8 +54,8 @@ def why_not(inner: Placed, outer: Placed, *, as_sent: bool = False) -> str | Non
 class _Comparison:
     """Compares each pair of schemas once, because types may refer to each other.
 
-    A pair that is met again while it is being compared is assumed to fit. Where it does not, the
-    comparison that is under way finds the reason.
+    A pair that is met again during its own comparison is assumed to fit. If it does not, the
+    running comparison finds the reason.
     """
 
     def __init__(self, *, as_sent: bool) -> None:

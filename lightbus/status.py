@@ -19,10 +19,10 @@ class ListenerStatus:
     Attributes:
         name: The listener's name.
         api_name: The API.
-        stats: What the broker tells; None where it holds nothing for the listener yet.
-        dead: How many dead letters it has; None where the broker does not tell.
-        dead_in_service: How many the service has; None where the broker does not tell, as while a
-            client reads them on RabbitMQ.
+        stats: The broker's numbers; None if the listener has no queue yet.
+        dead: How many dead letters it has; None if the broker does not report it.
+        dead_in_service: How many the service has; None if the broker does not report it, for
+            example while a client reads them on RabbitMQ.
     """
 
     name: str

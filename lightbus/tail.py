@@ -66,7 +66,7 @@ async def tail(client: BusClient, pattern: str = "*") -> AsyncGenerator[Events]:
 
     Raises:
         InvalidName: No API is known that the pattern could be of.
-        TransportRefused: The transport of an API can not show them.
+        TransportRefused: The transport of an API cannot show them.
         TransportError: A broker could not be reached.
     """
     shown = Events()
@@ -117,7 +117,7 @@ async def _keep(
                     if fnmatchcase(message.canonical_name, pattern):
                         await shown.put(message)
         except TransportUnavailable as error:
-            _log.warning("Events can not be seen; trying again.", reason=str(error))
+            _log.warning("Events cannot be seen; trying again.", reason=str(error))
         except Exception as error:
             shown.end(error)
             return

@@ -179,7 +179,7 @@ def in_background(given: Coroutine[Any, Any, Any] | Callable[[], Awaitable[Any]]
     """
     if inspect.iscoroutine(given):
         task = BackgroundTask(name=given.__qualname__, start=lambda: given, coroutine=given)
-        # Python would warn that it was never awaited, in a program that runs no tasks.
+        # Otherwise Python would warn, in a program that runs no tasks, that it was never awaited.
         weakref.finalize(task, _close_unawaited, given)
         return task
     if not callable(given) or not is_async(given):

@@ -30,7 +30,7 @@ def returning(function: Callable[[], Any]) -> Any:
 
 
 class HandlerThreads:
-    """The threads of a worker that run sync code; one that is free is used again."""
+    """The threads of a worker for sync code. Free threads are reused."""
 
     def __init__(self) -> None:
         self._idle: list[ThreadPoolExecutor] = []
@@ -44,7 +44,7 @@ class HandlerThreads:
 
     @contextlib.contextmanager
     def one(self) -> Iterator[HandlerThread]:
-        """Give the sync code of one event a thread of its own while the block runs."""
+        """Reserve a thread for the sync code of one event while the block runs."""
         thread = HandlerThread(self)
         try:
             yield thread
@@ -57,7 +57,7 @@ class HandlerThreads:
             return await thread.call(function)
 
     def shut_down(self) -> None:
-        """Let the idle threads end, and the others when they have nothing to run."""
+        """End the idle threads now, and the others when they become idle."""
         self._is_shut_down = True
         while self._idle:
             self._idle.pop().shutdown(wait=False)
@@ -67,7 +67,7 @@ class HandlerThreads:
         return self._idle.pop() if self._idle else ThreadPoolExecutor(1, "lightbus-handler")
 
     def give_back(self, thread: ThreadPoolExecutor, *, is_free: bool) -> None:
-        """Have a thread used again if it is free, and end otherwise."""
+        """Reuse a thread if it is free, and end it otherwise."""
         if is_free and not self._is_shut_down:
             self._idle.append(thread)
         else:
@@ -99,9 +99,9 @@ class HandlerThread:
     async def call(self, function: Callable[[], Any]) -> Any:
         """Return what `function` returns, or raise what it raises, from the thread.
 
-        It sees the context variables of the caller, and the caller those that it sets. A thread
-        cannot be stopped: once cancelled, this still waits for it to end. Cancelled again, it
-        leaves the thread to itself.
+        The function sees the context variables of the caller, and the caller sees those that it
+        sets. A thread cannot be stopped: if this call is cancelled, it still waits for the thread
+        to end. If it is cancelled again, it stops waiting.
         """
         if self._thread is None:
             self._thread = self._threads.take()
@@ -138,8 +138,8 @@ handler_thread: ContextVar[HandlerThread] = ContextVar("handler_thread")
 async def call_in_new_thread(function: Callable[[], Any]) -> Any:
     """Return what `function` returns, or raise what it raises, from a new daemon thread.
 
-    It sees the context variables of the caller, and the caller those that it sets. Cancelled, this
-    leaves the thread to itself.
+    The function sees the context variables of the caller, and the caller sees those that it sets.
+    If this call is cancelled, it stops waiting for the thread.
     """
     context = contextvars.copy_context()
     ended: Future[Any] = Future()
@@ -151,7 +151,8 @@ async def call_in_new_thread(function: Callable[[], Any]) -> Any:
         except BaseException as error:
             ended.set_exception(error)
 
-    # No executor: its lock could be held by code that a signal handler which fires interrupted.
+    # Not an executor: a signal handler that fires could interrupt code that holds the executor's
+    # lock.
     threading.Thread(target=run, name="lightbus-hook", daemon=True).start()
     result = await asyncio.wrap_future(ended)
     adopt(context)
@@ -165,7 +166,7 @@ def adopt(context: contextvars.Context) -> None:
             variable.set(value)
 
 
-# By thread id: for how many reasons it must not wait for the bus.
+# By thread id: how many reasons forbid it to wait for the bus.
 _busy_threads: dict[int, int] = {}
 
 
@@ -179,7 +180,7 @@ def may_wait() -> bool:
 
 
 def forbid_waiting() -> None:
-    """Have this thread not wait for the bus until `permit_waiting` was called as often."""
+    """Forbid this thread to wait for the bus until `permit_waiting` has been called as often."""
     thread = original("_thread", "get_ident")()
     _busy_threads[thread] = _busy_threads.get(thread, 0) + 1
 
@@ -203,5 +204,5 @@ def working_for_the_bus() -> Iterator[None]:
 
 
 if hasattr(os, "register_at_fork"):
-    # A child has one thread, and gives the ids of its parent's others to new ones.
+    # A forked child has one thread, and reuses the ids of its parent's other threads.
     os.register_at_fork(after_in_child=_busy_threads.clear)

@@ -52,7 +52,7 @@ class Topology:
                 kind="listeners",
                 name=self._service_name,
                 state=ObjectState.UNKNOWN,
-                note="The broker does not tell which queues of this service no listener uses.",
+                note="The broker does not report which queues of this service no listener uses.",
             )
             return [unknown]
         used = {(one.listener_name, one.api_name) for one in wanted.subscriptions}
@@ -73,10 +73,10 @@ class Topology:
         do the rest.
 
         Args:
-            on_progress: Told how far the migration of an object is, again and again.
+            on_progress: Called repeatedly with the progress of the migration of an object.
 
         Raises:
-            TransportRefused: It can not be done now, and why.
+            TransportRefused: It cannot be done now, and why.
             TransportError: A broker failed.
         """
         for wanted in self._wanted:
@@ -98,7 +98,7 @@ async def topology_of(
             listened for once. Those of registered APIs are known without.
 
     Raises:
-        TransportError: A transport can not be opened.
+        TransportError: A transport cannot be opened.
         Exception: What a hook raised.
     """
     async with client.started():

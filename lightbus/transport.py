@@ -4,8 +4,8 @@ The core owns policy: how long a handler may take, how often it is tried, what a
 transport owns mechanism: how its broker keeps, waits, counts and parks. One transport object serves
 one event loop and is used on that loop only. The bus closes it when that loop ends, as that of
 `asyncio.run` does; its tasks may have been cancelled by then. Every method may be cancelled at any
-`await`; an event is then either untouched or fully handed over, and comes again where that is in
-doubt.
+`await`; an event is then either untouched or fully delivered, and is redelivered if that is
+uncertain.
 
 Broker errors leave a transport as a `TransportError`, chained to the driver's own error.
 """
@@ -67,7 +67,7 @@ class Capability(enum.Enum):
 
 @attrs.frozen(kw_only=True)
 class SubscriptionStats:
-    """How many events of one subscription are where; None is for what the broker can not tell.
+    """How many events of one subscription are where; None is for what the broker cannot tell.
 
     Attributes:
         waiting: Ready to be taken.
@@ -83,15 +83,15 @@ class SubscriptionStats:
 
 
 class ObjectState(enum.Enum):
-    """How something that a broker holds compares with what is wanted.
+    """How an object at a broker compares with the topology of the service.
 
     Attributes:
-        OK: It is as it is wanted.
+        OK: It matches.
         MISSING: It is not there.
-        DIFFERENT: One of its settings is another.
-        UNFINISHED: A migration that was broken off left it behind.
+        DIFFERENT: One of its settings differs.
+        UNFINISHED: An interrupted migration left it behind.
         UNUSED: Nothing needs it any more.
-        UNKNOWN: The broker does not tell.
+        UNKNOWN: The broker does not report it.
         OLD: It is from an earlier version, and a migration replaces it.
     """
 
@@ -239,12 +239,12 @@ class DeadLetter(Protocol):
 
 @attrs.frozen(kw_only=True)
 class DeadLetterCount:
-    """How many dead letters a service has; None where the broker does not tell.
+    """How many dead letters a service has; None if the broker does not report it.
 
     Attributes:
         total: All of them.
-        by_listener: Those of each listener, by the names of its API and of itself; a listener that
-            is not in it has none.
+        by_listener: The number for each listener, by the names of its API and of the listener. A
+            listener that is missing has none.
     """
 
     total: int | None
@@ -254,18 +254,18 @@ class DeadLetterCount:
 class Delivery(Protocol):
     """One event handed to one listener, to be settled by exactly one of the methods below.
 
-    A second settlement does nothing. So does the settlement of a delivery that the broker has taken
-    back, as when the connection was lost: it is logged, and the event comes again. `retry`, `defer`
-    and `dead_letter` may raise; the delivery is then unsettled and the call may be repeated.
+    A second settlement does nothing. Nor does the settlement of a delivery that the broker has
+    already requeued, for example because the connection was lost: it is logged, and the event is
+    redelivered. `retry`, `defer` and `dead_letter` may raise; the delivery is then unsettled and
+    the call may be repeated.
 
     Attributes:
         message: The event. Its body may be any bytes.
-        attempt: 1 on the first try. Counts across restarts and workers. Without
-            `Capability.EXACT_ATTEMPTS` it may be too high, and never too low.
-        returns: How often the broker took the event back without a word from the worker that had
-            it (killed, connection lost) or by `retry(after=0)`, since it last was put in the queue.
-        first_failed_at: When it was first given to `retry` with a delay, in UTC; None where it was
-            not.
+        attempt: The attempt number, from 1, across restarts and workers. Without
+            `Capability.EXACT_ATTEMPTS`, it may be too high, but never too low.
+        returns: How often the event was returned to the queue since it was last sent there, because
+            its worker was lost (killed, or connection lost) or by `retry(after=0)`.
+        first_failed_at: When `retry` was first called with a delay, in UTC; None if it was not.
     """
 
     message: EventMessage
@@ -274,11 +274,13 @@ class Delivery(Protocol):
     first_failed_at: datetime | None
 
     async def last_attempt(self, max_attempts: int) -> Delivery | None:
-        """Return the delivery to settle the last attempt with; None where it had begun before.
+        """Record that the last attempt starts, and return the delivery to settle it with; None if
+        the last attempt had already started.
 
-        Called before the handler where `attempt` is above 1 and at least `max_attempts`. Without
-        `Capability.EXACT_ATTEMPTS`, the broker has to keep that the last attempt begins, until the
-        attempt is settled. So no event is given up before a handler had it.
+        Called before the handler if `attempt` is above 1 and at least `max_attempts`. Without
+        `Capability.EXACT_ATTEMPTS`, the broker has to keep that record until the attempt is
+        settled. So an event becomes a dead letter only after a handler has started its last
+        attempt.
 
         Raises:
             EventRequeued: The broker could not tell the event from others. It has been requeued
@@ -343,19 +345,19 @@ class DeliveryStream(Protocol):
 
         Raises:
             StopAsyncIteration: The stream was stopped.
-            TransportError: The stream can not go on (`TransportRefused`, `TopologyMismatch`).
+            TransportError: The stream cannot go on (`TransportRefused`, `TopologyMismatch`).
         """
 
     @abstractmethod
     async def stop(self) -> None:
-        """Take no more, and give back what no task has received, to its old place. What a task has
-        received can still be settled. Stopping again does nothing.
+        """Take no more deliveries, and requeue those that no task has received, in their places.
+        What a task has received can still be settled. Stopping again does nothing.
         """
 
     @abstractmethod
     async def aclose(self) -> None:
-        """Stop, have the broker see every settlement, and give back what is unsettled. Closing
-        again does nothing.
+        """Stop, wait until the broker has every settlement, and requeue unsettled deliveries.
+        Closing again does nothing.
         """
 
 
@@ -379,11 +381,11 @@ class EventTransport(Protocol):
 
     Attributes:
         Settings: What the configuration may say below the transport's name: a `msgspec.Struct`
-            or an attrs class or a dataclass. Its `str` tells people where events go, and no secret.
-            It is made once, by `create`: what it takes from the environment, such as the current
-            folder, must not be read again later.
-        lacking: What it can not do, and why, in a sentence. What needs it raises
-            `TransportRefused` with that reason.
+            or an attrs class or a dataclass. Its `str` says where events go, without secrets.
+            `create` makes it once: the settings must not read the environment, such as the current
+            folder, again later.
+        lacking: The capabilities that it does not have, each with the reason in a sentence. An
+            operation that needs one raises `TransportRefused` with that reason.
     """
 
     Settings: ClassVar[type[Any]]
@@ -472,7 +474,7 @@ class EventTransport(Protocol):
     def dead_letters(self, service_name: str) -> AsyncGenerator[DeadLetter]:
         """Yield all dead letters of a service, oldest first. Those that are not discarded stay.
 
-        Two readers at once each get all of them; one may wait for the other.
+        If two readers read at once, each gets all of them; one may wait for the other.
 
         Raises:
             DeadLettersInUse: Another client uses them, so that not all can be read. This may be
@@ -481,8 +483,8 @@ class EventTransport(Protocol):
         """
 
     async def count_dead_letters(self, service_name: str) -> DeadLetterCount:
-        """Count the dead letters of a service. This keeps none of them from other readers, unless
-        the transport does not implement it.
+        """Count the dead letters of a service, without holding any of them. The default
+        implementation reads them all.
 
         Raises:
             TransportError: The broker did not answer.
@@ -518,10 +520,10 @@ class EventTransport(Protocol):
         The iteration raises `TransportUnavailable` where the broker is lost.
 
         Raises:
-            TransportRefused: This transport can not show them.
+            TransportRefused: This transport cannot show them.
             TransportUnavailable: The broker was not reached.
         """
-        raise TransportRefused(f"{type(self).__name__} can not show the events of {api_name!r}.")
+        raise TransportRefused(f"{type(self).__name__} cannot show the events of {api_name!r}.")
 
     async def find(self, event_id: str) -> list[EventPlace] | None:
         """Return where the events are whose id is, or begins with, `event_id`, for every service;
@@ -533,8 +535,8 @@ class EventTransport(Protocol):
         return None
 
     async def listener_queues(self, service_name: str) -> list[ListenerQueue] | None:
-        """Return the queues of all listeners that a service has or had, sorted by name; None where
-        the broker does not tell.
+        """Return the queues of all listeners that a service has or had, sorted by name; None if the
+        broker does not list them.
 
         Raises:
             TransportError: The broker did not answer.
@@ -598,11 +600,11 @@ class EventTransport(Protocol):
         Args:
             subscriptions: As for `topology`.
             events: Likewise.
-            on_progress: Told how far the migration of an object is, again and again.
+            on_progress: Called repeatedly with the progress of the migration of an object.
 
         Raises:
-            TransportRefused: It can not be done, or not now, and why. Nothing was begun, or what
-                was begun waits for the next call.
+            TransportRefused: The migration cannot run, or not now; it says why. No change was made,
+                or the next call completes the change.
             TransportError: The broker failed.
         """
         found = await self.topology(subscriptions, events)
@@ -622,6 +624,6 @@ class EventTransport(Protocol):
 
     @abstractmethod
     async def close(self) -> None:
-        """Let go of the broker and give back what is unsettled. Closing again does nothing. A call
-        of any other method then raises `TransportClosed`, but for `problems`, which says it.
+        """Close the connections and requeue unsettled deliveries. Closing again does nothing. A
+        call of any other method then raises `TransportClosed`, but for `problems`, which says it.
         """

@@ -91,7 +91,7 @@ def default_of(default: Any) -> Schema:
 
 
 def _sent(value: Any) -> Any:
-    """Return the JSON value that travels of a value."""
+    """Return the JSON value that a value travels as."""
     return decode(encode({"value": value}))["value"]
 
 
@@ -231,7 +231,7 @@ def _constraints(node: Any, schema: Schema) -> Schema:
 
 
 def _is_always_sent(node: Any, field: nodes.Field) -> bool:
-    """Return whether an object travels with a field that it may be made without."""
+    """Return whether objects travel with a field that is not required to make them."""
     if isinstance(node, nodes.TypedDictType):
         return False
     class_ = typing.get_origin(node.cls) or node.cls
@@ -263,7 +263,7 @@ def _of_enum(class_: type[enum.Enum]) -> Schema:
 
 
 def _noted(class_: Any) -> Schema:
-    """Return what a schema says about its class for people."""
+    """Return the description of a class in its schema."""
     name = name_of_class(class_)
     text = inspect.cleandoc(getattr(typing.get_origin(class_) or class_, "__doc__", None) or "")
     # Dataclasses and named tuples without a docstring make one of their signature.

@@ -1,4 +1,4 @@
-"""What travels of a value: each type has one writer, which is chosen once."""
+"""Converts values for the JSON encoder: each type has one writer, which is chosen once."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ from lightbus import pydantic_types
 
 Writer = Callable[[Any], Any]
 
-# The encoder writes these as they are, and nothing of them is lost.
+# The encoder writes these unchanged, without loss.
 _PLAIN = frozenset({str, int, float, bool, types.NoneType, bytes, date, timedelta, Decimal, UUID})
 
-# These travel as their text, and are made of it again.
+# These travel as text, and are read from that text.
 TEXT_TYPES = (
     *(complex, pathlib.PurePath),
     *(ipaddress.IPv4Address, ipaddress.IPv4Network, ipaddress.IPv4Interface),
@@ -48,31 +48,32 @@ _MINUTE = timedelta(minutes=1)
 
 
 def are_plain(values: Iterable[object]) -> bool:
-    """Return whether the encoder writes `values` as they are."""
+    """Return whether the encoder writes `values` unchanged."""
     return _PLAIN.issuperset(map(type, values))
 
 
 def to_bus(value: Any) -> Any:
-    """Return `value` as the encoder is to write it: built-in types, and Structs of msgspec.
+    """Return `value` for the encoder: built-in types, and Structs of msgspec.
 
     Raises:
-        ValueError: Something of it would be lost.
+        ValueError: It would lose data.
         Exception: A user's class raised it.
     """
     type_: Any = type(value)
     if type_ in _PLAIN:
         return value
-    # A proxy claims to have the class of what is behind it.
+    # A proxy claims the class of the object behind it.
     return _writer_of(type_)(value) if value.__class__ is type_ else _write_proxy(value)
 
 
 def encode_unknown(value: Any) -> Any:
-    """Return what travels of an object that the encoder does not know.
+    """Return the travelling value of an object that the encoder does not know.
 
-    It is asked where `to_bus` was not, such as for the keys of a dictionary in a Struct.
+    The encoder calls it for values that `to_bus` did not convert, such as the keys of a dictionary
+    in a Struct.
 
     Raises:
-        TypeError: Nothing of it travels.
+        TypeError: It has no JSON form.
     """
     written = to_bus(value)
     if written is value:
@@ -170,7 +171,7 @@ def _write_collection(value: Collection[Any]) -> Collection[Any]:
 
 
 def _write_raw(value: msgspec.Raw) -> msgspec.Raw:
-    """Return JSON as it is, once it is known to be some."""
+    """Return raw JSON unchanged, after a check that it is valid."""
     msgspec.json.decode(value)
     return value
 
@@ -180,7 +181,7 @@ def _write_datetime(value: Any) -> Any:
     plain = value if type(value) is base else base.combine(base.date(value), base.timetz(value))
     _refuse_unequal(plain, value)
     offset = plain.utcoffset()
-    # The encoder cuts off the seconds of the offset, which makes another moment of it.
+    # The encoder would cut off the seconds of the offset, which changes the moment.
     if offset is None or not offset % _MINUTE:
         return plain
     return (plain - offset).replace(tzinfo=UTC)
@@ -215,7 +216,7 @@ def _write_number(value: Any) -> int | float:
 
 
 def _write_proxy(value: Any) -> Any:
-    """Return what travels of an object that claims to have another class."""
+    """Return the travelling value of an object that claims another class."""
     class_ = value.__class__
     for base, unwrapped in _UNWRAPPED.items():
         if issubclass(class_, base):
@@ -224,7 +225,7 @@ def _write_proxy(value: Any) -> Any:
 
 
 def _items_of(value: Mapping[Any, Any]) -> Collection[tuple[Any, Any]]:
-    """Return the items of a mapping, where a subclass of `dict` has changed one of its methods."""
+    """Return the items of a subclass of `dict` that overrides its methods."""
     type_ = type(value)
     if not issubclass(type_, dict) or type_.items is not dict.items:
         return list(value.items())

@@ -150,7 +150,8 @@ class Worker:
             raise self.failure
 
     def request_stop(self) -> None:
-        """Ask the worker to stop: finish what runs, give back the rest. Asked again, stop at once.
+        """Ask the worker to stop: finish running handlers, requeue the other events. Called again,
+        stop at once.
 
         It does not wait, and may be called on any thread. From a handler or a signal handler on the
         worker's loop, it has no other handler begin.
@@ -367,7 +368,7 @@ class Worker:
         finished.cancel()
         unfinished = {task for task in tasks if not task.done()}
         if unfinished:
-            _log.warning("Handlers or tasks did not finish in time. Events are given back.")
+            _log.warning("Handlers or tasks did not finish in time. Their events are requeued.")
             # Cancelled once, a handler may clean up. Cancelled again, a thread is left to itself.
             for timeout in (_CANCEL_TIMEOUT, _CLEAN_UP_TIMEOUT):
                 for task in unfinished:

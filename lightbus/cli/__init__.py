@@ -26,7 +26,7 @@ from lightbus.cli.topology import topology
 
 
 class _Commands(click.Group):
-    """Ends without a traceback where what it prints cannot be written."""
+    """A group whose commands end without a traceback if their output cannot be written."""
 
     def main(self, *args: Any, **options: Any) -> Any:
         try:
@@ -45,14 +45,14 @@ class _Commands(click.Group):
 @click.version_option(version("lightbus"), prog_name="lightbus")
 def main() -> None:
     """Lightbus: an event bus for Python services."""
-    # Until a command handles it otherwise, SIGTERM ends it as Ctrl-C does.
+    # By default, SIGTERM ends a command as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:  # it was closed
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115, PTH123 - for good
         elif isinstance(stream, io.TextIOWrapper):
-            # What a terminal can not show must not end a command.
+            # What a terminal cannot show must not end a command.
             stream.reconfigure(errors="backslashreplace")
 
 

@@ -1,5 +1,5 @@
-"""Prints what people and programs read: as it is, safe for a terminal, and never with a traceback
-where it cannot be written.
+"""Prints output unchanged and safe for a terminal. A failed write ends the command without a
+traceback.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class SafeConsole(Console):
         self.file.flush()
 
     def render_str(self, text: str, **options: Any) -> Text:
-        # Before the layout, so that columns are as wide as what they show.
+        # Escaped before the layout, so that columns fit the escaped text.
         return super().render_str(printable(text), **options)
 
     def render(
@@ -92,11 +92,11 @@ def _json_escape(character: str) -> str:
 
 
 class _Stream:
-    """A standard stream. Where it cannot be written, the command ends without a traceback.
+    """A standard stream. If it cannot be written, the command ends without a traceback.
 
-    Standard output is what the command is for: where nobody reads it any more, the command ends
-    quietly, and otherwise with one line that says why. Messages on standard error are dropped
-    instead, so that the work of a command does not depend on them.
+    Standard output is the purpose of a command. If its reader has gone, the command ends silently;
+    on any other error, it ends with one line that says why. Failed writes to standard error are
+    ignored, so that the work of a command does not depend on them.
     """
 
     def __init__(self, name: StreamName) -> None:
@@ -132,8 +132,8 @@ class _Stream:
 
 
 def end_output(error: OSError) -> NoReturn:
-    """End the process, whose output cannot be written: quietly where nobody reads it any more, and
-    with a line otherwise.
+    """End the process, because its output cannot be written: silently if the reader has gone, and
+    with one line otherwise.
     """
     discard("stdout")
     if error.errno == errno.EPIPE:
@@ -143,8 +143,8 @@ def end_output(error: OSError) -> NoReturn:
 
 
 def discard(name: StreamName) -> None:
-    """Have what is still to be written to a standard stream go nowhere."""
-    # Python writes it when it ends, and would fail then.
+    """Discard what is still buffered for a standard stream."""
+    # Python would try to write it at exit, and fail.
     os.dup2(os.open(os.devnull, os.O_WRONLY), getattr(sys, name).fileno())
 
 

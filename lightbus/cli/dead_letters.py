@@ -155,14 +155,14 @@ def replay(*, ids: tuple[str, ...], is_all: bool, edit: bool, **options: Any) ->
     "--exported",
     type=click.File(),
     metavar="FILE",
-    help="Those that `export` wrote to this file, and no others.",
+    help="Exactly those that `export` wrote to this file.",
 )
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @_filter_options
 def discard(
     *, ids: tuple[str, ...], is_all: bool, exported: TextIO | None, yes: bool, **options: Any
 ) -> None:
-    """Forget dead letters for ever: those given by id, in a file, or by filters, or all."""
+    """Permanently remove dead letters: by id, from a file, by filters, or all."""
     keys = None if exported is None else _keys_in(exported)
     wanted = _meant(options, ids, is_all=is_all or keys is not None)
 
@@ -194,7 +194,7 @@ def export(*, output: str, **options: Any) -> None:
 
     async def work(client: BusClient) -> int:
         letters = DeadLetters(client).matching(wanted)
-        # Whoever reads the output may be slow, and others may wait for the dead letters.
+        # The reader of the output may be slow, and other clients may wait for the dead letters.
         with tempfile.TemporaryFile("w+", encoding="utf-8") as found:
             async with contextlib.aclosing(letters):
                 async for letter in letters:
@@ -269,7 +269,7 @@ def _run(options: dict[str, Any], work: Callable[[BusClient], Coroutine[Any, Any
     except Exception as error:  # a hook may raise any
         code = report(error)
     except KeyboardInterrupt:
-        err.print_line("Stopped. The others are left as they are.")
+        err.print_line("Stopped. The remaining dead letters are unchanged.")
         code = FAILED
     sys.exit(code)
 

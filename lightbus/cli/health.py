@@ -28,8 +28,8 @@ _METRICS_TIMEOUT = 10.0
 
 
 class Health:
-    """Serves ``/live`` and ``/ready`` from a thread of its own, so that it answers while the event
-    loop is stuck; and ``/metrics``, where the program counts.
+    """Serves ``/live``, ``/ready`` and, if the program counts events, ``/metrics``. It has its own
+    thread, so that it answers while the event loop is stuck.
 
     Raises:
         HealthPortUnusable: It cannot listen there.
@@ -86,14 +86,14 @@ class Health:
         assert self._client.metrics_page is not None  # noqa: S101 - for the type checker
         try:
             return Answer(HTTPStatus.OK, *self._client.metrics_page())
-        except Exception:  # what a program counts beside events may raise any
+        except Exception:  # metrics of the program may raise any error
             _log.exception("The metrics cannot be shown.")
             return Answer(HTTPStatus.INTERNAL_SERVER_ERROR, "text/plain", b"See the log.\n")
 
 
 class _Shared(Generic[T]):
-    """Does `work` once at a time: those who ask meanwhile share its result, so that a flood of
-    requests does not pile it up.
+    """Does `work` once at a time. Concurrent callers share its result, so that many requests do not
+    cause many runs.
     """
 
     def __init__(self, work: Callable[[], concurrent.futures.Future[T]]) -> None:
@@ -103,15 +103,13 @@ class _Shared(Generic[T]):
     async def __call__(self, timeout: float) -> T:
         if self._running is None or self._running.done():
             self._running = asyncio.wrap_future(self._work())
-            # Where nobody waits for it any more, its error is no news.
+            # If nobody waits for it any more, its error is ignored.
             self._running.add_done_callback(lambda done: done.cancelled() or done.exception())
         return await asyncio.wait_for(asyncio.shield(self._running), timeout)
 
 
 def _in_thread(function: Callable[[], T]) -> concurrent.futures.Future[T]:
-    """Return what will be the result of `function`, from a thread that no end of a process waits
-    for.
-    """
+    """Return a future for the result of `function`, which runs in a daemon thread."""
     result: concurrent.futures.Future[T] = concurrent.futures.Future()
     threading.Thread(
         target=lambda: result.set_result(function()), name="lightbus-metrics", daemon=True

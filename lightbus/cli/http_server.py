@@ -14,8 +14,8 @@ from lightbus.log import get_logger
 
 _log = get_logger(__name__)
 
-# A further client takes the place of the one that has been connected for the longest time, so that
-# clients which hold their connections cannot keep others out.
+# A further client replaces the one that has been connected for the longest time, so that clients
+# that hold connections cannot keep others out.
 _MAX_CLIENTS = 32
 
 # How many connections may wait to be accepted

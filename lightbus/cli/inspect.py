@@ -58,10 +58,12 @@ async def _inspect(client: BusClient, event_id: str) -> bool:
         err.print_line(f"No event {event_id} waits or is dead: it was handled, or not fired.")
     elif not messages:
         err.print_line(
-            f"No dead letter is of event {event_id}. Whether it waits, the broker does not tell."
+            f"No dead letter is of event {event_id}. The broker does not report whether it waits."
         )
     elif not is_all_told:
-        err.print_line("The broker does not tell which events wait; dead letters are all it shows.")
+        err.print_line(
+            "The broker does not report which events wait, so only dead letters are shown."
+        )
     return bool(messages)
 
 

@@ -20,8 +20,8 @@ from lightbus.transport import DeadLetter
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[None]:
-    """Have Ctrl-C end a question. `asyncio.run` would have it cancel a task that waits for the
-    answer, and so cannot be cancelled.
+    """Let Ctrl-C end a question. Under `asyncio.run`, it would cancel a task that cannot be
+    cancelled while it waits for the answer.
     """
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
@@ -31,7 +31,7 @@ def interruptible() -> Iterator[None]:
 
 
 async def edited(letter: DeadLetter) -> bytes | None:
-    """Return the body that a person made of the letter's; None to leave the letter alone.
+    """Return the edited body of the letter; None to leave the letter unchanged.
 
     Raises:
         click.ClickException: The editor cannot be run, or failed.
@@ -69,7 +69,7 @@ def _edit(text: bytes) -> bytes | None:
     except ValueError as error:
         reason = f"The name of the editor cannot be read: {error}"
     raise click.ClickException(
-        f"{reason}. The dead letter is left as it is. EDITOR or VISUAL names another editor."
+        f"{reason}. The dead letter is unchanged. Set EDITOR or VISUAL to another editor."
     )
 
 

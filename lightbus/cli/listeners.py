@@ -1,4 +1,4 @@
-"""``lightbus listeners``: removes what brokers keep for listeners that are gone."""
+"""``lightbus listeners``: removes the queues of listeners that are gone."""
 
 from __future__ import annotations
 
@@ -27,18 +27,17 @@ def listeners() -> None:
 @click.argument("name")
 @click.option("--api", help="Of the listener on this API.  [default: on every API]")
 @click.option("--discard", is_flag=True, help="Lose the events in the queue.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @bus_options
 def remove(*, name: str, api: str | None, discard: bool, yes: bool, **options: Any) -> None:
-    """Delete the queue of a listener that the service does not have any more, so that no more
-    events are kept for it.
+    """Delete the queue of a listener that the service no longer has.
 
-    Refuses a listener that the bus module has or that a worker uses, and a queue with events in it
-    where --discard is not given. Like `lightbus topology`, it calls the on_start hooks, to learn of
-    the listeners.
+    Refuses a listener that the bus module has or that a worker uses. Without --discard, it also
+    refuses a queue with events. Like `lightbus topology`, it calls the on_start hooks to find all
+    listeners.
 
-    Exits with 0 when the queue is deleted, 1 where that is refused or a broker failed, and 2 when
-    the usage, the configuration or the bus module is wrong.
+    Exits with 0 if the queue was deleted, 1 if that was refused or a broker failed, and 2 if the
+    usage, the configuration or the bus module is wrong.
     """
     set_up_logging("console", "warning")
     try:

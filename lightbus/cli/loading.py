@@ -30,7 +30,7 @@ API_EVENT = "API.EVENT"
 
 
 def _not_empty(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
-    # As an unset variable of a shell leaves it. The default is not what was asked for.
+    # An unset shell variable leaves an empty option. Using the default would hide that.
     if value == "":
         raise click.BadParameter("it is empty.")
     return value
@@ -138,7 +138,7 @@ def load_bus(
 
 def load_client(**options: Any) -> BusClient:
     """Return the client of the bus that `load_bus` returns, for one who acts from outside of the
-    processes of a service. Where that can not work, a warning says so.
+    processes of a service. Where that cannot work, a warning says so.
 
     Raises:
         ConfigError: As `load_bus` says.

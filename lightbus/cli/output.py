@@ -106,7 +106,7 @@ def _safe_for_terminals(
 def _indented(text: str) -> str:
     """Return `text` for a terminal, with each line but the first indented.
 
-    A line at the margin is one of the log's own, which no sender can forge.
+    Only the log itself begins lines at the margin, so no sender can forge an entry.
     """
     return printable(text).replace("\n", "\n    ")
 

@@ -1,4 +1,4 @@
-"""``lightbus run``: serves the listeners of a bus until it is told to stop."""
+"""``lightbus run``: runs the listeners of a bus until it is asked to stop."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _log = get_logger("lightbus")
 _KINDS = ("events", "tasks")
 
 
-@click.command(short_help="Handle events and run tasks, until told to stop.")
+@click.command(short_help="Handle events and run tasks until stopped.")
 @bus_options
 @click.option("--log-level", type=click.Choice(LEVELS), default="info", show_default=True)
 @click.option(
@@ -64,7 +64,7 @@ def run(
     skip: str | None,
     **options: Any,
 ) -> None:
-    """Serve the listeners of a bus, and run its scheduled and background tasks, until told to stop.
+    """Run the listeners of a bus, and its scheduled and background tasks, until stopped.
 
     Ctrl-C, or SIGTERM, lets running handlers finish and gives the other events back; a second one
     stops at once.
@@ -90,7 +90,7 @@ def run(
     with signals_of_children_kept(), asyncio.Runner(loop_factory=new_event_loop) as runner:
         code = runner.run(_serve(bus, worker, health_host, health_port))
         if worker.unfinished:
-            # Else what can not be ended would be waited for.
+            # Else what cannot be ended would be waited for.
             _end_process(code, at_once=True)
     _end_process(code)
 
@@ -104,7 +104,9 @@ async def _serve(bus: Bus, worker: Worker, health_host: str, health_port: int | 
     try:
         if health_port is not None:
             health = Health(worker, bus.client, host=health_host, port=health_port)
-            _log.info(f"Health is told at {health.address}/live and {health.address}/ready.")
+            _log.info(
+                f"Health checks are served at {health.address}/live and {health.address}/ready."
+            )
         await worker.run(on_started=lambda: _announce_ready(bus, worker))
     except Exception as error:
         return _report(error, worker)
@@ -184,7 +186,7 @@ def _end_process(code: int, *, at_once: bool = False) -> NoReturn:
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)  # it stops, as it was asked to
     if at_once:
-        # Python would wait for the threads of handlers that can not be ended.
+        # Python would wait for the threads of handlers that cannot be ended.
         flush()
         logging.shutdown()
         for stream in (sys.stdout, sys.stderr):

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM, which stop a command, and not what its forked children do with them."""
+"""SIGINT and SIGTERM: they stop a command, and forked children handle them by themselves."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
-# What children get again: the handlers from before the event loop. None while there is no loop.
+# The handlers from before the event loop, which children restore. None while there is no loop.
 _handlers: dict[signal.Signals, Any] | None = None
 
 _forking = threading.local()
@@ -19,8 +19,7 @@ _forking = threading.local()
 
 @contextlib.contextmanager
 def signals_of_children_kept() -> Iterator[None]:
-    """Have children that are forked while the block runs handle signals as Python does, or as the
-    program has set before.
+    """Restore the previous signal handlers in children that are forked while the block runs.
 
     An event loop writes signals to a socket, which a child shares: without this, a signal that is
     sent to the child would stop its parent.

@@ -73,7 +73,7 @@ async def _draw(known: Status, watch: float | None) -> None:
             while True:
                 live.update(_table(await known.listeners()), refresh=True)
                 await asyncio.sleep(watch)
-    # What is not a terminal can not be drawn over: each table comes below the last.
+    # What is not a terminal cannot be drawn over: each table comes below the last.
     while True:
         out.print(_table(await known.listeners()))
         if watch is None:
@@ -119,5 +119,5 @@ def _table(found: list[ListenerStatus]) -> Table | Group | str:
 
 def _dead_in_service(total: int | None) -> str:
     if total is None:
-        return "Dead letters of the service: unknown, because a client is reading them."
+        return "Dead letters of the service: unknown while a client reads them."
     return f"Dead letters of the service: {total:,}."

@@ -56,19 +56,19 @@ def _events(
 @click.option("--format", "form", type=click.Choice(["table", "json"]), default="table")
 @bus_options
 def topology(*, migrate: bool, unwanted: list[tuple[str, str]], form: str, **options: Any) -> None:
-    """Compare what the brokers hold with what the bus wants of them.
+    """Compare the objects at the brokers with the topology of the bus.
 
-    That is: for each listener, its queue and all that it needs; and what firing the events of each
-    registered API needs. Queues that no listener of the bus uses any more are shown as unused,
-    where the broker tells; `lightbus listeners remove` deletes them. Without --migrate, nothing is
-    changed.
+    The topology is the queue of each listener with everything that it needs, and everything that
+    firing the events of each registered API needs. Queues that no listener of the bus uses are
+    shown as unused, if the broker reports them; `lightbus listeners remove` deletes them. Without
+    --migrate, the command changes nothing.
 
-    With --migrate, they are brought to what is wanted, and no event is lost. Stop the workers of
-    the service first. It can be stopped or killed at any point and started again; some events may
-    then come twice.
+    With --migrate, the command changes the objects to match, and loses no event. Stop the workers
+    of the service first. You can stop or kill a migration at any point and start it again; some
+    events may then be delivered twice.
 
-    Exits with 0 where all is as it is wanted, 1 where something is missing or differs, or a broker
-    failed, and 2 when the usage, the configuration or the bus module is wrong.
+    Exits with 0 if all objects match, 1 if something is missing or differs, or a broker failed, and
+    2 if the usage, the configuration or the bus module is wrong.
     """
     set_up_logging("console", "warning")
     try:
@@ -78,7 +78,7 @@ def topology(*, migrate: bool, unwanted: list[tuple[str, str]], form: str, **opt
     except Exception as error:  # a hook may raise any
         code = report(error)
     except asyncio.CancelledError:
-        err.print_line("Stopped. Nothing is lost. Run it again to go on.")
+        err.print_line("Stopped. No event is lost. Run the command again to continue.")
         code = FAILED
     sys.exit(code)
 

@@ -53,7 +53,7 @@ class RecordingBus(Bus):
 
         Raises:
             AssertionError: There is none; it shows what was fired.
-            UnencodableValue: One of `fields` can not travel as JSON, and so was not fired.
+            UnencodableValue: One of `fields` cannot travel as JSON, and so was not fired.
         """
         wanted = codec.decode(codec.encode(fields))
         for message in self.fired_events(name):
@@ -70,7 +70,7 @@ class RecordingBus(Bus):
 
         Raises:
             AssertionError: One was; it shows what was fired.
-            UnencodableValue: One of `fields` can not travel as JSON, and so was not fired.
+            UnencodableValue: One of `fields` cannot travel as JSON, and so was not fired.
         """
         try:
             found = self.assert_fired(name, **fields)
@@ -147,11 +147,11 @@ def _shown(name: str, fields: Mapping[str, Any]) -> str:
 
 @contextlib.contextmanager
 def recording(bus: Bus) -> Iterator[RecordingBus]:
-    """Have `bus` use a broker in memory while the block runs, whatever its configuration says.
+    """Make `bus` use a broker in memory while the block runs, whatever its configuration says.
 
     Its APIs, listeners and hooks stay, and so does what programs imported: what is fired on `bus`
-    is recorded by the bus that this gives, and reaches no other. Where recordings of one bus
-    overlap, the one that began last records what is fired.
+    is recorded by the bus that this gives, and reaches no other. If recordings of one bus overlap,
+    the one that started last records the fired events.
     """
     recorder = RecordingBus(bus.client)
     with recorder.in_use():

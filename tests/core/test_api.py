@@ -69,7 +69,7 @@ def test_an_option_that_meta_does_not_have_is_named_with_the_near_one() -> None:
 
 
 def test_an_api_can_not_take_the_name_that_stands_for_all() -> None:
-    with pytest.raises(InvalidApi, match="can not be named 'default'"):
+    with pytest.raises(InvalidApi, match="cannot be named 'default'"):
         api_with_meta(name="default")
 
 

@@ -487,7 +487,7 @@ async def test_one_stays_where_the_editor_cannot_be_run(
 
     assert code == 1
     assert problem in said
-    assert "The dead letter is left as it is." in said
+    assert "The dead letter is unchanged." in said
     assert await left(bus) == [message.id]
 
 

@@ -61,8 +61,8 @@ def start(command: Command, tmp_path: Path) -> Start:
     def run(rest: str = LISTENER, *, transport: str = '{"memory": {}}') -> str:
         (tmp_path / "bus.py").write_text(BUS.format(rest=rest, transport=transport))
         process = command.start("run", "--health-port", "0")
-        told: dict[str, str] = json.loads(line_with("Health is told", process.stderr))
-        return told["event"].split()[4].removesuffix("/live")
+        told: dict[str, str] = json.loads(line_with("Health checks are served", process.stderr))
+        return told["event"].split()[5].removesuffix("/live")
 
     return run
 
@@ -134,7 +134,7 @@ def test_a_port_that_is_taken_ends_it_with_2(command: Command, tmp_path: Path) -
         code, _, said = command("run", "--health-port", str(port))
 
     assert code == 2
-    assert f"Health port {port} on 127.0.0.1 can not be used" in said
+    assert f"Health port {port} on 127.0.0.1 cannot be used" in said
 
 
 COUNTED = (

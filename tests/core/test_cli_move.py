@@ -225,11 +225,11 @@ async def test_a_move_that_is_interrupted_before_it_begins_exits_with_1(
 @pytest.mark.parametrize(
     ("source", "target", "outcome"),
     [
-        ({"memory": {}}, None, (1, "memory of one process. Events can not be moved")),
-        (None, {"memory": {}}, (1, "memory of one process. Events can not be moved")),
+        ({"memory": {}}, None, (1, "memory of one process. Events cannot be moved")),
+        (None, {"memory": {}}, (1, "memory of one process. Events cannot be moved")),
         (None, {"sqlite": {"path": "old.db"}}, (2, "there is nothing to move")),
         (None, {"sqlte": {}}, (2, "Did you mean 'sqlite'?")),
-        (None, {"sqlite": {"path": "/dev/null/x.db"}}, (1, "can not be used")),
+        (None, {"sqlite": {"path": "/dev/null/x.db"}}, (1, "cannot be used")),
     ],
     ids=["from memory", "to memory", "to where it is", "to what is unknown", "to what is unusable"],
 )

@@ -484,7 +484,7 @@ def test_nothing_is_said_of_hints_that_no_values_are_made_for(
     assert caplog.records == []
 
 
-# What a class or a name can not be
+# What a class or a name cannot be
 
 
 class PrivateAttrs(Api):
@@ -599,7 +599,7 @@ async def test_a_plain_class_declares_an_event_by_what_it_is_made_of(make_bus: M
 
 
 def test_one_event_under_two_names_is_refused() -> None:
-    with pytest.raises(InvalidApi, match="user_added is the event that is also 'user_created'"):
+    with pytest.raises(InvalidApi, match="user_added is the same object as event 'user_created'"):
 
         class TwiceApi(Api):
             user_created = Event("username")
@@ -608,7 +608,7 @@ def test_one_event_under_two_names_is_refused() -> None:
             class Meta:
                 name = "twice"
 
-    with pytest.raises(InvalidApi, match="paid_again is the event that is also 'paid'"):
+    with pytest.raises(InvalidApi, match="paid_again is the same object as event 'paid'"):
 
         class OtherApi(Api):
             paid_again = ShopApi.paid
@@ -636,7 +636,7 @@ def test_an_event_can_not_have_a_name_that_is_taken(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["client", "schema", "schema.v1"])
 def test_an_api_can_not_have_a_name_that_a_bus_has_itself(name: str) -> None:
-    with pytest.raises(InvalidApi, match=f"can not be named '{name}'"):
+    with pytest.raises(InvalidApi, match=f"cannot be named '{name}'"):
         type("SomeApi", (Api,), {"Meta": type("Meta", (), {"name": name})})
 
 

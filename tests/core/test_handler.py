@@ -170,7 +170,7 @@ def test_where_the_fields_are_not_known_a_first_parameter_is_a_field() -> None:
     assert called(lambda username: username, is_known=False) == "ann"
 
 
-# What can not be called
+# What cannot be called
 
 
 def test_a_field_that_the_event_is_known_not_to_have_is_named_at_once() -> None:

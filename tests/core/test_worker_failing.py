@@ -262,7 +262,7 @@ async def test_a_late_listener_that_can_not_be_served_ends_the_run(
 
     bus.elsewhere.happened.listen(received.add_name, listener_name="late")
 
-    with pytest.raises(TransportRefused, match="can not be used"):
+    with pytest.raises(TransportRefused, match="cannot be used"):
         await running
 
 

@@ -1,4 +1,4 @@
-"""What each process of a run writes down of what it did, in an order that a kill can not undo."""
+"""What each process of a run writes down of what it did, in an order that a kill cannot undo."""
 
 from __future__ import annotations
 

@@ -240,7 +240,7 @@ async def test_old_names_are_shown_with_what_to_do(
         "exchange lightbus:unrouted",
     }
     note = states["queue lightbus:delay:1000"]["note"]
-    assert "'lightbus::delay:1000' has taken its place. 1 events wait in it. Stop the" in note
+    assert "'lightbus::delay:1000' replaces it. 1 events wait in it. Stop the" in note
     said = await command("--migrate")
     assert "1 moved, done" in said
     assert old_names(topology) == set()

@@ -1,4 +1,4 @@
-"""Firing at RabbitMQ: what is on the wire, and what is raised when it can not be."""
+"""Firing at RabbitMQ: what is on the wire, and what is raised when it cannot be."""
 
 from __future__ import annotations
 

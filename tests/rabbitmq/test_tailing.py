@@ -77,4 +77,4 @@ async def test_an_event_that_can_not_be_decoded_is_not_seen_and_does_not_come_ag
         for name in ("ann", "bob"):
             await bus.auth.user_created.fire_async(username=name, email="e")
             assert (await anext(events)).kwargs["username"] == name
-    assert caplog.text.count("The properties of an event can not be decoded") == 1
+    assert caplog.text.count("The properties of an event cannot be decoded") == 1

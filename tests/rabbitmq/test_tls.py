@@ -84,7 +84,7 @@ WRONG = {
     "a file that is not there": ({"ca_file": "no-such.pem"}, "No such file"),
     "a key that belongs to another": (
         {"ca_file": "ca.pem", "certificate_file": "client.pem", "key_file": "server.key"},
-        "can not be used",
+        "cannot be used",
     ),
 }
 

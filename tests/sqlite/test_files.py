@@ -1,4 +1,4 @@
-"""Files that are locked, full, damaged, someone else's, or in places where they can not be."""
+"""Files that are locked, full, damaged, someone else's, or in places where they cannot be."""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ class MemoryTransport(EventTransport):
         self._check_open()
         if self._broker.pid != os.getpid():
             raise TransportRefused(
-                f"{self.lacking[Capability.SHARED]} A process that was forked from it can not "
+                f"{self.lacking[Capability.SHARED]} A process that was forked from it cannot "
                 "share them: use the SQLite transport."
             )
 

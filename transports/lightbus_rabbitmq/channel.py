@@ -270,7 +270,7 @@ class Channel(aiormq.Channel):
         Args:
             queue: From which queue.
             receiver: Called with each message, from the task that reads the connection.
-            discards: Whether a message that can not be taken is dropped, rather than returned to
+            discards: Whether a message that cannot be taken is dropped, rather than returned to
                 the queue.
         """
         tag = secrets.token_hex(8)
@@ -383,7 +383,7 @@ class Channel(aiormq.Channel):
         if isinstance(message.header, UnreadableHeader):
             # Rejected too often, the queue makes it a dead letter.
             _log.error(
-                "The properties of an event can not be decoded; it is rejected.",
+                "The properties of an event cannot be decoded; it is rejected.",
                 reason=reason(message.header.error),
                 exchange=message.exchange,
                 routing_key=message.routing_key,
@@ -395,7 +395,7 @@ class Channel(aiormq.Channel):
         except Exception:
             # Raised further, it would end the connection for all. Rejected too often, the queue
             # makes it a dead letter.
-            _log.exception("An event could not be taken; it comes again.")
+            _log.exception("An event could not be received; it will be redelivered.")
             self._reject_untaken(incoming.method)
 
     def _reject_untaken(self, method: Basic.Deliver) -> None:

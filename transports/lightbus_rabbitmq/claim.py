@@ -20,9 +20,9 @@ _PATIENCE = 3.0
 
 
 class Claim:
-    """What a migration asks of the broker, while it is the only one.
+    """The operations of a migration, while no other one runs.
 
-    Everything goes through a lock, and so over the one connection that has it.
+    Every operation goes through the lock, and so over the connection that has it.
     """
 
     def __init__(self, link: Link, *, timeout: float) -> None:

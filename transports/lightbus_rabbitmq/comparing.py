@@ -12,7 +12,7 @@ from lightbus_rabbitmq.objects import Binding, Channel, Exchange, Queue, Wanted
 from lightbus_rabbitmq.topology import count, on_own_channel
 
 _BY_HAND = (
-    "It can not be changed. Stop what fires through it, delete it, and run "
+    "It cannot be changed. Stop what fires through it, delete it, and run "
     "`lightbus topology --migrate` in every service that listens."
 )
 
@@ -47,7 +47,7 @@ async def _old(link: Link, wanted: Wanted, *, timeout: float) -> list[BrokerObje
     for renamed in queues:
         if (held := await count(link, renamed.old_name, timeout=timeout)) is not None:
             note = (
-                f"An old name: {renamed.queue.name!r} has taken its place. {held.ready:,} events "
+                f"An old name: {renamed.queue.name!r} replaces it. {held.ready:,} events "
                 "wait in it. Stop the workers of all services; `lightbus topology --migrate` then "
                 "moves the events, and deletes the queue when nothing uses it any more."
             )
@@ -87,7 +87,8 @@ def _bindings(queue: Queue, wanted: Wanted) -> BrokerObject:
         kind="bindings",
         name=queue.name,
         state=ObjectState.UNKNOWN,
-        note=f"AMQP does not tell. --migrate binds {names_of(wanted.bindings_of(queue))}, and "
+        note="AMQP does not show bindings. --migrate binds "
+        f"{names_of(wanted.bindings_of(queue))}, and "
         f"unbinds {names_of(wanted.unwanted_of(queue))}.",
     )
 

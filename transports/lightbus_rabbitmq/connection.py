@@ -94,7 +94,7 @@ class Link:
             raise await self.unavailable(timeout) from error
 
     async def until_connected(self, operation: Callable[[], Awaitable[T]], *, timeout: float) -> T:
-        """Return what `operation` does, begun again wherever the connection was lost meanwhile.
+        """Return what `operation` returns. Run it again if the connection was lost meanwhile.
 
         Raises:
             TransportUnavailable: It did not end in `timeout` seconds.
@@ -138,7 +138,7 @@ class Link:
         most = connection.connection_tune.channel_max
         if not most or len(connection.channels.keys() - {0}) < most:
             return None
-        return f"RabbitMQ at {self._places} takes no more channels: {NoFreeChannel(most)}."
+        return f"RabbitMQ at {self._places} has no free channel: {NoFreeChannel(most)}."
 
     async def _is_blocked(self) -> bool:
         underlay = self._connection.transport if self._connection else None
@@ -300,7 +300,7 @@ class Link:
                 self._context = await asyncio.to_thread(_tls_context, self._settings.tls)
             except (OSError, ssl.SSLError) as error:
                 raise TransportRefused(
-                    f"The certificates for RabbitMQ at {self._places} can not be used: "
+                    f"The certificates for RabbitMQ at {self._places} cannot be used: "
                     f"{reason(error)}."
                 ) from error
         return self._context
@@ -347,7 +347,7 @@ async def _hold(connection: _Connection) -> None:
     try:
         await asyncio.get_running_loop().create_future()
     except asyncio.CancelledError:
-        # Not for what collects this task as garbage, which can not wait.
+        # Not for what collects this task as garbage, which cannot wait.
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_CLOSE_TIMEOUT):
                 await connection.close()

@@ -28,13 +28,13 @@ T = TypeVar("T")
 _PATIENCE = 10.0
 _PERIOD = 0.05
 
-# How long RabbitMQ may take to count what it has just been told, in seconds.
+# How long RabbitMQ may take to update its counts, in seconds.
 _SETTLING = 2.0
 
 
-# How many messages are requeued before RabbitMQ has seen to the last of them. A quorum queue counts
-# each message that `basic.get` took as a consumer of its own. It keeps the order in which consumers
-# requeue messages, if no more than 32 commands are waiting.
+# How many messages are requeued before RabbitMQ has processed the last of them. A quorum queue
+# counts each message that `basic.get` took as a consumer of its own. It keeps the order in which
+# consumers requeue messages, if no more than 32 commands are waiting.
 _REQUEUED_AT_ONCE = 16
 
 
@@ -273,7 +273,7 @@ async def count_dead_letters(link: Link, service_name: str, *, timeout: float) -
     for name in (queue, names.temporary_queue(queue)):
         counted = await topology.count(link, name, timeout=timeout)
         if counted is not None and counted.users:
-            # RabbitMQ does not tell how many messages its consumers hold.
+            # RabbitMQ does not report how many messages its consumers hold.
             return DeadLetterCount(total=None)
         total += counted.ready if counted else 0
     return DeadLetterCount(total=total)

@@ -51,7 +51,7 @@ class Decoder:
         """Return the method of a frame that delivers a message.
 
         Raises:
-            Exception: It can not be decoded.
+            Exception: It cannot be decoded.
         """
         found = self._deliveries.find(payload)
         if found is None:
@@ -86,7 +86,7 @@ class UnreadableHeader(ContentHeader):
 
 
 def decoded_header(payload: bytes) -> ContentHeader:
-    """Return what the driver makes of a content header; an `UnreadableHeader` where it can not."""
+    """Return what the driver makes of a content header; an `UnreadableHeader` where it cannot."""
     header = ContentHeader()
     try:
         header.unmarshal(payload)

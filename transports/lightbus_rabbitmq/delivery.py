@@ -20,7 +20,7 @@ from lightbus_rabbitmq.publisher import Publisher
 
 _log = get_logger(__name__)
 
-# Before this version, RabbitMQ counts a nack like any other return.
+# Older versions of RabbitMQ count a nack like any other return.
 _NACKS_NOT_COUNTED_SINCE = (4, 3)
 
 
@@ -68,11 +68,11 @@ class RabbitMQDelivery(Delivery):
         return LastAttempt(self, self._note) if await self._note.make() else None
 
     async def requeue(self) -> None:
-        # Also where making the note was interrupted, so that nobody knows whether it exists.
+        # Also removed if making the note was interrupted, because it may exist.
         if self._note is not None:
             await self._note.remove_quietly()
         # A nack that is counted keeps the event's place. Counted twice, it would look like the loss
-        # of two workers; so the event is then sent again, with the attempts that are certain.
+        # of two workers. So the second time, a copy is sent with the number of certain attempts.
         if self.returns > 0 and self._are_nacks_counted:
             certain = self.attempt - self.returns
             try:
@@ -141,7 +141,7 @@ class RabbitMQDelivery(Delivery):
     def _say_lost(self) -> None:
         self._is_settled = True
         _log.warning(
-            "The connection was lost while an event was handled; the event comes again.",
+            "The connection was lost while an event was handled; the event will be redelivered.",
             **self._fields(),
         )
 

@@ -30,8 +30,8 @@ _REFUSALS = (
 _ACCESS_REFUSED = 403
 _NOT_ALLOWED = 530
 
-# A limit of the node, the user or the virtual host, and a virtual host that is not started yet: who
-# tries again may be let in.
+# A limit of the node, the user or the virtual host was reached, or a virtual host has not started
+# yet. A later attempt may succeed.
 _LIMIT_REACHED = re.compile(r"\blimit\b.*\b(reached|exceeded)\b|\breached\b.*\blimit\b")
 _MAY_PASS = re.compile(rf"^(?!.* not found$).*({_LIMIT_REACHED.pattern}|\bis down$)")
 
@@ -65,7 +65,7 @@ def words_of(close: Connection.Close) -> str:
 
 
 def refused_by(close: Connection.Close, doing: str) -> TransportRefused | ConnectionLost:
-    """Return what it means that the broker answered with `close`, instead of `doing` something."""
+    """Return the error for a `close` with which the broker answered `doing`."""
     words = words_of(close)
     is_refusal = close.reply_code in (_ACCESS_REFUSED, _NOT_ALLOWED)
     if is_refusal and not _MAY_PASS.search(words):

@@ -1,6 +1,7 @@
-"""Events to AMQP properties and back, and what of them can be trusted.
+"""Converts events to AMQP properties and back, and decides which properties to trust.
 
-What comes in is hostile until it is read here: any property may be missing or of any type.
+Incoming properties are hostile until they are read here: any property may be missing or of any
+type.
 """
 
 from __future__ import annotations
@@ -210,13 +211,13 @@ def first_failed_at(delivered: DeliveredMessage, api_name: str) -> datetime | No
 
 
 def returns_of(delivered: DeliveredMessage, broker: Mapping[str, Any]) -> int:
-    """Return how often the queue took the event back.
+    """Return how often the event was returned to the queue.
 
     Args:
         delivered: The event.
         broker: The properties with which the broker introduced itself.
     """
-    # RabbitMQ 4 shows a sender's own header for as long as it has nothing to count.
+    # RabbitMQ 4 passes a sender's own header on until it has something to count.
     if not delivered.redelivered:
         return 0
     found = headers_of(delivered)
@@ -227,7 +228,7 @@ def returns_of(delivered: DeliveredMessage, broker: Mapping[str, Any]) -> int:
 
 
 def _counts_acquisitions(broker: Mapping[str, Any]) -> bool:
-    # An older one shows a sender's own header.
+    # Older versions pass a sender's own header on.
     version = re.match(r"(\d+)\.(\d+)", str(broker.get("version")))
     return version is not None and (int(version[1]), int(version[2])) >= _FIRST_WITH_ACQUISITIONS
 
@@ -243,7 +244,7 @@ def copied(
 ) -> Basic.Properties:
     """Return the properties for a copy of `delivered`, without what its queues noted on it.
 
-    Where what its sender gave can not be sent again, because it does not fit beside `added` into a
+    Where what its sender gave cannot be sent again, because it does not fit beside `added` into a
     frame of `frame_size` bytes, or holds what the driver can read but not write, all that describes
     no event is dropped.
 
@@ -296,7 +297,7 @@ def carried_on(delivered: DeliveredMessage, *, frame_size: int) -> Basic.Propert
 
 
 def dropped() -> Basic.Properties:
-    """Return what stands for properties that can not be decoded."""
+    """Return what stands for properties that cannot be decoded."""
     return Basic.Properties(headers={_HEADERS_DROPPED: True})
 
 
@@ -320,7 +321,7 @@ def _is_deeper_than(levels: int, value: Any) -> bool:
 
 def _kept_headers(delivered: DeliveredMessage, api_name: str) -> dict[str, Any]:
     """Return the headers of `delivered` that belong on a copy of it."""
-    # The bus believes its own headers on a copy. Here a sender may have set them.
+    # The bus trusts these headers on its own copies. Here, a sender may have set them.
     are_own = _is_copy(delivered, api_name)
     return {
         name: value

@@ -1,9 +1,9 @@
 """`LastAttempt`: the delivery of an event whose last attempt is noted at the broker.
 
-The number of an attempt includes every return to the queue, and RabbitMQ does not tell which of a
-lost worker's events a handler had begun. So the last attempt is noted before it begins: as an
-exchange that is named after the event, because a client can ask whether an exchange exists. An
-event is only given up where its note exists.
+The attempt number includes every return to the queue, and RabbitMQ does not know which of a lost
+worker's events a handler had started. So the transport notes the last attempt before it starts. The
+note is an exchange that is named after the event, because a client can check whether an exchange
+exists. An event becomes a dead letter only if its note exists.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ class LastAttempt(Delivery):
         self._note = note
 
     async def ack(self) -> None:
-        # First, or an acknowledgement that is lost would leave an event that is given up though it
-        # was handled.
+        # Removed first. Otherwise, if the acknowledgement is lost, a handled event would become a
+        # dead letter.
         await self._note.remove_quietly()
         await self._delivery.ack()
 
@@ -64,7 +64,7 @@ class LastAttempt(Delivery):
 
 
 class Note:
-    """The note that the last attempt at one event has begun.
+    """The note that the last attempt at one event has started.
 
     Args:
         link: The connection for it.

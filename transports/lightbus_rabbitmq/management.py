@@ -1,4 +1,4 @@
-"""`Management`: what RabbitMQ's management API tells, and AMQP does not."""
+"""`Management`: queues and policies from RabbitMQ's management API, which AMQP does not list."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Makes what is missing, makes anew what has other settings, and loses nothing.
+"""Creates missing objects and recreates those with other settings, without losing events.
 
-A queue's settings can not be changed. So a queue is emptied into a temporary one, deleted, declared
+A queue's settings cannot be changed. So a queue is emptied into a temporary one, deleted, declared
 anew, and filled again. Which of these steps is next is seen from what exists at the broker. So a
 migration may be killed after any of them: the next one goes on.
 """
@@ -44,11 +44,11 @@ OnProgress = Callable[[MigrationProgress], None]
 async def migrate(
     link: Link, wanted: Wanted, *, client_name: str, timeout: float, on_progress: OnProgress
 ) -> None:
-    """Have the broker hold what is wanted.
+    """Change the objects at the broker to match the wanted topology.
 
     Args:
         link: A connection that nothing else uses; the caller closes it.
-        wanted: What that is.
+        wanted: The wanted topology.
         client_name: The name of this client, for others that want to migrate meanwhile.
         timeout: How long the broker may take for one answer, in seconds.
         on_progress: Told how far it is.
@@ -163,7 +163,7 @@ class QueueMigration:
         self._tell(is_done=True)
 
     async def take_over(self, old: RenamedQueue) -> None:
-        """Move here what an old queue holds, and delete that.
+        """Move the events of an old queue here, and delete the old queue.
 
         The errors are those of `migrate`.
         """
@@ -171,7 +171,7 @@ class QueueMigration:
         self._tell(is_done=True)
 
     async def take_events(self, old: RenamedQueue) -> None:
-        """Move here what an old queue holds, and leave that where it is.
+        """Move the events of an old queue here, and keep the old queue.
 
         The errors are those of `migrate`.
         """
@@ -232,8 +232,8 @@ class QueueMigration:
 class OldObjects:
     """The bus's own objects under their old names, and how the new ones take their place.
 
-    Other services may still use them, so each is deleted when nothing is bound to it any more. The
-    order is that in which events go through them: what still comes finds its way.
+    Other services may still use them, so each is deleted only when nothing is bound to it any more.
+    They are deleted in the order in which events pass through them, so that no event is stranded.
 
     Args:
         claim: Of the migration.

@@ -6,15 +6,15 @@ import hashlib
 
 from lightbus.transport import Subscription
 
-# An API, a service or a listener never has an empty name. So `lightbus::` cannot begin the name of
-# an object of theirs.
+# The names of APIs, services and listeners are never empty. So `lightbus::` cannot begin the name
+# of any of their objects.
 DELAY_EXCHANGE = "lightbus::delay"
 RETURN_EXCHANGE = "lightbus::return"
 UNROUTED = "lightbus::unrouted"
 MIGRATION_LOCK = "lightbus::migration-lock"
 
-# What they were called before. Events that came through the old return exchange may still wait in a
-# listener's queue.
+# Their old names. Events that came through the old return exchange may still wait in a listener's
+# queue.
 OLD_DELAY_EXCHANGE = "lightbus:delay"
 OLD_RETURN_EXCHANGE = "lightbus:return"
 OLD_UNROUTED = "lightbus:unrouted"
@@ -29,7 +29,8 @@ def api_exchange(api_name: str) -> str:
 
 
 def is_of_copies(exchange: str | None, api_name: str) -> bool:
-    """Return whether what an exchange brings to a listener of an API is a copy by the bus itself.
+    """Return whether messages that an exchange brings to a listener of an API are the bus's own
+    copies.
 
     Programs that only fire events need no permission to send to these exchanges.
     """
@@ -79,8 +80,8 @@ def delay_queue(milliseconds: int) -> str:
 
 
 def last_attempt_exchange(queue: str, event_id: str) -> str:
-    """Return the exchange whose existence says that the last attempt at an event of a listener's
-    queue has begun.
+    """Return the exchange that notes that the last attempt at an event of a listener's queue has
+    started.
 
     Args:
         queue: The listener's queue.
@@ -91,7 +92,7 @@ def last_attempt_exchange(queue: str, event_id: str) -> str:
 
 
 def old_name(name: str) -> str:
-    """Return what an object of the bus's own was called before."""
+    """Return the old name of one of the bus's own objects."""
     return name.replace("lightbus::", "lightbus:", 1)
 
 

@@ -24,13 +24,13 @@ _REMEDY = "An operator removes it from {kind} {name!r}."
 _EFFECTS = {
     "expires": "RabbitMQ deletes a queue that nobody uses for that long, with all its events.",
     "message-ttl": "Events that wait for longer become dead letters, and dead letters are lost.",
-    "max-length": "What is more than that is dropped.",
-    "max-length-bytes": "What is more than that is dropped.",
-    _OVERFLOW: "With a largest length, the oldest events are dropped.",
-    "delivery-limit": "What is returned more often becomes a dead letter; a dead letter is lost.",
-    "dead-letter-exchange": "What is dropped or expires is sent elsewhere.",
-    "dead-letter-routing-key": "What is dropped or expires is sent elsewhere.",
-    "dead-letter-strategy": "RabbitMQ may lose what it dead-letters.",
+    "max-length": "A full queue may drop events.",
+    "max-length-bytes": "A full queue may drop events.",
+    _OVERFLOW: "A queue with a maximum length drops its oldest events.",
+    "delivery-limit": "Events become dead letters after fewer returns, and dead letters are lost.",
+    "dead-letter-exchange": "Dropped and expired messages are sent elsewhere.",
+    "dead-letter-routing-key": "Dropped and expired messages are sent elsewhere.",
+    "dead-letter-strategy": "RabbitMQ may lose messages that it dead-letters.",
 }
 
 
@@ -40,7 +40,7 @@ def unknown() -> BrokerObject:
         kind=_KIND,
         name=_NAME,
         state=ObjectState.UNKNOWN,
-        note="AMQP shows neither policies nor which queues there are. Set `management_url` to have "
+        note="AMQP shows neither policies nor the list of queues. Set `management_url` to have "
         "policies checked, and unused queues listed.",
     )
 
@@ -78,7 +78,7 @@ def _unreadable(kind: str, policy: Policy) -> BrokerObject:
         kind=kind,
         name=policy.name,
         state=ObjectState.UNKNOWN,
-        note=f"Which queues its pattern {policy.pattern!r} matches cannot be told.",
+        note=f"Which queues its pattern {policy.pattern!r} matches is unknown.",
     )
 
 

@@ -30,7 +30,7 @@ class Refill:
         claim: Of the migration.
         publisher: Sends the copies.
         timeout: How long the broker may take for one answer, in seconds.
-        on_moved: Told of how many were moved, as they are.
+        on_moved: Called with the number of moved events.
     """
 
     def __init__(
@@ -157,7 +157,7 @@ class Refill:
         )
 
     async def _bind_for_return(self, routing_key: str) -> None:
-        """Have an event come back from its delay to the queue that its routing key names.
+        """Bind a queue so that a delayed event returns to the queue that its routing key names.
 
         The queue may be one of another service, which is not migrated yet.
         """

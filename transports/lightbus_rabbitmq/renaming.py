@@ -1,4 +1,4 @@
-"""The old names of the bus's own objects, and which objects have taken their place."""
+"""The old names of the bus's own objects, and the objects that replace them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class RenamedQueue:
     Attributes:
         old_name: That name.
         old_binding: What leads to it.
-        queue: The queue that has taken its place.
+        queue: The queue that replaces it.
     """
 
     old_name: str

@@ -49,7 +49,7 @@ _WRONGLY_ENCODED = re.compile(r"[^:]*://[^/?#]*[/?#].*@", re.DOTALL)
 
 
 class TLSSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The files that ``amqps://`` needs where the system's certificates do not do.
+    """The files that ``amqps://`` needs if the system's certificates are not enough.
 
     Paths become absolute when the settings are made, and ``~`` in them is the user's home.
 
@@ -61,7 +61,7 @@ class TLSSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     Raises:
         ValueError: There is a `key_file` without a `certificate_file`. Of a configuration, that is
-            an `InvalidConfig`. Files that can not be used are a `TransportRefused` when the broker
+            an `InvalidConfig`. Files that cannot be used are a `TransportRefused` when the broker
             is first to be reached.
     """
 
@@ -84,7 +84,7 @@ class RabbitMQSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
         url: ``amqp://user:password@host:5672/vhost`` (RabbitMQ's URI specification, but that an
             empty virtual host is ``/``), or several of one cluster, tried in turn. ``amqps://``
             encrypts, and connects only to a broker whose certificate is good. Two options can
-            follow: ``?heartbeat=`` goes before the setting, and ``auth=external`` logs in with the
+            follow: ``?heartbeat=`` overrides the setting, and ``auth=external`` logs in with the
             certificate of `tls`.
         tls: The certificates for that.
         prefetch: How many events a listener holds, at most, 1 to 65535 (``basic.qos`` of AMQP
@@ -157,7 +157,7 @@ def _absolute(name: str, path: str) -> str:
 
 
 def _check_options(url: URL) -> None:
-    """Raise ValueError where the part of `url` behind the question mark is not understood."""
+    """Raise ValueError if an option of `url` is unknown or invalid."""
     for name, value in url.query.items():
         if len(url.query.getall(name)) > 1:
             raise ValueError(f"`url` has the option {_option(name, value)} more than once")

@@ -24,7 +24,7 @@ _REASONS = {
     "delivery_limit": "It was returned to its queue too often.",
     "expired": "It waited in its queue for longer than a policy, or its sender, allowed.",
     "maxlen": "Its queue was longer than a policy allowed.",
-    "rejected": "A client other than Lightbus rejected it.",
+    "rejected": "Another AMQP client rejected it.",
 }
 
 
@@ -58,7 +58,7 @@ def failure_headers(
 
 
 def dead_letter_of(delivered: DeliveredMessage) -> tuple[EventMessage, Failure]:
-    """Return the event of a dead letter, and the story that `failure_headers` told.
+    """Return the event of a dead letter, and the failure that its headers describe.
 
     The broker itself also makes dead letters, of what was returned too often; those have no story.
     """

@@ -57,7 +57,8 @@ class RabbitMQTransport(EventTransport):
 
     Settings: ClassVar[type[Any]] = RabbitMQSettings
     lacking: ClassVar[Mapping[Capability, str]] = {
-        Capability.EXACT_ATTEMPTS: "RabbitMQ also counts what a lost worker held and had not begun."
+        Capability.EXACT_ATTEMPTS: "RabbitMQ also counts an attempt for events that a lost worker "
+        "held before a handler started."
     }
 
     def __init__(self, settings: RabbitMQSettings, *, client_name: str) -> None:

@@ -94,10 +94,10 @@ def growing_waits() -> Iterator[float]:
 
 
 class Backoff:
-    """The waits between the tries to get one thing and to keep it.
+    """The delays between attempts to get a resource, such as a connection.
 
-    They grow with each failure. They also grow where the thing is got and lost again at once, and
-    start anew when it has lasted for longer than the last wait.
+    They grow with each failure, and also if the resource is lost again at once. They start again
+    when it has lasted for longer than the last delay.
     """
 
     def __init__(self) -> None:
@@ -106,16 +106,16 @@ class Backoff:
         self._got_at: float | None = None
 
     def note_success(self) -> None:
-        """Note that the thing was got just now."""
+        """Note that the resource was just acquired."""
         self._got_at = time.monotonic()
 
     def after_failure(self) -> float:
-        """Return how many seconds to wait after a try that failed."""
+        """Return how many seconds to wait after a failed attempt."""
         self._last_wait = next(self._waits)
         return self._last_wait
 
     def after_loss(self) -> float:
-        """Return how many seconds to wait after the thing was lost; 0 where it had lasted."""
+        """Return how many seconds to wait after the resource was lost; 0 if it had lasted."""
         got_at, self._got_at = self._got_at, None
         if got_at is None:
             return 0.0

@@ -215,7 +215,7 @@ class MessageReader(asyncio.StreamReader):
 
 
 def _readable(frame: bytes) -> bytes:
-    """Return the frame of a content header, without its properties where they can not be decoded.
+    """Return the frame of a content header, without its properties where they cannot be decoded.
 
     The driver would end the connection, and what waits behind such a message in a queue could
     never be read.

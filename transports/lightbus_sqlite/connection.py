@@ -71,8 +71,8 @@ class Connection:
         """Return the connection, opened where it is not.
 
         Raises:
-            sqlite3.Error: It can not be opened.
-            OSError: Its folder can not be made.
+            sqlite3.Error: It cannot be opened.
+            OSError: Its folder cannot be made.
             TransportRefused: The file is not ours, or no longer the one that it was.
         """
         if self._connection is None:

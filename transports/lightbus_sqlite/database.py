@@ -101,7 +101,7 @@ class Database:
 
         Raises:
             TransportUnavailable: The file was locked for `timeout` seconds, or the disk is full.
-            TransportRefused: The file can not be used.
+            TransportRefused: The file cannot be used.
             TransportClosed: The database was closed.
             TimeoutError: The disk did not answer in time; what was to be written may be.
         """
@@ -191,7 +191,7 @@ class Database:
             except Exception as error:
                 if is_busy(error):
                     return  # it stays due, and what follows would meet the same lock
-                # What is written next meets the same error, and reports it.
+                # The next write meets the same error, and reports it.
                 _log.debug("Repeated work on the SQLite file failed.", reason=str(error))
             repeated.next_at = time.monotonic() + repeated.period
 

@@ -119,7 +119,7 @@ class SQLiteDelivery(Delivery):
         await self._settle(move)
 
     async def _settle_until_written(self, statement: str) -> None:
-        """Settle, and keep the listener from going on until that is stored."""
+        """Settle, and return when that is stored, so that the listener waits."""
 
         def settle(connection: sqlite3.Connection) -> int:
             return connection.execute(statement, self.key).rowcount
@@ -130,13 +130,13 @@ class SQLiteDelivery(Delivery):
                 return
             except TransportUnavailable as error:
                 _log.warning(
-                    "A listener is paused: the settlement of its event cannot be written.",
+                    "Could not settle the event in the SQLite file; listener paused.",
                     reason=str(error),
                     event_id=self.message.id,
                 )
             except TransportError as error:
                 _log.warning(
-                    "The settlement of an event is lost; the event will be redelivered.",
+                    "Settlement lost; the event will be redelivered.",
                     reason=str(error),
                     event_id=self.message.id,
                 )
@@ -160,8 +160,8 @@ class SQLiteDelivery(Delivery):
             )
 
     async def _write_with_next(self, work: Work) -> Any:
-        """Do `work`, and mark the next delivery as begun in the same transaction: one of its own
-        would double the cost of an event.
+        """Do `work`, and mark the next delivery as started in the same transaction, because a
+        separate one would double the cost of an event.
         """
         following = self._stream.begin_next()
         if following is None:

@@ -13,8 +13,8 @@ _UNUSABLE = {
     sqlite3.SQLITE_NOTADB: "it is not an SQLite database. Name another file, or move this one away",
     sqlite3.SQLITE_CORRUPT: "it is damaged. Stop all that use it and move it away, or restore it "
     "from a backup (`sqlite3 FILE .recover` saves what can be read)",
-    sqlite3.SQLITE_READONLY: "it, or its folder, can not be written to",
-    sqlite3.SQLITE_CANTOPEN: "it can not be opened. Its folder must exist and be writable",
+    sqlite3.SQLITE_READONLY: "it, or its folder, cannot be written to",
+    sqlite3.SQLITE_CANTOPEN: "it cannot be opened. Its folder must exist and be writable",
     sqlite3.SQLITE_PERM: "this user may not use it",
 }
 
@@ -42,10 +42,10 @@ def _meaning(error: Exception, file: Path) -> TransportError:
     if is_full(error):
         return TransportUnavailable(f"The disk of SQLite file {file} is full.")
     if unusable := _UNUSABLE.get(_code(error)):
-        return TransportRefused(f"SQLite file {file} can not be used: {unusable}.")
+        return TransportRefused(f"SQLite file {file} cannot be used: {unusable}.")
     if isinstance(error, OSError):
         return TransportRefused(
-            f"SQLite file {file} can not be used: {error.strerror}. Its folder must be writable. "
+            f"SQLite file {file} cannot be used: {error.strerror}. Its folder must be writable. "
             "Otherwise set `path` to another file."
         )
     return TransportUnavailable(f"SQLite file {file} failed: {error}.")

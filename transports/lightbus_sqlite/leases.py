@@ -15,8 +15,8 @@ from lightbus_sqlite.delivery import SQLiteDelivery
 class Leases:
     """The leases of one stream, renewed on the thread of its database.
 
-    So a handler that blocks the event loop keeps its event. When the loop does not answer for
-    longer than a handler may take, the leases end: the process may be stuck for ever.
+    So a handler that blocks the event loop keeps its event. If the loop does not answer for longer
+    than a handler may take, the leases end, because the process may be stuck.
 
     Args:
         database: Where they are.

@@ -56,4 +56,4 @@ class Presence:
 
 
 def _do_nothing() -> None:
-    """Stand for the end of what has not begun."""
+    """Do nothing. Used until the work has started."""

@@ -252,7 +252,7 @@ class SQLiteTransport(EventTransport):
             try:
                 return await self._declare(subscription, presence, timeout=OPERATION_TIMEOUT)
             except TransportUnavailable as error:
-                _log.warning("A listener can not be declared; trying again.", reason=str(error))
+                _log.warning("A listener cannot be declared; trying again.", reason=str(error))
                 await asyncio.sleep(PAUSE)
 
     async def _declare(
@@ -285,7 +285,7 @@ class SQLiteTransport(EventTransport):
         except TimeoutError as error:
             raise SendOutcomeUnknown(message.id, timeout) from error
         except (OverflowError, UnicodeError) as error:
-            raise SendRefused(message.id, f"SQLite can not hold a field of it: {error}") from error
+            raise SendRefused(message.id, f"SQLite cannot hold a field of it: {error}") from error
 
     async def _write(self, work: Work, *, timeout: float) -> Any:
         try:

@@ -148,7 +148,7 @@ class FileTransport(EventTransport):
             return await asyncio.shield(asyncio.to_thread(work))
         except OSError as error:
             raise TransportRefused(
-                f"Folder {self._root} can not be used: {error.strerror}."
+                f"Folder {self._root} cannot be used: {error.strerror}."
             ) from error
 
     def _queue(self, subscription: Subscription) -> Queue:

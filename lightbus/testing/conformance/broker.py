@@ -161,7 +161,7 @@ class BrokerUnderTest:
     async def dead_letters(
         self, transport: EventTransport, service_name: str | None = None
     ) -> list[DeadLetter]:
-        """Return the dead letters of the service. They can not be discarded any more."""
+        """Return the dead letters of the service. They cannot be discarded any more."""
         letters = transport.dead_letters(service_name or self.service_name)
         async with contextlib.aclosing(letters):
             return [letter async for letter in letters]

@@ -59,7 +59,7 @@ async def ack_one(transport: EventTransport, subscription: Subscription) -> None
 
 
 async def begin_last(transport: EventTransport, subscription: Subscription) -> None:
-    """Take one event as if a single attempt were allowed; print whether that may begin."""
+    """Take one event as if a single attempt were allowed; print whether that attempt may start."""
     delivery = await anext(await transport.subscribe(subscription))
     print("begins" if await delivery.last_attempt(1) else "begun before", flush=True)
     await asyncio.Event().wait()

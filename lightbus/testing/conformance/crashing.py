@@ -217,7 +217,7 @@ class TestCrashing:
                 begun.append(await worker.said())
                 await worker.kill()
 
-        # A transport that cannot tell what a lost worker had begun allows for one more.
+        # A transport without exact attempts allows one more attempt.
         assert begun[1:] == ["begun before", "begun before"]
 
     async def test_a_last_attempt_that_was_given_back_can_begin_again(

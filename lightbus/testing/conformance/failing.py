@@ -1,4 +1,4 @@
-"""Events that fail: tried again, put off, or given up with their story."""
+"""Events that fail: retried, deferred, or dead-lettered with the failure."""
 
 from __future__ import annotations
 
