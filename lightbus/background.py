@@ -45,7 +45,7 @@ class Call(Generic[T]):
         except (Exception, asyncio.CancelledError):
             raise
         except BaseException as error:
-            # It is for the thread that waits. Raised here, it would end the loop of all calls.
+            # The waiting thread raises it. Raised here, it would end the loop of all calls.
             self._exit = error
             raise RuntimeError from error
 

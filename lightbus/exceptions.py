@@ -701,14 +701,14 @@ class StuckHandler(ListenerError):
 class EventRequeued(LightbusException):
     """A transport requeued an event whose last attempt it could not note.
 
-    It is delivered again, with what tells it from other events.
+    The event is redelivered, with an id that identifies it.
 
     Attributes:
-        event_id: The id with which it is delivered again.
+        event_id: The id with which it is redelivered.
     """
 
     def __init__(self, event_id: str) -> None:
-        super().__init__(f"Event {event_id} was requeued and is delivered again.")
+        super().__init__(f"Event {event_id} was requeued and will be redelivered.")
         self.event_id = event_id
 
 

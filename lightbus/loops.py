@@ -255,7 +255,7 @@ class Loops:
             self._background_loops.discard(loop)
             background = self._background.get(None)
             if background is not None and background.loop is loop:
-                # Nobody has asked it to end: what runs on it has stopped it.
+                # It was not asked to end: code that runs on it has stopped it.
                 self._background.pop(None)
 
         started = BackgroundLoop(new_event_loop, before_end=self._close_this_loop, on_ended=ended)

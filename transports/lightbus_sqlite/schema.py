@@ -142,8 +142,8 @@ FROM pragma_application_id, pragma_user_version
 SET_FILE_ID = "INSERT INTO file (id) VALUES (?)"
 FILE_ID = "SELECT id FROM file"
 
-# The id is random, so that no listener gets that of one which was removed: a worker of that one may
-# still run.
+# A random id, so that a new listener never gets the id of a removed one. A worker of the removed
+# listener may still run.
 ADD_LISTENER = """
 INSERT OR IGNORE INTO listener (id, service, name, api)
 VALUES (random() & 0x7fffffffffff, ?, ?, ?)
