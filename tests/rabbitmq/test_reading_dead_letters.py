@@ -279,6 +279,22 @@ async def test_letters_that_come_while_others_are_read_and_discarded_are_seen_to
     assert await read(bus) == [ids[1], ids[3]]
 
 
+async def test_reading_ends_though_letters_come_as_fast_as_they_are_read(
+    make_bus: MakeBus,
+) -> None:
+    bus, busy = make_bus(), make_bus()
+    ids = await bury(bus, 3)
+    found = []
+    letters = transport_of(bus).dead_letters("shop")
+    async with contextlib.aclosing(letters):
+        async for letter in letters:
+            found.append(letter.message.id)
+            await bury(busy, 1)
+            assert len(found) < 100
+
+    assert found[:3] == ids
+
+
 async def test_letters_in_the_queue_of_an_interrupted_migration_are_not_overlooked(
     make_bus: MakeBus, foreigner: AbstractChannel, rabbitmq_url: str, tmp_path: Path
 ) -> None:

@@ -114,19 +114,27 @@ class Reading:
     async def letters(self) -> AsyncGenerator[RabbitMQDeadLetter]:
         """Yield all dead letters, oldest first.
 
+        These are the ones at the start, and those that came until they were read. It then ends:
+        others may come as fast as they are read.
+
         Raises:
             DeadLettersInUse: Another client used them meanwhile, so that some were not seen.
             ConnectionLost: As `begin` does.
             TransportRefused: Likewise.
         """
+        most, is_last_round = self._expected, False
         while True:
-            while (got := await self._get()) is not None:
+            while self._found < most and (got := await self._get()) is not None:
                 self._found += 1
                 tag = int(got.delivery_tag or 0)
                 self._held[tag] = None
                 yield RabbitMQDeadLetter(got, self)
-            if await self._is_complete():
+            ready = await self._ready()
+            is_round_complete = self._found >= most
+            if not ready or (is_round_complete and is_last_round):
                 return
+            if is_round_complete:
+                most, is_last_round = self._found + ready, True
 
     async def discard(self, tag: int) -> None:
         """Remove the message with this delivery tag.
@@ -170,8 +178,12 @@ class Reading:
             await asyncio.sleep(0)
         return False
 
-    async def _is_complete(self) -> bool:
-        """Return whether no message is left; False where some came meanwhile."""
+    async def _ready(self) -> int:
+        """Return how many messages are left, which came or were requeued meanwhile.
+
+        Raises:
+            DeadLettersInUse: Another client holds or has removed messages.
+        """
         now = asyncio.get_running_loop().time
         deadline = now() + _SETTLING
         while True:
@@ -184,15 +196,13 @@ class Reading:
             if now() >= deadline:
                 raise self._held_by_others(counted.users - len(self._held))
             await asyncio.sleep(_PERIOD)
-        if counted.ready:
-            return False
-        if self._found < self._expected:
+        if not counted.ready and self._found < self._expected:
             raise self._in_use(
                 f"another client removed {self._expected - self._found:,} of {self._expected:,} "
                 "meanwhile",
                 "Stop it, and try again.",
             )
-        return True
+        return counted.ready
 
     def _held_by_others(self, users: int) -> DeadLettersInUse:
         return self._in_use(
