@@ -233,12 +233,18 @@ class Dispatcher:
         timeout = self._listener.acknowledgement_timeout
         error = HandlerTimeout(self._listener.name, timeout)
         self._on_error(error)
-        if delivery.attempt >= self._listener.max_attempts:
-            await self._give_up(delivery, error)
-        else:
-            _log.error(f"{error} The event will be retried.", **self._fields(delivery))
-            await self._settle(delivery, functools.partial(delivery.retry, after=0))
+        async with asyncio.TaskGroup() as both:
+            # Beside the settlement, so that a broker that is away cannot hide a stuck handler.
+            both.create_task(self._report_if_stuck(delivery, handler_ended))
+            if delivery.attempt >= self._listener.max_attempts:
+                await self._give_up(delivery, error)
+            else:
+                _log.error(f"{error} The event will be retried.", **self._fields(delivery))
+                await self._settle(delivery, functools.partial(delivery.retry, after=0))
+
+    async def _report_if_stuck(self, delivery: Delivery, handler_ended: asyncio.Event) -> None:
         # Until the handler has really ended, it counts among the listener's concurrent ones.
+        timeout = self._listener.acknowledgement_timeout
         try:
             async with asyncio.timeout(timeout):
                 await handler_ended.wait()

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import sqlite3
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -362,3 +365,31 @@ async def test_a_worker_runs_only_once(make_bus: MakeBus) -> None:
             await worker.start()
         with pytest.raises(WorkerNotReusable):
             await worker.run()
+
+
+async def test_a_stuck_handler_is_noticed_while_its_event_cannot_be_settled(
+    make_bus: MakeBus, tmp_path: Path
+) -> None:
+    file = tmp_path / "events.db"
+    transport = {"sqlite": {"path": str(file)}}
+    bus = make_bus(acknowledgement_timeout=0.5, shutdown_timeout=0.1, event_transport=transport)
+    has_begun, is_over = asyncio.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+
+    def stuck(username: str) -> None:
+        loop.call_soon_threadsafe(has_begun.set)
+        is_over.wait(4 * PATIENCE)
+
+    bus.auth.user_deleted.listen(stuck, listener_name="stuck")
+    worker = Worker(bus)
+    await worker.start()
+    await bus.auth.user_deleted.fire_async(username="ann")
+    await has_begun.wait()
+    with contextlib.closing(sqlite3.connect(file)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        try:
+            await eventually(lambda: worker.failure)
+        finally:
+            is_over.set()
+    assert isinstance(worker.failure, StuckHandler)
+    await worker.stop()
