@@ -63,14 +63,14 @@ class QueueMove:
 
 
 class Move:
-    """Moves what waits, is delayed, or is dead for the listeners of `source`.
+    """Moves the waiting, delayed and dead events of the listeners of `source`.
 
     Args:
         source: The client of the service's bus.
-        target: A client whose configuration leads to where the events are to go.
+        target: A client whose configuration names the target broker.
 
     Attributes:
-        queues: How far each queue is; empty before `run` has begun.
+        queues: The progress of each queue; empty before `run`.
         dead_letters: How many dead letters have arrived.
     """
 
@@ -83,9 +83,9 @@ class Move:
     async def run(self) -> None:
         """Call the `on_start` hooks, which may add listeners, and move until nothing is left.
 
-        Workers of the service that still run share its events with the move. Where a broker cannot
-        tell how many events are delayed, they are waited for as long as their delay can be, and a
-        second longer.
+        Running workers of the service share its events with the move. If a broker does not report
+        how many events are delayed, the move waits for the longest possible delay and one second
+        more.
 
         Raises:
             InvalidConfig: There is nothing that the two configurations keep in different places, or

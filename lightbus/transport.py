@@ -111,15 +111,15 @@ class ObjectState(enum.Enum):
 
 @attrs.frozen(kw_only=True)
 class BrokerObject:
-    """Something that a broker is to hold, and whether it does.
+    """An object of the topology, and its state at the broker.
 
     Attributes:
         kind: What it is, in the broker's own word, such as "queue".
         name: Its name there.
         state: How it compares.
         argument: Which of its settings differs, if one does.
-        wanted: What that is to be.
-        actual: What that is.
+        wanted: The wanted value of that setting.
+        actual: The actual value of that setting.
         note: What else there is to know, or to do, in a sentence or two.
     """
 
@@ -591,11 +591,11 @@ class EventTransport(Protocol):
         *,
         on_progress: Callable[[MigrationProgress], None],
     ) -> None:
-        """Make what is missing, change what differs to what is wanted, and have no more of the
-        `events` that a subscription does not name come to it.
+        """Create missing objects, change those that differ, and unbind the `events` that a
+        subscription does not name from its queue.
 
-        No event is lost, whenever this is broken off; the next call goes on from there. An event
-        keeps the number of its attempt, and may come twice.
+        No event is lost if this is interrupted at any point; the next call continues. An event
+        keeps its attempt number, and may be delivered twice.
 
         Args:
             subscriptions: As for `topology`.

@@ -26,10 +26,10 @@ def inspect(event_id: str, **options: Any) -> None:
     """Show where the event of this ID is: in which listeners' queues, and among the dead letters of
     the service. Eight characters of the ID, or more, are enough.
 
-    RabbitMQ does not tell which events wait in a queue; of an event there, only dead letters are
-    found. An event that was handled is found nowhere.
+    RabbitMQ does not report which events wait in a queue, so there only dead letters are found. An
+    event that was handled is not found.
 
-    Exits with 0 where it is found, with 1 where it is not or a broker failed, and with 2 when the
+    Exits with 0 if the event was found, 1 if it was not found or a broker failed, and 2 if the
     usage, the configuration or the bus module is wrong.
     """
     set_up_logging("console", "warning")

@@ -29,20 +29,21 @@ _PERIOD = 0.1
     "target_file",
     metavar="FILE",
     required=True,
-    help="The configuration, YAML, JSON or TOML, that leads to where the events are to go.",
+    help="The config file (YAML, JSON or TOML) of the target broker.",
 )
 @bus_options
 def move(*, target_file: str, **options: Any) -> None:
     """Move the events of a service to another broker.
 
-    Takes what waits, is delayed, or is dead for the listeners of the bus from where its
-    configuration leads, and puts it, for the same listeners, where FILE leads.
+    Moves the waiting, delayed and dead events of the bus's listeners from the configured broker to
+    the broker in FILE, for the same listeners.
 
-    Before: have all that fires use the new configuration, and stop the service's workers.
+    First switch all programs that fire these events to the new configuration, and stop the
+        service's workers.
 
-    It can be stopped or killed at any point and started again: nothing is lost, and what was on its
-    way may then come twice. Exits with 0 when nothing is left, 1 when it was stopped or a broker
-    failed, and 2 when the usage, a configuration or the bus module is wrong.
+    You can stop or kill the command at any point and start it again. No event is lost; events that
+    were in flight may be delivered twice. Exits with 0 if no event is left, 1 if it was stopped or
+    a broker failed, and 2 if the usage, a configuration or the bus module is wrong.
     """
     set_up_logging("console", "warning")
     try:

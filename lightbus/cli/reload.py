@@ -23,7 +23,7 @@ _PATIENCE = 60
 
 def run_reloading(arguments: list[str]) -> int:
     """Run ``lightbus`` with `arguments` in a process of its own, and again whenever a file of the
-    current folder changes; return the last one's exit code once this process is told to stop.
+    current folder changes; return the last one's exit code when this process is asked to stop.
 
     Raises:
         PackageMissing: The extra ``lightbus[reload]`` is not installed.

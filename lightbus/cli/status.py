@@ -28,18 +28,18 @@ _NUMBERS = ("waiting", "taken", "delayed", "dead", "workers")
     is_flag=False,
     flag_value=2.0,
     metavar="SECONDS",
-    help="Look again and again, every 2 s or so often, until Ctrl-C.",
+    help="Refresh every SECONDS (default: 2) until Ctrl-C.",
 )
 @click.option("--format", "form", type=click.Choice(["table", "json"]), default="table")
 @bus_options
 def status(*, watch: float | None, form: str, **options: Any) -> None:
     """Show where the events of each listener are, and how many workers it has.
 
-    They wait, are taken by workers, are delayed, or dead. A question mark stands for what the
-    broker does not tell.
+    Events are waiting, taken by workers, delayed or dead. A question mark stands for a number that
+    the broker does not report.
 
-    Exits with 0, with 1 where a broker failed, and with 2 when the usage, the configuration or the
-    bus module is wrong.
+    Exits with 0, 1 if a broker failed, and 2 if the usage, the configuration or the bus module is
+    wrong.
     """
     set_up_logging("console", "warning")
     run_looking(options, lambda client: _show(client, watch, is_json=form == "json"))

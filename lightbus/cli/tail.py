@@ -21,14 +21,14 @@ from lightbus.tail import tail as tailing
 @click.option("--format", "form", type=click.Choice(["line", "json"]), default="line")
 @bus_options
 def tail(pattern: str, form: str, **options: Any) -> None:
-    """Show events as they are fired, by whichever service, until Ctrl-C.
+    """Show events of all services as they are fired, until Ctrl-C.
 
-    PATTERN is of names of events, such as 'auth.*' or '*.user_created'; without it, every event of
-    the APIs that the bus module or the configuration names is shown. Listeners get all of them,
-    too. What comes too fast to be shown is left out.
+    PATTERN matches names of events, such as 'auth.*' or '*.user_created'. By default, the command
+    shows every event of the APIs that the bus module or the configuration names. It takes no event
+    from a listener. It skips events that come too fast to be shown.
 
-    Exits with 0, with 1 where a broker failed, and with 2 when the usage, the configuration or the
-    bus module is wrong.
+    Exits with 0, 1 if a broker failed, and 2 if the usage, the configuration or the bus module is
+    wrong.
     """
     set_up_logging("console", "warning")
     run_looking(options, lambda client: _show(client, pattern, is_json=form == "json"))
