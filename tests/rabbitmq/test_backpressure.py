@@ -164,6 +164,29 @@ async def test_what_firing_holds_while_the_broker_is_short_does_not_grow(
     assert {"before", "after"} <= set(stored) <= {"before", "first", "after"} | unknown
 
 
+async def test_while_the_broker_is_short_an_event_that_came_back_has_its_last_attempt(
+    make_bus: MakeBus, node: RabbitMQNode
+) -> None:
+    node.create_vhost("last")
+    bus = make_bus(
+        url=node.url("last"), fire_timeout=1, max_attempts=1, transport={"operation_timeout": 2}
+    )
+    seen = Seen[str]()
+    bus.auth.user_created.listen(lambda username: seen.add(username), listener_name="welcome")
+    async with Worker(bus):
+        pass
+    await bus.auth.user_created.fire_async(username="ada", email="e")
+    connection = await aiormq.connect(node.url("last"))
+    await (await connection.channel()).basic_get(QUEUE)
+    await connection.close()
+
+    async with alarm(node, "memory"):
+        with pytest.raises((SendOutcomeUnknown, TransportUnavailable)):
+            await bus.auth.user_deleted.fire_async(username="bob")
+        async with Worker(bus):
+            assert await seen.wait_for(1) == ["ada"]
+
+
 async def test_while_the_broker_is_short_events_are_handled_and_failed_ones_wait_for_its_end(
     make_bus: MakeBus, node: RabbitMQNode
 ) -> None:

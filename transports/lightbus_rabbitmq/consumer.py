@@ -20,6 +20,7 @@ from lightbus_rabbitmq.channel import Channel
 from lightbus_rabbitmq.connection import Link
 from lightbus_rabbitmq.delivery import RabbitMQDelivery
 from lightbus_rabbitmq.errors import ConnectionLost, NoFreeChannel, translated
+from lightbus_rabbitmq.last_attempt import MakeNote
 from lightbus_rabbitmq.publisher import Publisher
 from lightbus_rabbitmq.settings import RabbitMQSettings
 from lightbus_rabbitmq.waiting import Backoff, close_quietly, unless_lost
@@ -51,12 +52,15 @@ class RabbitMQStream(DeliveryStream):
         publisher: Publisher,
         settings: RabbitMQSettings,
         subscription: Subscription,
+        *,
+        make_note: MakeNote,
     ) -> None:
         self.queue = names.listener_queue(subscription)
         self._subscription = subscription
         self._link = link
         self._publisher = publisher
         self._settings = settings
+        self._make_note = make_note
         self._channel: Channel | None = None
         self._consumer_tag = ""
         # How many events the consumer takes at once. It begins with one, which is held until the
@@ -330,7 +334,9 @@ class RabbitMQStream(DeliveryStream):
 
     def _receiver(self, channel: Channel) -> Callable[[DeliveredMessage], None]:
         def receive(delivered: DeliveredMessage) -> None:
-            delivery = RabbitMQDelivery(delivered, channel, self._publisher, self._subscription)
+            delivery = RabbitMQDelivery(
+                delivered, channel, self._publisher, self._subscription, self._make_note
+            )
             self._arrived.set()
             if self._is_ended:
                 self._received.put_nowait(delivery)

@@ -15,7 +15,7 @@ from lightbus.log import get_logger
 from lightbus.transport import Delivery, Subscription
 from lightbus_rabbitmq import headers, names, stories
 from lightbus_rabbitmq.channel import Channel
-from lightbus_rabbitmq.last_attempt import LastAttempt, Note
+from lightbus_rabbitmq.last_attempt import LastAttempt, MakeNote, Note
 from lightbus_rabbitmq.publisher import Publisher
 
 _log = get_logger(__name__)
@@ -36,6 +36,7 @@ class RabbitMQDelivery(Delivery):
         channel: Channel,
         publisher: Publisher,
         subscription: Subscription,
+        make_note: MakeNote,
     ) -> None:
         api_name = subscription.api_name
         self.message = headers.message_of(delivered, api_name)
@@ -46,6 +47,7 @@ class RabbitMQDelivery(Delivery):
         self._channel = channel
         self._publisher = publisher
         self._subscription = subscription
+        self._make_note = make_note
         self._is_settled = False
 
     @property
@@ -64,7 +66,7 @@ class RabbitMQDelivery(Delivery):
             await self._copy_and_ack("", self._queue, **{headers.ATTEMPT: self.attempt})
             raise EventRequeued(self.message.id)
         name = names.last_attempt_exchange(self._queue, event_id)
-        self._note = self._note or self._publisher.note(name)
+        self._note = self._note or self._make_note(name)
         return LastAttempt(self, self._note) if await self._note.make() else None
 
     async def requeue(self) -> None:

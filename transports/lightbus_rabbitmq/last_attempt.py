@@ -130,3 +130,6 @@ class Note:
             ),
             timeout=self._timeout,
         )
+
+
+MakeNote = Callable[[str], Note]

@@ -29,7 +29,6 @@ from lightbus_rabbitmq.channel import Channel, Outcome
 from lightbus_rabbitmq.connection import Link
 from lightbus_rabbitmq.errors import ConnectionLost, translated
 from lightbus_rabbitmq.frames import encoded, encoded_method
-from lightbus_rabbitmq.last_attempt import Note
 from lightbus_rabbitmq.waiting import close_quietly, growing_waits
 
 _PAUSE = 0.05
@@ -131,10 +130,6 @@ class Publisher:
         event_id = str(properties.message_id)
         outgoing = _Outgoing(event_id, exchange, routing_key, len(body), True, frames)  # noqa: FBT003
         await self._send(outgoing, timeout=self._operation_timeout if timeout is None else timeout)
-
-    def note(self, name: str) -> Note:
-        """Return the note of a last attempt that is kept under `name`."""
-        return Note(self._link, name, timeout=self._operation_timeout)
 
     async def close(self) -> None:
         """Let what is under way be confirmed, for a few seconds, and take no more."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 from collections.abc import AsyncGenerator, Callable, Collection, Mapping
 from typing import Any, ClassVar
 
@@ -41,6 +42,7 @@ from lightbus_rabbitmq.dead_letters import (
     dead_letters_of,
 )
 from lightbus_rabbitmq.errors import NoFreeChannel
+from lightbus_rabbitmq.last_attempt import Note
 from lightbus_rabbitmq.management import Management
 from lightbus_rabbitmq.objects import Wanted
 from lightbus_rabbitmq.publisher import Publisher
@@ -66,6 +68,9 @@ class RabbitMQTransport(EventTransport):
         self._client_name = client_name
         self._sending = Link(settings, f"{client_name} sending")
         self._consuming = Link(settings, f"{client_name} consuming")
+        # For notes of last attempts. RabbitMQ may block the connection for sending, and listeners
+        # may need all channels of the one for consuming.
+        self._noting = Link(settings, f"{client_name} noting last attempts")
         self._publisher = Publisher(self._sending, operation_timeout=settings.operation_timeout)
         self._streams: list[RabbitMQStream] = []
         # Those of what takes a lock
@@ -89,7 +94,15 @@ class RabbitMQTransport(EventTransport):
         )
 
     async def subscribe(self, subscription: Subscription) -> RabbitMQStream:
-        stream = RabbitMQStream(self._consuming, self._publisher, self._settings, subscription)
+        stream = RabbitMQStream(
+            self._consuming,
+            self._publisher,
+            self._settings,
+            subscription,
+            make_note=functools.partial(
+                Note, self._noting, timeout=self._settings.operation_timeout
+            ),
+        )
         try:
             await stream.start()
         except NoFreeChannel as error:
@@ -254,6 +267,7 @@ class RabbitMQTransport(EventTransport):
         await asyncio.gather(*(stream.aclose() for stream in self._streams))
         await self._publisher.close()
         await asyncio.gather(*(link.close() for link in self._extra_links))
+        await self._noting.close()
         await self._consuming.close()
         await self._sending.close()
 
