@@ -358,4 +358,9 @@ def _close_unused(opening: asyncio.Task[Channel]) -> None:
     if opening.cancelled() or opening.exception() is not None:
         return
     channel = opening.result()
-    abandon(asyncio.create_task(unless_lost(channel.connection, channel.close())))
+
+    async def close() -> None:
+        # Inside the task: cancelled before its first step, it would leave this unawaited.
+        await unless_lost(channel.connection, channel.close())
+
+    abandon(asyncio.create_task(close()))

@@ -196,9 +196,12 @@ class RabbitMQStream(DeliveryStream):
         if channel.is_lost:
             return
         timeout = self._settings.operation_timeout
-        cancelling = asyncio.create_task(
-            unless_lost(channel.connection, channel.basic_cancel(self._consumer_tag))
-        )
+
+        async def cancel() -> None:
+            # Inside the task: cancelled before its first step, it would leave this unawaited.
+            await unless_lost(channel.connection, channel.basic_cancel(self._consumer_tag))
+
+        cancelling = asyncio.create_task(cancel())
         try:
             await asyncio.wait({cancelling}, timeout=timeout)
             if not cancelling.done():
