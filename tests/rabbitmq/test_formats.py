@@ -1,0 +1,102 @@
+"""What RabbitMQ is sent, byte for byte but for ids, times and names of the machine."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aiormq.abc import DeliveredMessage
+
+from golden_files import assert_format, typed, with_placeholders
+from lightbus import Bus, OnError, Worker
+from rabbitmq_support import Broker, MakeBus, Topology, headers_of
+
+VARYING = {
+    "message_id": "id of the event",
+    "timestamp": "time of the firing, in whole seconds",
+    "cloudEvents:id": "id of the event",
+    "cloudEvents:time": "time of the firing",
+    "lightbus-traceback": "traceback",
+    "lightbus-process": "process name",
+    "lightbus-host": "host name",
+    "lightbus-pid": "process id",
+    "lightbus-first-failed-at": "time of the first failure",
+    "lightbus-last-failed-at": "time of the last failure",
+}
+
+
+def format_of(message: DeliveredMessage) -> Any:
+    """Return all of a message that a program of another version reads."""
+    properties = dict(message.header.properties)
+    del properties["headers"]
+    headers = headers_of(message)
+    # RabbitMQ 3.10 adds it where it is 0, and RabbitMQ 4.3 does not.
+    headers.pop("x-delivery-count", None)
+    return with_placeholders(
+        {
+            "exchange": message.exchange,
+            "routing_key": message.routing_key,
+            "properties": typed({name: value for name, value in properties.items() if value}),
+            "headers": typed(headers),
+            "body": message.body.decode(),
+        },
+        VARYING,
+    )
+
+
+def fails(username: str) -> None:
+    raise ValueError(username)
+
+
+async def handled_once(bus: Bus, broker: Broker, queue: str, on_error: OnError) -> Any:
+    """Return what a failing listener has left in a queue of one event."""
+    bus.auth.user_created.listen(fails, listener_name="welcome", on_error=on_error)
+    async with Worker(bus):
+        await bus.auth.user_created.fire_async(username="ada", email="ada@example.com")
+        return format_of(await broker.wait_for_message(queue))
+
+
+async def test_an_event_is_sent_in_the_same_format_as_ever(
+    make_bus: MakeBus, broker: Broker
+) -> None:
+    bus = make_bus()
+    bus.auth.user_created.listen(fails, listener_name="welcome")
+    await bus.auth.user_created.fire_async(username="ada", email="ada@example.com")
+
+    assert_format("event.json", format_of(await broker.get("lightbus:shop:welcome:auth")))
+
+
+async def test_an_event_is_sent_again_for_a_retry_in_the_same_format_as_ever(
+    make_bus: MakeBus, broker: Broker
+) -> None:
+    retry = {"first": 60, "factor": 1, "longest": 60}
+    bus = make_bus(retry=retry, acknowledgement_timeout=90)
+
+    found = await handled_once(bus, broker, "lightbus::delay:60000", OnError.RETRY)
+
+    assert_format("retry.json", found)
+
+
+async def test_a_dead_letter_is_sent_in_the_same_format_as_ever(
+    make_bus: MakeBus, broker: Broker
+) -> None:
+    found = await handled_once(
+        make_bus(), broker, "lightbus:shop:dead", OnError.ACKNOWLEDGE_AND_LOG
+    )
+
+    assert_format("dead_letter.json", found)
+
+
+async def test_the_objects_of_a_listener_have_the_same_names_and_arguments_as_ever(
+    make_bus: MakeBus, topology: Topology
+) -> None:
+    bus = make_bus()
+    bus.auth.user_created.listen(fails, listener_name="welcome")
+    async with Worker(bus):
+        pass
+
+    found = {
+        "exchanges": dict(sorted(topology.exchanges().items())),
+        "queues": dict(sorted(topology.queues().items())),
+        "bindings": [" ".join(parts) for parts in sorted(topology.bindings())],
+    }
+    assert_format("topology.json", found)
