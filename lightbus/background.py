@@ -209,8 +209,13 @@ def run_apart_from_greenlets(function: Callable[[], None]) -> None:
         finally:
             waiter.wake()
 
-    green.original("_thread", "start_new_thread")(run, ())
-    waiter.wait()
+    try:
+        green.original("_thread", "start_new_thread")(run, ())
+    except RuntimeError:
+        # Python 3.12 starts no thread while the interpreter ends. Other greenlets have ended then.
+        function()
+    else:
+        waiter.wait()
 
 
 def _new_waiter() -> _GreenletWaiter | _ThreadWaiter:
