@@ -11,7 +11,7 @@ import struct
 import uuid
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
-from typing import Any, cast
+from typing import Any
 from urllib.parse import quote
 
 import attrs
@@ -165,7 +165,7 @@ def message_of(
     """
     properties = delivered.header.properties
     headers = headers_of(delivered)
-    came = cast("Basic.Deliver", delivered.delivery) if death is None else death
+    came: Any = delivered.delivery if death is None else death
     event_name = came.routing_key or ""
     if names.is_of_copies(came.exchange, api_name):
         event_name = _name_in_type(properties.message_type, api_name) or event_name
