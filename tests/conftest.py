@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import signal
 from collections.abc import Iterator
 
 import hypothesis
@@ -15,6 +16,11 @@ from rabbitmq_server import AMQP_URL, RabbitMQServer
 # Other processes may slow this one down at any moment. Each test has a time limit of its own.
 hypothesis.settings.register_profile("lightbus", deadline=None)
 hypothesis.settings.load_profile("lightbus")
+
+# A shell without job control ignores SIGINT in what it starts in the background, and the processes
+# that the tests start would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 VERSION = pytest.StashKey[str]()
 NOT_RUN = "needs a RabbitMQ node of its own"
