@@ -262,7 +262,8 @@ class Delivery(Protocol):
     Attributes:
         message: The event. Its body may be any bytes.
         attempt: The attempt number, from 1, across restarts and workers. Without
-            `Capability.EXACT_ATTEMPTS`, it may be too high, but never too low.
+            `Capability.EXACT_ATTEMPTS`, it may be too high, and it may leave out an attempt that
+            ended with the loss of its worker.
         returns: How often the event was returned to the queue since it was last sent there, because
             its worker was lost (killed, or connection lost) or by `retry(after=0)`.
         first_failed_at: When `retry` was first called with a delay, in UTC; None if it was not.
