@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import subprocess
@@ -64,6 +65,17 @@ def ended(process: subprocess.Popen[str], *, given: str = "") -> tuple[int, str,
     """Wait for a process; return its exit code, what it printed, and what it said on stderr."""
     printed, said = process.communicate(given, timeout=TIMEOUT)
     return process.returncode, printed, said
+
+
+async def wait_until_reading(process: subprocess.Popen[str]) -> None:
+    """Wait until the process waits for standard input.
+
+    Python acts on a signal between its own instructions: one that comes after the last of them
+    before the system call that reads is only seen when something was read.
+    """
+    system_call = Path(f"/proc/{process.pid}/syscall")
+    while not system_call.read_text().startswith("0 0x0 "):  # read(), of file descriptor 0
+        await asyncio.sleep(0.01)
 
 
 def line_with(text: str, lines: IO[str] | None) -> str:

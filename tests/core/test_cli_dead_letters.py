@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 import lightbus
-from command import TIMEOUT, Command, ended
+from command import TIMEOUT, Command, ended, wait_until_reading
 from core.apis import AuthApi
 from lightbus import Bus, EventMessage
 from lightbus.failure import Failure
@@ -297,6 +297,7 @@ async def test_ctrl_c_ends_a_question(bus: Bus, command: Command) -> None:
     asked = ""
     while not asked.endswith("[y/N]: "):
         asked += await asyncio.to_thread(process.stderr.read, 1)
+    await wait_until_reading(process)
     process.send_signal(signal.SIGINT)
 
     assert await asyncio.to_thread(process.wait, 10) == 1
