@@ -74,7 +74,8 @@ async def wait_until_reading(process: subprocess.Popen[str]) -> None:
     before the system call that reads is only seen when something was read.
     """
     system_call = Path(f"/proc/{process.pid}/syscall")
-    while not system_call.read_text().startswith("0 0x0 "):  # read(), of file descriptor 0
+    # The kernel offers no event for it. 0 0x0 is read() of file descriptor 0.
+    while not system_call.read_text().startswith("0 0x0 "):  # noqa: ASYNC110
         await asyncio.sleep(0.01)
 
 
