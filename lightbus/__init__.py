@@ -2,11 +2,11 @@
 
 from lightbus.api import Api
 from lightbus.bus import Bus, create, get_bus
+from lightbus.declarations import Parameter, WildcardParameter
 from lightbus.events import Event, event
-from lightbus.listener import OnError
 from lightbus.message import EventMessage
-from lightbus.parameters import Parameter, WildcardParameter
-from lightbus.worker import Worker
+from lightbus.policy import OnError
+from lightbus.worker.worker import Worker
 
 __all__ = [
     "Api",

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar, cast
 
 from lightbus import config as configuration
-from lightbus import green
 from lightbus.api import Api, api_class_of
 from lightbus.client import BusClient
+from lightbus.concurrency import green
+from lightbus.concurrency.lazy import lazy_property
 from lightbus.exceptions import ConfigError, InvalidBusModule, NotCallable
-from lightbus.handler import Handler
-from lightbus.lazy import lazy_property
-from lightbus.listener import OnError
+from lightbus.handling.signatures import Handler
 from lightbus.message import EventMessage
+from lightbus.policy import OnError
 
 DEFAULT_MODULE = "bus"
 

@@ -23,7 +23,6 @@ import attrs
 import msgspec
 
 from lightbus.api import Api, api_class_of
-from lightbus.calling import is_generator, name_of
 from lightbus.config import DEFAULT_TRANSPORT, Config, TransportSettings, convert
 from lightbus.exceptions import (
     DuplicateListenerName,
@@ -34,18 +33,22 @@ from lightbus.exceptions import (
     InvalidTask,
     UnknownApi,
 )
-from lightbus.handler import CallPlan, Handler, plan_call
-from lightbus.hooks import Hooks
-from lightbus.listener import Listener, OnError
+from lightbus.handling.calling import is_generator, name_of
+from lightbus.handling.hooks import Hooks
+from lightbus.handling.listener import Listener
+from lightbus.handling.middleware import Middleware, send_through
+from lightbus.handling.signatures import CallPlan, Handler, plan_call
+from lightbus.handling.tasks import Task, at_times, every, in_background
 from lightbus.log import get_logger
-from lightbus.loops import Loops, OpenTransport, asyncio_loop
 from lightbus.message import EventMessage
-from lightbus.middleware import Middleware, send_through
 from lightbus.names import checked_name
-from lightbus.registry import find_transport
-from lightbus.schema import LoadedSchemas
-from lightbus.tasks import Task, at_times, every, in_background
-from lightbus.transport import AsyncAPIParts, Capability, EventTransport, Subscription
+from lightbus.policy import OnError
+from lightbus.schema.events import LoadedSchemas
+from lightbus.transport.contract import EventTransport
+from lightbus.transport.features import Capability
+from lightbus.transport.pool import OpenTransport, TransportPool, asyncio_loop
+from lightbus.transport.records import AsyncAPIParts, Subscription
+from lightbus.transport.registry import find_transport
 
 _log = get_logger(__name__)
 
@@ -108,7 +111,9 @@ class BusClient:
         # The last one is in use.
         self._all_choices = [self._choices]
         self._choosing = threading.Lock()
-        self._loops = Loops(self._make_transport, lambda api_name: self._choice(api_name).key)
+        self._transports = TransportPool(
+            self._make_transport, lambda api_name: self._choice(api_name).key
+        )
 
     def __repr__(self) -> str:
         return f"<BusClient of service {self.config.service_name!r}>"
@@ -206,7 +211,7 @@ class BusClient:
             Exception: What a `before_event_sent` hook, or a middleware before it sends, raised; the
                 message was not sent.
         """
-        return self._loops.call_blocking(
+        return self._transports.call_blocking(
             self.fire_async, message, blocking="fire()", instead="`await ....fire_async(...)`"
         )
 
@@ -559,7 +564,7 @@ class BusClient:
         Raises:
             NoEventLoop: No event loop runs on this thread.
         """
-        return self._loops.transport(api_name)
+        return self._transports.transport(api_name)
 
     async def opened_transport(self, api_name: str) -> EventTransport:
         """Return the transport of an API on the running event loop, once it is open.
@@ -650,7 +655,7 @@ class BusClient:
 
     async def close_async(self) -> None:
         """Close every connection of this bus, in 6 seconds at most. Its next use opens new ones."""
-        await self._loops.close()
+        await self._transports.close()
 
     def close(self) -> None:
         """Do what `close_async` does, on a thread without an event loop.
@@ -658,7 +663,7 @@ class BusClient:
         Raises:
             CannotBlockHere: An event loop runs on this thread.
         """
-        self._loops.close_blocking()
+        self._transports.close_blocking()
 
     def _api(self, api_name: str) -> type[Api]:
         try:

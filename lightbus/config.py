@@ -15,11 +15,11 @@ import attrs
 import msgspec
 import msgspec.inspect
 
-from lightbus.codec import Casting
 from lightbus.config_file import read_config_file
+from lightbus.encoding.json_codec import Casting
 from lightbus.exceptions import InvalidConfig, did_you_mean
 from lightbus.names import checked_name, filled_in, usable_name
-from lightbus.retry import Retry, Seconds
+from lightbus.policy import Retry, Seconds
 
 # Needs nothing to be installed or started.
 DEFAULT_TRANSPORT = "sqlite"

@@ -35,7 +35,7 @@ def _parse(file: Path) -> Any:
 
     import yaml  # noqa: PLC0415
 
-    from lightbus.config_yaml import parse_yaml  # noqa: PLC0415
+    from lightbus.encoding.yaml_input import parse_yaml  # noqa: PLC0415
 
     parsers: dict[str, Callable[[str, str], Any]] = {
         ".yaml": parse_yaml,

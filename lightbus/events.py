@@ -18,14 +18,20 @@ from typing import (
 
 import msgspec
 
-from lightbus.codec import FieldsDecoder
-from lightbus.declarations import Declaration, declared_by_class, declared_by_method, is_class
+from lightbus.concurrency.lazy import lazy_property
+from lightbus.declarations import (
+    Declaration,
+    Parameter,
+    WildcardParameter,
+    declared_by_class,
+    declared_by_method,
+    is_class,
+)
+from lightbus.encoding.json_codec import FieldsDecoder
+from lightbus.encoding.own_types import describe_error
 from lightbus.exceptions import InvalidApi, InvalidEventArguments, InvalidParameters, NotOnBus
-from lightbus.lazy import lazy_property
-from lightbus.listener import OnError
 from lightbus.message import EventMessage
-from lightbus.own_types import describe_error
-from lightbus.parameters import Parameter, WildcardParameter
+from lightbus.policy import OnError
 
 P = ParamSpec("P")
 This = TypeVar("This")

@@ -46,7 +46,7 @@
     │   └── TransportClosed
     ├── EventRequeued               its last attempt waits for another delivery
     └── ListenerError               an event could not be handled
-        ├── NotListenedFor
+        ├── UnexpectedEvent
         ├── HandlerExited
         ├── HandlerTimeout
         ├── StuckHandler
@@ -634,7 +634,7 @@ class ListenerError(LightbusException):
     """An event could not be handled."""
 
 
-class NotListenedFor(ListenerError):
+class UnexpectedEvent(ListenerError):
     """An event came that its listener no longer listens for.
 
     Attributes:

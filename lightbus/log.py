@@ -22,8 +22,8 @@ import traceback
 from collections.abc import MutableMapping
 from typing import TYPE_CHECKING, Any, cast
 
-from lightbus.lazy import lazy_property
-from lightbus.threads import may_wait
+from lightbus.concurrency.busy_threads import may_wait
+from lightbus.concurrency.lazy import lazy_property
 
 if TYPE_CHECKING:
     import structlog

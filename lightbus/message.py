@@ -10,7 +10,7 @@ from typing import Any
 
 import attrs
 
-from lightbus import codec
+from lightbus.encoding import json_codec
 
 
 def _new_id() -> str:
@@ -55,7 +55,7 @@ class EventMessage:
     def create(
         cls, api_name: str, event_name: str, kwargs: Mapping[str, Any], **others: Any
     ) -> EventMessage:
-        """Return a message that carries `kwargs`, encoded by `lightbus.codec.encode`.
+        """Return a message that carries `kwargs`, encoded by `lightbus.encoding.json_codec.encode`.
 
         Args:
             kwargs: The event's parameters.
@@ -64,7 +64,9 @@ class EventMessage:
         Raises:
             UnencodableValue: A value cannot travel as JSON.
         """
-        return cls(api_name=api_name, event_name=event_name, body=codec.encode(kwargs), **others)
+        return cls(
+            api_name=api_name, event_name=event_name, body=json_codec.encode(kwargs), **others
+        )
 
     @property
     def canonical_name(self) -> str:
@@ -78,4 +80,4 @@ class EventMessage:
         Raises:
             UndecodableEvent: The body is not a JSON object.
         """
-        return codec.decode(self.body)
+        return json_codec.decode(self.body)

@@ -12,8 +12,8 @@ from lightbus.cli.console import out
 from lightbus.cli.loading import ASKED_TO_STOP, bus_options, load_bus, named_bus_module, report
 from lightbus.cli.output import set_up_logging
 from lightbus.client import BusClient
-from lightbus.config_schema import schema_of_config
 from lightbus.exceptions import InvalidBusModule, LightbusException
+from lightbus.operations.config_schema import schema_of_config
 
 
 @click.group()

@@ -23,9 +23,9 @@ from lightbus.cli.letter_edit import edited, interruptible
 from lightbus.cli.loading import ASKED_TO_STOP, FAILED, bus_options, load_client, report
 from lightbus.cli.output import set_up_logging
 from lightbus.client import BusClient
-from lightbus.dead_letters import DeadLetters, Filter, LetterKey
 from lightbus.exceptions import TransportError
-from lightbus.transport import DeadLetter
+from lightbus.operations.dead_letters import DeadLetters, Filter, LetterKey
+from lightbus.transport.features import DeadLetter
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 

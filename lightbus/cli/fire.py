@@ -18,8 +18,8 @@ from lightbus.cli.loading import (
 )
 from lightbus.cli.output import set_up_logging
 from lightbus.client import BusClient
-from lightbus.codec import FieldsDecoder, encode
-from lightbus.json_input import read_json
+from lightbus.encoding.json_codec import FieldsDecoder, encode
+from lightbus.encoding.json_input import read_json
 
 
 def _pairs(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:

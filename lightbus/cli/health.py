@@ -14,7 +14,7 @@ from lightbus.cli.http_server import Answer, HTTPServer
 from lightbus.client import BusClient
 from lightbus.exceptions import HealthPortUnusable
 from lightbus.log import get_logger
-from lightbus.worker import Worker
+from lightbus.worker.worker import Worker
 
 _log = get_logger(__name__)
 

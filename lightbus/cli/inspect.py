@@ -14,9 +14,10 @@ from lightbus.cli.console import err, out
 from lightbus.cli.loading import ASKED_TO_STOP, FAILED, bus_options, load_client, report
 from lightbus.cli.output import set_up_logging
 from lightbus.client import BusClient
-from lightbus.dead_letters import SHORT_ID, DeadLetters, Filter
 from lightbus.message import EventMessage
-from lightbus.transport import DeadLetter, EventPlace
+from lightbus.operations.dead_letters import SHORT_ID, DeadLetters, Filter
+from lightbus.transport.features import DeadLetter
+from lightbus.transport.records import EventLocation
 
 
 @click.command(short_help="Show where one event is.")
@@ -67,8 +68,8 @@ async def _inspect(client: BusClient, event_id: str) -> bool:
     return bool(messages)
 
 
-async def _places(client: BusClient, event_id: str) -> tuple[list[EventPlace], bool]:
-    places: list[EventPlace] = []
+async def _places(client: BusClient, event_id: str) -> tuple[list[EventLocation], bool]:
+    places: list[EventLocation] = []
     is_all_told = True
     for api_name in client.one_api_of_each_place():
         found = await (await client.opened_transport(api_name)).find(event_id)
@@ -81,7 +82,7 @@ def _of(message: EventMessage, found: Iterable[Any]) -> list[Any]:
     return [one for one in found if one.message.id == message.id]
 
 
-def _print(message: EventMessage, places: list[EventPlace], letters: list[DeadLetter]) -> None:
+def _print(message: EventMessage, places: list[EventLocation], letters: list[DeadLetter]) -> None:
     sender = message.service_name or "?"
     out.print_line((message.canonical_name, "bold"), f" {message.id}")
     out.print_line(f"    fired {_time(message.fired_at)} by {sender}, version {message.version}")

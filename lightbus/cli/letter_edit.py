@@ -10,12 +10,12 @@ from collections.abc import Iterator
 import click
 import msgspec
 
-from lightbus import codec
 from lightbus.cli.console import to_json
+from lightbus.encoding import json_codec
+from lightbus.encoding.json_input import DuplicateKey, read_json
 from lightbus.exceptions import UndecodableEvent
-from lightbus.json_input import DuplicateKey, read_json
 from lightbus.log import in_one_line
-from lightbus.transport import DeadLetter
+from lightbus.transport.features import DeadLetter
 
 
 @contextlib.contextmanager
@@ -79,7 +79,7 @@ def _body_of(changed: bytes) -> bytes:
     except UnicodeDecodeError as error:
         raise UndecodableEvent(f"The edited text is not UTF-8: {error}.") from error
     body = text.encode()
-    codec.decode(body)
+    json_codec.decode(body)
     # What the codec decodes can still be too deep for these.
     with contextlib.suppress(RecursionError):
         read_json(text)

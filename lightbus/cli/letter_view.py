@@ -12,9 +12,9 @@ from rich.table import Table
 from rich.text import Text
 
 from lightbus.cli.console import out, to_json
-from lightbus.dead_letters import SHORT_ID, LetterKey
 from lightbus.exceptions import UndecodableEvent
-from lightbus.transport import DeadLetter
+from lightbus.operations.dead_letters import SHORT_ID, LetterKey
+from lightbus.transport.features import DeadLetter
 
 
 def summary(letter: DeadLetter) -> dict[str, Any]:

@@ -14,8 +14,8 @@ from lightbus.cli.loading import ASKED_TO_STOP, bus_options, load_client, report
 from lightbus.cli.output import set_up_logging
 from lightbus.client import BusClient
 from lightbus.exceptions import ListenerQueueNotEmpty
-from lightbus.listener_queues import FoundQueue, ListenerQueues
 from lightbus.log import in_one_line
+from lightbus.operations.listener_queues import FoundQueue, ListenerQueues
 
 
 @click.group(short_help="Remove the queues of listeners that are gone.")

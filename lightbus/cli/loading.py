@@ -17,7 +17,7 @@ from lightbus.cli.console import err
 from lightbus.cli.signals import STOP_SIGNALS, signals_of_children_kept
 from lightbus.client import BusClient
 from lightbus.exceptions import ConfigError, InvalidName, LightbusException
-from lightbus.transport import Capability
+from lightbus.transport.features import Capability
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 

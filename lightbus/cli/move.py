@@ -17,7 +17,7 @@ from lightbus.cli.loading import ASKED_TO_STOP, FAILED, bus_options, load_bus, r
 from lightbus.cli.output import set_up_logging
 from lightbus.cli.signals import STOP_SIGNALS, signals_of_children_kept
 from lightbus.client import BusClient
-from lightbus.move import Move, QueueMove
+from lightbus.operations.move import Move, QueueMove
 
 # How often the progress is drawn, in seconds.
 _PERIOD = 0.1

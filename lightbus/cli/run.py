@@ -22,8 +22,8 @@ from lightbus.cli.signals import STOP_SIGNALS, signals_of_children_kept
 from lightbus.client import BusClient
 from lightbus.exceptions import LightbusException, TransportUnavailable
 from lightbus.log import flush, get_logger
-from lightbus.loops import new_event_loop
-from lightbus.worker import Worker
+from lightbus.transport.pool import new_event_loop
+from lightbus.worker.worker import Worker
 
 _log = get_logger("lightbus")
 

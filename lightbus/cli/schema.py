@@ -9,7 +9,6 @@ from typing import Any
 
 import click
 
-from lightbus.asyncapi import asyncapi_of
 from lightbus.cli.console import out
 from lightbus.cli.loading import (
     ASKED_TO_STOP,
@@ -20,7 +19,8 @@ from lightbus.cli.loading import (
     report,
 )
 from lightbus.client import BusClient
-from lightbus.schema import breaking_changes, read_schema, schema_of
+from lightbus.operations.asyncapi import asyncapi_of
+from lightbus.schema.events import breaking_changes, read_schema, schema_of
 
 
 @click.group(short_help="Show what events look like, and what breaks listeners.")

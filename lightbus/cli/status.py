@@ -16,7 +16,7 @@ from lightbus.cli.console import out
 from lightbus.cli.loading import bus_options, cancel_on_signals, run_looking
 from lightbus.cli.output import set_up_logging
 from lightbus.client import BusClient
-from lightbus.status import ListenerStatus, Status
+from lightbus.operations.status import ListenerStatus, Status
 
 _NUMBERS = ("waiting", "taken", "delayed", "dead", "workers")
 

@@ -13,7 +13,7 @@ from lightbus.cli.output import set_up_logging
 from lightbus.client import BusClient
 from lightbus.exceptions import UndecodableEvent
 from lightbus.message import EventMessage
-from lightbus.tail import tail as tailing
+from lightbus.operations.tail import tail as tailing
 
 
 @click.command(short_help="Show events as they are fired.")

@@ -27,8 +27,8 @@ from lightbus.cli.loading import (
 from lightbus.cli.output import set_up_logging
 from lightbus.cli.signals import signals_of_children_kept
 from lightbus.client import BusClient
-from lightbus.topology import topology_of
-from lightbus.transport import BrokerObject, MigrationProgress, ObjectState
+from lightbus.operations.topology import topology_of
+from lightbus.transport.records import BrokerObject, MigrationProgress, ObjectState
 
 _COLOURS = {ObjectState.OK: "green", ObjectState.UNUSED: "yellow", ObjectState.UNKNOWN: "dim"}
 

@@ -9,14 +9,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
-from lightbus import codec
 from lightbus.bus import Bus
 from lightbus.client import BusClient
-from lightbus.dispatch import Dispatcher
+from lightbus.encoding import json_codec
 from lightbus.exceptions import did_you_mean
-from lightbus.listener import Listener
+from lightbus.handling.listener import Listener
+from lightbus.handling.threads import HandlerThreads
 from lightbus.message import EventMessage
-from lightbus.threads import HandlerThreads
+from lightbus.worker.dispatch import Dispatcher
 
 _ABSENT = object()
 
@@ -55,7 +55,7 @@ class RecordingBus(Bus):
             AssertionError: There is none; it shows what was fired.
             UnencodableValue: One of `fields` cannot travel as JSON, and so was not fired.
         """
-        wanted = codec.decode(codec.encode(fields))
+        wanted = json_codec.decode(json_codec.encode(fields))
         for message in self.fired_events(name):
             if all(message.kwargs.get(key, _ABSENT) == value for key, value in wanted.items()):
                 return message

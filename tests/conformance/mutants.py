@@ -7,9 +7,10 @@ from typing import ClassVar
 
 import attrs
 
-from lightbus.failure import Failure
 from lightbus.message import EventMessage
-from lightbus.transport import EventTransport, MigrationProgress, Subscription
+from lightbus.transport.contract import EventTransport
+from lightbus.transport.failure import Failure
+from lightbus.transport.records import MigrationProgress, Subscription
 from lightbus_memory.broker import MemoryDeadLetter
 from lightbus_memory.transport import MemoryDelivery, MemoryStream, MemoryTransport
 

@@ -9,7 +9,7 @@ from typing import Any
 import pydantic
 
 from lightbus import Api, Event, Parameter
-from lightbus.schema import breaking_changes, schema_of
+from lightbus.schema.events import breaking_changes, schema_of
 
 
 class Colour(enum.Enum):

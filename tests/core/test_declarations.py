@@ -18,7 +18,7 @@ import lightbus.testing
 from core.support import MakeBus
 from lightbus import Api, Event
 from lightbus.exceptions import InvalidApi, InvalidEventArguments
-from lightbus.schema import LoadedSchemas, schema_of
+from lightbus.schema.events import LoadedSchemas, schema_of
 
 Item = TypeVar("Item")
 Other = TypeVar("Other")

@@ -14,7 +14,7 @@ import pytest
 
 from core.support import MakeBus, Received
 from lightbus import Api, Bus, Event, EventMessage, Parameter, Worker, event
-from lightbus.codec import FieldsDecoder, encode
+from lightbus.encoding.json_codec import FieldsDecoder, encode
 from lightbus.exceptions import (
     EventNotFound,
     InvalidApi,

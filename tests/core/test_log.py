@@ -14,8 +14,8 @@ import pytest
 
 from core.support import PATIENCE, Broken, MakeBus, Received, eventually
 from lightbus import OnError, Worker, log
+from lightbus.concurrency.busy_threads import working_for_the_bus
 from lightbus.log import get_logger, in_one_line, printable
-from lightbus.threads import working_for_the_bus
 from lightbus_memory.broker import Broker
 
 HOSTILE = "id\n12:00:00 [critical] made up\x1b[31m\x9b\x85\u2028\u202e"
@@ -199,7 +199,7 @@ import logging
 import time
 from lightbus.cli.run import _end_process
 from lightbus.log import get_logger
-from lightbus.threads import working_for_the_bus
+from lightbus.concurrency.busy_threads import working_for_the_bus
 
 class Slow(logging.StreamHandler):
     def emit(self, record):

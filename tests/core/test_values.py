@@ -28,7 +28,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lightbus.codec import FieldsDecoder, decode, encode
+from lightbus.encoding.json_codec import FieldsDecoder, decode, encode
 from lightbus.exceptions import UnencodableValue
 
 

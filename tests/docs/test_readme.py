@@ -16,7 +16,7 @@ from docs.conftest import FIRE, Shell
 from docs.pages import ROOT, Page, Program
 from docs.terminal import Terminal, environment_of_a_user, run
 from lightbus import EventMessage, OnError
-from lightbus.tasks import ScheduledTask
+from lightbus.handling.tasks import ScheduledTask
 from lightbus.testing import RecordingBus
 
 PAGE = Page("README")

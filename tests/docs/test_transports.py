@@ -7,7 +7,8 @@ import tomllib
 import pytest
 
 from docs.pages import ROOT, Page, Program
-from lightbus.transport import Capability, EventTransport
+from lightbus.transport.contract import EventTransport
+from lightbus.transport.features import Capability
 
 PAGE = Page("transports")
 EXAMPLE = ROOT / "examples" / "file_transport"

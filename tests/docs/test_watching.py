@@ -16,7 +16,7 @@ import pytest
 from docs.conftest import FIRE, Shell
 from docs.pages import Page, Program
 from lightbus import EventMessage
-from lightbus.tail import Events, tail
+from lightbus.operations.tail import Events, tail
 from lightbus.testing import RecordingBus
 
 PAGE = Page("watching")

@@ -21,8 +21,8 @@ import attrs
 import lightbus
 from faults.checker import Disruption, Ledger, Result
 from faults.journal import NAME_VARIABLE, Reader
-from lightbus.dead_letters import DeadLetters, Filter
 from lightbus.exceptions import TransportError
+from lightbus.operations.dead_letters import DeadLetters, Filter
 from rabbitmq_cluster import RabbitMQCluster
 from rabbitmq_node import NEW_QUEUES_ARE_SAVED_AFTER, RabbitMQNode
 from tcp_proxy import TcpProxy

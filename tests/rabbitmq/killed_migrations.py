@@ -18,7 +18,7 @@ from aiormq.channel import Channel
 from pamqp.commands import Basic, Exchange, Queue
 
 import lightbus
-from lightbus.topology import topology_of
+from lightbus.operations.topology import topology_of
 from lightbus_rabbitmq import migration
 from lightbus_rabbitmq.channel import Channel as PublishingChannel
 

@@ -9,7 +9,7 @@ import pytest
 
 import lightbus
 from lightbus import Api, Event
-from lightbus.asyncapi import asyncapi_of
+from lightbus.operations.asyncapi import asyncapi_of
 
 
 class AuthApi(Api):

@@ -12,7 +12,7 @@ import pytest
 
 from lightbus import EventMessage, Worker
 from lightbus.exceptions import TransportUnavailable
-from lightbus.transport import Subscription
+from lightbus.transport.records import Subscription
 from lightbus_rabbitmq.last_attempt import Note
 from rabbitmq.test_services import AuthService, listener
 from rabbitmq_support import Broker, MakeBus, Seen, Topology, headers_of, transport_of

@@ -14,7 +14,8 @@ from pamqp.commands import Basic
 
 from lightbus import Api, Event, EventMessage
 from lightbus.exceptions import TransportRefused
-from lightbus.transport import Delivery, Subscription
+from lightbus.transport.contract import Delivery
+from lightbus.transport.records import Subscription
 from lightbus_rabbitmq import headers
 from lightbus_rabbitmq.channel import Channel
 from lightbus_rabbitmq.errors import ConnectionLost

@@ -9,7 +9,7 @@ import pytest
 from aiormq.abc import DeliveredMessage
 
 from lightbus import Bus, EventMessage, OnError, Worker
-from lightbus.transport import DeadLetter
+from lightbus.transport.features import DeadLetter
 from rabbitmq_support import Broker, MakeBus, Seen, headers_of, transport_of
 
 DEAD = "lightbus:shop:dead"

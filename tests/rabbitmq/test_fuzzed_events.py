@@ -19,9 +19,9 @@ from pamqp.header import ContentHeader
 
 from lightbus import Bus, OnError, Worker
 from lightbus.exceptions import InvalidEventListener, UndecodableEvent, UnfitEvent
-from lightbus.failure import Failure
-from lightbus.handler import plan_call
+from lightbus.handling.signatures import plan_call
 from lightbus.message import EventMessage
+from lightbus.transport.failure import Failure
 from lightbus_rabbitmq import headers, stories
 from rabbitmq_support import Broker, MakeBus, Seen, transport_of
 

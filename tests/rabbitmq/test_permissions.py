@@ -11,7 +11,7 @@ from aiormq.exceptions import ChannelAccessRefused
 
 from lightbus import EventMessage, OnError, Worker
 from lightbus.exceptions import TransportRefused
-from lightbus.topology import topology_of
+from lightbus.operations.topology import topology_of
 from rabbitmq_server import RabbitMQServer
 from rabbitmq_support import Broker, MakeBus, Seen
 

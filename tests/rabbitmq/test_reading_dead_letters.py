@@ -19,7 +19,7 @@ from aiormq.exceptions import ChannelNotFoundEntity
 from command import Command
 from lightbus import Bus, EventMessage, Worker
 from lightbus.exceptions import DeadLettersInUse
-from lightbus.failure import Failure
+from lightbus.transport.failure import Failure
 from lightbus_rabbitmq import dead_letters as reading
 from lightbus_rabbitmq.channel import Channel
 from rabbitmq.topology_support import TopologyCommand

@@ -137,7 +137,7 @@ async def test_no_object_and_no_log_shows_the_password_while_all_is_well(
             "config": client.config,
             "API's config": client.config.api("auth"),
             "choice": client._choices["default"],
-            "loops": client._loops,
+            "loops": client._transports,
             "open": client.open_transport("auth"),
             "transport": transport,
             "settings": transport._settings,

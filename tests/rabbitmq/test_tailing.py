@@ -8,7 +8,7 @@ import contextlib
 import pytest
 
 from lightbus.exceptions import TransportRefused
-from lightbus.tail import tail
+from lightbus.operations.tail import tail
 from rabbitmq_node import RabbitMQNode
 from rabbitmq_server import RabbitMQServer
 from rabbitmq_support import Broker, MakeBus, Raw

@@ -14,8 +14,8 @@ from aiormq.abc import DeliveredMessage
 
 from lightbus import Bus, Worker, create
 from lightbus.exceptions import TransportError, TransportRefused
-from lightbus.topology import topology_of
-from lightbus.transport import MigrationProgress
+from lightbus.operations.topology import topology_of
+from lightbus.transport.records import MigrationProgress
 from lightbus_rabbitmq import migration
 from lightbus_rabbitmq.claim import Claim
 from rabbitmq.topology_support import (
@@ -445,7 +445,7 @@ async def test_events_that_are_listened_for_no_more_are_parked_and_then_come_no_
     transport = await older.client.opened_transport("auth")
     letters = [letter async for letter in transport.dead_letters("shop")]
     assert [letter.message.kwargs["username"] for letter in letters] == ["eve", "fay"]
-    assert letters[0].failure.error_type == "lightbus.exceptions.NotListenedFor"
+    assert letters[0].failure.error_type == "lightbus.exceptions.UnexpectedEvent"
     assert "discard it: `lightbus dead-letters`" in letters[0].failure.error_message
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from lightbus.message import EventMessage
-from lightbus.transport import Delivery, Subscription
+from lightbus.transport.contract import Delivery
+from lightbus.transport.records import Subscription
 from lightbus_sqlite import SQLiteTransport
 from lightbus_sqlite.settings import SQLiteSettings
 

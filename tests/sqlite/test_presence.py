@@ -11,7 +11,7 @@ import attrs
 import pytest
 
 from lightbus.message import EventMessage
-from lightbus.transport import Subscription
+from lightbus.transport.records import Subscription
 from lightbus_sqlite import SQLiteTransport, presence
 from lightbus_sqlite.settings import SQLiteSettings
 

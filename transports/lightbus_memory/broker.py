@@ -15,9 +15,10 @@ from datetime import datetime
 
 import attrs
 
-from lightbus.failure import Failure
 from lightbus.message import EventMessage
-from lightbus.transport import DeadLetter, Subscription, SubscriptionStats
+from lightbus.transport.failure import Failure
+from lightbus.transport.features import DeadLetter
+from lightbus.transport.records import Subscription, SubscriptionStats
 
 QueueName = tuple[str, str, str]
 

@@ -18,19 +18,12 @@ from lightbus.exceptions import (
     TransportClosed,
     TransportRefused,
 )
-from lightbus.failure import Failure
 from lightbus.log import get_logger
 from lightbus.message import EventMessage
-from lightbus.transport import (
-    Capability,
-    Delivery,
-    DeliveryStream,
-    EventTransport,
-    ListenerQueue,
-    Subscription,
-    SubscriptionStats,
-    begun,
-)
+from lightbus.transport.contract import Delivery, DeliveryStream, EventTransport
+from lightbus.transport.failure import Failure
+from lightbus.transport.features import Capability, start_generator
+from lightbus.transport.records import ListenerQueue, Subscription, SubscriptionStats
 from lightbus_memory.broker import Broker, Entry, MemoryDeadLetter, Queue, Tail, broker_named
 
 _log = get_logger(__name__)
@@ -97,7 +90,7 @@ class MemoryTransport(EventTransport):
 
     async def tail(self, api_name: str) -> AsyncGenerator[EventMessage]:
         self._check_open()
-        return await begun(self._tailed(api_name))
+        return await start_generator(self._tailed(api_name))
 
     async def _tailed(self, api_name: str) -> AsyncGenerator[EventMessage | None]:
         tail = Tail()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lightbus.transport import AsyncAPIParts
+from lightbus.transport.records import AsyncAPIParts
 from lightbus_rabbitmq import names
 from lightbus_rabbitmq.settings import RabbitMQSettings
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from aiormq.exceptions import ChannelPreconditionFailed
 
 from lightbus.exceptions import TransportRefused
-from lightbus.transport import BrokerObject, ObjectState
+from lightbus.transport.records import BrokerObject, ObjectState
 from lightbus_rabbitmq import names, topology
 from lightbus_rabbitmq.comparing import compared_with
 from lightbus_rabbitmq.connection import Link

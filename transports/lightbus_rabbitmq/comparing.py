@@ -5,7 +5,7 @@ from __future__ import annotations
 from aiormq.exceptions import ChannelNotFoundEntity
 
 from lightbus.exceptions import TopologyMismatch
-from lightbus.transport import BrokerObject, ObjectState
+from lightbus.transport.records import BrokerObject, ObjectState
 from lightbus_rabbitmq import objects, renaming
 from lightbus_rabbitmq.connection import Link
 from lightbus_rabbitmq.objects import Binding, Channel, Exchange, Queue, Wanted

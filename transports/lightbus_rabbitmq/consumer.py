@@ -13,8 +13,9 @@ from aiormq.abc import DeliveredMessage
 
 from lightbus.exceptions import TransportError
 from lightbus.log import get_logger
-from lightbus.once import Once
-from lightbus.transport import DeliveryStream, Subscription
+from lightbus.transport.contract import DeliveryStream
+from lightbus.transport.kit import SharedTask
+from lightbus.transport.records import Subscription
 from lightbus_rabbitmq import names, topology
 from lightbus_rabbitmq.channel import Channel
 from lightbus_rabbitmq.connection import Link
@@ -81,8 +82,8 @@ class RabbitMQStream(DeliveryStream):
         self._why_not_restored = ""
         self.is_closed = False
         self._is_ended = False
-        self._stopping = Once(self._stop)
-        self._closing = Once(self._close)
+        self._stopping = SharedTask(self._stop)
+        self._closing = SharedTask(self._close)
         self._keeper: asyncio.Task[None] | None = None
         self._taking_more: asyncio.Task[None] | None = None
 

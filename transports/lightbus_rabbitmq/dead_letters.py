@@ -12,7 +12,8 @@ from aiormq.exceptions import ChannelInvalidStateError, ChannelNotFoundEntity
 from pamqp.commands import Basic
 
 from lightbus.exceptions import DeadLettersInUse, TransportUnavailable
-from lightbus.transport import DeadLetter, DeadLetterCount
+from lightbus.transport.features import DeadLetter
+from lightbus.transport.records import DeadLetterCount
 from lightbus_rabbitmq import names, stories, topology
 from lightbus_rabbitmq.connection import Link
 from lightbus_rabbitmq.errors import ConnectionLost, translated

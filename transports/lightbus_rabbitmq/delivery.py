@@ -10,9 +10,10 @@ from typing import Any
 from aiormq.abc import DeliveredMessage
 
 from lightbus.exceptions import EventRequeued, TransportError
-from lightbus.failure import Failure
 from lightbus.log import get_logger
-from lightbus.transport import Delivery, Subscription
+from lightbus.transport.contract import Delivery
+from lightbus.transport.failure import Failure
+from lightbus.transport.records import Subscription
 from lightbus_rabbitmq import headers, names, stories
 from lightbus_rabbitmq.channel import Channel
 from lightbus_rabbitmq.last_attempt import LastAttempt, MakeNote, Note

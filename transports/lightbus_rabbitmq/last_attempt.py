@@ -14,9 +14,9 @@ from typing import TypeVar
 from aiormq.exceptions import ChannelNotFoundEntity
 
 from lightbus.exceptions import TransportError
-from lightbus.failure import Failure
 from lightbus.log import get_logger
-from lightbus.transport import Delivery
+from lightbus.transport.contract import Delivery
+from lightbus.transport.failure import Failure
 from lightbus_rabbitmq import topology
 from lightbus_rabbitmq.connection import Link
 from lightbus_rabbitmq.objects import Channel, Exchange

@@ -8,7 +8,7 @@ from lightbus.exceptions import (
     NotDeclared,
     TransportUnavailable,
 )
-from lightbus.transport import ListenerQueue
+from lightbus.transport.records import ListenerQueue
 from lightbus_rabbitmq import names, topology
 from lightbus_rabbitmq.claim import Claim
 from lightbus_rabbitmq.connection import Link

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import attrs
 
 from lightbus.exceptions import TransportError, TransportRefused, TransportUnavailable
-from lightbus.transport import MigrationProgress, ObjectState
+from lightbus.transport.records import MigrationProgress, ObjectState
 from lightbus_rabbitmq import renaming
 from lightbus_rabbitmq.claim import Claim
 from lightbus_rabbitmq.connection import Link

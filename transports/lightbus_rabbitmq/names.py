@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
-from lightbus.transport import Subscription
+from lightbus.transport.records import Subscription
 
 # The names of APIs, services and listeners are never empty. So `lightbus::` cannot begin the name
 # of any of their objects.

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, TypeVar
 import aiormq.abc
 import attrs
 
-from lightbus.transport import Subscription
+from lightbus.transport.records import Subscription
 from lightbus_rabbitmq import names
 
 Channel = aiormq.abc.AbstractChannel

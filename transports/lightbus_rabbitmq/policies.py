@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from lightbus.transport import BrokerObject, ObjectState
+from lightbus.transport.records import BrokerObject, ObjectState
 from lightbus_rabbitmq.management import Management, Policy
 from lightbus_rabbitmq.objects import Queue
 

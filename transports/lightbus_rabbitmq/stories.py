@@ -10,8 +10,8 @@ from typing import Any
 import attrs
 from aiormq.abc import DeliveredMessage
 
-from lightbus.failure import Failure
 from lightbus.message import EventMessage
+from lightbus.transport.failure import Failure
 from lightbus_rabbitmq import headers, names
 
 # Of the name of a listener's queue

@@ -11,7 +11,7 @@ from aiormq.abc import DeliveredMessage
 
 from lightbus.exceptions import TransportUnavailable
 from lightbus.message import EventMessage
-from lightbus.transport import begun
+from lightbus.transport.features import start_generator
 from lightbus_rabbitmq import headers, names, topology
 from lightbus_rabbitmq.channel import Channel
 from lightbus_rabbitmq.connection import Link
@@ -50,7 +50,7 @@ async def tail_of(link: Link, api_name: str, *, timeout: float) -> AsyncGenerato
             raise meaning from error
         raise
     channel.closing.add_done_callback(lambda _: received.put_nowait(None))
-    return await begun(_events(channel, api_name, queue, received, timeout=timeout))
+    return await start_generator(_events(channel, api_name, queue, received, timeout=timeout))
 
 
 async def _begin(

@@ -9,7 +9,7 @@ from typing import TypeVar
 import attrs
 from aiormq.exceptions import ChannelNotFoundEntity
 
-from lightbus.transport import Subscription
+from lightbus.transport.records import Subscription
 from lightbus_rabbitmq import names, objects
 from lightbus_rabbitmq.connection import Link
 from lightbus_rabbitmq.errors import ConnectionLost, translated

@@ -9,15 +9,15 @@ from collections.abc import AsyncGenerator, Callable, Collection, Mapping
 from typing import Any, ClassVar
 
 from lightbus.exceptions import NotDeclared, TransportClosed, TransportRefused
-from lightbus.failure import Failure
 from lightbus.message import EventMessage
-from lightbus.once import Once
-from lightbus.transport import (
+from lightbus.transport.contract import EventTransport
+from lightbus.transport.failure import Failure
+from lightbus.transport.features import Capability
+from lightbus.transport.kit import SharedTask
+from lightbus.transport.records import (
     AsyncAPIParts,
     BrokerObject,
-    Capability,
     DeadLetterCount,
-    EventTransport,
     ListenerQueue,
     MigrationProgress,
     Subscription,
@@ -75,7 +75,7 @@ class RabbitMQTransport(EventTransport):
         self._streams: list[RabbitMQStream] = []
         # Those of what takes a lock
         self._extra_links: set[Link] = set()
-        self._closing = Once(self._close)
+        self._closing = SharedTask(self._close)
 
     async def open(self, *, timeout: float) -> None:
         await self._sending.open(timeout=timeout)

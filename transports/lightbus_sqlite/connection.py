@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
 
+from lightbus.concurrency.busy_threads import forbid_waiting, permit_waiting, working_for_the_bus
 from lightbus.exceptions import TransportRefused
-from lightbus.threads import forbid_waiting, permit_waiting, working_for_the_bus
 from lightbus_sqlite import schema
 
 # How long SQLite itself waits for a lock, in seconds, before the waiting operations are looked at.

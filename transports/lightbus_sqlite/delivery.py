@@ -11,10 +11,11 @@ from typing import Any, Protocol
 import msgspec
 
 from lightbus.exceptions import TransportError, TransportUnavailable
-from lightbus.failure import Failure
 from lightbus.log import get_logger
 from lightbus.message import EventMessage
-from lightbus.transport import Delivery, Subscription
+from lightbus.transport.contract import Delivery
+from lightbus.transport.failure import Failure
+from lightbus.transport.records import Subscription
 from lightbus_sqlite import schema
 from lightbus_sqlite.database import Database, Work
 

@@ -12,8 +12,9 @@ from typing import Self
 
 from lightbus.exceptions import TransportError, TransportRefused, TransportUnavailable
 from lightbus.log import get_logger
-from lightbus.once import Once
-from lightbus.transport import DeliveryStream, Subscription
+from lightbus.transport.contract import DeliveryStream
+from lightbus.transport.kit import SharedTask
+from lightbus.transport.records import Subscription
 from lightbus_sqlite import schema
 from lightbus_sqlite.database import Database
 from lightbus_sqlite.delivery import OPERATION_TIMEOUT, PAUSE, Leaseholder, SQLiteDelivery
@@ -44,8 +45,8 @@ class SQLiteStream(DeliveryStream, Leaseholder):
         self.is_closed = False
         self.database = database
         self.subscription = subscription
-        self._stopping = Once(self._stop)
-        self._closing = Once(self._close)
+        self._stopping = SharedTask(self._stop)
+        self._closing = SharedTask(self._close)
         self._watcher = watcher
         self._at_once = max(settings.prefetch, subscription.concurrency)
         self._listener = listener

@@ -23,20 +23,19 @@ from lightbus.exceptions import (
     TransportError,
     TransportUnavailable,
 )
-from lightbus.failure import Failure
 from lightbus.log import get_logger
 from lightbus.message import EventMessage
-from lightbus.once import Once
-from lightbus.transport import (
-    DeadLetter,
+from lightbus.transport.contract import EventTransport
+from lightbus.transport.failure import Failure
+from lightbus.transport.features import DeadLetter, start_generator
+from lightbus.transport.kit import SharedTask
+from lightbus.transport.records import (
     DeadLetterCount,
-    EventPlace,
-    EventTransport,
+    EventLocation,
     ListenerQueue,
-    PlaceState,
+    LocationState,
     Subscription,
     SubscriptionStats,
-    begun,
 )
 from lightbus_sqlite import schema
 from lightbus_sqlite.connection import File
@@ -66,7 +65,7 @@ class SQLiteTransport(EventTransport):
         self._settings = settings
         self._file = File(Path(settings.path))
         self._database = Database(self._file)
-        self._closing = Once(self._close)
+        self._closing = SharedTask(self._close)
         self._watcher: Watcher | None = None
         self._streams: list[SQLiteStream] = []
 
@@ -135,7 +134,7 @@ class SQLiteTransport(EventTransport):
         except BaseException:
             await self._end(tail)
             raise
-        return await begun(self._tailed(tail))
+        return await start_generator(self._tailed(tail))
 
     async def _tailed(self, tail: Tail) -> AsyncGenerator[EventMessage | None]:
         try:
@@ -187,7 +186,7 @@ class SQLiteTransport(EventTransport):
         removed: int = await self._write(remove, timeout=OPERATION_TIMEOUT)
         return removed
 
-    async def find(self, event_id: str) -> list[EventPlace] | None:
+    async def find(self, event_id: str) -> list[EventLocation] | None:
         rows = await self._write(
             lambda connection: connection.execute(schema.FIND, (event_id, event_id)).fetchall(),
             timeout=OPERATION_TIMEOUT,
@@ -309,12 +308,12 @@ class SQLiteDeadLetter(DeadLetter):
         await self._transport.discard(self._id)
 
 
-def _place_of(row: tuple[Any, ...], now: float) -> EventPlace:
+def _place_of(row: tuple[Any, ...], now: float) -> EventLocation:
     service, listener, attempt, available_at, is_owned, *columns = row
-    state = PlaceState.WAITING
+    state = LocationState.WAITING
     if available_at > now:
-        state = PlaceState.TAKEN if is_owned else PlaceState.DELAYED
-    return EventPlace(
+        state = LocationState.TAKEN if is_owned else LocationState.DELAYED
+    return EventLocation(
         message=message_of(columns),
         service_name=service,
         listener_name=listener,

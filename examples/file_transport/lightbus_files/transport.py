@@ -12,16 +12,11 @@ from typing import Any, ClassVar, Self, TypeVar
 import msgspec
 
 from lightbus.exceptions import SendRefused, TransportClosed, TransportError, TransportRefused
-from lightbus.failure import Failure
+from lightbus.transport.failure import Failure
 from lightbus.message import EventMessage
-from lightbus.transport import (
-    DeadLetter,
-    Delivery,
-    DeliveryStream,
-    EventTransport,
-    Subscription,
-    SubscriptionStats,
-)
+from lightbus.transport.features import DeadLetter
+from lightbus.transport.contract import Delivery, DeliveryStream, EventTransport
+from lightbus.transport.records import Subscription, SubscriptionStats
 from lightbus_files import folder
 from lightbus_files.folder import Name, Queue, Worker
 

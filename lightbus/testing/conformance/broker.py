@@ -13,17 +13,12 @@ import pytest
 import pytest_asyncio
 
 from lightbus.config import TransportSettings, convert
-from lightbus.failure import Failure
 from lightbus.message import EventMessage
-from lightbus.registry import find_transport
-from lightbus.transport import (
-    Capability,
-    DeadLetter,
-    Delivery,
-    DeliveryStream,
-    EventTransport,
-    Subscription,
-)
+from lightbus.transport.contract import Delivery, DeliveryStream, EventTransport
+from lightbus.transport.failure import Failure
+from lightbus.transport.features import Capability, DeadLetter
+from lightbus.transport.records import Subscription
+from lightbus.transport.registry import find_transport
 
 # What the cases ask for as a short delay, in seconds.
 DELAY = 0.3

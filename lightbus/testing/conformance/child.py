@@ -13,11 +13,12 @@ from typing import Any
 import msgspec
 
 from lightbus.config import convert
-from lightbus.failure import Failure
 from lightbus.message import EventMessage
-from lightbus.registry import find_transport
 from lightbus.testing.conformance.broker import DELAY, text_of
-from lightbus.transport import EventTransport, Subscription
+from lightbus.transport.contract import EventTransport
+from lightbus.transport.failure import Failure
+from lightbus.transport.records import Subscription
+from lightbus.transport.registry import find_transport
 
 TIMEOUT = 20.0
 

@@ -8,7 +8,7 @@ import string
 import pytest
 
 from lightbus.testing.conformance.broker import BrokerUnderTest, text_of, texts_of
-from lightbus.transport import DeliveryStream
+from lightbus.transport.contract import DeliveryStream
 
 # How many events there are where a transport could hold some of them ahead, and how many it must
 # leave to others.

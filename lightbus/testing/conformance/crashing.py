@@ -21,7 +21,9 @@ from lightbus.testing.conformance.broker import (
     text_of,
     texts_of,
 )
-from lightbus.transport import Capability, EventTransport, Subscription
+from lightbus.transport.contract import EventTransport
+from lightbus.transport.features import Capability
+from lightbus.transport.records import Subscription
 
 
 class Child:

@@ -8,7 +8,8 @@ import pytest
 
 from lightbus.exceptions import ListenerInUse, ListenerQueueNotEmpty, NotDeclared
 from lightbus.testing.conformance.broker import BrokerUnderTest
-from lightbus.transport import EventTransport, ListenerQueue
+from lightbus.transport.contract import EventTransport
+from lightbus.transport.records import ListenerQueue
 
 # How often a queue that a stream used just before is tried again, in seconds.
 _PERIOD = 0.05

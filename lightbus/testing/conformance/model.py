@@ -23,7 +23,8 @@ from lightbus.testing.conformance.broker import (
     text_of,
     texts_of,
 )
-from lightbus.transport import Capability, Delivery, DeliveryStream, EventTransport
+from lightbus.transport.contract import Delivery, DeliveryStream, EventTransport
+from lightbus.transport.features import Capability
 
 T = TypeVar("T")
 

@@ -16,8 +16,8 @@ from lightbus.bus import Bus, create
 from lightbus.config import TransportSettings
 from lightbus.events import Event
 from lightbus.testing.conformance.broker import BrokerUnderTest
-from lightbus.transport import EventTransport
-from lightbus.worker import Worker
+from lightbus.transport.contract import EventTransport
+from lightbus.worker.worker import Worker
 
 # What a process opens once and keeps shows after so many runs.
 _RUNS_BEFORE = 3

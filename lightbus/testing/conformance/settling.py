@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lightbus.testing.conformance.broker import DELAY, BrokerUnderTest, text_of
-from lightbus.transport import Delivery
+from lightbus.transport.contract import Delivery
 
 SECOND_SETTLEMENTS = ("ack", "requeue", "retry", "retry later", "defer", "dead_letter")
 

@@ -12,7 +12,7 @@ import pytest_asyncio
 from lightbus.exceptions import SendRefused, TransportRefused
 from lightbus.message import EventMessage
 from lightbus.testing.conformance.broker import BrokerUnderTest
-from lightbus.transport import EventTransport
+from lightbus.transport.contract import EventTransport
 
 
 @pytest_asyncio.fixture

@@ -1,0 +1,1 @@
+"""Handlers and what is around them: signatures, hooks, middleware, tasks, threads, time limits."""

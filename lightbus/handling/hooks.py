@@ -1,0 +1,87 @@
+"""Functions that a program has called when the bus starts, stops, sends or handles."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+from typing import Any, TypeVar, overload
+
+from lightbus.exceptions import HookExited, InvalidHook
+from lightbus.handling.calling import RunSync, call, is_generator, name_of
+from lightbus.handling.signatures import signature_of
+from lightbus.handling.threads import call_in_new_thread
+
+Hook = TypeVar("Hook", bound=Callable[..., Any])
+
+
+class Hooks:
+    """The hooks of one moment; usable as a decorator, with or without parentheses.
+
+    An async hook runs on the event loop, and a sync hook in a thread. Sync hooks around a sync
+    handler run on the handler's thread. The next hooks and the handler see the context variables
+    that a hook sets. A hook receives the arguments that it has parameters for. Unless stated
+    otherwise, an error from a hook is raised to the caller, and the hooks after it are not called.
+    """
+
+    def __init__(self) -> None:
+        self._hooks: list[Callable[..., Any]] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._hooks)
+
+    @overload
+    def __call__(self, hook: Hook) -> Hook: ...
+    @overload
+    def __call__(self) -> Callable[[Hook], Hook]: ...
+    def __call__(self, hook: Hook | None = None) -> Hook | Callable[[Hook], Hook]:
+        """Add `hook` behind the others, and return it; without one, return what adds it.
+
+        Raises:
+            InvalidHook: `hook` is not callable, or is a generator.
+        """
+        if hook is None:
+            return self
+        if not callable(hook):
+            raise InvalidHook(f"{hook!r} cannot be a hook: it is not callable.")
+        if is_generator(hook):
+            raise InvalidHook(
+                f"{name_of(hook)}() cannot be a hook: it is a generator, and nothing would run its "
+                f"code. Remove the yield."
+            )
+        self._hooks.append(hook)
+        return hook
+
+    async def run(self, run_sync: RunSync = call_in_new_thread, /, **arguments: Any) -> None:
+        """Call each hook in the order in which they were added.
+
+        Args:
+            run_sync: Calls a sync hook in a thread.
+            arguments: What the hooks may ask for.
+
+        Raises:
+            HookExited: A hook tried to end the process, or was cancelled from within.
+            IteratorReturned: A hook returned an iterator, so its work was not done.
+            Exception: What a hook raised; the hooks after it are not called.
+        """
+        for hook in self._hooks:
+            try:
+                await call(partial(hook, **_wanted(hook, arguments)), run_sync)
+            except Exception:
+                raise
+            except BaseException as error:
+                if isinstance(error, asyncio.CancelledError) and _is_being_cancelled():
+                    raise
+                raise HookExited(name_of(hook), error) from error
+
+
+def _is_being_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0
+
+
+def _wanted(hook: Callable[..., Any], arguments: dict[str, Any]) -> dict[str, Any]:
+    parameters = signature_of(hook).parameters
+    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        return arguments
+    return {name: value for name, value in arguments.items() if name in parameters}

@@ -1,0 +1,1 @@
+"""Other libraries that watch what is fired and handled."""

@@ -1,0 +1,106 @@
+"""Spans for what is fired and handled, joined across services (OpenTelemetry)."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import attrs
+
+from lightbus.bus import Bus
+from lightbus.exceptions import PackageMissing
+from lightbus.handling.middleware import Handle, Middleware, Send
+from lightbus.message import EventMessage
+
+try:
+    from opentelemetry import trace
+    from opentelemetry.context import Context
+    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+except ModuleNotFoundError as error:
+    raise PackageMissing("To trace events", "opentelemetry") from error
+
+_TRACEPARENT = "traceparent"
+
+
+def trace_events(bus: Bus, tracer_provider: trace.TracerProvider | None = None) -> None:
+    """Make a span for each event that `bus` fires, and for each that its listeners handle.
+
+    Where an event was fired in a span, here or in another service, the span of its handling is a
+    child of that: the event carries the ``traceparent`` of W3C Trace Context (section 3.2), and no
+    ``tracestate``. Names and attributes follow OpenTelemetry's semantic conventions for messaging.
+
+    Args:
+        bus: Whose events these are.
+        tracer_provider: Left out, the global one.
+
+    Raises:
+        PackageMissing: On import, where the extra ``lightbus[opentelemetry]`` is not installed.
+    """
+    bus.client.add_middleware(_Tracing(bus, tracer_provider))
+
+
+class _Tracing(Middleware):
+    def __init__(self, bus: Bus, tracer_provider: trace.TracerProvider | None) -> None:
+        self._client = bus.client
+        self._tracer = trace.get_tracer("lightbus", tracer_provider=tracer_provider)
+        self._propagator = TraceContextTextMapPropagator()
+
+    async def send(self, message: EventMessage, call_next: Send) -> None:
+        is_in_span = trace.get_current_span().get_span_context().is_valid
+        with self._tracer.start_as_current_span(
+            f"send {message.canonical_name}",
+            context=None if is_in_span else self._context_of(message),
+            kind=trace.SpanKind.PRODUCER,
+            attributes=self._attributes(message, "send"),
+        ) as span:
+            carrier: dict[str, str] = {}
+            self._propagator.inject(carrier)
+            traceparent = carrier.get(_TRACEPARENT, message.traceparent)
+            with _telling_errors(span):
+                await call_next(attrs.evolve(message, traceparent=traceparent))
+
+    async def handle(self, message: EventMessage, listener_name: str, call_next: Handle) -> None:
+        with (
+            self._tracer.start_as_current_span(
+                f"process {message.canonical_name}",
+                context=self._context_of(message),
+                kind=trace.SpanKind.CONSUMER,
+                attributes={
+                    **self._attributes(message, "process"),
+                    "messaging.consumer.group.name": self._client.config.service_name,
+                    "messaging.destination.subscription.name": listener_name,
+                },
+            ) as span,
+            _telling_errors(span),
+        ):
+            await call_next()
+
+    def _context_of(self, message: EventMessage) -> Context:
+        return self._propagator.extract({_TRACEPARENT: message.traceparent})
+
+    def _attributes(self, message: EventMessage, operation: str) -> dict[str, Any]:
+        return {
+            "messaging.system": self._client.transport_name(message.api_name),
+            "messaging.operation.name": operation,
+            "messaging.operation.type": operation,
+            "messaging.destination.name": message.canonical_name,
+            "messaging.message.id": message.id,
+            "messaging.message.body.size": len(message.body),
+        }
+
+
+@contextlib.contextmanager
+def _telling_errors(span: trace.Span) -> Iterator[None]:
+    """Have a span say what ended it: an error, or a cancellation, as of a handler that was late."""
+    try:
+        yield
+    except Exception as error:
+        # The SDK records the error and sets the status, and leaves this out.
+        span.set_attribute("error.type", f"{type(error).__module__}.{type(error).__qualname__}")
+        raise
+    except asyncio.CancelledError:
+        span.set_status(trace.StatusCode.ERROR, "cancelled")
+        span.set_attribute("error.type", "cancelled")
+        raise

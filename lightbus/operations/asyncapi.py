@@ -1,0 +1,138 @@
+"""What a service fires and listens for, as an AsyncAPI document."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from lightbus.client import BusClient
+from lightbus.schema.events import schema_of
+from lightbus.schema.json_schema import definition_name, key_of, with_subschemas
+from lightbus.transport.records import AsyncAPIParts
+
+VERSION = "3.0.0"
+
+Document = dict[str, Any]
+
+
+def asyncapi_of(client: BusClient, *, version: str = "1") -> Document:
+    """Return the AsyncAPI document (3.0.0) of a service.
+
+    It sends the events of its registered APIs and receives those that its listeners name, which its
+    `on_start` hooks may add. What events carry is said in JSON Schema of draft 7, as AsyncAPI does.
+
+    Args:
+        client: The client of the service's bus.
+        version: Of the document, as its author counts.
+
+    Raises:
+        InvalidApi: An event is declared wrongly.
+    """
+    events = schema_of(client.apis.values())
+    documented = {name: _as_draft_7(schema) for name, schema in events["properties"].items()}
+    sent = {(api.meta.name, event) for api in client.apis.values() for event in api.events}
+    received = [
+        (listener.api_name, event, listener.name)
+        for listener in client.listeners
+        for event in sorted(listener.events)
+    ]
+    channels = sorted(sent | {(api, event) for api, event, _ in received})
+    parts = {channel: client.described_for_asyncapi(*channel) for channel in channels}
+    servers = _servers(parts.values())
+    return {
+        "asyncapi": VERSION,
+        "info": {"title": client.config.service_name, "version": version},
+        "defaultContentType": "application/json",
+        "servers": servers,
+        "channels": {
+            _key(api, event): _channel(api, event, parts[api, event], servers)
+            for api, event in channels
+        },
+        "operations": {
+            **{
+                f"send.{_key(api, event)}": _operation("send", api, event)
+                for api, event in sorted(sent)
+            },
+            **{
+                f"receive.{_part_of_key(listener)}.{_key(api, event)}": _operation(
+                    "receive", api, event
+                )
+                for api, event, listener in received
+            },
+        },
+        "components": {
+            "messages": {
+                _key(api, event): _message(f"{api}.{event}", documented) for api, event in channels
+            },
+            "schemas": {
+                key_of(name): _as_draft_7(schema) for name, schema in events["$defs"].items()
+            },
+        },
+    }
+
+
+def _key(api_name: str, event_name: str) -> str:
+    """Return the key of an event, which no other event has."""
+    return f"{key_of(api_name)}.{_part_of_key(event_name)}"
+
+
+def _part_of_key(name: str) -> str:
+    """Return `name` for a key whose parts are joined by dots."""
+    return key_of(name).replace(".", "-x2e")
+
+
+def _servers(parts: Iterable[AsyncAPIParts]) -> Document:
+    found: list[Document] = []
+    for part in parts:
+        if part.server and part.server not in found:
+            found.append(dict(part.server))
+    return {f"server{number}": server for number, server in enumerate(found, 1)}
+
+
+def _channel(api_name: str, event_name: str, parts: AsyncAPIParts, servers: Document) -> Document:
+    key = _key(api_name, event_name)
+    used = [{"$ref": f"#/servers/{key}"} for key, known in servers.items() if known == parts.server]
+    return {
+        "address": parts.address or f"{api_name}.{event_name}",
+        "messages": {_part_of_key(event_name): {"$ref": f"#/components/messages/{key}"}},
+        **({"servers": used} if used else {}),
+        **({"bindings": dict(parts.channel)} if parts.channel else {}),
+    }
+
+
+def _operation(action: str, api_name: str, event_name: str) -> Document:
+    channel = f"#/channels/{_key(api_name, event_name)}"
+    return {
+        "action": action,
+        "channel": {"$ref": channel},
+        "messages": [{"$ref": f"{channel}/messages/{_part_of_key(event_name)}"}],
+    }
+
+
+def _message(name: str, documented: Document) -> Document:
+    schema = dict(documented.get(name, {"type": "object"}))
+    description = schema.pop("description", "")
+    return {
+        "name": name,
+        **({"description": description} if description else {}),
+        "contentType": "application/json",
+        "payload": schema,
+    }
+
+
+def _as_draft_7(schema: Any) -> Any:
+    """Return a schema in the form that AsyncAPI has it in, with its references into the document.
+
+    AsyncAPI extends draft 7 of JSON Schema.
+    """
+    found = with_subschemas(schema, _as_draft_7)
+    if not isinstance(found, dict):
+        return found
+    if (name := definition_name(found.get("$ref"))) is not None:
+        found["$ref"] = f"#/components/schemas/{key_of(name)}"
+    # In AsyncAPI, it is the name of a field.
+    found.pop("discriminator", None)
+    if "prefixItems" in found:
+        found["additionalItems"] = found.pop("items", True)
+        found["items"] = found.pop("prefixItems")
+    return found

@@ -1,0 +1,55 @@
+"""What a config file may say, as JSON Schema: with the settings of every installed transport."""
+
+from __future__ import annotations
+
+import msgspec
+
+from lightbus.config import ApiConfig, Document
+from lightbus.schema.json_schema import DIALECT, Schema
+from lightbus.transport.registry import installed_transports
+
+
+def schema_of_config() -> Schema:
+    """Return the JSON Schema (draft 2020-12) of a config file.
+
+    Of a transport whose packages are missing, nothing is known but its name.
+    """
+    transports = installed_transports()
+    settings = {name: found.Settings for name, found in transports.items() if found is not None}
+    (document, api, *described), definitions = msgspec.json.schema_components(
+        (Document, ApiConfig, *settings.values()), ref_template="#/$defs/{name}"
+    )
+    api_schema = definitions[api["$ref"].removeprefix("#/$defs/")]
+    api_schema["properties"]["event_transport"] = {
+        "type": "object",
+        "minProperties": 1,
+        "maxProperties": 1,
+        "additionalProperties": False,
+        "properties": {
+            **{name: {} for name in transports},
+            **{
+                name: {"anyOf": [schema, {"type": "null"}]}
+                for name, schema in zip(settings, described, strict=True)
+            },
+        },
+    }
+    document_schema = definitions.pop(document["$ref"].removeprefix("#/$defs/"))
+    document_schema["properties"]["apis"]["additionalProperties"] = api
+    for schema in (document_schema, *definitions.values()):
+        _admit_variables(schema)
+    return {"$schema": DIALECT, **document_schema, "title": "Lightbus", "$defs": definitions}
+
+
+def _admit_variables(schema: Schema) -> None:
+    """Admit the name of an environment variable, such as ``${PORT}``, in the place of a number or
+    of one of several texts.
+    """
+    for name, property_ in schema.get("properties", {}).items():
+        options = property_.get("anyOf", [property_])
+        if any(
+            "enum" in option or option.get("type") in ("integer", "number", "boolean")
+            for option in options
+        ):
+            variable = {"type": "string", "pattern": r"\$\{[^}]*\}"}
+            default = {"default": property_.pop("default")} if "default" in property_ else {}
+            schema["properties"][name] = {"anyOf": [*options, variable], **default}

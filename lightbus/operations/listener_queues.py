@@ -1,0 +1,117 @@
+"""`ListenerQueues`: finds the queues of listeners that are gone, and removes them."""
+
+from __future__ import annotations
+
+import contextlib
+
+import attrs
+
+from lightbus.client import BusClient
+from lightbus.exceptions import ListenerInUse, NotDeclared, TransportRefused
+from lightbus.transport.contract import EventTransport
+from lightbus.transport.records import ListenerQueue, Subscription
+
+
+@attrs.frozen(kw_only=True)
+class FoundQueue:
+    """A queue that no listener of the bus uses.
+
+    Attributes:
+        queue: The queue.
+        transport: The transport that has it.
+    """
+
+    queue: ListenerQueue
+    transport: EventTransport
+
+
+class ListenerQueues:
+    """The queues of the listeners of the service of `client`.
+
+    The `on_start` hooks, which may add listeners, must have run.
+    """
+
+    def __init__(self, client: BusClient) -> None:
+        self._client = client
+        self._service_name = client.config.service_name
+
+    async def find(self, listener_name: str, api_name: str | None) -> list[FoundQueue]:
+        """Return the queues of a listener that the bus does not have.
+
+        Args:
+            listener_name: The listener.
+            api_name: The API; None for every API.
+
+        Raises:
+            ListenerInUse: The bus has the listener.
+            NotDeclared: There is no such queue.
+            TransportRefused: `api_name` is needed, because a broker does not list its queues.
+            TransportError: A broker failed.
+        """
+        client = self._client
+        api_names = client.one_api_of_each_place() + ([api_name] if api_name else [])
+        places = {client.transport_described(name): name for name in api_names}
+        found: list[FoundQueue] = []
+        is_unknown = False
+        for place, name_there in places.items():
+            transport = await client.opened_transport(name_there)
+            queues = await transport.listener_queues(self._service_name)
+            if queues is None and api_name and client.transport_described(api_name) == place:
+                queues = await self._named(transport, listener_name, api_name)
+            is_unknown = is_unknown or queues is None
+            for queue in queues or []:
+                if queue.listener_name == listener_name and api_name in (None, queue.api_name):
+                    self._check_unused(queue, place)
+                    found.append(FoundQueue(queue=queue, transport=transport))
+        if not found and is_unknown and api_name is None:
+            raise TransportRefused(
+                "The broker does not list its queues, so the API of the listener must be given: "
+                "--api."
+            )
+        if not found:
+            where = f" on {api_name}" if api_name else ""
+            raise NotDeclared(
+                f"Service {self._service_name!r} has no queue for a listener {listener_name!r}"
+                f"{where}."
+            )
+        return found
+
+    async def remove(self, found: FoundQueue, *, discard: bool) -> int:
+        """Delete a queue; return how many events were lost with it.
+
+        The errors are those of `EventTransport.remove_listener_queue`.
+        """
+        queue = found.queue
+        return await found.transport.remove_listener_queue(
+            self._service_name, queue.listener_name, queue.api_name, discard=discard
+        )
+
+    def _check_unused(self, queue: ListenerQueue, place: str) -> None:
+        for listener in self._client.listeners:
+            if (listener.name, listener.api_name) == (
+                queue.listener_name,
+                queue.api_name,
+            ) and self._client.transport_described(listener.api_name) == place:
+                raise ListenerInUse(
+                    listener.name,
+                    listener.api_name,
+                    "the bus module, or one of its on_start hooks, adds it. Remove it there first",
+                )
+
+    async def _named(
+        self, transport: EventTransport, listener_name: str, api_name: str
+    ) -> list[ListenerQueue]:
+        subscription = Subscription(
+            service_name=self._service_name,
+            listener_name=listener_name,
+            api_name=api_name,
+            events=frozenset(),
+            concurrency=1,
+            acknowledgement_timeout=1,
+            delays=frozenset(),
+        )
+        with contextlib.suppress(NotDeclared):
+            stats = await transport.stats(subscription)
+            events = stats.waiting + (stats.delayed or 0) + (stats.taken or 0)
+            return [ListenerQueue(listener_name=listener_name, api_name=api_name, events=events)]
+        return []

@@ -1,0 +1,82 @@
+"""`Status`: where the events of a service's listeners are."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import attrs
+
+from lightbus.client import BusClient
+from lightbus.exceptions import NotDeclared
+from lightbus.handling.listener import Listener
+from lightbus.transport.records import DeadLetterCount, SubscriptionStats
+
+
+@attrs.frozen(kw_only=True)
+class ListenerStatus:
+    """Where the events of one listener on one API are.
+
+    Attributes:
+        name: The listener's name.
+        api_name: The API.
+        stats: The broker's numbers; None if the listener has no queue yet.
+        dead: How many dead letters it has; None if the broker does not report it.
+        dead_in_service: How many the service has; None if the broker does not report it, for
+            example while a client reads them on RabbitMQ.
+    """
+
+    name: str
+    api_name: str
+    stats: SubscriptionStats | None
+    dead: int | None
+    dead_in_service: int | None
+
+
+class Status:
+    """Looks where the events of the listeners of a bus are."""
+
+    def __init__(self, client: BusClient) -> None:
+        self._client = client
+
+    async def listeners(self) -> list[ListenerStatus]:
+        """Return where the events of each listener are now.
+
+        Raises:
+            TransportError: A broker did not tell.
+        """
+        dead = await self._dead()
+        by_listener = dead.by_listener
+        return [
+            ListenerStatus(
+                name=listener.name,
+                api_name=listener.api_name,
+                stats=await self._stats(listener),
+                dead=None
+                if by_listener is None
+                else by_listener.get((listener.api_name, listener.name), 0),
+                dead_in_service=dead.total,
+            )
+            for listener in self._client.listeners
+        ]
+
+    async def _stats(self, listener: Listener) -> SubscriptionStats | None:
+        transport = await self._client.opened_transport(listener.api_name)
+        subscription = listener.subscription(self._client.config.service_name)
+        try:
+            return await transport.stats(subscription)
+        except NotDeclared:
+            return None
+
+    async def _dead(self) -> DeadLetterCount:
+        """Count the dead letters of the service in every place where its APIs keep theirs."""
+        total: int | None = 0
+        by_listener: Counter[tuple[str, str]] | None = Counter()
+        for api_name in self._client.one_api_of_each_place():
+            transport = await self._client.opened_transport(api_name)
+            found = await transport.count_dead_letters(self._client.config.service_name)
+            total = None if total is None or found.total is None else total + found.total
+            if by_listener is None or found.by_listener is None:
+                by_listener = None
+            else:
+                by_listener.update(found.by_listener)
+        return DeadLetterCount(total=total, by_listener=by_listener)

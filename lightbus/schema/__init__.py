@@ -1,0 +1,1 @@
+"""JSON Schemas of events, and which changes break a listener."""

@@ -1,0 +1,198 @@
+"""Schemas of events in files: read for a comparison, or loaded for events to fit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from lightbus.encoding.json_input import DuplicateKey, read_json
+from lightbus.exceptions import InvalidEventArguments, InvalidSchema, PackageMissing
+from lightbus.schema.json_schema import (
+    ALWAYS_SENT,
+    BITS,
+    MAX_BYTES,
+    MIN_BYTES,
+    Schema,
+    definition_name,
+    subschemas,
+    with_subschemas,
+)
+
+# How many letters of a schema an error shows
+_MOST_SHOWN = 200
+
+# How deeply schemas may be nested in a file. No class is nested in another's schema.
+_DEEPEST = 64
+
+_Type = Literal["string", "boolean", "integer", "number", "array", "object", "null"]
+_Length = Annotated[int, msgspec.Meta(ge=0)]
+_Schemas = Annotated[list["_Node | bool"], msgspec.Meta(min_length=1)]
+
+
+class _Node(msgspec.Struct, rename="camel"):
+    """The structure of a JSON Schema, as far as the bus reads it."""
+
+    ref: str = msgspec.field(name="$ref", default="")
+    defs: dict[str, _Node | bool] = msgspec.field(name="$defs", default_factory=dict)
+    type: _Type | list[_Type] = "null"
+    enum: Annotated[list[Any], msgspec.Meta(min_length=1)] = []
+    format: str = ""
+    pattern: str = ""
+    title: str = ""
+    description: str = ""
+    any_of: _Schemas = []
+    one_of: _Schemas = []
+    all_of: _Schemas = []
+    not_: _Node | bool = msgspec.field(name="not", default=True)
+    properties: dict[str, _Node | bool] = {}
+    pattern_properties: dict[str, _Node | bool] = {}
+    dependent_schemas: dict[str, _Node | bool] = {}
+    required: list[str] = []
+    additional_properties: _Node | bool = True
+    property_names: _Node | bool = True
+    prefix_items: list[_Node | bool] = []
+    items: _Node | bool = True
+    content_schema: _Node | bool = True
+    minimum: float = 0
+    maximum: float = 0
+    exclusive_minimum: float = 0
+    exclusive_maximum: float = 0
+    multiple_of: Annotated[float, msgspec.Meta(gt=0)] = 1
+    min_length: _Length = 0
+    max_length: _Length = 0
+    min_items: _Length = 0
+    max_items: _Length = 0
+    min_properties: _Length = 0
+    max_properties: _Length = 0
+    always_sent: bool = msgspec.field(name=ALWAYS_SENT, default=False)
+    bits: int = msgspec.field(name=BITS, default=0)
+    min_bytes: _Length = msgspec.field(name=MIN_BYTES, default=0)
+    max_bytes: _Length = msgspec.field(name=MAX_BYTES, default=0)
+
+
+class _Document(msgspec.Struct):
+    properties: dict[str, Any]
+    definitions: dict[str, Any] = msgspec.field(name="$defs", default_factory=dict)
+
+
+def read_schema(path: Path) -> Schema:
+    """Return the schema in a file, as `schema_of` makes it.
+
+    Raises:
+        InvalidSchema: The file cannot be read, is not JSON, has a duplicate key, or is not a schema
+            of events.
+    """
+    try:
+        text = path.read_text("utf-8")
+        found = msgspec.json.decode(text)
+        read_json(text)
+        document = msgspec.convert(found, _Document)
+    except OSError as error:
+        raise InvalidSchema(str(path), f"cannot be read: {error.strerror}") from error
+    except DuplicateKey as error:
+        raise InvalidSchema(str(path), f"has a duplicate key: {error.key!r}") from error
+    except msgspec.ValidationError as error:
+        raise InvalidSchema(str(path), f"has no events in it: {error}") from error
+    except (ValueError, RecursionError) as error:
+        raise InvalidSchema(str(path), f"is not JSON: {error}") from error
+    for kind, schemas in (("event", document.properties), ("definition", document.definitions)):
+        for name, schema in schemas.items():
+            if (problem := _problem_of(schema, document, is_event=kind == "event")) is not None:
+                raise InvalidSchema(str(path), f"is not a JSON Schema: {kind} {name!r} {problem}")
+    return {**found, "$defs": document.definitions}
+
+
+def _problem_of(schema: Any, document: _Document, *, is_event: bool) -> str | None:
+    """Return what is wrong with the schema of an event, or with a definition."""
+    try:
+        msgspec.convert(schema, _Node if is_event else _Node | bool)
+    except msgspec.ValidationError as error:
+        return f"is malformed: {error}"
+    except RecursionError:
+        return "is nested too deeply"
+    if _depth_of(schema) > _DEEPEST:
+        return "is nested too deeply"
+    for reference in _references_in(schema):
+        if definition_name(reference) not in document.definitions:
+            return f"refers to {reference!r}, which is not in the file"
+    return None
+
+
+def _depth_of(schema: Any) -> int:
+    depth, level = 0, [schema]
+    while level and depth <= _DEEPEST:
+        within: list[Any] = []
+        for one in level:
+            with_subschemas(one, within.append)
+        depth, level = depth + 1, within
+    return depth
+
+
+def _references_in(schema: Any) -> Iterator[Any]:
+    for one in subschemas(schema):
+        if isinstance(one, dict):
+            yield from (one[key] for key in ("$ref", "$dynamicRef") if key in one)
+
+
+class LoadedSchemas:
+    """The files of JSON Schema (draft 2020-12) that fired events have to fit."""
+
+    def __init__(self) -> None:
+        self._validators: list[tuple[Path, Any]] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._validators)
+
+    def load_local(self, path: str | Path) -> None:
+        """Check every event that is fired on this bus against the file at `path`, if the file has
+        the event.
+
+        Args:
+            path: A file that `lightbus schema dump` has printed, here or for another service.
+
+        Raises:
+            InvalidSchema: The file cannot be read, or is not a schema of events.
+            PackageMissing: The extra ``lightbus[schema]`` is not installed.
+        """
+        path = Path(path)
+        schema = read_schema(path)
+        try:
+            import jsonschema  # noqa: PLC0415 - of an extra
+        except ModuleNotFoundError as error:
+            raise PackageMissing("To load a schema file", "schema") from error
+        try:
+            jsonschema.Draft202012Validator.check_schema(schema)
+        except jsonschema.SchemaError as error:
+            raise InvalidSchema(str(path), f"is not a JSON Schema: {error.message}") from error
+        self._validators.append((path, jsonschema.Draft202012Validator(schema)))
+
+    def check(self, canonical_name: str, fields: Mapping[str, Any]) -> None:
+        """Make sure that an event's fields, as JSON values, fit each file that knows the event.
+
+        Raises:
+            InvalidEventArguments: They do not; it says where, and which file.
+            InvalidSchema: What a file says of the event refers to itself without end.
+        """
+        for path, validator in self._validators:
+            try:
+                error = next(validator.iter_errors({canonical_name: fields}), None)
+            except RecursionError as endless:
+                raise InvalidSchema(str(path), "refers to itself without end") from endless
+            if error is not None:
+                reason = f"{_describe_error(error)}, by {path}"
+                raise InvalidEventArguments(canonical_name, reason=reason)
+
+
+def _describe_error(error: Any) -> str:
+    """Say what does not fit, without the value: it may be a secret."""
+    if error.validator == "type":
+        said = f"Expected `{error.validator_value}`, got `{type(error.instance).__name__}`"
+    elif error.validator == "required":
+        said = error.message
+    else:
+        said = f"{error.validator} is not {str(error.validator_value)[:_MOST_SHOWN]}"
+    place = list(error.absolute_path)[1:]
+    return f"{said} - at `${''.join(f'[{p}]' if isinstance(p, int) else f'.{p}' for p in place)}`"

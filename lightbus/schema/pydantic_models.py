@@ -1,0 +1,94 @@
+"""JSON Schemas of pydantic's models, as their values travel."""
+
+from __future__ import annotations
+
+import enum
+from typing import Any
+
+from pydantic import TypeAdapter
+from pydantic.json_schema import GenerateJsonSchema
+from pydantic_core import PydanticOmit, core_schema
+
+from lightbus.encoding.pydantic_types import writes_aliases
+from lightbus.schema.json_schema import (
+    ALWAYS_SENT,
+    DEFINITIONS,
+    OFFSETS,
+    Schema,
+    schema_of_flag,
+    schema_of_keys,
+)
+
+_ZONES = {"aware": True, "naive": False}
+
+
+def schema_of_model(class_: Any, name: str) -> tuple[Schema, Schema]:
+    """Return the schema of a model or another class of pydantic, and the definitions that it refers
+    to, by name.
+
+    Args:
+        class_: The class.
+        name: What the names of these definitions begin with.
+
+    Raises:
+        Exception: pydantic has no schema for it, or what its user added to the schema raised.
+    """
+    schema: Schema = TypeAdapter(class_).json_schema(
+        ref_template=f"{DEFINITIONS}{name}-{{model}}",
+        mode="serialization",
+        by_alias=writes_aliases(class_),
+        schema_generator=_Generator,
+    )
+    definitions = schema.pop("$defs", {})
+    return schema, {f"{name}-{model}": one for model, one in definitions.items()}
+
+
+class _Generator(GenerateJsonSchema):
+    """Adds facts about values that the bus knows and pydantic does not state."""
+
+    # A default without a JSON form is left out.
+    ignored_warning_kinds = {"skipped-choice", "non-serializable-default"}  # noqa: RUF012
+
+    def model_field_schema(self, schema: core_schema.ModelField) -> Schema:
+        return _with_note(super().model_field_schema(schema), schema)
+
+    def dataclass_field_schema(self, schema: core_schema.DataclassField) -> Schema:
+        return _with_note(super().dataclass_field_schema(schema), schema)
+
+    def computed_field_schema(self, schema: core_schema.ComputedField) -> Schema:
+        raise PydanticOmit  # these do not travel
+
+    def enum_schema(self, schema: core_schema.EnumSchema) -> Schema:
+        found = super().enum_schema(schema)
+        class_ = schema["cls"]
+        if not issubclass(class_, enum.Flag):
+            return found
+        del found["enum"]
+        return {**found, **schema_of_flag(class_)}
+
+    def dict_schema(self, schema: core_schema.DictSchema) -> Schema:
+        found = super().dict_schema(schema)
+        if "keys_schema" not in schema or {"propertyNames", "patternProperties"} & found.keys():
+            return found
+        return {**found, **schema_of_keys(self.generate_inner(schema["keys_schema"]).copy())}
+
+    def datetime_schema(self, schema: core_schema.DatetimeSchema) -> Schema:
+        return super().datetime_schema(schema) | _offset(schema)
+
+    def time_schema(self, schema: core_schema.TimeSchema) -> Schema:
+        return super().time_schema(schema) | _offset(schema)
+
+
+def _with_note(found: Schema, field: Any) -> Schema:
+    has_default = field["schema"]["type"] == "default"
+    # A value that is None although its type does not admit None is left out.
+    is_none = field["schema"].get("default", ...) is None
+    admits_none = has_default and field["schema"]["schema"]["type"] in ("nullable", "any")
+    is_left_out = field.get("serialization_exclude_if") is not None or (is_none and not admits_none)
+    is_sent = has_default and not is_left_out
+    return {**found, ALWAYS_SENT: True} if is_sent else found
+
+
+def _offset(schema: Any) -> Schema:
+    has_offset = _ZONES.get(schema.get("tz_constraint"))
+    return {} if has_offset is None else {"pattern": OFFSETS[has_offset]}

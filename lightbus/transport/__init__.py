@@ -1,0 +1,1 @@
+"""The border to brokers: the contract, its values, and what transports share."""

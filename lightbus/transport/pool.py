@@ -1,0 +1,303 @@
+"""The connections of each event loop, thread and process.
+
+Each event loop has its own transports, which are closed when the loop ends. Blocking calls share
+one loop in a background thread. A forked child starts without transports, and does not touch those
+of its parent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import contextlib
+import os
+import sys
+import weakref
+from collections.abc import Awaitable, Callable, Collection, Coroutine
+from contextlib import AbstractContextManager
+from functools import partial
+from typing import Any, TypeVar
+
+from lightbus.concurrency import green
+from lightbus.concurrency.background import BackgroundLoop, NotStarted, run_apart_from_greenlets
+from lightbus.concurrency.busy_threads import may_wait
+from lightbus.exceptions import CannotBlockHere, NoEventLoop, TransportClosed, TransportUnavailable
+from lightbus.transport.contract import EventTransport
+from lightbus.transport.loop_end import LoopEnd
+from lightbus.transport.records import Subscription
+
+T = TypeVar("T")
+
+_CLOSE_TIMEOUT = 5.0
+
+# Closing what a parent process opened would reach through the shared sockets and pollers into the
+# parent itself. So a child keeps these alive, and untouched, for as long as it lives.
+_inherited: list[object] = []
+
+
+def new_event_loop() -> asyncio.AbstractEventLoop:
+    """Return a new event loop: one of uvloop's where that is installed, because it is faster."""
+    if green.is_gevent():
+        # What Python's own loop waits with is gevent's, so that the greenlets of its thread run.
+        return asyncio.new_event_loop()
+    try:
+        import uvloop  # noqa: PLC0415 - it is optional, and takes its time
+    except ImportError:
+        return asyncio.new_event_loop()
+    return uvloop.new_event_loop()
+
+
+def running_loop() -> asyncio.AbstractEventLoop | None:
+    """Return the event loop that runs on this thread; None where none does."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
+def asyncio_loop(call: str) -> asyncio.AbstractEventLoop:
+    """Return the event loop that runs on this thread, for the function that is named `call`.
+
+    Raises:
+        NoEventLoop: None does.
+    """
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError as error:
+        raise NoEventLoop(call) from error
+
+
+class OpenTransport:
+    """One transport on one loop, opened on first use, and what was declared through it."""
+
+    def __init__(self, transport: EventTransport) -> None:
+        self.transport = transport
+        self.declared: set[Subscription] = set()
+        self._is_open = False
+        self._opening = asyncio.Lock()
+
+    def is_ready_for(self, subscriptions: Collection[Subscription]) -> bool:
+        """Return whether it is open, and these were declared through it."""
+        return self._is_open and self.declared.issuperset(subscriptions)
+
+    async def opened(self, *, timeout: float) -> EventTransport:
+        """Return the transport once it is open.
+
+        Raises:
+            TransportError: It cannot be opened in `timeout` seconds.
+        """
+        if not self._is_open:
+            now = asyncio.get_running_loop().time
+            deadline = now() + timeout
+            try:
+                async with asyncio.timeout(timeout):
+                    await self._opening.acquire()
+            except TimeoutError as error:
+                raise TransportUnavailable(
+                    f"The transport was not opened by another call within {timeout:.3g} s."
+                ) from error
+            try:
+                if not self._is_open:
+                    await self.transport.open(timeout=deadline - now())
+                    self._is_open = True
+            finally:
+                self._opening.release()
+        return self.transport
+
+    async def declare(self, subscription: Subscription, *, timeout: float) -> None:
+        """Declare `subscription` through this transport once.
+
+        Raises:
+            TransportError: It cannot be declared in `timeout` seconds.
+        """
+        if subscription not in self.declared:
+            await self.transport.declare(subscription, timeout=timeout)
+            self.declared.add(subscription)
+
+
+class TransportPool:
+    """The open transports of a bus, by event loop.
+
+    Args:
+        make_transport: Makes the transport of an API, given the API's name.
+        key_of: Names the transport of an API; APIs of one key share a transport.
+    """
+
+    def __init__(
+        self, make_transport: Callable[[str], EventTransport], key_of: Callable[[str], str]
+    ) -> None:
+        self._make_transport = make_transport
+        self._key_of = key_of
+        self._start_afresh()
+        _all_pools.add(self)
+
+    def _start_afresh(self) -> None:
+        self._by_loop: dict[asyncio.AbstractEventLoop, dict[str, OpenTransport]] = {}
+        self._ends: dict[asyncio.AbstractEventLoop, LoopEnd] = {}
+        # Holds the background loop under one key, because a dict has atomic operations. A lock
+        # could be held by the very code that a signal handler has interrupted.
+        self._background: dict[None, BackgroundLoop] = {}
+        self._background_loops: set[asyncio.AbstractEventLoop] = set()
+        # A signal handler or a destructor that interrupts its owner gets it too.
+        self._start_lock: AbstractContextManager[Any] = green.original("_thread", "RLock")()
+
+    def forget_inherited(self) -> None:
+        """Start with no connections, in a forked child."""
+        _inherited.append((self._by_loop, self._ends, self._background, self._background_loops))
+        self._start_afresh()
+
+    def transport(self, api_name: str) -> OpenTransport:
+        """Return the transport of an API on the running loop.
+
+        Raises:
+            NoEventLoop: No event loop runs on this thread.
+        """
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError as error:
+            raise NoEventLoop("fire_async()") from error
+        transports = self._by_loop.get(loop)
+        if transports is None:
+            transports = self._add_loop(loop)
+        key = self._key_of(api_name)
+        found = transports.get(key)
+        if found is None:
+            found = transports[key] = OpenTransport(self._make_transport(api_name))
+        return found
+
+    def _add_loop(self, loop: asyncio.AbstractEventLoop) -> dict[str, OpenTransport]:
+        green.refuse_eventlet()
+        for known in list(self._by_loop):
+            if known.is_closed():  # in a way that closed no transport
+                self._forget(known)
+        self._ends[loop] = LoopEnd(self._close_this_loop)
+        return self._by_loop.setdefault(loop, {})
+
+    def call_blocking(
+        self,
+        function: Callable[..., Coroutine[Any, Any, T]],
+        *args: Any,
+        blocking: str,
+        instead: str,
+    ) -> T:
+        """Run `function` on the background loop and wait for its result.
+
+        Raises:
+            CannotBlockHere: An event loop runs on this thread, or the bus itself works on it.
+            TransportClosed: The bus was closed during the call, or the interpreter is ending.
+        """
+        _check_may_block(blocking, instead)
+        while True:
+            with contextlib.suppress(NotStarted):  # it was closed just now: start another
+                return self._background_loop().call(partial(function, *args))
+
+    async def close(self) -> None:
+        """Close every transport of every loop. The next use opens new ones.
+
+        Raises:
+            NoEventLoop: No event loop runs on this thread.
+        """
+        asyncio_loop("close_async()")
+        background = self._background.pop(None, None)
+        others = [loop for loop in list(self._by_loop) if loop not in self._background_loops]
+        closing: list[Awaitable[None]] = [self._close_on(loop) for loop in others]
+        if background is not None:
+            background.request_stop()
+            closing.append(asyncio.wrap_future(background.ended))
+        # A broker that does not answer notices by the closed socket that its client is gone.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_CLOSE_TIMEOUT + 1):
+                await asyncio.gather(*closing)
+
+    def close_blocking(self) -> None:
+        """Do what `close` does, on a thread without an event loop.
+
+        Raises:
+            CannotBlockHere: An event loop runs on this thread, or the bus itself works on it.
+        """
+        _check_may_block("close()", "`await bus.client.close_async()`")
+        run_apart_from_greenlets(lambda: asyncio.run(self.close()))
+
+    async def _close_on(self, loop: asyncio.AbstractEventLoop) -> None:
+        if loop is asyncio.get_running_loop():
+            await self._close_this_loop()
+        elif loop.is_running():
+            closing = asyncio.run_coroutine_threadsafe(self._close_this_loop(), loop)
+            await asyncio.wrap_future(closing)
+
+    async def _close_this_loop(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_CLOSE_TIMEOUT):
+                opened = self._forget(asyncio.get_running_loop())
+                await asyncio.gather(*(one.transport.close() for one in opened))
+
+    def _forget(self, loop: asyncio.AbstractEventLoop) -> list[OpenTransport]:
+        if (end := self._ends.pop(loop, None)) is not None:
+            end.cancel()
+        return list(self._by_loop.pop(loop, {}).values())
+
+    def _background_loop(self) -> BackgroundLoop:
+        found = self._background.get(None)
+        if found is not None:
+            return found
+        with self._start_lock:
+            if (found := self._background.get(None)) is not None:
+                return found
+            started = self._start_background()
+            found = self._background.setdefault(None, started)
+            if found is not started:
+                # This thread was interrupted, and has started one meanwhile.
+                started.request_stop()
+            return found
+
+    def _start_background(self) -> BackgroundLoop:
+        def ended(loop: asyncio.AbstractEventLoop) -> None:
+            self._forget(loop)
+            self._background_loops.discard(loop)
+            background = self._background.get(None)
+            if background is not None and background.loop is loop:
+                # It was not asked to end: code that runs on it has stopped it.
+                self._background.pop(None)
+
+        started = BackgroundLoop(new_event_loop, before_end=self._close_this_loop, on_ended=ended)
+        self._background_loops.add(started.loop)
+        return started
+
+
+def _check_may_block(blocking: str, instead: str) -> None:
+    if sys.is_finalizing():  # no thread but this one runs any more
+        raise TransportClosed(f"The interpreter is ending, so {blocking} did nothing.")
+    green.refuse_eventlet()
+    if running_loop() is not None:
+        raise CannotBlockHere(
+            blocking, f"would block the event loop that runs on this thread. Use {instead}."
+        )
+    if green.is_gevent_hub():
+        raise CannotBlockHere(
+            blocking, "would block gevent's hub, which calls this. Use gevent.spawn()."
+        )
+    if not may_wait():
+        raise CannotBlockHere(
+            blocking,
+            "was called by a destructor, a weakref callback or a signal handler while the bus "
+            "itself works on this thread, so that waiting for the bus would never end. "
+            "Call it on another thread.",
+        )
+
+
+_all_pools: weakref.WeakSet[TransportPool] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for loops in list(_all_pools):
+        loops.forget_inherited()
+
+
+def _at_exit() -> None:
+    for loops in list(_all_pools):
+        loops.close_blocking()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
+atexit.register(_at_exit)

@@ -1,0 +1,71 @@
+"""Finds a transport by the name that the configuration gives it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lightbus.exceptions import TransportNotFound, did_you_mean
+from lightbus.transport.contract import EventTransport
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
+GROUP = "lightbus.transports"
+
+
+def find_transport(name: str) -> type[EventTransport]:
+    """Return the transport that an installed package offers under `name` in the entry point group
+    ``lightbus.transports``.
+
+    Raises:
+        TransportNotFound: No package offers it, or a package that it needs is not installed.
+    """
+    offered = _offered()
+    if name not in offered:
+        raise TransportNotFound(
+            name,
+            f"is not installed.{did_you_mean(name, offered)} "
+            f"Installed: {', '.join(sorted(offered)) or 'none'}.",
+        )
+    return _load(offered[name])
+
+
+def installed_transports() -> dict[str, type[EventTransport] | None]:
+    """Return every transport that an installed package offers, by name; None for one that cannot
+    be used, as it needs a package that is not installed.
+    """
+    found: dict[str, type[EventTransport] | None] = {}
+    for name, entry_point in sorted(_offered().items()):
+        try:
+            found[name] = _load(entry_point)
+        except TransportNotFound:
+            found[name] = None
+    return found
+
+
+def _offered() -> dict[str, EntryPoint]:
+    from importlib.metadata import entry_points  # noqa: PLC0415 - it is slow to import
+
+    return {entry_point.name: entry_point for entry_point in entry_points(group=GROUP)}
+
+
+def _load(entry_point: EntryPoint) -> type[EventTransport]:
+    distribution = entry_point.dist.name if entry_point.dist else "lightbus"
+    try:
+        loaded = entry_point.load()
+    except ModuleNotFoundError as error:
+        raise TransportNotFound(
+            entry_point.name,
+            f"needs the package {error.name!r}, which is not installed. "
+            f"Install it with: pip install '{distribution}[{entry_point.name}]'",
+        ) from error
+    except (ImportError, AttributeError) as error:
+        raise TransportNotFound(
+            entry_point.name, f"is {entry_point.value}, which cannot be imported: {error}."
+        ) from error
+    if not (isinstance(loaded, type) and EventTransport in loaded.__mro__):
+        raise TransportNotFound(
+            entry_point.name, f"is {entry_point.value}, which does not derive from EventTransport."
+        )
+    transport: type[EventTransport] = loaded
+    return transport

@@ -1,0 +1,1 @@
+"""The worker: it runs the listeners and tasks of a bus."""

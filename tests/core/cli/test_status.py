@@ -1,0 +1,116 @@
+"""`lightbus status`, in processes of its own."""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import lightbus
+from command import Command, ended
+from core.apis import AuthApi
+from core.support import BUS, Broken
+from lightbus import OnError, Worker
+from lightbus.transport.features import DeadLetter
+
+
+@pytest.fixture(autouse=True)
+def service(tmp_path: Path, config: dict[str, Any]) -> None:
+    (tmp_path / "bus.py").write_text(BUS)
+
+
+async def test_it_shows_where_the_events_of_each_listener_are(
+    command: Command, config: dict[str, Any]
+) -> None:
+    def welcome(username: str) -> None:
+        raise Broken
+
+    bus = lightbus.create(config)
+    bus.client.register_api(AuthApi)
+    bus.auth.user_created.listen(
+        welcome, listener_name="welcome", on_error=OnError.ACKNOWLEDGE_AND_LOG
+    )
+    async with Worker(bus):
+        await bus.auth.user_created.fire_async(username="ann", email="e")
+        transport = await bus.client.opened_transport("auth")
+        letters: list[DeadLetter] = []
+        while not letters:
+            letters = [letter async for letter in transport.dead_letters("shop")]
+    await bus.auth.user_created.fire_async(username="bob", email="e")
+    await bus.auth.user_created.fire_async(username="cid", email="e")
+    await bus.client.close_async()
+
+    code, printed, said = command("status", "--format", "json")
+    assert (code, said) == (0, "")
+    assert json.loads(printed) == [
+        {
+            "listener": "welcome",
+            "api": "auth",
+            "waiting": 2,
+            "taken": 0,
+            "delayed": 0,
+            "dead": 1,
+            "workers": None,
+            "dead_in_service": 1,
+        },
+        {
+            "listener": "clean-up",
+            "api": "auth",
+            "waiting": None,
+            "taken": None,
+            "delayed": None,
+            "dead": 0,
+            "workers": None,
+            "dead_in_service": 1,
+        },
+    ]
+
+    code, printed, said = command("status")
+    assert (code, said) == (0, "")
+    rows = [line.split() for line in printed.splitlines()]
+    assert rows == [
+        ["listener", "API", "waiting", "taken", "delayed", "dead", "workers"],
+        ["welcome", "auth", "2", "0", "0", "1", "?"],
+        ["clean-up", "auth", "never", "ran", "?", "?", "0", "?"],
+    ]
+
+
+def test_it_looks_again_until_it_is_told_to_stop(command: Command) -> None:
+    process = command.start("status", "--watch", "0.1", "--format", "json")
+    assert process.stdout is not None
+    lines = [process.stdout.readline() for _ in range(3)]
+    process.send_signal(signal.SIGINT)
+    code, _, said = ended(process)
+    assert (code, said) == (0, "")
+    assert [len(json.loads(line)) for line in lines] == [2, 2, 2]
+
+
+def test_where_it_can_not_draw_over_a_table_the_next_one_comes_below(command: Command) -> None:
+    process = command.start("status", "--watch", "0.1")
+    assert process.stdout is not None
+    lines = [process.stdout.readline().split()[:2] for _ in range(6)]
+    process.send_signal(signal.SIGINT)
+    code, _, said = ended(process)
+    assert (code, said) == (0, "")
+    assert lines == [["listener", "API"], ["welcome", "auth"], ["clean-up", "auth"]] * 2
+
+
+def test_a_hook_that_fails_is_told_in_a_line(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "failing.py").write_text(
+        "import lightbus\nbus = lightbus.create()\n"
+        "@bus.client.on_start()\ndef on_start():\n    raise ValueError('no database')\n"
+    )
+    code, printed, said = command("status", "--bus", "failing")
+    assert (code, printed, said) == (1, "", "Error: ValueError: no database\n")
+
+
+def test_it_says_where_there_are_no_listeners(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "empty.py").write_text("import lightbus\nbus = lightbus.create()\n")
+    code, printed, _ = command("status", "--bus", "empty")
+    assert (code, printed) == (
+        0,
+        "No listeners: the bus module, and its on_start hooks, add none.\n",
+    )

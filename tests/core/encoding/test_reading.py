@@ -1,0 +1,430 @@
+"""Hints whose types the decoder cannot make by itself."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import enum
+import ipaddress
+import pathlib
+import re
+from collections.abc import Mapping
+from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
+from typing import Annotated, Any, Generic, NamedTuple, Optional, TypeVar
+from uuid import UUID
+
+import attrs
+import jsonschema
+import msgspec
+import pydantic
+import pydantic.dataclasses
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from typing_extensions import TypeAliasType
+
+from lightbus import Api, Event, Parameter
+from lightbus.encoding.json_codec import FieldsDecoder, decode, encode
+from lightbus.encoding.own_types import describe_error
+from lightbus.schema.events import schema_of
+
+Item = TypeVar("Item")
+
+
+class SafeText(str):
+    """Text of a library's."""
+
+    __slots__ = ()
+
+
+class Meters(float):
+    """As numpy's are."""
+
+
+class Count(int):
+    """A number of a library's."""
+
+
+class Blob(bytes):
+    """Bytes of a library's."""
+
+
+class Amount(Decimal):
+    """A decimal of a library's."""
+
+
+class Moment(datetime):
+    """A datetime of a library's, as a frozen one is."""
+
+
+class Day(date):
+    """A date of a library's."""
+
+
+class Hour(time):
+    """A time of a library's."""
+
+
+class Span(timedelta):
+    """A duration of a library's."""
+
+
+class Mixed(enum.Enum):
+    TEXT = "1"
+    NUMBER = 1
+    FRACTION = 1.5
+    PAIR = (1, 2)
+
+
+class Place(NamedTuple):
+    x: int
+    name: str = None  # type: ignore[assignment]
+
+
+@dataclasses.dataclass
+class Note:
+    place: Place
+    note: str = None  # type: ignore[assignment]
+    also: list[Note] = dataclasses.field(default_factory=list)
+
+
+@attrs.define
+class Owner:
+    _notes: dict[str, Note]
+    name: str = None  # type: ignore[assignment]
+    tags: list[str] = attrs.field(factory=list)
+
+
+class Ticket(msgspec.Struct, rename="camel", tag="ticket", forbid_unknown_fields=True):
+    the_owner: Owner
+    the_note: str = None  # type: ignore[assignment]
+
+
+class Row(msgspec.Struct, array_like=True):
+    place: Place
+    note: str = None  # type: ignore[assignment]
+
+
+class Perhaps(msgspec.Struct):
+    place: Place | msgspec.UnsetType = msgspec.UNSET
+    note: str | msgspec.UnsetType | None = msgspec.UNSET
+
+
+@dataclasses.dataclass
+class Box(Generic[Item]):
+    item: Item
+    note: str = None  # type: ignore[assignment]
+
+
+@pydantic.dataclasses.dataclass
+class Signed:
+    data: bytes
+    span: timedelta
+
+
+class Renamed(pydantic.BaseModel):
+    user_name: str = pydantic.Field(serialization_alias="userName")
+    email: str = pydantic.Field(default="", validation_alias=pydantic.AliasChoices("mail", "eMail"))
+    data: bytes = b""
+
+
+class Outer(pydantic.BaseModel):
+    inner: list[Renamed]
+    note: str = None  # type: ignore[assignment]
+    notes: dict[str, Noted] = {}
+
+
+@dataclasses.dataclass
+class Inner:
+    signed: Remark
+    note: str = None  # type: ignore[assignment]
+
+
+@pydantic.dataclasses.dataclass
+class Remark:
+    note: str = None  # type: ignore[assignment]
+
+
+class OfOthers(pydantic.BaseModel):
+    inner: list[Inner]
+
+
+class Noted(pydantic.BaseModel):
+    note: str = pydantic.Field(default=None, alias="theNote")  # type: ignore[assignment]
+
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"]))
+INTEGERS = st.integers(-(2**53), 2**53)
+FINITE = st.floats(allow_nan=False, allow_infinity=False)
+PLACES = st.builds(Place, x=INTEGERS, name=st.none() | TEXT)
+NOTES = st.builds(Note, place=PLACES, note=st.none() | TEXT, also=st.just([])) | st.builds(
+    Note, place=PLACES, also=st.lists(st.builds(Note, place=PLACES), max_size=2)
+)
+OWNERS = st.builds(Owner, notes=st.dictionaries(TEXT, NOTES, max_size=2), name=st.none() | TEXT)
+LEAVES: dict[Any, st.SearchStrategy[Any]] = {
+    SafeText: st.builds(SafeText, TEXT),
+    Meters: st.builds(Meters, FINITE),
+    Count: st.builds(Count, INTEGERS),
+    Blob: st.builds(Blob, st.binary()),
+    Amount: st.builds(Amount, st.decimals(allow_nan=False, allow_infinity=False)),
+    Moment: st.builds(Moment, st.just(2026), st.just(1), st.integers(1, 31), tzinfo=st.just(UTC)),
+    Day: st.builds(Day, st.just(2026), st.just(1), st.integers(1, 31)),
+    Hour: st.builds(Hour, st.integers(0, 23), st.integers(0, 59)),
+    Span: st.builds(Span, st.integers(-(10**6), 10**6)),
+    complex: st.complex_numbers(allow_nan=False),
+    pathlib.PurePosixPath: st.just(pathlib.PurePosixPath("/tmp/file")),
+    ipaddress.IPv4Address: st.builds(ipaddress.IPv4Address, st.integers(0, 2**32 - 1)),
+    Mixed: st.sampled_from(Mixed),
+    Place: PLACES,
+    Note: NOTES,
+    Owner: OWNERS,
+    Ticket: st.builds(Ticket, OWNERS, st.none() | TEXT),
+    Row: st.builds(Row, PLACES, st.none() | TEXT),
+    Perhaps: st.builds(Perhaps, place=PLACES, note=st.none() | TEXT) | st.just(Perhaps()),
+    Box[int]: st.builds(Box, INTEGERS, st.none() | TEXT),
+    Signed: st.builds(Signed, st.binary(max_size=0) | st.just(b"abcd"), st.timedeltas()),
+    Renamed: st.builds(
+        lambda name, mail, data: Renamed.model_validate(
+            {"user_name": name, "mail": mail, "data": data}
+        ),
+        TEXT,
+        TEXT,
+        TEXT.map(str.encode),
+    ),
+    Outer: st.builds(
+        lambda name: Outer(inner=[Renamed(user_name=name)], notes={"a": Noted()}), TEXT
+    ),
+    OfOthers: st.builds(lambda note: OfOthers(inner=[Inner(Remark(note))]), TEXT)
+    | st.just(OfOthers(inner=[Inner(Remark())])),
+    collections.OrderedDict[str, Place]: st.dictionaries(TEXT, PLACES).map(collections.OrderedDict),
+    collections.deque[Place]: st.lists(PLACES).map(collections.deque),
+}
+
+
+def back_and_forth(value: object, hint: Any) -> Any:
+    decoder = FieldsDecoder({"value": hint}, has_others=False)
+    assert decoder.untyped == ()
+    return decoder.decode(encode({"value": value}))["value"]
+
+
+@pytest.mark.parametrize("hint", LEAVES, ids=str)
+def test_a_value_comes_back_as_it_was_at_every_depth(hint: Any) -> None:
+    holder = dataclasses.make_dataclass("Holder", [("held", hint)])
+    wrappers: list[tuple[Any, Any]] = [
+        (hint, lambda value: value),
+        (list[hint], lambda value: [value]),
+        (dict[str, hint], lambda value: {"a": value}),
+        (Optional[hint], lambda value: value),  # noqa: UP045 - no literal
+        (tuple[int, hint], lambda value: (1, value)),
+        (Annotated[hint, "some"], lambda value: value),
+        (holder, holder),
+        (list[holder], lambda value: [holder(value)]),  # type: ignore[valid-type]
+    ]
+
+    @settings(deadline=None)
+    @given(st.sampled_from(wrappers), LEAVES[hint])
+    def comes_back(wrapper: tuple[Any, Any], leaf: Any) -> None:
+        wrapped, wrap = wrapper
+        value = wrap(leaf)
+        got = back_and_forth(value, wrapped)
+        assert got == value
+        assert type(got) is type(value)
+
+    comes_back()
+
+
+@pytest.mark.parametrize("hint", LEAVES, ids=str)
+def test_what_travels_fits_the_schema_of_its_type(hint: Any) -> None:
+    class ValueApi(Api):
+        given = Event([Parameter("value", list[hint])])
+
+        class Meta:
+            name = "values"
+
+    schema = msgspec.json.decode(msgspec.json.encode(schema_of([ValueApi])))
+    validator = jsonschema.Draft202012Validator(schema)
+
+    @settings(deadline=None)
+    @given(LEAVES[hint])
+    def fits(value: Any) -> None:
+        validator.validate({"values.given": decode(encode({"value": [value]}))})
+
+    fits()
+    assert schema["properties"]["values.given"]["properties"]["value"]["items"]
+
+
+def test_a_library_may_freeze_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("datetime.datetime", Moment)
+    value = Moment(2026, 1, 2, tzinfo=UTC)
+
+    assert back_and_forth([value], list[Moment]) == [value]
+    assert type(back_and_forth(value, Moment)) is Moment
+
+
+def read(hint: Any, body: bytes) -> Any:
+    return FieldsDecoder({"value": hint}, has_others=False).decode(body)["value"]
+
+
+def test_a_named_tuple_travels_as_an_object_and_is_read_from_an_array_too() -> None:
+    assert decode(encode({"value": [Place(1, "a")]})) == {"value": [{"x": 1, "name": "a"}]}
+    assert read(Place, b'{"value": [1, "a"]}') == Place(1, "a")
+    assert read(list[Place], b'{"value": [[1], {"x": 2}]}') == [Place(1), Place(2)]
+
+
+@pytest.mark.parametrize(
+    ("hint", "body", "said"),
+    [
+        (Note, b'{"value": {"place": {"x": "1"}}}', r"got `str` - at `\$\.value\.place\.x`"),
+        (list[Note], b'{"value": [{}]}', r"`place` - at `\$\.value\[0\]`"),
+        (Note, b'{"value": 3}', r"at `\$\.value`"),
+        (Ticket, b'{"value": {"theOwner": {"_notes": {}}, "more": 1}}', r"`more` - at `\$\.value`"),
+        (Mixed, b'{"value": "hunter2"}', r"^No member of Mixed has this value - at `\$\.value`$"),
+        (ipaddress.IPv4Address, b'{"value": "hunter2"}', r"^Invalid IPv4Address - at `\$\.value`$"),
+        (Count, b'{"value": "hunter2"}', r"at `\$\.value`"),
+    ],
+    ids=str,
+)
+def test_what_does_not_fit_is_named_with_its_whole_place_and_without_the_value(
+    hint: Any, body: bytes, said: str
+) -> None:
+    with pytest.raises(msgspec.ValidationError) as raised:
+        read(hint, body)
+    assert "hunter2" not in describe_error(raised.value)
+    assert re.search(said, describe_error(raised.value))
+
+
+class Opened(msgspec.Struct, tag=True):
+    place: Place
+
+
+class Closed(msgspec.Struct, tag=True):
+    place: Place
+    note: str = None  # type: ignore[assignment]
+
+
+class Listed(msgspec.Struct, tag=True, array_like=True):
+    place: Place
+    note: str = None  # type: ignore[assignment]
+
+
+Positive = TypeAliasType("Positive", Annotated[int, msgspec.Meta(ge=0)])
+Wherever = TypeAliasType("Wherever", list[Place])
+
+
+class Tags(list[Place]):
+    """A container of a user's."""
+
+
+class Card(pydantic.BaseModel):
+    number: str
+
+
+class Cash(pydantic.BaseModel):
+    amount: int
+
+
+@pytest.mark.parametrize(
+    ("hint", "value"),
+    [
+        (Card | Cash, Cash(amount=3)),
+        (Card | Cash | None, Card(number="1")),
+        (Card | Cash | None, None),
+        (Card | int, 3),
+        (Opened | Closed, Opened(Place(1))),
+        (Opened | Closed | None, Closed(Place(1))),
+        (list[Opened | Closed | str], [Closed(Place(1), "a"), "b", Opened(Place(2))]),
+        (Listed, Listed(Place(1))),
+        (Listed | int, Listed(Place(1))),
+        (Tags, Tags([Place(1)])),
+        (dict[str, Positive], {"a": 3}),
+        (Annotated[datetime, {"title": "At"}], datetime(2026, 1, 2, tzinfo=UTC)),
+        (list[Annotated[Place, {"title": "At"}]], [Place(1)]),
+        (Box[Annotated[int, {"title": "At"}]], Box(3)),
+        (Annotated[Card | Cash, {"title": "By"}], Cash(amount=3)),
+        (Wherever, [Place(1)]),
+        (collections.Counter[str], collections.Counter("aab")),
+        (Card | int, Card(number="1")),
+        (Place | int, Place(1, "a")),
+        (Place | int, 3),
+        (SafeText | int | None, 3),
+        (SafeText | int | None, SafeText("a")),
+        (Note | str, Note(Place(1))),
+        (Note | str, "a"),
+        (list[Note] | Note, [Note(Place(1))]),
+        (dict[Mixed, int], {Mixed.TEXT: 1}),
+        (dict[SafeText, int], {SafeText("a"): 1}),
+        (dict[Day, int], {Day(2026, 1, 2): 1}),
+        (Mapping[complex, int], {1j: 2}),
+    ],
+    ids=str,
+)
+def test_types_of_a_union_that_json_tells_apart_come_back(hint: Any, value: Any) -> None:
+    got = back_and_forth(value, hint)
+    assert got == value
+    assert type(got) is type(value)
+
+
+@dataclasses.dataclass
+class ByCard:
+    number: str
+
+
+@dataclasses.dataclass
+class ByCash:
+    amount: int
+
+
+@dataclasses.dataclass
+class Payment:
+    at: datetime
+    by: ByCard | ByCash
+    total: Annotated[datetime, msgspec.Meta(ge=3)]
+    id: UUID | str
+    kinds: list[Mixed]
+
+
+def test_a_field_that_cannot_be_read_leaves_the_others_of_its_object_typed() -> None:
+    at = datetime(2026, 1, 2, tzinfo=UTC)
+    decoder = FieldsDecoder({"payments": list[Payment], "n": int}, has_others=False)
+    sent = Payment(at, ByCash(1), at, "a", [Mixed.NUMBER])
+
+    (got,) = decoder.decode(encode({"payments": [sent]}))["payments"]
+
+    assert got == Payment(at, {"amount": 1}, at, "a", [Mixed.NUMBER])  # type: ignore[arg-type]
+    assert [untyped.place for untyped in decoder.untyped] == [
+        "$.payments[...].by",
+        "$.payments[...].total",
+        "$.payments[...].id",
+    ]
+    with pytest.raises(msgspec.ValidationError):
+        decoder.decode(b'{"payments": [{"at": 3}]}')
+
+
+class Identifiers(pydantic.RootModel[list[int]]):
+    """May be any kind of JSON value."""
+
+
+@pytest.mark.parametrize(
+    "hint",
+    [Identifiers | int, SafeText | str, Note | Box[int], collections.defaultdict[str, int], "Gone"],
+    ids=str,
+)
+def test_a_hint_that_cannot_be_read_is_named_with_the_reason(hint: Any) -> None:
+    decoder = FieldsDecoder({"value": hint}, has_others=False)
+    assert decoder.decode(b'{"value": [3]}') == {"value": [3]}
+    (untyped,) = decoder.untyped
+    assert untyped.place == "$.value"
+    assert "JSON" in untyped.reason or "cannot be resolved" in untyped.reason
+
+
+class Unknown:
+    """What JSON holds nothing of."""
+
+
+def test_only_the_items_of_a_list_are_left_as_json_has_them() -> None:
+    decoder = FieldsDecoder({"value": list[Unknown]}, has_others=False)
+    assert decoder.decode(b'{"value": [{"a": 1}]}') == {"value": [{"a": 1}]}
+    assert [untyped.place for untyped in decoder.untyped] == ["$.value[...]"]
+    with pytest.raises(msgspec.ValidationError):
+        decoder.decode(b'{"value": 3}')

@@ -1,0 +1,64 @@
+"""Parts of JSON Schemas: keys, references, and the schemas within one."""
+
+from __future__ import annotations
+
+import re
+from datetime import date
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lightbus.schema.json_schema import definition_name, key_of, only_json, subschemas
+
+names = st.text(st.sampled_from("aZ0._-x2e/@+,é字 ~%#"))
+
+
+@given(st.lists(names, unique=True))
+def test_no_two_names_have_one_key_and_each_key_fits_asyncapi(several: list[str]) -> None:
+    keys = [key_of(name) for name in several]
+    assert len({*keys}) == len(several)
+    assert all(re.fullmatch(r"[a-zA-Z0-9._-]*", key) for key in keys)
+
+
+@given(st.from_regex(r"[a-zA-Z_][a-zA-Z0-9_.]*", fullmatch=True))
+def test_the_key_of_a_plain_name_is_the_name(name: str) -> None:
+    assert key_of(name) == name
+
+
+@given(names)
+def test_a_reference_leads_to_the_definition_that_it_was_made_of(name: str) -> None:
+    pointer = name.replace("~", "~0").replace("/", "~1")
+    assert definition_name(f"#/$defs/{quote(pointer)}") == name
+
+
+@pytest.mark.parametrize("reference", ["#", "#/properties/x", "https://example.com/#/$defs/x", 3])
+def test_a_reference_to_another_place_leads_to_no_definition(reference: Any) -> None:
+    assert definition_name(reference) is None
+
+
+def test_only_schemas_are_taken_for_schemas() -> None:
+    schema = {
+        "properties": {"$ref": {"title": "a"}, "items": {"title": "b"}},
+        "default": {"$ref": "no schema"},
+        "enum": [{"title": "no schema"}],
+        "prefixItems": [{"title": "c"}, True],
+        "additionalProperties": False,
+        "anyOf": [{"propertyNames": {"title": "d"}}],
+    }
+    found = [one.get("title") for one in subschemas(schema) if isinstance(one, dict)]
+    assert sorted(title for title in found if title) == ["a", "b", "c", "d"]
+
+
+def test_what_has_no_json_form_is_left_out() -> None:
+    schema = {
+        "maximum": float("inf"),
+        "properties": {"a": {"default": date(2026, 1, 1), "title": "kept"}},
+        "anyOf": [{"enum": [float("nan")], "type": "number"}],
+    }
+    assert only_json(schema) == {
+        "properties": {"a": {"title": "kept"}},
+        "anyOf": [{"type": "number"}],
+    }
