@@ -20,8 +20,8 @@ import lightbus
 from core.apis import AuthApi
 from lightbus.message import EventMessage
 from lightbus_rabbitmq import headers
-from lightbus_rabbitmq.decoding import Decoder
-from lightbus_rabbitmq.frames import EventFrames
+from lightbus_rabbitmq.driver.decoding import Decoder
+from lightbus_rabbitmq.driver.encoding import EventFrames
 
 EVENTS = 50
 

@@ -19,8 +19,8 @@ from pamqp.commands import Basic, Exchange, Queue
 
 import lightbus
 from lightbus.operations.topology import topology_of
-from lightbus_rabbitmq import migration
-from lightbus_rabbitmq.channel import Channel as PublishingChannel
+from lightbus_rabbitmq.driver.channel import Channel as PublishingChannel
+from lightbus_rabbitmq.topology import migration
 
 _CHANGES = (Queue.Bind, Queue.Unbind, Queue.Delete, Exchange.Delete, Basic.Get)
 

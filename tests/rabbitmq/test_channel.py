@@ -17,10 +17,10 @@ from lightbus.exceptions import TransportRefused
 from lightbus.transport.contract import Delivery
 from lightbus.transport.records import Subscription
 from lightbus_rabbitmq import headers
-from lightbus_rabbitmq.channel import Channel
-from lightbus_rabbitmq.errors import ConnectionLost
-from lightbus_rabbitmq.frames import EventFrames, encoded, encoded_method
-from lightbus_rabbitmq.wire import MessageReader
+from lightbus_rabbitmq.driver.channel import Channel
+from lightbus_rabbitmq.driver.encoding import EventFrames, encoded, encoded_method
+from lightbus_rabbitmq.driver.errors import ConnectionLost
+from lightbus_rabbitmq.driver.frame_reader import FrameReader
 from rabbitmq_server import RabbitMQServer
 from rabbitmq_support import Broker, MakeBus, transport_of
 
@@ -152,14 +152,14 @@ async def test_what_is_returned_of_an_event_that_was_given_up_is_not_taken_for_i
     await bus.auth.user_created.fire_async(username="first", email="e")
     transport = transport_of(bus)
     message = bus.client.message("auth", "user_created", {"username": "ada", "email": "e"})
-    held_back: list[tuple[MessageReader, bytes]] = []
-    feed_data = MessageReader.feed_data
+    held_back: list[tuple[FrameReader, bytes]] = []
+    feed_data = FrameReader.feed_data
 
-    def hold_back(reader: MessageReader, data: bytes) -> None:
+    def hold_back(reader: FrameReader, data: bytes) -> None:
         held_back.append((reader, data))
 
     # Nobody wants it, and before the broker's word of that is read, its sender gives up.
-    monkeypatch.setattr(MessageReader, "feed_data", hold_back)
+    monkeypatch.setattr(FrameReader, "feed_data", hold_back)
     unwanted = asyncio.create_task(transport.send(message, timeout=20, require_listeners=True))
     async with asyncio.timeout(10):
         while not any(ACK in data for _, data in held_back):  # noqa: ASYNC110
@@ -170,7 +170,7 @@ async def test_what_is_returned_of_an_event_that_was_given_up_is_not_taken_for_i
     await broker.channel.queue_bind("wanted", "lightbus:auth", "user_created")
     again = asyncio.create_task(transport.send(message, timeout=20, require_listeners=True))
     await asyncio.sleep(0)
-    monkeypatch.setattr(MessageReader, "feed_data", feed_data)
+    monkeypatch.setattr(FrameReader, "feed_data", feed_data)
     for reader, data in held_back:
         reader.feed_data(data)
 

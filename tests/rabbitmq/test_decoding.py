@@ -13,7 +13,7 @@ from pamqp.header import ContentHeader
 
 from lightbus import EventMessage
 from lightbus_rabbitmq import headers
-from lightbus_rabbitmq.decoding import Decoder, UnreadableHeader
+from lightbus_rabbitmq.driver.decoding import Decoder, UnreadableHeader
 
 START = datetime(2026, 1, 2, tzinfo=UTC)
 

@@ -22,7 +22,7 @@ from lightbus.exceptions import InvalidEventListener, UndecodableEvent, UnfitEve
 from lightbus.handling.signatures import plan_call
 from lightbus.message import EventMessage
 from lightbus.transport.failure import Failure
-from lightbus_rabbitmq import headers, stories
+from lightbus_rabbitmq import dead_letter_headers, headers
 from rabbitmq_support import Broker, MakeBus, Seen, transport_of
 
 QUEUE = "lightbus:shop:welcome:auth"
@@ -136,13 +136,15 @@ def test_whatever_the_properties_are_an_event_can_be_handled_and_copied(
     first = headers.first_failed_at(delivered, "auth")
     assert first is None or first.tzinfo is UTC
 
-    story = stories.failure_headers(
+    story = dead_letter_headers.failure_headers(
         failure_at(attempt), message, queue="lightbus:shop:welcome:auth", frame_size=FRAME_SIZE
     )
     copy = headers.copied(delivered, message, frame_size=FRAME_SIZE, **story)
     assert len(copy.marshal()) + REST_OF_FRAME <= FRAME_SIZE
 
-    read, failure = stories.dead_letter_of(delivered_with(copy, routing_key="lightbus:shop:dead"))
+    read, failure = dead_letter_headers.dead_letter_of(
+        delivered_with(copy, routing_key="lightbus:shop:dead")
+    )
     assert read.id == message.id
     assert failure.attempt == attempt
     assert failure.error_type == "builtins.ValueError"
@@ -153,7 +155,7 @@ def test_whatever_the_properties_are_an_event_can_be_handled_and_copied(
 def test_whatever_lies_among_the_dead_letters_can_be_read(
     properties: Basic.Properties, routing_key: str | None
 ) -> None:
-    message, failure = stories.dead_letter_of(
+    message, failure = dead_letter_headers.dead_letter_of(
         delivered_with(properties, routing_key=routing_key or "")
     )
 

@@ -15,7 +15,7 @@ from lightbus.exceptions import (
     TransportRefused,
     TransportUnavailable,
 )
-from lightbus_rabbitmq.waiting import Backoff
+from lightbus_rabbitmq.driver.waiting import Backoff
 from rabbitmq_node import RabbitMQNode, running_node
 from rabbitmq_server import RabbitMQServer
 from rabbitmq_support import MakeBus, Seen

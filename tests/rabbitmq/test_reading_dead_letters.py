@@ -21,7 +21,7 @@ from lightbus import Bus, EventMessage, Worker
 from lightbus.exceptions import DeadLettersInUse
 from lightbus.transport.failure import Failure
 from lightbus_rabbitmq import dead_letters as reading
-from lightbus_rabbitmq.channel import Channel
+from lightbus_rabbitmq.driver.channel import Channel
 from rabbitmq.topology_support import TopologyCommand
 from rabbitmq_support import Broker, MakeBus, transport_of
 

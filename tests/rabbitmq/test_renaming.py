@@ -11,7 +11,7 @@ import pytest
 from lightbus import OnError, Worker
 from lightbus.exceptions import TransportRefused
 from lightbus.operations.topology import topology_of
-from lightbus_rabbitmq import migration
+from lightbus_rabbitmq.topology import migration
 from rabbitmq.topology_support import QUEUE, QUORUM, KilledMigrations, TopologyCommand, declare
 from rabbitmq_support import Broker, MakeBus, Seen, Topology, headers_of
 

@@ -16,8 +16,8 @@ from lightbus import Bus, Worker, create
 from lightbus.exceptions import TransportError, TransportRefused
 from lightbus.operations.topology import topology_of
 from lightbus.transport.records import MigrationProgress
-from lightbus_rabbitmq import migration
-from lightbus_rabbitmq.claim import Claim
+from lightbus_rabbitmq.topology import migration
+from lightbus_rabbitmq.topology.migration_lock import MigrationLock
 from rabbitmq.topology_support import (
     BUS,
     DEAD,
@@ -235,14 +235,14 @@ async def test_events_that_come_in_the_moment_of_deletion_are_told(
     make_bus: MakeBus, broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await make_old(make_bus, broker, OLD)
-    delete = Claim.delete
+    delete = MigrationLock.delete
 
-    async def late(claim: Claim, queue: str) -> int:
+    async def late(claim: MigrationLock, queue: str) -> int:
         await broker.put("", queue, b"{}")
         await broker.wait_for_count(queue, 1)
         return await delete(claim, queue)
 
-    monkeypatch.setattr(Claim, "delete", late)
+    monkeypatch.setattr(MigrationLock, "delete", late)
     with pytest.raises(TransportError, match=f"1 events were put into queue '{QUEUE}' past its"):
         await migrate(make_bus)
 

@@ -16,9 +16,9 @@ from pamqp.heartbeat import Heartbeat
 from yarl import URL
 
 from lightbus import Worker
-from lightbus_rabbitmq.channel import Channel
-from lightbus_rabbitmq.connection import _hold
-from lightbus_rabbitmq.wire import MessageReader, Wire
+from lightbus_rabbitmq.driver.channel import Channel
+from lightbus_rabbitmq.driver.connection import _hold
+from lightbus_rabbitmq.driver.frame_reader import FrameReader, FrameStream
 from ports import free_ports
 from rabbitmq_support import MakeBus, Seen, transport_of
 
@@ -41,14 +41,14 @@ class Taking(Channel):
         self.received.append((message.delivery_tag, message.body))
 
 
-async def reader_for(channel: Channel) -> MessageReader:
-    reader = MessageReader(asyncio.get_running_loop())
+async def reader_for(channel: Channel) -> FrameReader:
+    reader = FrameReader(asyncio.get_running_loop())
     reader.begin({1: channel})
     reader._next_heartbeat = float("inf")
     return reader
 
 
-async def left_in(reader: MessageReader) -> bytes:
+async def left_in(reader: FrameReader) -> bytes:
     reader.feed_eof()
     return await reader.read()
 
@@ -149,7 +149,7 @@ async def test_what_the_broker_had_begun_to_say_when_it_went_is_left_to_the_driv
 
 
 async def test_a_frame_of_the_negotiation_may_come_in_pieces() -> None:
-    reader = MessageReader(asyncio.get_running_loop())
+    reader = FrameReader(asyncio.get_running_loop())
     start = frame.marshal(commands.Connection.Start(server_properties={}), 0)
 
     reader.feed_data(start[:20])
@@ -162,7 +162,7 @@ async def test_nobody_at_the_url_is_an_error_of_the_driver() -> None:
     (port,) = free_ports(1)
 
     with pytest.raises(AMQPConnectionError):
-        await Wire().create(URL(f"amqp://127.0.0.1:{port}"), ssl_context_provider=None)
+        await FrameStream().create(URL(f"amqp://127.0.0.1:{port}"), ssl_context_provider=None)
 
 
 @pytest.mark.faults

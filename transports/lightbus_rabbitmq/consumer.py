@@ -16,15 +16,16 @@ from lightbus.log import get_logger
 from lightbus.transport.contract import DeliveryStream
 from lightbus.transport.kit import SharedTask
 from lightbus.transport.records import Subscription
-from lightbus_rabbitmq import names, topology
-from lightbus_rabbitmq.channel import Channel
-from lightbus_rabbitmq.connection import Link
+from lightbus_rabbitmq import names
 from lightbus_rabbitmq.delivery import RabbitMQDelivery
-from lightbus_rabbitmq.errors import ConnectionLost, NoFreeChannel, translated
+from lightbus_rabbitmq.driver.channel import Channel
+from lightbus_rabbitmq.driver.connection import ReconnectingConnection
+from lightbus_rabbitmq.driver.errors import ConnectionLost, NoFreeChannel, translated
+from lightbus_rabbitmq.driver.waiting import Backoff, close_quietly, unless_lost
 from lightbus_rabbitmq.last_attempt import MakeNote
 from lightbus_rabbitmq.publisher import Publisher
 from lightbus_rabbitmq.settings import RabbitMQSettings
-from lightbus_rabbitmq.waiting import Backoff, close_quietly, unless_lost
+from lightbus_rabbitmq.topology.declare import declare_subscription
 
 _log = get_logger(__name__)
 
@@ -49,7 +50,7 @@ class RabbitMQStream(DeliveryStream):
 
     def __init__(
         self,
-        link: Link,
+        link: ReconnectingConnection,
         publisher: Publisher,
         settings: RabbitMQSettings,
         subscription: Subscription,
@@ -298,7 +299,7 @@ class RabbitMQStream(DeliveryStream):
         self._why_not_restored = ""
 
     async def _consume(self) -> None:
-        await topology.ensure_subscription(
+        await declare_subscription(
             self._link, self._subscription, timeout=self._settings.operation_timeout
         )
         channel = await self._link.channel(confirms=False)

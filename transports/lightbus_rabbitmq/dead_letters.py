@@ -14,13 +14,17 @@ from pamqp.commands import Basic
 from lightbus.exceptions import DeadLettersInUse, TransportUnavailable
 from lightbus.transport.features import DeadLetter
 from lightbus.transport.records import DeadLetterCount
-from lightbus_rabbitmq import names, stories, topology
-from lightbus_rabbitmq.connection import Link
-from lightbus_rabbitmq.errors import ConnectionLost, translated
-from lightbus_rabbitmq.lock import Lock, LockHeld
-from lightbus_rabbitmq.objects import Channel
-from lightbus_rabbitmq.topology import Count
-from lightbus_rabbitmq.waiting import unless_lost
+from lightbus_rabbitmq import dead_letter_headers, names
+from lightbus_rabbitmq.driver.connection import ReconnectingConnection
+from lightbus_rabbitmq.driver.errors import ConnectionLost, translated
+from lightbus_rabbitmq.driver.operations import (
+    AMQPChannel,
+    QueueCounts,
+    queue_counts,
+    queue_counts_on,
+)
+from lightbus_rabbitmq.driver.waiting import unless_lost
+from lightbus_rabbitmq.topology.lock import Lock, LockHeld
 
 T = TypeVar("T")
 
@@ -43,7 +47,7 @@ class RabbitMQDeadLetter(DeadLetter):
     """A message that is held while a service's dead letters are iterated over."""
 
     def __init__(self, delivered: DeliveredMessage, reading: Reading) -> None:
-        self.message, self.failure = stories.dead_letter_of(delivered)
+        self.message, self.failure = dead_letter_headers.dead_letter_of(delivered)
         self._tag = int(delivered.delivery_tag or 0)
         self._reading = reading
 
@@ -68,12 +72,12 @@ class Reading:
         timeout: How long the broker may take for one answer, in seconds.
     """
 
-    def __init__(self, link: Link, service_name: str, *, timeout: float) -> None:
+    def __init__(self, link: ReconnectingConnection, service_name: str, *, timeout: float) -> None:
         self._lock = Lock(link, names.reading_lock(service_name), timeout=timeout)
         self._service_name = service_name
         self._queue = names.dead_letter_queue(service_name)
         self._timeout = timeout
-        self._channel: Channel | None = None
+        self._channel: AMQPChannel | None = None
         # In the order in which they came
         self._held: dict[int, None] = {}
         self._expected = 0
@@ -168,12 +172,12 @@ class Reading:
         # RabbitMQ answers once it has seen every acknowledgement.
         await self._answer(channel, channel.close())
 
-    async def _wait_for_users(self, channel: Channel, most: int) -> bool:
+    async def _wait_for_users(self, channel: AMQPChannel, most: int) -> bool:
         """Wait until the queue has `most` users or fewer; return whether that happened in time."""
         now = asyncio.get_running_loop().time
         deadline = now() + _SETTLING
         while now() < deadline:
-            counted = await self._answer(channel, topology.counted(channel, self._queue))
+            counted = await self._answer(channel, queue_counts_on(channel, self._queue))
             if counted is None or counted.users <= most:
                 return True
             await asyncio.sleep(0)
@@ -215,9 +219,9 @@ class Reading:
     def _in_use(self, reason: str, remedy: str) -> DeadLettersInUse:
         return DeadLettersInUse(self._service_name, reason=reason, remedy=remedy)
 
-    async def _count(self, queue: str) -> Count | None:
+    async def _count(self, queue: str) -> QueueCounts | None:
         return await self._lock.run(
-            lambda channel: topology.counted(channel, queue), f"to look at queue {queue!r}"
+            lambda channel: queue_counts_on(channel, queue), f"to look at queue {queue!r}"
         )
 
     async def _get(self) -> DeliveredMessage | None:
@@ -234,7 +238,7 @@ class Reading:
             raise
         return None if isinstance(got.delivery, Basic.GetEmpty) else got
 
-    async def _answer(self, channel: Channel, work: Coroutine[Any, Any, T]) -> T:
+    async def _answer(self, channel: AMQPChannel, work: Coroutine[Any, Any, T]) -> T:
         try:
             async with asyncio.timeout(self._timeout):
                 return await unless_lost(channel.connection, work)
@@ -243,7 +247,7 @@ class Reading:
 
 
 async def dead_letters_of(
-    link: Link, service_name: str, *, client_name: str, timeout: float
+    link: ReconnectingConnection, service_name: str, *, client_name: str, timeout: float
 ) -> AsyncGenerator[RabbitMQDeadLetter]:
     """Yield all dead letters of a service, oldest first.
 
@@ -274,15 +278,17 @@ async def dead_letters_of(
         ) from error
 
 
-async def count_dead_letters(link: Link, service_name: str, *, timeout: float) -> DeadLetterCount:
+async def count_dead_letters(
+    link: ReconnectingConnection, service_name: str, *, timeout: float
+) -> DeadLetterCount:
     """Count the dead letters of a service.
 
-    The errors are those of `topology.on_own_channel`.
+    The errors are those of `run_on_new_channel`.
     """
     queue = names.dead_letter_queue(service_name)
     total = 0
     for name in (queue, names.temporary_queue(queue)):
-        counted = await topology.count(link, name, timeout=timeout)
+        counted = await queue_counts(link, name, timeout=timeout)
         if counted is not None and counted.users:
             # RabbitMQ does not report how many messages its consumers hold.
             return DeadLetterCount(total=None)

@@ -14,8 +14,8 @@ from lightbus.log import get_logger
 from lightbus.transport.contract import Delivery
 from lightbus.transport.failure import Failure
 from lightbus.transport.records import Subscription
-from lightbus_rabbitmq import headers, names, stories
-from lightbus_rabbitmq.channel import Channel
+from lightbus_rabbitmq import dead_letter_headers, headers, names
+from lightbus_rabbitmq.driver.channel import Channel
 from lightbus_rabbitmq.last_attempt import LastAttempt, MakeNote, Note
 from lightbus_rabbitmq.publisher import Publisher
 
@@ -97,7 +97,7 @@ class RabbitMQDelivery(Delivery):
         await self._delay(after, attempt=self.attempt)
 
     async def dead_letter(self, failure: Failure) -> None:
-        story = stories.failure_headers(
+        story = dead_letter_headers.failure_headers(
             failure,
             self.message,
             queue=self._queue,

@@ -17,9 +17,9 @@ from lightbus.exceptions import TransportError
 from lightbus.log import get_logger
 from lightbus.transport.contract import Delivery
 from lightbus.transport.failure import Failure
-from lightbus_rabbitmq import topology
-from lightbus_rabbitmq.connection import Link
-from lightbus_rabbitmq.objects import Channel, Exchange
+from lightbus_rabbitmq.driver.connection import ReconnectingConnection
+from lightbus_rabbitmq.driver.operations import AMQPChannel, run_on_new_channel
+from lightbus_rabbitmq.topology.declarations import Exchange
 
 T = TypeVar("T")
 
@@ -72,7 +72,7 @@ class Note:
         timeout: How long the broker may take, in seconds.
     """
 
-    def __init__(self, link: Link, name: str, *, timeout: float) -> None:
+    def __init__(self, link: ReconnectingConnection, name: str, *, timeout: float) -> None:
         self._link = link
         self._exchange = Exchange(name, "fanout")
         self._timeout = timeout
@@ -85,7 +85,7 @@ class Note:
             TransportError: The broker did not confirm.
         """
 
-        async def is_there(channel: Channel) -> bool:
+        async def is_there(channel: AMQPChannel) -> bool:
             try:
                 await self._exchange.declare(channel, passive=True)
             except ChannelNotFoundEntity:
@@ -107,7 +107,7 @@ class Note:
             TransportError: The broker did not confirm.
         """
 
-        async def delete(channel: Channel) -> None:
+        async def delete(channel: AMQPChannel) -> None:
             await channel.exchange_delete(self._exchange.name)
 
         await self._do(delete, "to remove the note of a last attempt")
@@ -123,11 +123,9 @@ class Note:
                 reason=str(error),
             )
 
-    async def _do(self, operation: Callable[[Channel], Awaitable[T]], doing: str) -> T:
+    async def _do(self, operation: Callable[[AMQPChannel], Awaitable[T]], doing: str) -> T:
         return await self._link.until_connected(
-            lambda: topology.on_own_channel(
-                self._link, operation, doing=doing, timeout=self._timeout
-            ),
+            lambda: run_on_new_channel(self._link, operation, doing=doing, timeout=self._timeout),
             timeout=self._timeout,
         )
 

@@ -24,12 +24,13 @@ from lightbus.exceptions import (
     TransportError,
 )
 from lightbus.message import EventMessage
-from lightbus_rabbitmq import names, topology
-from lightbus_rabbitmq.channel import Channel, Outcome
-from lightbus_rabbitmq.connection import Link
-from lightbus_rabbitmq.errors import ConnectionLost, translated
-from lightbus_rabbitmq.frames import encoded, encoded_method
-from lightbus_rabbitmq.waiting import close_quietly, growing_waits
+from lightbus_rabbitmq import names
+from lightbus_rabbitmq.driver.channel import Channel, Outcome
+from lightbus_rabbitmq.driver.connection import ReconnectingConnection
+from lightbus_rabbitmq.driver.encoding import encoded, encoded_method
+from lightbus_rabbitmq.driver.errors import ConnectionLost, translated
+from lightbus_rabbitmq.driver.waiting import close_quietly, growing_waits
+from lightbus_rabbitmq.topology.declare import declare_api
 
 _PAUSE = 0.05
 _FLUSH_TIMEOUT = 4.0
@@ -69,7 +70,7 @@ class Publisher:
     now, is sent again with the same message id.
     """
 
-    def __init__(self, link: Link, *, operation_timeout: float) -> None:
+    def __init__(self, link: ReconnectingConnection, *, operation_timeout: float) -> None:
         self._link = link
         self._operation_timeout = operation_timeout
         self._channel: Channel | None = None
@@ -262,7 +263,7 @@ class Publisher:
             self._channel = await self._link.channel(confirms=True)
             self._opened_at = asyncio.get_running_loop().time()
         if api_name is not None and api_name not in self._declared_apis:
-            await topology.ensure_api(self._link, api_name, timeout=self._operation_timeout)
+            await declare_api(self._link, api_name, timeout=self._operation_timeout)
             self._declared_apis.add(api_name)
 
     def _leave(self, channel: Channel) -> None:

@@ -23,31 +23,25 @@ from lightbus.transport.records import (
     Subscription,
     SubscriptionStats,
 )
-from lightbus_rabbitmq import (
-    asyncapi,
-    headers,
-    listener_queues,
-    migration,
-    names,
-    policies,
-    stories,
-    topology,
-)
-from lightbus_rabbitmq.comparing import compare
-from lightbus_rabbitmq.connection import Link
+from lightbus_rabbitmq import asyncapi, dead_letter_headers, headers, names
 from lightbus_rabbitmq.consumer import RabbitMQStream
 from lightbus_rabbitmq.dead_letters import (
     RabbitMQDeadLetter,
     count_dead_letters,
     dead_letters_of,
 )
-from lightbus_rabbitmq.errors import NoFreeChannel
+from lightbus_rabbitmq.driver.connection import ReconnectingConnection
+from lightbus_rabbitmq.driver.errors import NoFreeChannel
+from lightbus_rabbitmq.driver.operations import queue_counts
 from lightbus_rabbitmq.last_attempt import Note
-from lightbus_rabbitmq.management import Management
-from lightbus_rabbitmq.objects import Wanted
 from lightbus_rabbitmq.publisher import Publisher
 from lightbus_rabbitmq.settings import RabbitMQSettings
-from lightbus_rabbitmq.tailing import tail_of
+from lightbus_rabbitmq.tail import tail_of
+from lightbus_rabbitmq.topology import listener_queues, migration, policies
+from lightbus_rabbitmq.topology.declarations import DesiredTopology
+from lightbus_rabbitmq.topology.declare import declare_dead_letter_queue, declare_subscription
+from lightbus_rabbitmq.topology.diff import compare
+from lightbus_rabbitmq.topology.management_api import ManagementAPI
 
 
 class RabbitMQTransport(EventTransport):
@@ -66,15 +60,15 @@ class RabbitMQTransport(EventTransport):
     def __init__(self, settings: RabbitMQSettings, *, client_name: str) -> None:
         self._settings = settings
         self._client_name = client_name
-        self._sending = Link(settings, f"{client_name} sending")
-        self._consuming = Link(settings, f"{client_name} consuming")
+        self._sending = ReconnectingConnection(settings, f"{client_name} sending")
+        self._consuming = ReconnectingConnection(settings, f"{client_name} consuming")
         # For notes of last attempts. RabbitMQ may block the connection for sending, and listeners
         # may need all channels of the one for consuming.
-        self._noting = Link(settings, f"{client_name} noting last attempts")
+        self._noting = ReconnectingConnection(settings, f"{client_name} noting last attempts")
         self._publisher = Publisher(self._sending, operation_timeout=settings.operation_timeout)
         self._streams: list[RabbitMQStream] = []
         # Those of what takes a lock
-        self._extra_links: set[Link] = set()
+        self._extra_links: set[ReconnectingConnection] = set()
         self._closing = SharedTask(self._close)
 
     async def open(self, *, timeout: float) -> None:
@@ -87,7 +81,7 @@ class RabbitMQTransport(EventTransport):
 
     async def declare(self, subscription: Subscription, *, timeout: float) -> None:
         await self._sending.until_connected(
-            lambda: topology.ensure_subscription(
+            lambda: declare_subscription(
                 self._sending, subscription, timeout=self._settings.operation_timeout
             ),
             timeout=timeout,
@@ -143,7 +137,7 @@ class RabbitMQTransport(EventTransport):
         operation_timeout = self._settings.operation_timeout
         queue = names.listener_queue(subscription)
         counted = await self._sending.until_connected(
-            lambda: topology.count(self._sending, queue, timeout=operation_timeout),
+            lambda: queue_counts(self._sending, queue, timeout=operation_timeout),
             timeout=operation_timeout,
         )
         if counted is None:
@@ -166,14 +160,14 @@ class RabbitMQTransport(EventTransport):
         self, subscriptions: Collection[Subscription], events: Mapping[str, Collection[str]]
     ) -> list[BrokerObject]:
         operation_timeout = self._settings.operation_timeout
-        wanted = Wanted.of(subscriptions, events)
+        wanted = DesiredTopology.of(subscriptions, events)
         found = await self._sending.until_connected(
             lambda: compare(self._sending, wanted, timeout=operation_timeout),
             timeout=operation_timeout,
         )
         if self._settings.management_url is None:
             return [*found, policies.unknown()]
-        return found + await policies.compare(Management(self._settings), wanted.queues)
+        return found + await policies.compare(ManagementAPI(self._settings), wanted.queues)
 
     async def migrate(
         self,
@@ -185,7 +179,7 @@ class RabbitMQTransport(EventTransport):
         async with self._extra_link("migrating") as link:
             await migration.migrate(
                 link,
-                Wanted.of(subscriptions, events),
+                DesiredTopology.of(subscriptions, events),
                 client_name=self._client_name,
                 timeout=self._settings.operation_timeout,
                 on_progress=on_progress,
@@ -197,7 +191,7 @@ class RabbitMQTransport(EventTransport):
         timeout = self._settings.operation_timeout
         return await self._sending.until_connected(
             lambda: listener_queues.all_of(
-                self._sending, Management(self._settings), service_name, timeout=timeout
+                self._sending, ManagementAPI(self._settings), service_name, timeout=timeout
             ),
             timeout=timeout,
         )
@@ -239,12 +233,12 @@ class RabbitMQTransport(EventTransport):
         self, service_name: str, message: EventMessage, failure: Failure, *, timeout: float
     ) -> None:
         await self._sending.until_connected(
-            lambda: topology.ensure_dead_letters(
+            lambda: declare_dead_letter_queue(
                 self._sending, service_name, timeout=self._settings.operation_timeout
             ),
             timeout=timeout,
         )
-        story = stories.failure_headers(
+        story = dead_letter_headers.failure_headers(
             failure, message, queue="", frame_size=self._sending.frame_size
         )
         await self._publisher.send_copy(
@@ -272,10 +266,10 @@ class RabbitMQTransport(EventTransport):
         await self._sending.close()
 
     @contextlib.asynccontextmanager
-    async def _extra_link(self, purpose: str) -> AsyncGenerator[Link]:
+    async def _extra_link(self, purpose: str) -> AsyncGenerator[ReconnectingConnection]:
         """Give a link of its own to what takes a lock, and close it."""
         self._check_open()
-        link = Link(self._settings, f"{self._client_name} {purpose}")
+        link = ReconnectingConnection(self._settings, f"{self._client_name} {purpose}")
         self._extra_links.add(link)
         try:
             yield link

@@ -1,4 +1,4 @@
-"""`Wire`: the bytes of a connection; the frames of messages go past the driver, both ways.
+"""`FrameStream`: the bytes of a connection; the frames of messages go past the driver, both ways.
 
 The driver reads each frame in three waits, logs it, and passes it on through a queue, which costs
 several times what decoding it does. Here the frames of messages, and of the broker's answers to
@@ -26,8 +26,8 @@ from pamqp.heartbeat import Heartbeat
 from yarl import URL
 
 from lightbus_rabbitmq import headers
-from lightbus_rabbitmq.channel import Channel
-from lightbus_rabbitmq.decoding import Decoder, UnreadableHeader, decoded_header
+from lightbus_rabbitmq.driver.channel import Channel
+from lightbus_rabbitmq.driver.decoding import Decoder, UnreadableHeader, decoded_header
 
 # A frame's type, channel and size (AMQP 0-9-1, section 4.2.3)
 _HEAD = struct.Struct(">BHI")
@@ -58,11 +58,11 @@ _HEARTBEAT_PERIOD = 0.5
 _HEARTBEAT = Heartbeat().marshal()
 
 
-class Wire(TransportFactory):
+class FrameStream(TransportFactory):
     """Makes the one connection, when the driver asks for it."""
 
     def __init__(self) -> None:
-        self._reader: MessageReader | None = None
+        self._reader: FrameReader | None = None
         self._transport: asyncio.WriteTransport | None = None
 
     @property
@@ -94,7 +94,7 @@ class Wire(TransportFactory):
         loop = asyncio.get_running_loop()
         context_provider = kwargs.pop("ssl_context_provider")
         context = await context_provider.get_context() if url.scheme == "amqps" else None
-        reader = MessageReader(loop)
+        reader = FrameReader(loop)
         protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
         try:
             transport, _ = await loop.create_connection(
@@ -106,7 +106,7 @@ class Wire(TransportFactory):
         return reader, asyncio.StreamWriter(transport, protocol, reader, loop)
 
 
-class MessageReader(asyncio.StreamReader):
+class FrameReader(asyncio.StreamReader):
     """Reads for the driver what no channel takes in.
 
     Attributes:

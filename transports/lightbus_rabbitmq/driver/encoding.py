@@ -12,7 +12,7 @@ from pamqp.header import ContentHeader
 
 from lightbus.message import EventMessage
 from lightbus_rabbitmq import headers, names
-from lightbus_rabbitmq.patterns import Pattern
+from lightbus_rabbitmq.driver.templates import Pattern
 
 # Stand for what differs from event to event, and can stand in no name.
 SAMPLE_ID = "\x01" * 36

@@ -1,4 +1,4 @@
-"""`Refill`: takes the events of one queue to another, each kept until its copy is safe."""
+"""`QueueMover`: takes the events of one queue to another, each kept until its copy is safe."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from collections.abc import Callable
 from aiormq.abc import DeliveredMessage
 
 from lightbus_rabbitmq import headers, names
-from lightbus_rabbitmq.claim import Claim
-from lightbus_rabbitmq.errors import ConnectionLost, translated
-from lightbus_rabbitmq.objects import Binding, Channel, Queue
+from lightbus_rabbitmq.driver.errors import ConnectionLost, translated
+from lightbus_rabbitmq.driver.operations import AMQPChannel
+from lightbus_rabbitmq.driver.waiting import unless_lost
 from lightbus_rabbitmq.publisher import Publisher
-from lightbus_rabbitmq.waiting import unless_lost
+from lightbus_rabbitmq.topology.declarations import Binding, Queue
+from lightbus_rabbitmq.topology.migration_lock import MigrationLock
 
 # How many events are on their way at once. If the migration is killed, all of them are counted as
 # returned to their queue.
@@ -23,7 +24,7 @@ _AT_ONCE = 32
 _PERIOD = 0.1
 
 
-class Refill:
+class QueueMover:
     """Moves events within one broker, in their order, with the numbers of their attempts.
 
     Args:
@@ -35,7 +36,7 @@ class Refill:
 
     def __init__(
         self,
-        claim: Claim,
+        claim: MigrationLock,
         publisher: Publisher,
         *,
         timeout: float,
@@ -99,7 +100,7 @@ class Refill:
                 await unless_lost(channel.connection, channel.close())
 
     async def _consume(
-        self, channel: Channel, source: str, received: asyncio.Queue[DeliveredMessage]
+        self, channel: AMQPChannel, source: str, received: asyncio.Queue[DeliveredMessage]
     ) -> str:
         async def receive(delivered: DeliveredMessage) -> None:
             received.put_nowait(delivered)
@@ -128,7 +129,9 @@ class Refill:
                     raise ConnectionLost(f"RabbitMQ hands out nothing of {source!r}") from None
         return taken
 
-    async def _carry(self, channel: Channel, taken: list[DeliveredMessage], target: Queue) -> None:
+    async def _carry(
+        self, channel: AMQPChannel, taken: list[DeliveredMessage], target: Queue
+    ) -> None:
         try:
             async with asyncio.TaskGroup() as group:
                 for one in taken:
@@ -139,7 +142,7 @@ class Refill:
             await channel.basic_ack(int(one.delivery_tag or 0), wait=False)
         self._on_moved(len(taken))
 
-    async def _copy(self, channel: Channel, delivered: DeliveredMessage, target: Queue) -> None:
+    async def _copy(self, channel: AMQPChannel, delivered: DeliveredMessage, target: Queue) -> None:
         frame_size = int(channel.connection.connection_tune.frame_max)
         if target.api_name:
             message = headers.message_of(delivered, target.api_name)

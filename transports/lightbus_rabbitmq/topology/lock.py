@@ -17,10 +17,9 @@ from aiormq.exceptions import (
     ChannelPreconditionFailed,
 )
 
-from lightbus_rabbitmq import topology
-from lightbus_rabbitmq.connection import Link
-from lightbus_rabbitmq.errors import ConnectionLost, reason
-from lightbus_rabbitmq.objects import Channel
+from lightbus_rabbitmq.driver.connection import ReconnectingConnection
+from lightbus_rabbitmq.driver.errors import ConnectionLost, reason
+from lightbus_rabbitmq.driver.operations import AMQPChannel, run_on_new_channel
 
 T = TypeVar("T")
 
@@ -62,7 +61,7 @@ class Lock:
         timeout: How long the broker may take for one answer, in seconds.
     """
 
-    def __init__(self, link: Link, name: str, *, timeout: float) -> None:
+    def __init__(self, link: ReconnectingConnection, name: str, *, timeout: float) -> None:
         self._link = link
         self._name = name
         self._timeout = timeout
@@ -89,7 +88,7 @@ class Lock:
             lambda channel: self._name_holder(channel, client_name), "to name the holder of a lock"
         )
 
-    async def channel(self) -> Channel:
+    async def channel(self) -> AMQPChannel:
         """Return a new channel.
 
         Raises:
@@ -100,13 +99,13 @@ class Lock:
         self._check(channel)
         return channel
 
-    async def run(self, operation: Callable[[Channel], Awaitable[T]], doing: str) -> T:
+    async def run(self, operation: Callable[[AMQPChannel], Awaitable[T]], doing: str) -> T:
         """Return what `operation` returns on a channel of its own.
 
-        The errors are those of `topology.on_own_channel`.
+        The errors are those of `run_on_new_channel`.
         """
 
-        async def checked(channel: Channel) -> T:
+        async def checked(channel: AMQPChannel) -> T:
             self._check(channel)
             return await operation(channel)
 
@@ -124,17 +123,19 @@ class Lock:
         except TimeoutError as error:
             raise ConnectionLost("the connection was lost") from error
 
-    async def _on_own_channel(self, operation: Callable[[Channel], Awaitable[T]], doing: str) -> T:
+    async def _on_own_channel(
+        self, operation: Callable[[AMQPChannel], Awaitable[T]], doing: str
+    ) -> T:
         async with self.bounded():
-            return await topology.on_own_channel(
+            return await run_on_new_channel(
                 self._link, operation, doing=doing, timeout=self._timeout
             )
 
-    def _check(self, channel: Channel) -> None:
+    def _check(self, channel: AMQPChannel) -> None:
         if channel.connection is not self._connection:
             raise ConnectionLost("the connection was lost")
 
-    async def _declare(self, channel: Channel) -> bool:
+    async def _declare(self, channel: AMQPChannel) -> bool:
         try:
             await channel.queue_declare(self._name, exclusive=True)
         except ChannelLockedResource:
@@ -142,7 +143,7 @@ class Lock:
         self._connection = channel.connection
         return True
 
-    async def _name_holder(self, channel: Channel, client_name: str) -> None:
+    async def _name_holder(self, channel: AMQPChannel, client_name: str) -> None:
         # A holder that was killed in this method can have left the exchange behind.
         await channel.exchange_delete(self._name)
         try:
@@ -159,7 +160,7 @@ class Lock:
         with contextlib.suppress(ChannelNotFoundEntity):
             await channel.queue_bind(self._name, self._name)
 
-    async def _holder(self, channel: Channel) -> str:
+    async def _holder(self, channel: AMQPChannel) -> str:
         try:
             await channel.exchange_declare(
                 exchange=self._name, exchange_type="fanout", auto_delete=True

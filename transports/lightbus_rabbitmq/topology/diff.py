@@ -6,10 +6,10 @@ from aiormq.exceptions import ChannelNotFoundEntity
 
 from lightbus.exceptions import TopologyMismatch
 from lightbus.transport.records import BrokerObject, ObjectState
-from lightbus_rabbitmq import objects, renaming
-from lightbus_rabbitmq.connection import Link
-from lightbus_rabbitmq.objects import Binding, Channel, Exchange, Queue, Wanted
-from lightbus_rabbitmq.topology import count, on_own_channel
+from lightbus_rabbitmq.driver.connection import ReconnectingConnection
+from lightbus_rabbitmq.driver.operations import AMQPChannel, queue_counts, run_on_new_channel
+from lightbus_rabbitmq.topology import declarations, old_names
+from lightbus_rabbitmq.topology.declarations import Binding, DesiredTopology, Exchange, Queue
 
 _BY_HAND = (
     "It cannot be changed. Stop what fires through it, delete it, and run "
@@ -17,15 +17,17 @@ _BY_HAND = (
 )
 
 
-async def compare(link: Link, wanted: Wanted, *, timeout: float) -> list[BrokerObject]:
+async def compare(
+    link: ReconnectingConnection, wanted: DesiredTopology, *, timeout: float
+) -> list[BrokerObject]:
     """Compare the exchanges and queues; say of the bindings that they are not seen.
 
-    The errors are those of `on_own_channel`.
+    The errors are those of `run_on_new_channel`.
     """
     found = [await compared_with(link, exchange, timeout=timeout) for exchange in wanted.exchanges]
     for queue in wanted.queues:
         found.append(await compared_with(link, queue, timeout=timeout))
-        left = await count(link, queue.temporary.name, timeout=timeout)
+        left = await queue_counts(link, queue.temporary.name, timeout=timeout)
         if left is not None:
             found.append(_unfinished(queue, left.ready))
         if queue.api_name:
@@ -33,26 +35,28 @@ async def compare(link: Link, wanted: Wanted, *, timeout: float) -> list[BrokerO
     return found + await _old(link, wanted, timeout=timeout)
 
 
-async def _old(link: Link, wanted: Wanted, *, timeout: float) -> list[BrokerObject]:
+async def _old(
+    link: ReconnectingConnection, wanted: DesiredTopology, *, timeout: float
+) -> list[BrokerObject]:
     """Return those of the bus's own objects that exist under their old names."""
 
     async def exists(exchange: Exchange) -> bool:
         compared = await compared_with(link, exchange, timeout=timeout)
         return compared.state is ObjectState.OK
 
-    queues = [*renaming.delay_queues(wanted), *renaming.unrouted_queues(wanted)]
-    if not queues or not await exists(renaming.UNROUTED):
+    queues = [*old_names.delay_queues(wanted), *old_names.unrouted_queues(wanted)]
+    if not queues or not await exists(old_names.UNROUTED):
         return []
     found = []
     for renamed in queues:
-        if (held := await count(link, renamed.old_name, timeout=timeout)) is not None:
+        if (held := await queue_counts(link, renamed.old_name, timeout=timeout)) is not None:
             note = (
                 f"An old name: {renamed.queue.name!r} replaces it. {held.ready:,} events "
                 "wait in it. Stop the workers of all services; `lightbus topology --migrate` then "
                 "moves the events, and deletes the queue when nothing uses it any more."
             )
             found.append(_old_object("queue", renamed.old_name, note))
-    for exchange in renaming.EXCHANGES:
+    for exchange in old_names.EXCHANGES:
         if await exists(exchange):
             note = (
                 "An old name. `lightbus topology --migrate` deletes it when nothing is bound to it "
@@ -76,8 +80,8 @@ def _unfinished(queue: Queue, ready: int) -> BrokerObject:
     )
 
 
-def _bindings(queue: Queue, wanted: Wanted) -> BrokerObject:
-    exchange = objects.api_exchange(queue.api_name).name
+def _bindings(queue: Queue, wanted: DesiredTopology) -> BrokerObject:
+    exchange = declarations.api_exchange(queue.api_name).name
 
     def names_of(bindings: list[Binding]) -> str:
         names = [one.routing_key for one in bindings if one.exchange == exchange]
@@ -93,14 +97,16 @@ def _bindings(queue: Queue, wanted: Wanted) -> BrokerObject:
     )
 
 
-async def compared_with(link: Link, wanted: Exchange | Queue, *, timeout: float) -> BrokerObject:
+async def compared_with(
+    link: ReconnectingConnection, wanted: Exchange | Queue, *, timeout: float
+) -> BrokerObject:
     """Compare one object, and leave it as it is.
 
-    The errors are those of `on_own_channel`.
+    The errors are those of `run_on_new_channel`.
     """
     doing = f"to look at {wanted.kind} {wanted.name!r}"
 
-    async def exists(channel: Channel) -> bool:
+    async def exists(channel: AMQPChannel) -> bool:
         try:
             await wanted.declare(channel, passive=True)
         except ChannelNotFoundEntity:
@@ -109,12 +115,12 @@ async def compared_with(link: Link, wanted: Exchange | Queue, *, timeout: float)
 
     state = ObjectState.OK
     argument = to_be = actual = note = ""
-    if not await on_own_channel(link, exists, doing=doing, timeout=timeout):
+    if not await run_on_new_channel(link, exists, doing=doing, timeout=timeout):
         state = ObjectState.MISSING
     else:
         try:
             # Declaring what exists changes nothing, and only that tells what differs.
-            await on_own_channel(link, wanted.declare, doing=doing, timeout=timeout)
+            await run_on_new_channel(link, wanted.declare, doing=doing, timeout=timeout)
         except TopologyMismatch as error:
             state = ObjectState.DIFFERENT
             argument, to_be, actual = error.argument, error.wanted, error.actual

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import aiormq.abc
 
-from lightbus_rabbitmq.errors import ConnectionLost, reason, translated
+from lightbus_rabbitmq.driver.errors import ConnectionLost, reason, translated
 
 T = TypeVar("T")
 

@@ -1,4 +1,4 @@
-"""`Management`: queues and policies from RabbitMQ's management API, which AMQP does not list."""
+"""`ManagementAPI`: queues and policies from RabbitMQ's management API, which AMQP does not list."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class _Page(msgspec.Struct, frozen=True):
     items: list[_Queue]
 
 
-class Management:
+class ManagementAPI:
     """The management API at the `management_url` of `settings`, which must be given."""
 
     def __init__(self, settings: RabbitMQSettings) -> None:

@@ -8,13 +8,11 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any, ClassVar, TypeVar
 
-import aiormq.abc
 import attrs
 
 from lightbus.transport.records import Subscription
 from lightbus_rabbitmq import names
-
-Channel = aiormq.abc.AbstractChannel
+from lightbus_rabbitmq.driver.operations import AMQPChannel
 
 DELIVERY_LIMIT = 20
 
@@ -41,7 +39,7 @@ class Exchange:
     type: str = "topic"
     arguments: Mapping[str, Any] = attrs.field(factory=dict)
 
-    async def declare(self, channel: Channel, *, passive: bool = False) -> None:
+    async def declare(self, channel: AMQPChannel, *, passive: bool = False) -> None:
         """Declare it; passively: only ask whether there is one of its name."""
         await channel.exchange_declare(
             exchange=self.name,
@@ -71,7 +69,7 @@ class Queue:
     api_name: str = ""
     refilled_through: str = ""
 
-    async def declare(self, channel: Channel, *, passive: bool = False) -> None:
+    async def declare(self, channel: AMQPChannel, *, passive: bool = False) -> None:
         """Declare it; passively: only ask whether there is one of its name."""
         await channel.queue_declare(
             queue=self.name, durable=True, passive=passive, arguments=dict(self.arguments)
@@ -102,25 +100,25 @@ class Binding:
         """What it is, for people."""
         return f"{self.exchange} -> {self.queue} ({self.routing_key})"
 
-    async def declare(self, channel: Channel) -> None:
+    async def declare(self, channel: AMQPChannel) -> None:
         """Bind. Doing so again does nothing."""
         await channel.queue_bind(
             queue=self.queue, exchange=self.exchange, routing_key=self.routing_key
         )
 
-    async def remove(self, channel: Channel) -> None:
+    async def remove(self, channel: AMQPChannel) -> None:
         """Unbind. Doing so again does nothing."""
         await channel.queue_unbind(
             queue=self.queue, exchange=self.exchange, routing_key=self.routing_key
         )
 
 
-Object = Exchange | Queue | Binding
+Declaration = Exchange | Queue | Binding
 Named = TypeVar("Named", Exchange, Queue)
 
 
 @attrs.frozen(kw_only=True)
-class Wanted:
+class DesiredTopology:
     """All that a service wants of a broker, each object once.
 
     Attributes:
@@ -138,9 +136,9 @@ class Wanted:
     @classmethod
     def of(
         cls, subscriptions: Collection[Subscription], events: Mapping[str, Collection[str]]
-    ) -> Wanted:
+    ) -> DesiredTopology:
         """Return what the subscriptions, and firing events of these APIs, need."""
-        wanted: list[Object] = [api_exchange(api_name) for api_name in events]
+        wanted: list[Declaration] = [api_exchange(api_name) for api_name in events]
         unwanted: list[Binding] = []
         for subscription in subscriptions:
             wanted += of_subscription(subscription)
@@ -176,7 +174,7 @@ def dead_letter_queue(service_name: str) -> Queue:
     return Queue(names.dead_letter_queue(service_name), _STORE)
 
 
-def of_subscription(subscription: Subscription) -> list[Object]:
+def of_subscription(subscription: Subscription) -> list[Declaration]:
     """Return what a listener needs, each after what it needs itself."""
     name = names.listener_queue(subscription)
     dead = dead_letter_queue(subscription.service_name)
@@ -205,7 +203,7 @@ def event_bindings(subscription: Subscription, event_names: Iterable[str]) -> li
     return [Binding(queue, exchange, name) for name in sorted(event_names)]
 
 
-def _returns() -> list[Object]:
+def _returns() -> list[Declaration]:
     unrouted = names.UNROUTED
     return [
         Exchange(unrouted, "fanout"),
@@ -216,7 +214,7 @@ def _returns() -> list[Object]:
     ]
 
 
-def _delay(milliseconds: int) -> list[Object]:
+def _delay(milliseconds: int) -> list[Declaration]:
     name = names.delay_queue(milliseconds)
     # No routing key: an event keeps the one that leads it back to its listener.
     arguments = {**_dead_lettering_to(names.RETURN_EXCHANGE), "x-message-ttl": milliseconds}

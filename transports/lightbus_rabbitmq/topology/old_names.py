@@ -5,7 +5,7 @@ from __future__ import annotations
 import attrs
 
 from lightbus_rabbitmq import names
-from lightbus_rabbitmq.objects import Binding, Exchange, Queue, Wanted
+from lightbus_rabbitmq.topology.declarations import Binding, DesiredTopology, Exchange, Queue
 
 DELAY = Exchange(names.OLD_DELAY_EXCHANGE)
 RETURN = Exchange(names.OLD_RETURN_EXCHANGE, arguments={"alternate-exchange": names.OLD_UNROUTED})
@@ -31,7 +31,7 @@ class RenamedQueue:
     queue: Queue
 
 
-def delay_queues(wanted: Wanted) -> list[RenamedQueue]:
+def delay_queues(wanted: DesiredTopology) -> list[RenamedQueue]:
     """Return the old queues of the delays that are wanted."""
     return [
         _renamed(queue, names.OLD_DELAY_EXCHANGE, binding.routing_key)
@@ -41,7 +41,7 @@ def delay_queues(wanted: Wanted) -> list[RenamedQueue]:
     ]
 
 
-def unrouted_queues(wanted: Wanted) -> list[RenamedQueue]:
+def unrouted_queues(wanted: DesiredTopology) -> list[RenamedQueue]:
     """Return the old queue of events whose listener is gone, where a new one is wanted."""
     return [
         _renamed(queue, names.OLD_UNROUTED, "")
@@ -50,7 +50,7 @@ def unrouted_queues(wanted: Wanted) -> list[RenamedQueue]:
     ]
 
 
-def return_bindings(wanted: Wanted) -> list[Binding]:
+def return_bindings(wanted: DesiredTopology) -> list[Binding]:
     """Return what leads from the old return exchange to the listeners' queues."""
     return [
         attrs.evolve(binding, exchange=names.OLD_RETURN_EXCHANGE)

@@ -14,14 +14,14 @@ from pamqp.commands import Basic
 from pamqp.header import ContentHeader
 
 from lightbus_rabbitmq import headers
-from lightbus_rabbitmq.frames import (
+from lightbus_rabbitmq.driver.encoding import (
     SAMPLE_ID,
     SAMPLE_SIZE,
     SAMPLE_TIME,
     SAMPLE_TRACEPARENT,
     sample_values,
 )
-from lightbus_rabbitmq.patterns import Pattern
+from lightbus_rabbitmq.driver.templates import Pattern
 
 # How many kinds are remembered, and how many of one length. Foreign ones could be without number.
 _MOST_KNOWN = 256

@@ -33,10 +33,10 @@ from pamqp.commands import Channel as ChannelMethods
 from pamqp.header import ContentHeader
 
 from lightbus.log import get_logger
-from lightbus_rabbitmq.decoding import UnreadableHeader
-from lightbus_rabbitmq.errors import ConnectionLost, NoFreeChannel, reason
-from lightbus_rabbitmq.frames import EventFrames
-from lightbus_rabbitmq.waiting import unless_lost
+from lightbus_rabbitmq.driver.decoding import UnreadableHeader
+from lightbus_rabbitmq.driver.encoding import EventFrames
+from lightbus_rabbitmq.driver.errors import ConnectionLost, NoFreeChannel, reason
+from lightbus_rabbitmq.driver.waiting import unless_lost
 
 _log = get_logger(__name__)
 

@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from lightbus.transport.records import BrokerObject, ObjectState
-from lightbus_rabbitmq.management import Management, Policy
-from lightbus_rabbitmq.objects import Queue
+from lightbus_rabbitmq.topology.declarations import Queue
+from lightbus_rabbitmq.topology.management_api import ManagementAPI, Policy
 
 _KIND = "policies"
 _NAME = "all queues"
@@ -45,7 +45,7 @@ def unknown() -> BrokerObject:
     )
 
 
-async def compare(management: Management, queues: Iterable[Queue]) -> list[BrokerObject]:
+async def compare(management: ManagementAPI, queues: Iterable[Queue]) -> list[BrokerObject]:
     """Return the settings of policies with which events of these queues can be lost.
 
     Raises:

@@ -9,15 +9,16 @@ from lightbus.exceptions import (
     TransportUnavailable,
 )
 from lightbus.transport.records import ListenerQueue
-from lightbus_rabbitmq import names, topology
-from lightbus_rabbitmq.claim import Claim
-from lightbus_rabbitmq.connection import Link
-from lightbus_rabbitmq.errors import ConnectionLost
-from lightbus_rabbitmq.management import Management
+from lightbus_rabbitmq import names
+from lightbus_rabbitmq.driver.connection import ReconnectingConnection
+from lightbus_rabbitmq.driver.errors import ConnectionLost
+from lightbus_rabbitmq.driver.operations import queue_counts
+from lightbus_rabbitmq.topology.management_api import ManagementAPI
+from lightbus_rabbitmq.topology.migration_lock import MigrationLock
 
 
 async def all_of(
-    link: Link, management: Management, service_name: str, *, timeout: float
+    link: ReconnectingConnection, management: ManagementAPI, service_name: str, *, timeout: float
 ) -> list[ListenerQueue]:
     """Return the queues of all listeners of a service, sorted by name.
 
@@ -30,7 +31,7 @@ async def all_of(
     found = []
     for queue in await management.queue_names(f"lightbus:{service_name}:"):
         named = names.listener_and_api(queue, service_name)
-        counted = await topology.count(link, queue, timeout=timeout) if named else None
+        counted = await queue_counts(link, queue, timeout=timeout) if named else None
         if named is not None and counted is not None:
             listener_name, api_name = named
             found.append(
@@ -40,7 +41,7 @@ async def all_of(
 
 
 async def remove(
-    link: Link,
+    link: ReconnectingConnection,
     service_name: str,
     listener_name: str,
     api_name: str,
@@ -69,7 +70,7 @@ async def remove(
     """
     queue = names.queue_of(service_name, listener_name, api_name)
     await link.open(timeout=timeout)
-    claim = Claim(link, timeout=timeout)
+    claim = MigrationLock(link, timeout=timeout)
     try:
         await claim.take(client_name)
         counted = await claim.count(queue)

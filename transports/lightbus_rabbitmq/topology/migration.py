@@ -14,14 +14,14 @@ import attrs
 
 from lightbus.exceptions import TransportError, TransportRefused, TransportUnavailable
 from lightbus.transport.records import MigrationProgress, ObjectState
-from lightbus_rabbitmq import renaming
-from lightbus_rabbitmq.claim import Claim
-from lightbus_rabbitmq.connection import Link
-from lightbus_rabbitmq.errors import ConnectionLost
-from lightbus_rabbitmq.objects import Binding, Queue, Wanted
+from lightbus_rabbitmq.driver.connection import ReconnectingConnection
+from lightbus_rabbitmq.driver.errors import ConnectionLost
 from lightbus_rabbitmq.publisher import Publisher
-from lightbus_rabbitmq.refilling import Refill
-from lightbus_rabbitmq.renaming import RenamedQueue
+from lightbus_rabbitmq.topology import old_names
+from lightbus_rabbitmq.topology.declarations import Binding, DesiredTopology, Queue
+from lightbus_rabbitmq.topology.migration_lock import MigrationLock
+from lightbus_rabbitmq.topology.old_names import RenamedQueue
+from lightbus_rabbitmq.topology.queue_mover import QueueMover
 
 # How often a queue is looked at, in seconds, ...
 _PERIOD = 0.1
@@ -42,7 +42,12 @@ OnProgress = Callable[[MigrationProgress], None]
 
 
 async def migrate(
-    link: Link, wanted: Wanted, *, client_name: str, timeout: float, on_progress: OnProgress
+    link: ReconnectingConnection,
+    wanted: DesiredTopology,
+    *,
+    client_name: str,
+    timeout: float,
+    on_progress: OnProgress,
 ) -> None:
     """Change the objects at the broker to match the wanted topology.
 
@@ -59,7 +64,7 @@ async def migrate(
         TransportError: The broker failed.
     """
     await link.open(timeout=timeout)
-    claim = Claim(link, timeout=timeout)
+    claim = MigrationLock(link, timeout=timeout)
     publisher = Publisher(link, operation_timeout=timeout)
     try:
         await claim.take(client_name)
@@ -92,7 +97,7 @@ async def migrate(
         await publisher.close()
 
 
-async def _different(claim: Claim, wanted: Wanted) -> list[Queue]:
+async def _different(claim: MigrationLock, wanted: DesiredTopology) -> list[Queue]:
     """Return the queues that are to be made anew."""
     for exchange in wanted.exchanges:
         compared = await claim.compare(exchange)
@@ -104,7 +109,7 @@ async def _different(claim: Claim, wanted: Wanted) -> list[Queue]:
     return [queue for queue, compared in compared_queues if compared.state is ObjectState.DIFFERENT]
 
 
-async def _wait_until_unused(claim: Claim, queue: str) -> None:
+async def _wait_until_unused(claim: MigrationLock, queue: str) -> None:
     for _ in range(round(_PATIENCE / _PERIOD)):
         counted = await claim.count(queue)
         if counted is None or not counted.users:
@@ -130,10 +135,10 @@ class QueueMigration:
 
     def __init__(
         self,
-        claim: Claim,
+        claim: MigrationLock,
         publisher: Publisher,
         queue: Queue,
-        wanted: Wanted,
+        wanted: DesiredTopology,
         *,
         timeout: float,
         on_progress: OnProgress,
@@ -143,7 +148,7 @@ class QueueMigration:
         self._temporary = queue.temporary
         self._bindings = wanted.bindings_of(queue)
         self._unwanted = wanted.unwanted_of(queue)
-        self._refill = Refill(claim, publisher, timeout=timeout, on_moved=self._on_moved)
+        self._refill = QueueMover(claim, publisher, timeout=timeout, on_moved=self._on_moved)
         self._on_progress = on_progress
         self._moved = 0
         self._to_move = 0
@@ -248,9 +253,9 @@ class OldObjects:
 
     def __init__(
         self,
-        claim: Claim,
+        claim: MigrationLock,
         publisher: Publisher,
-        wanted: Wanted,
+        wanted: DesiredTopology,
         *,
         timeout: float,
         on_progress: OnProgress,
@@ -269,11 +274,11 @@ class OldObjects:
 
         The errors are those of `migrate`.
         """
-        self._exist = await self._claim.exists(renaming.UNROUTED)
+        self._exist = await self._claim.exists(old_names.UNROUTED)
         if self._exist:
-            self._delays = await self._existing(renaming.delay_queues(self._wanted))
-            if await self._claim.exists(renaming.RETURN):
-                self.return_bindings = renaming.return_bindings(self._wanted)
+            self._delays = await self._existing(old_names.delay_queues(self._wanted))
+            if await self._claim.exists(old_names.RETURN):
+                self.return_bindings = old_names.return_bindings(self._wanted)
         return bool(self._delays)
 
     async def replace(self) -> None:
@@ -283,17 +288,17 @@ class OldObjects:
         """
         if not self._exist:
             return
-        unrouted = await self._existing(renaming.unrouted_queues(self._wanted))
+        unrouted = await self._existing(old_names.unrouted_queues(self._wanted))
         if self._delays or unrouted:
             await asyncio.sleep(_SAVED_AFTER)
         for old in self._delays:
             await self._migration_to(old).take_over(old)
         for old in unrouted:
             await self._migration_to(old).take_events(old)
-        for exchange in renaming.EXCHANGES:
-            if exchange == renaming.RETURN:
+        for exchange in old_names.EXCHANGES:
+            if exchange == old_names.RETURN:
                 await self._claim.unbind(self.return_bindings)
-            if exchange == renaming.UNROUTED:
+            if exchange == old_names.UNROUTED:
                 for old in unrouted:
                     await self._migration_to(old).take_over(old)
             if not await self._claim.delete_unused(exchange):

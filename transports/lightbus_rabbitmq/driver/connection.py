@@ -1,4 +1,4 @@
-"""`Link`: a connection to RabbitMQ that is made again when it was lost."""
+"""`ReconnectingConnection`: a connection to RabbitMQ that is made again when it was lost."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from lightbus.exceptions import (
     TransportUnavailable,
 )
 from lightbus.log import get_logger
-from lightbus_rabbitmq.channel import Channel
-from lightbus_rabbitmq.errors import (
+from lightbus_rabbitmq.driver.channel import Channel
+from lightbus_rabbitmq.driver.errors import (
     ConnectionLost,
     NoFreeChannel,
     is_cancelled,
@@ -29,9 +29,9 @@ from lightbus_rabbitmq.errors import (
     translated,
     words_of,
 )
+from lightbus_rabbitmq.driver.frame_reader import FrameStream
+from lightbus_rabbitmq.driver.waiting import Backoff, abandon, growing_waits, unless_lost
 from lightbus_rabbitmq.settings import RabbitMQSettings, TLSSettings, shown
-from lightbus_rabbitmq.waiting import Backoff, abandon, growing_waits, unless_lost
-from lightbus_rabbitmq.wire import Wire
 
 T = TypeVar("T")
 
@@ -55,11 +55,11 @@ class _Connection(aio_pika.Connection):
 
     def __init__(self, url: URL, context: ssl.SSLContext | None, name: str) -> None:
         super().__init__(url, ssl_context=context, client_properties={"connection_name": name})
-        self.wire = Wire()
+        self.wire = FrameStream()
         self.kwargs["transport_factory"] = self.wire
 
 
-class Link:
+class ReconnectingConnection:
     """One connection, made when it is first needed, and again, for as long as it takes.
 
     Attributes:
@@ -186,7 +186,7 @@ class Link:
             raise
 
     async def _open_channel(
-        self, connection: aiormq.abc.AbstractConnection, wire: Wire, *, confirms: bool
+        self, connection: aiormq.abc.AbstractConnection, wire: FrameStream, *, confirms: bool
     ) -> Channel:
         try:
             async with asyncio.timeout(self._settings.operation_timeout):
@@ -331,7 +331,7 @@ def _tls_context(settings: TLSSettings) -> ssl.SSLContext:
 
 
 async def _opened(
-    connection: aiormq.abc.AbstractConnection, wire: Wire, *, confirms: bool
+    connection: aiormq.abc.AbstractConnection, wire: FrameStream, *, confirms: bool
 ) -> Channel:
     # A broker that does not read would not answer.
     await connection.ready()

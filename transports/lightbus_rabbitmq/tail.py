@@ -12,11 +12,12 @@ from aiormq.abc import DeliveredMessage
 from lightbus.exceptions import TransportUnavailable
 from lightbus.message import EventMessage
 from lightbus.transport.features import start_generator
-from lightbus_rabbitmq import headers, names, topology
-from lightbus_rabbitmq.channel import Channel
-from lightbus_rabbitmq.connection import Link
-from lightbus_rabbitmq.errors import ConnectionLost, translated
-from lightbus_rabbitmq.waiting import close_quietly, quietly, unless_lost
+from lightbus_rabbitmq import headers, names
+from lightbus_rabbitmq.driver.channel import Channel
+from lightbus_rabbitmq.driver.connection import ReconnectingConnection
+from lightbus_rabbitmq.driver.errors import ConnectionLost, translated
+from lightbus_rabbitmq.driver.waiting import close_quietly, quietly, unless_lost
+from lightbus_rabbitmq.topology.declare import declare_api
 
 # How many events are held for one who reads them too slowly: the oldest of them are left out then.
 _MOST_WAITING = 1000
@@ -26,14 +27,16 @@ _PREFETCH = 100
 _EXPIRES = 60_000
 
 
-async def tail_of(link: Link, api_name: str, *, timeout: float) -> AsyncGenerator[EventMessage]:
+async def tail_of(
+    link: ReconnectingConnection, api_name: str, *, timeout: float
+) -> AsyncGenerator[EventMessage]:
     """Return the events of an API that are sent from now on.
 
     Raises:
         ConnectionLost: The connection went away, or the broker did not answer in `timeout` seconds.
         TransportRefused: The broker's permissions do not allow it.
     """
-    await topology.ensure_api(link, api_name, timeout=timeout)
+    await declare_api(link, api_name, timeout=timeout)
     channel = await link.channel(confirms=False)
     queue = f"lightbus::tail:{secrets.token_hex(8)}"
     # Never longer than the prefetch. None marks the end.

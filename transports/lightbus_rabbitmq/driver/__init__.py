@@ -1,0 +1,1 @@
+"""The AMQP driver: connections, channels, frames, and what its errors mean."""

@@ -1,0 +1,1 @@
+"""The exchanges, queues and bindings at the broker: declared, compared and migrated."""
