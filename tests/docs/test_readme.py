@@ -28,6 +28,24 @@ def program(monkeypatch: pytest.MonkeyPatch, bus: RecordingBus) -> Program:
     return Program(monkeypatch, bus=bus, lightbus=lightbus)
 
 
+async def test_a_service_reacts_to_the_event_of_another(
+    monkeypatch: pytest.MonkeyPatch, bus: RecordingBus
+) -> None:
+    welcomed: list[str] = []
+
+    def send_welcome_mail(username: str) -> None:
+        welcomed.append(username)
+
+    program = Program(monkeypatch, bus=bus, send_welcome_mail=send_welcome_mail)
+    fired, listening = PAGE.block("send_welcome_mail").split("\n\n")
+
+    await program.run(listening)
+    await asyncio.to_thread(exec, fired, {"bus": bus})
+    await bus.drain()
+
+    assert welcomed == ["adam"]
+
+
 @pytest.mark.timeout(240)
 def test_the_quick_start_works_as_it_is_printed(tmp_path: Path, rabbitmq_url: str) -> None:
     clone = tmp_path / "clone"
