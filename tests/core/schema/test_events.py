@@ -17,7 +17,7 @@ import msgspec
 import pydantic
 import pytest
 
-from core.schemas import Colour, House, Street, api, changes, make
+from core.schema.examples import Colour, House, Street, api, changes, make
 from lightbus import Api, Event, Parameter, event
 from lightbus.exceptions import InvalidApi
 from lightbus.schema.events import schema_of
