@@ -151,12 +151,12 @@ class BusClient:
         if not self.config.api(api.meta.name).validate:
             return
         for event_name, event in api.events.items():
-            for part in event.decoder.untyped if event.decoder is not None else ():
+            for part in event.decoder.unsupported if event.decoder is not None else ():
                 _log.warning(
                     "Part of an event is fired without a check of its type.",
                     api=api.meta.name,
                     event_name=event_name,
-                    place=part.place,
+                    place=part.path,
                     reason=part.reason,
                 )
 
@@ -339,13 +339,13 @@ class BusClient:
         for api_name, event_name in _pairs(events, name):
             by_api[checked_name("API", api_name)].add(checked_name("event", event_name))
             plan = self.plan_call(listener, api_name, event_name)
-            for part in plan.decoder.untyped:
+            for part in plan.decoder.unsupported:
                 _log.warning(
                     "A listener gets part of an event as JSON has it, not as its hint says.",
                     listener=name,
                     api=api_name,
                     event_name=event_name,
-                    place=part.place,
+                    place=part.path,
                     reason=part.reason,
                 )
         for api_name in by_api:

@@ -16,7 +16,7 @@ import msgspec
 import msgspec.inspect
 
 from lightbus.config_file import read_config_file
-from lightbus.encoding.json_codec import Casting
+from lightbus.encoding.json_codec import CastMode
 from lightbus.exceptions import InvalidConfig, did_you_mean
 from lightbus.names import checked_name, filled_in, usable_name
 from lightbus.policy import Retry, Seconds
@@ -67,10 +67,10 @@ class ApiConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     fire_timeout: Seconds = 30.0
     require_listeners: bool = False
     validate: bool = True
-    cast_values: Casting | bool = "strict"
+    cast_values: CastMode | bool = "strict"
 
     @property
-    def casting(self) -> Casting:
+    def casting(self) -> CastMode:
         """What `cast_values` means."""
         if isinstance(self.cast_values, bool):
             return "strict" if self.cast_values else "off"

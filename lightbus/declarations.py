@@ -14,9 +14,9 @@ from typing import Any, get_origin
 import attrs
 import msgspec
 
-from lightbus.encoding import pydantic_types
+from lightbus.encoding import pydantic_fields
 from lightbus.encoding.class_fields import has_fields, hints_of
-from lightbus.encoding.hints import admits_none, optional
+from lightbus.encoding.hints import admits_none, make_optional
 from lightbus.exceptions import InvalidApi
 
 
@@ -67,7 +67,7 @@ class Parameter:
     @property
     def type(self) -> Any:
         """The type of the value, which is also that of the default."""
-        return optional(self.annotation) if self.default is None else self.annotation
+        return make_optional(self.annotation) if self.default is None else self.annotation
 
 
 @attrs.frozen
@@ -117,7 +117,7 @@ def declared_by_class(class_: Any) -> Declaration:
     Raises:
         InvalidApi: It cannot declare an event.
     """
-    if pydantic_types.has_fields(class_):
+    if pydantic_fields.has_fields(class_):
         return _declared_by_pydantic(class_)
     name = _name_of(class_)
     if typing.is_typeddict(get_origin(class_) or class_):
@@ -152,21 +152,21 @@ def declared_by_class(class_: Any) -> Declaration:
 
 
 def _declared_by_pydantic(class_: Any) -> Declaration:
-    fields = pydantic_types.declared_fields(class_)
+    fields = pydantic_fields.declared_fields(class_)
     items: list[Parameter | WildcardParameter] = [
         Parameter(field.name, field.annotation)
         if field.is_required
         else Parameter(field.name, field.annotation, field.default)
         for field in fields
     ]
-    if pydantic_types.admits_others(class_):
+    if pydantic_fields.allows_extra(class_):
         items.append(WildcardParameter())
     keys = {field.name: field.key for field in fields}
 
     def values(given: Mapping[str, Any]) -> dict[str, Any]:
         made = class_(**{keys.get(name, name): value for name, value in given.items()})
         carried = {field.name: getattr(made, field.attribute) for field in fields}
-        return {**pydantic_types.extras_of(made), **carried}
+        return {**pydantic_fields.extras_of(made), **carried}
 
     is_positional = dataclasses.is_dataclass(class_)
     positional = [field.name for field in fields if is_positional and not field.is_keyword_only]

@@ -27,8 +27,8 @@ from lightbus.declarations import (
     declared_by_method,
     is_class,
 )
+from lightbus.encoding.custom_types import describe_error
 from lightbus.encoding.json_codec import FieldsDecoder
-from lightbus.encoding.own_types import describe_error
 from lightbus.exceptions import InvalidApi, InvalidEventArguments, InvalidParameters, NotOnBus
 from lightbus.message import EventMessage
 from lightbus.policy import OnError
@@ -178,7 +178,7 @@ class Event(Generic[P]):
             InvalidApi: It is declared wrongly, as `check` finds.
         """
         types = {p.name: p.type for p in self.parameters.values() if p.type is not Any}
-        return FieldsDecoder(types, has_others=False) if types else None
+        return FieldsDecoder(types, keeps_others=False) if types else None
 
     def check(self) -> None:
         """Make sure that it is declared well.

@@ -87,7 +87,7 @@ def _value(text: str, type_: Any) -> Any:
 
 def _takes(type_: Any, text: str) -> bool:
     try:
-        FieldsDecoder({"value": type_}, has_others=False).decode(encode({"value": text}))
+        FieldsDecoder({"value": type_}, keeps_others=False).decode(encode({"value": text}))
     except Exception:  # a user's class may raise any
         return False
     return True

@@ -1,1 +1,1 @@
-"""Values to JSON and back, and JSON to the types of a handler."""
+"""Encodes values as JSON, and decodes JSON into the types that a handler annotates."""

@@ -1,4 +1,4 @@
-"""The fields of users' classes: their types and defaults, and an object made of their values."""
+"""Reads the fields of users' classes, and creates objects from field values."""
 
 from __future__ import annotations
 
@@ -17,12 +17,11 @@ class ClassField:
     """A field of a class.
 
     Attributes:
-        name: The attribute that holds it.
-        key: Its name in the JSON object.
-        hint: Its type.
-        default: The value if it is missing; `attrs.NOTHING` if there is none, or a factory makes
-            it.
-        is_required: Whether it has no default.
+        name: The name of the attribute.
+        key: The key of the field in the JSON object.
+        hint: The type hint.
+        default: The default value; `attrs.NOTHING` if there is none, or if a factory creates it.
+        is_required: Whether there is no default.
     """
 
     name: str
@@ -33,11 +32,12 @@ class ClassField:
 
 
 def fields_of_class(class_: Any) -> list[ClassField] | None:
-    """Return the fields of a dataclass, an attrs class, a Struct, a named tuple or a TypedDict, or
-    of a generic form of one; None for anything else.
+    """Return the fields of a dataclass, an attrs class, a Struct, a named tuple or a TypedDict.
+
+    `class_` may be a generic form such as ``Box[int]``. Returns None for anything else.
 
     Raises:
-        Exception: The type hints of the class are wrong.
+        Exception: The type hints of the class are invalid.
     """
     origin = get_origin(class_) or class_
     if not isinstance(origin, type):
@@ -61,7 +61,7 @@ def fields_of_class(class_: Any) -> list[ClassField] | None:
 
 
 def has_fields(class_: Any) -> bool:
-    """Return whether `class_` is a class with fields that `fields_of_class` returns."""
+    """Return whether `fields_of_class` returns fields for `class_`."""
     return isinstance(class_, type) and (
         dataclasses.is_dataclass(class_)
         or attrs.has(class_)
@@ -77,14 +77,18 @@ def is_named_tuple(type_: Any) -> bool:
     return isinstance(class_, type) and issubclass(class_, tuple) and hasattr(class_, "_fields")
 
 
-def make(class_: Any, values: Mapping[str, Any]) -> Any:
-    """Return an object of a class that has fields, with `values` by attribute.
+def make_object(class_: Any, values: Mapping[str, Any]) -> Any:
+    """Create an object of a class that has fields.
 
-    Like the decoder, this makes dataclasses and attrs classes without their ``__init__``: the
+    Like the decoder, this creates dataclasses and attrs classes without calling ``__init__``: the
     values already have the types of the fields.
 
+    Args:
+        class_: The class.
+        values: The values, by the names of the attributes.
+
     Raises:
-        Exception: The class refuses them.
+        Exception: The class refuses the values.
     """
     origin: Any = get_origin(class_) or class_
     if typing.is_typeddict(origin):
@@ -93,51 +97,57 @@ def make(class_: Any, values: Mapping[str, Any]) -> Any:
     if not is_of_attrs and not dataclasses.is_dataclass(origin):
         return origin(**values)
     new: Any = origin.__new__
-    made = new(origin)
-    for name, default in _defaults_of(origin, made):
+    instance = new(origin)
+    for name, make_default in _default_makers(origin, instance):
         if name in values:
-            object.__setattr__(made, name, values[name])
-        elif default is not None:
-            object.__setattr__(made, name, default())
+            object.__setattr__(instance, name, values[name])
+        elif make_default is not None:
+            object.__setattr__(instance, name, make_default())
     if is_of_attrs:
-        attrs.validate(made)
-    after = getattr(made, "__attrs_post_init__", None) or getattr(made, "__post_init__", None)
-    if after is not None:
-        after()
-    return made
+        attrs.validate(instance)
+    post_init = getattr(instance, "__attrs_post_init__", None)
+    post_init = post_init or getattr(instance, "__post_init__", None)
+    if post_init is not None:
+        post_init()
+    return instance
 
 
 def hints_of(class_: Any) -> dict[str, Any]:
-    """Return the types of a class's fields; of ``Box[int]``, with what its variables stand for.
+    """Return the type hints of a class's fields.
+
+    For a generic form such as ``Box[int]``, type variables are replaced by their arguments.
 
     Raises:
-        Exception: One of them is wrong, or names what is not there.
+        Exception: A hint is invalid, or refers to an unknown name.
     """
     origin = get_origin(class_) or class_
-    meant = dict(zip(getattr(origin, "__parameters__", ()), get_args(class_), strict=False))
-    known = typing.get_type_hints(origin, include_extras=True)
-    found: dict[str, Any] = {}
+    arguments = dict(zip(getattr(origin, "__parameters__", ()), get_args(class_), strict=False))
+    hints = typing.get_type_hints(origin, include_extras=True)
+    inherited: dict[str, Any] = {}
     for base in reversed(getattr(origin, "__orig_bases__", ())):
         if isinstance(get_origin(base), type) and get_origin(base) is not typing.Generic:
-            found |= hints_of(_with_meant(base, meant))
+            inherited |= hints_of(_substitute(base, arguments))
     own = inspect.get_annotations(origin)
     return {
-        name: found[name] if name in found and name not in own else _with_meant(hint, meant)
-        for name, hint in known.items()
+        name: inherited[name]
+        if name in inherited and name not in own
+        else _substitute(hint, arguments)
+        for name, hint in hints.items()
     }
 
 
-def _with_meant(hint: Any, meant: Mapping[Any, Any]) -> Any:
+def _substitute(hint: Any, arguments: Mapping[Any, Any]) -> Any:
+    """Return `hint` with its type variables replaced by their `arguments`."""
     if isinstance(hint, typing.TypeVar):
-        return meant.get(hint, hint)
+        return arguments.get(hint, hint)
     variables = getattr(hint, "__parameters__", ())
-    if not meant or not variables or isinstance(hint, type):
+    if not arguments or not variables or isinstance(hint, type):
         return hint
-    return hint[tuple(meant.get(variable, variable) for variable in variables)]
+    return hint[tuple(arguments.get(variable, variable) for variable in variables)]
 
 
 def _keys_and_defaults(class_: type[Any]) -> dict[str, tuple[str, Any, bool]] | None:
-    """Return the key, the default, and whether there is none, of each field of a class."""
+    """Return the key, the default and whether it is required, for each field of a class."""
     if dataclasses.is_dataclass(class_):
         return {f.name: (f.name, *_dataclass_default(f)) for f in dataclasses.fields(class_)}
     if attrs.has(class_):
@@ -160,8 +170,8 @@ def _keys_and_defaults(class_: type[Any]) -> dict[str, tuple[str, Any, bool]] | 
 
 
 def _default(default: Any) -> tuple[Any, bool]:
-    is_made = isinstance(default, attrs.Factory)  # type: ignore[arg-type]
-    return (attrs.NOTHING if is_made else default), default is attrs.NOTHING
+    is_factory = isinstance(default, attrs.Factory)  # type: ignore[arg-type]
+    return (attrs.NOTHING if is_factory else default), default is attrs.NOTHING
 
 
 def _dataclass_default(field: dataclasses.Field[Any]) -> tuple[Any, bool]:
@@ -176,22 +186,22 @@ def _struct_default(field: msgspec.structs.FieldInfo) -> tuple[Any, bool]:
     return (attrs.NOTHING if is_missing else field.default), field.required
 
 
-def _defaults_of(class_: Any, made: Any) -> list[tuple[str, Callable[[], Any] | None]]:
-    """Return the fields of a dataclass or attrs class, each with what makes its default."""
+def _default_makers(class_: Any, instance: Any) -> list[tuple[str, Callable[[], Any] | None]]:
+    """Return the fields of a dataclass or attrs class, each with the function for its default."""
     if dataclasses.is_dataclass(class_):
-        return [(field.name, _maker(field)) for field in dataclasses.fields(class_)]
-    return [(field.name, _attrs_maker(field.default, made)) for field in attrs.fields(class_)]
+        return [(field.name, _dataclass_maker(field)) for field in dataclasses.fields(class_)]
+    return [(field.name, _attrs_maker(field.default, instance)) for field in attrs.fields(class_)]
 
 
-def _maker(field: dataclasses.Field[Any]) -> Callable[[], Any] | None:
+def _dataclass_maker(field: dataclasses.Field[Any]) -> Callable[[], Any] | None:
     if field.default_factory is not dataclasses.MISSING:
         return field.default_factory
     return None if field.default is dataclasses.MISSING else lambda: field.default
 
 
-def _attrs_maker(default: Any, made: Any) -> Callable[[], Any] | None:
+def _attrs_maker(default: Any, instance: Any) -> Callable[[], Any] | None:
     if isinstance(default, attrs.Factory):  # type: ignore[arg-type]
-        return (lambda: default.factory(made)) if default.takes_self else default.factory
+        return (lambda: default.factory(instance)) if default.takes_self else default.factory
     return None if default is attrs.NOTHING else lambda: default
 
 

@@ -1,4 +1,4 @@
-"""Type hints: their parts, and whether they admit None."""
+"""Inspects and transforms type hints."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ from typing import (
 )
 
 
-def mapped(
+def map_hint(
     hint: Any, change: Callable[[Any], Any], *, is_whole: Callable[[Any], bool] = lambda _: False
 ) -> Any:
     """Return `hint` with each of its types replaced by the result of `change`.
 
     Args:
         hint: A type hint.
-        change: Given a type, returns it or another.
-        is_whole: Given the origin of a generic type, returns whether to leave its arguments alone.
+        change: Takes a type, and returns the same type or another one.
+        is_whole: Takes the origin of a generic type, and returns whether to keep its arguments.
 
     Raises:
-        Exception: It is no type.
+        Exception: `hint` is not a valid type hint.
     """
     changed = change(hint)
-    inner = functools.partial(mapped, change=change, is_whole=is_whole)
-    if (meaning := meaning_of(hint)) is not hint:
-        alike = inner(meaning)
-        return hint if alike is meaning else alike
+    inner = functools.partial(map_hint, change=change, is_whole=is_whole)
+    if (target := resolve_alias(hint)) is not hint:
+        mapped = inner(target)
+        return hint if mapped is target else mapped
     origin, args = get_origin(hint), get_args(hint)
     if changed is not hint or not args or origin is Literal or is_whole(origin):
         return changed
@@ -50,8 +50,8 @@ def mapped(
     return Union[replaced] if is_union else typing.cast("Any", origin)[replaced]  # noqa: UP007
 
 
-def optional(hint: Any) -> Any:
-    """Return `hint` or None as a type; Any if `hint` is not a type."""
+def make_optional(hint: Any) -> Any:
+    """Return the type of `hint` or None; Any if `hint` is not a valid type."""
     try:
         return Optional[hint]  # noqa: UP045 - no literal
     except TypeError:
@@ -59,42 +59,43 @@ def optional(hint: Any) -> Any:
 
 
 def admits_none(hint: Any) -> bool:
-    """Return whether `hint` admits None."""
+    """Return whether None is a value of `hint`."""
     origin, args = get_origin(hint), get_args(hint)
     if origin is Annotated:
         return admits_none(args[0])
-    if (meaning := meaning_of(hint)) is not hint:
-        return admits_none(meaning)
+    if (target := resolve_alias(hint)) is not hint:
+        return admits_none(target)
     if origin in (Union, types.UnionType):
         return any(map(admits_none, args))
     return hint in (None, type(None)) or (origin is Literal and None in args)
 
 
-def is_wrongly_none(hint: Any, default: Any) -> bool:
-    """Return whether None is the default of a field whose hint does not say so."""
+def is_implicitly_optional(hint: Any, default: Any) -> bool:
+    """Return whether the default of a field is None although its hint does not admit None."""
     is_any = hint is Any or isinstance(hint, TypeVar)
     return default is None and not is_any and not admits_none(hint)
 
 
 def class_of(hint: Any) -> type[Any] | None:
-    """Return the class that `hint` is, or is a generic form of; None where it is another hint."""
+    """Return the class that `hint` is, or is a generic form of; None for any other hint."""
     class_ = get_origin(hint) or hint
     return class_ if isinstance(class_, type) and class_ is not types.UnionType else None
 
 
 def name_of_hint(hint: Any) -> str:
-    """Return the name of a hint for people."""
+    """Return the name of a hint, for messages."""
     return getattr(hint, "__name__", None) or str(hint)
 
 
-def meaning_of(hint: Any) -> Any:
-    """Return the hint behind a `NewType`, or behind an alias made by ``type`` or ``TypeAliasType``;
-    any other hint itself.
+def resolve_alias(hint: Any) -> Any:
+    """Return the target of a `NewType`, or of an alias made by ``type`` or ``TypeAliasType``.
+
+    Any other hint is returned unchanged.
     """
     if isinstance(hint, NewType):
         return hint.__supertype__
     alias = get_origin(hint) or hint
-    # A class of `typing` from Python 3.12 on, and of `typing_extensions` before
+    # The class is in `typing` since Python 3.12, and in `typing_extensions` for older versions.
     if type(alias).__name__ != "TypeAliasType":
         return hint
     value = alias.__value__
@@ -102,7 +103,7 @@ def meaning_of(hint: Any) -> Any:
 
 
 def key_of_hint(hint: Any) -> Hashable:
-    """Return a hashable key for a hint: its text if annotations in it cannot be hashed."""
+    """Return a hashable key for a hint: its text if it has annotations that are not hashable."""
     try:
         hash(hint)
     except TypeError:

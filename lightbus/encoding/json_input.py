@@ -1,4 +1,4 @@
-"""Reads JSON that a person wrote, in which a duplicate key is a mistake."""
+"""Parses JSON that a person wrote, and refuses duplicate keys."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from lightbus.exceptions import LightbusException
 
 
 class DuplicateKey(LightbusException):
-    """A JSON object holds a key twice.
+    """A JSON object has the same key twice.
 
     Attributes:
-        key: The key.
+        key: The duplicate key.
     """
 
     def __init__(self, key: str) -> None:
@@ -22,20 +22,20 @@ class DuplicateKey(LightbusException):
 
 
 def read_json(text: str) -> Any:
-    """Return the value of `text`.
+    """Parse `text` as JSON.
 
     Raises:
         ValueError: `text` is not JSON.
-        DuplicateKey: A key of it is a duplicate.
-        RecursionError: It is nested too deeply.
+        DuplicateKey: An object has the same key twice.
+        RecursionError: `text` is nested too deeply.
     """
-    return json.loads(text, object_pairs_hook=_object)
+    return json.loads(text, object_pairs_hook=_build_object)
 
 
-def _object(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+def _build_object(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
     for key, value in pairs:
-        if key in found:
+        if key in values:
             raise DuplicateKey(key)
-        found[key] = value
-    return found
+        values[key] = value
+    return values

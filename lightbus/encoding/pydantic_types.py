@@ -1,314 +1,133 @@
-"""Pydantic: which types are its own, how it writes and reads them, and their fields.
+"""Encodes and decodes values of pydantic's types.
 
-This module imports pydantic only when a value or a hint has one of its types, because pydantic need
+This module imports pydantic only for a value or a hint of one of its types, because pydantic need
 not be installed.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import importlib.util
-import keyword
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any, get_args, get_origin
 
-import attrs
 import msgspec
 
-from lightbus.encoding.class_fields import fields_of_class
-from lightbus.encoding.hints import class_of, is_wrongly_none
-from lightbus.exceptions import InvalidApi
+from lightbus.encoding.hints import class_of
+from lightbus.encoding.pydantic_fields import (
+    accepts_names,
+    classes_within,
+    has_fields,
+    is_object,
+    writes_aliases,
+    written_fields,
+)
 
-# The first version of pydantic that can read fields by their names
-_WITH_NAMES = (2, 11)
+__all__ = ["dump", "has_fields", "is_object", "is_pydantic", "validate"]
+
+# The first version of pydantic that can read fields by their names and by their aliases
+_FIRST_WITH_BY_NAME = (2, 11)
 
 
 def is_pydantic(type_: Any) -> bool:
-    """Return whether pydantic writes and reads values of `type_`: a model, a dataclass of
-    pydantic, or a class that has a schema for pydantic, such as ``HttpUrl``.
+    """Return whether pydantic encodes and decodes values of `type_`.
+
+    This is true for a pydantic model or dataclass, and for a class that defines a pydantic schema,
+    such as ``HttpUrl``.
     """
     return isinstance(get_origin(type_) or type_, type) and (
         has_fields(type_) or (hasattr(type_, "__get_pydantic_core_schema__") and _is_installed())
     )
 
 
-def has_fields(type_: Any) -> bool:
-    """Return whether `type_` is a model or a dataclass of pydantic."""
-    return hasattr(type_, "__pydantic_fields__")
-
-
-def is_object(type_: Any) -> bool:
-    """Return whether values of `type_`, which is one of pydantic's, are objects in JSON."""
-    return has_fields(type_) and not getattr(type_, "__pydantic_root_model__", False)
-
-
 def dump(value: Any) -> Any:
-    """Return `value` as pydantic writes it to JSON.
+    """Convert `value` with pydantic into JSON values.
 
-    The fields have their serialization aliases if pydantic can read these again, and their own
+    Fields are named by their serialization aliases if pydantic can read these, and by their own
     names otherwise. A field that is None is left out if None is its default but not admitted by its
-    hint, because pydantic would not read it.
+    hint, because pydantic could not read it.
 
     Raises:
         ValueError: Two keys of a dictionary become the same key, the value hides its content, or
-            an older pydantic would not read it.
-        Exception: A serializer of a user's raised it.
+            the installed version of pydantic could not read the result.
+        Exception: A user's serializer raised it.
     """
     class_ = value.__class__
     if hasattr(value, "get_secret_value"):
         raise ValueError("it hides its content; give what its get_secret_value() returns")
     by_alias = writes_aliases(class_)
-    if not by_alias and not _any_name() and not _reads_names(class_):
-        raise ValueError(f"its aliases need pydantic {_WITH_NAMES[0]}.{_WITH_NAMES[1]} or newer")
-    how: Any = {"mode": "json", "by_alias": by_alias, "round_trip": True}
+    if not by_alias and not _name_options() and not accepts_names(class_):
+        needed = ".".join(map(str, _FIRST_WITH_BY_NAME))
+        raise ValueError(f"its aliases need pydantic {needed} or newer")
+    options: Any = {"mode": "json", "by_alias": by_alias, "round_trip": True}
     if hasattr(value, "model_dump"):
-        dumped = value.model_dump(**how)
+        dumped = value.model_dump(**options)
     else:
-        dumped = _adapter(class_).dump_python(value, **how)
-    if _may_differ(class_):
-        _mend(value, dumped, by_alias=by_alias)
+        dumped = _adapter(class_).dump_python(value, **options)
+    if _may_be_unreadable(class_):
+        _remove_unreadable(value, dumped, by_alias=by_alias)
     return dumped
 
 
 def validate(type_: Any, value: Any) -> Any:
-    """Return the object of `type_` that pydantic makes of a JSON value.
+    """Convert a JSON value with pydantic into an object of `type_`.
 
     Raises:
-        ValueError: It does not fit.
+        ValueError: `value` does not fit.
     """
-    # Validated as JSON, because a strict model then accepts a date as text.
+    # Validated as JSON text, because a strict model then accepts a date as text.
     body = msgspec.json.encode(value)
     try:
-        return _adapter(type_).validate_json(body, **_any_name())
+        return _adapter(type_).validate_json(body, **_name_options())
     except RecursionError:
         raise ValueError("It is nested too deeply.") from None
 
 
 @functools.lru_cache(maxsize=1000)
-def writes_aliases(type_: Any) -> bool:
-    """Return whether every field in `type_`, at any depth, is read under its alias for
-    serialization.
+def _may_be_unreadable(class_: Any) -> bool:
+    """Return whether pydantic may write a value that it cannot read, or lose a key.
+
+    This includes the fields of nested classes.
     """
-    return all(
-        (field.serialization_alias or field.alias or name) in _names_read(class_, name, field)
-        for class_ in {type_, *_classes_within(type_, set())}
-        for name, field in getattr(class_, "__pydantic_fields__", {}).items()
-    )
-
-
-@functools.lru_cache(maxsize=1000)
-def _reads_names(type_: Any) -> bool:
-    """Return whether every field in `type_`, at any depth, is read under its own name."""
-    return all(
-        name in _names_read(class_, name, field)
-        for class_ in {type_, *_classes_within(type_, set())}
-        for name, field in getattr(class_, "__pydantic_fields__", {}).items()
-    )
-
-
-@attrs.frozen
-class DeclaredField:
-    """A field of a class of pydantic, as an event's parameter.
-
-    Attributes:
-        name: The parameter's name: the class's argument for the field if that is an identifier, and
-            the attribute's name otherwise.
-        key: The class's argument for the field.
-        attribute: The attribute that holds it.
-        annotation: The type of the value.
-        default: The default, which may be None; `attrs.NOTHING` if a factory makes it.
-        is_required: Whether there is no default.
-        is_keyword_only: Whether it must be given by name.
-    """
-
-    name: str
-    key: str
-    attribute: str
-    annotation: Any
-    default: Any
-    is_required: bool
-    is_keyword_only: bool
-
-
-def declared_fields(class_: Any) -> list[DeclaredField]:
-    """Return the fields of a class of pydantic that an event carries.
-
-    They include a field that pydantic excludes only if the class requires it.
-
-    Raises:
-        InvalidApi: The class cannot declare an event.
-    """
-    if not is_object(class_):
-        raise InvalidApi(
-            f"{class_.__qualname__} cannot declare an event: a RootModel has no named fields. Give "
-            f"a parameter of this type instead: Parameter('name', {class_.__qualname__})."
-        )
-    return [
-        DeclaredField(
-            name=key if key.isidentifier() and not keyword.iskeyword(key) else attribute,
-            key=key,
-            attribute=attribute,
-            annotation=field.annotation,
-            default=field.default if field.default_factory is None else attrs.NOTHING,
-            is_required=field.is_required(),
-            is_keyword_only=bool(field.kw_only),
-        )
-        for attribute, field in class_.__pydantic_fields__.items()
-        if _is_carried(class_, attribute, field)
-        for key in [_key_of(class_, attribute, field)]
-    ]
-
-
-def admits_others(class_: Any) -> bool:
-    """Return whether a class of pydantic keeps extra values beside its fields."""
-    return bool(_config_of(class_).get("extra") == "allow")
-
-
-def extras_of(value: Any) -> dict[str, Any]:
-    """Return the extra values that an object of a class of pydantic keeps beside its fields."""
-    return dict(getattr(value, "__pydantic_extra__", None) or {})
-
-
-@functools.lru_cache(maxsize=1000)
-def _may_differ(class_: Any) -> bool:
-    """Return whether pydantic may write what it cannot read, or lose a key, at any depth."""
     return any(
-        member.is_wrongly_none or any(map(_has_other_keys, _hints_in(member.hint)))
-        for one in {class_, *_classes_within(class_, set())}
-        for member in _members_of(one)
+        field.is_implicitly_optional or any(map(_has_other_keys, _hints_in(field.hint)))
+        for one in {class_, *classes_within(class_, set())}
+        for field in written_fields(one)
     )
 
 
-def _mend(value: Any, dumped: Any, *, by_alias: bool) -> None:
-    """Remove parts that pydantic has written for `value` but could not read."""
-    if isinstance(dumped, dict) and (members := _members_of(value.__class__)):
-        for member in members:
-            key = (by_alias and member.alias) or member.name
-            item = getattr(value, member.name, None)
-            if item is None and dumped.get(key, ...) is None and member.is_wrongly_none:
+def _remove_unreadable(value: Any, dumped: Any, *, by_alias: bool) -> None:
+    """Remove the fields that pydantic wrote for `value` but cannot read."""
+    if isinstance(dumped, dict) and (fields := written_fields(value.__class__)):
+        for field in fields:
+            key = (by_alias and field.alias) or field.name
+            item = getattr(value, field.name, None)
+            if item is None and dumped.get(key, ...) is None and field.is_implicitly_optional:
                 del dumped[key]
             else:
-                _mend(item, dumped.get(key), by_alias=by_alias)
+                _remove_unreadable(item, dumped.get(key), by_alias=by_alias)
     elif isinstance(value, Mapping) and isinstance(dumped, dict):
         if len(dumped) < len(value) and len(set(map(str, value))) < len(value):
             raise ValueError("two of its keys become the same key in JSON")
-        _mend_each(value.values(), dumped.values(), by_alias=by_alias)
+        _remove_unreadable_in(value.values(), dumped.values(), by_alias=by_alias)
     elif isinstance(value, list | tuple | set | frozenset) and isinstance(dumped, list):
-        _mend_each(value, dumped, by_alias=by_alias)
+        _remove_unreadable_in(value, dumped, by_alias=by_alias)
 
 
-def _mend_each(values: Collection[Any], dumped: Collection[Any], *, by_alias: bool) -> None:
-    # A serializer of a user's may have changed their number.
-    for value, written in zip(values, dumped, strict=False):
-        _mend(value, written, by_alias=by_alias)
-
-
-@attrs.frozen
-class _Member:
-    """A field of a class that pydantic writes.
-
-    Attributes:
-        name: The attribute that holds it.
-        alias: Its alias for serialization; None where there is none.
-        hint: Its type.
-        is_wrongly_none: Whether None is the default of a field whose hint does not say so.
-    """
-
-    name: str
-    alias: str | None
-    hint: Any
-    is_wrongly_none: bool
-
-
-@functools.lru_cache(maxsize=1000)
-def _members_of(class_: Any) -> tuple[_Member, ...]:
-    if not has_fields(class_):
-        # Inside its own classes, pydantic writes other classes by itself.
-        others = (fields_of_class(class_) or ()) if dataclasses.is_dataclass(class_) else ()
-        return tuple(
-            _Member(one.name, None, one.hint, is_wrongly_none(one.hint, one.default))
-            for one in others
-        )
-    return tuple(
-        _Member(
-            name,
-            field.serialization_alias or field.alias,
-            field.annotation,
-            is_wrongly_none(field.annotation, field.default),
-        )
-        for name, field in class_.__pydantic_fields__.items()
-    )
+def _remove_unreadable_in(
+    values: Collection[Any], dumped: Collection[Any], *, by_alias: bool
+) -> None:
+    # A user's serializer may have changed the number of items.
+    for value, dumped_value in zip(values, dumped, strict=False):
+        _remove_unreadable(value, dumped_value, by_alias=by_alias)
 
 
 def _has_other_keys(hint: Any) -> bool:
-    """Return whether the keys of a mapping need not be text."""
+    """Return whether `hint` is a mapping whose keys may be other values than text."""
     class_ = class_of(hint)
     return (
         class_ is not None and issubclass(class_, Mapping) and (*get_args(hint), Any)[0] is not str
     )
-
-
-def _is_carried(class_: Any, attribute: str, field: Any) -> bool:
-    if getattr(field, "init_var", False):
-        raise InvalidApi(
-            f"{class_.__qualname__} cannot declare an event: it takes {attribute!r}, and has no "
-            f"such field for the event to carry."
-        )
-    is_excluded = field.exclude and not field.is_required()
-    return getattr(field, "init", None) is not False and not is_excluded
-
-
-def _key_of(class_: Any, attribute: str, field: Any) -> str:
-    alias = field.validation_alias or field.alias
-    if alias is None or _config_of(class_).get("validate_by_alias") is False:
-        return attribute
-    keys = [key for key in _aliases_in(alias) if isinstance(key, str)]
-    if keys:
-        return keys[0]
-    if _takes_names(class_):
-        return attribute
-    raise InvalidApi(
-        f"{class_.__qualname__} cannot declare an event: its field {attribute!r} is read from "
-        f"inside another value. Set populate_by_name, or give the field a name of its own."
-    )
-
-
-def _names_read(class_: Any, attribute: str, field: Any) -> set[str]:
-    alias = field.validation_alias or field.alias
-    reads_aliases = _config_of(class_).get("validate_by_alias") is not False
-    aliases = {
-        key
-        for key in (_aliases_in(alias) if alias is not None and reads_aliases else ())
-        if isinstance(key, str)
-    }
-    reads_name = alias is None or not reads_aliases or _takes_names(class_)
-    return aliases | ({attribute} if reads_name else set())
-
-
-def _aliases_in(alias: Any) -> list[Any]:
-    """Return the choices of a validation alias; those that are no text are paths."""
-    return list(getattr(alias, "choices", [alias]))
-
-
-def _takes_names(class_: Any) -> bool:
-    config = _config_of(class_)
-    return bool(config.get("populate_by_name") or config.get("validate_by_name"))
-
-
-def _config_of(class_: Any) -> dict[str, Any]:
-    # That of a model, and that of a dataclass
-    return getattr(class_, "model_config", None) or getattr(class_, "__pydantic_config__", {})
-
-
-def _classes_within(hint: Any, seen: set[Any]) -> Iterator[Any]:
-    if isinstance(hint, type) and hint not in seen and (members := _members_of(hint)):
-        seen.add(hint)
-        yield hint
-        for member in members:
-            yield from _classes_within(member.hint, seen)
-    for inner in get_args(hint):
-        yield from _classes_within(inner, seen)
 
 
 def _hints_in(hint: Any) -> Iterator[Any]:
@@ -330,9 +149,9 @@ def _is_installed() -> bool:
 
 
 @functools.cache
-def _any_name() -> dict[str, bool]:
-    """Return options that make pydantic read fields by their names as well as by their aliases."""
+def _name_options() -> dict[str, bool]:
+    """Return the options with which pydantic reads fields by their names and by their aliases."""
     import pydantic  # noqa: PLC0415 - it need not be installed
 
     version = tuple(map(int, pydantic.VERSION.split(".")[:2]))
-    return {"by_alias": True, "by_name": True} if version >= _WITH_NAMES else {}
+    return {"by_alias": True, "by_name": True} if version >= _FIRST_WITH_BY_NAME else {}

@@ -1,4 +1,4 @@
-"""Parses YAML with unique keys and bounded aliases."""
+"""Parses YAML, and refuses duplicate keys and aliases that expand without bound."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import yaml
 
 from lightbus.exceptions import InvalidConfig
 
-# A few lines of nested aliases can stand for more values than memory holds.
+# A few lines of nested aliases can expand to more values than fit into memory.
 _MAX_VALUES = 100_000
 
 _MERGE_TAG = "tag:yaml.org,2002:merge"
@@ -16,11 +16,15 @@ _VALUE_TAG = "tag:yaml.org,2002:value"
 
 
 def parse_yaml(text: str, source: str) -> Any:
-    """Return the value of the only document in `text`; `source` names it in errors.
+    """Parse the only document in `text`.
+
+    Args:
+        text: YAML.
+        source: The name of the document, for error messages.
 
     Raises:
-        InvalidConfig: A key is a duplicate, an anchor contains itself, or aliases stand for too
-            many values; with the path and the line.
+        InvalidConfig: A key is a duplicate, an anchor contains itself, or aliases expand to too
+            many values. The error states the path and the line.
         yaml.YAMLError: `text` is not valid YAML.
     """
     loader = yaml.SafeLoader(text)
@@ -35,7 +39,7 @@ def parse_yaml(text: str, source: str) -> Any:
 
 
 class _Checker:
-    """Refuses duplicate keys and excessive aliases in the nodes of a YAML document."""
+    """Refuses duplicate keys and too many aliases in the nodes of a YAML document."""
 
     def __init__(self, loader: yaml.SafeLoader, source: str) -> None:
         self._loader = loader
@@ -43,14 +47,14 @@ class _Checker:
         self._counts: dict[int, int | None] = {}
 
     def count(self, node: yaml.Node, path: str) -> int:
-        """Return how many values `node` stands for.
+        """Return the number of values in `node`.
 
-        A value counts once for each alias that refers to it.
+        A value is counted again for each alias that refers to it.
         """
         if id(node) in self._counts:
             known = self._counts[id(node)]
             if known is None:
-                raise self._problem("it contains itself", node, path)
+                raise self._error("it contains itself", node, path)
             return known
         self._counts[id(node)] = None
         total = 1
@@ -60,7 +64,7 @@ class _Checker:
         elif isinstance(node, yaml.MappingNode):
             total += self._count_mapping(node, path)
         if total > _MAX_VALUES:
-            raise self._problem(f"it holds more than {_MAX_VALUES:,} values", node, path)
+            raise self._error(f"it holds more than {_MAX_VALUES:,} values", node, path)
         self._counts[id(node)] = total
         return total
 
@@ -70,7 +74,7 @@ class _Checker:
         for key_node, value_node in node.value:
             total += self.count(key_node, path)
             total += self.count(value_node, f"{path}.{key_node.value}")
-            # Other keys cannot be hashed, which the loader reports.
+            # The loader itself reports other keys, which are not hashable.
             if isinstance(key_node, yaml.ScalarNode):
                 key, line = self._key(key_node), key_node.start_mark.line + 1
                 if key in lines:
@@ -88,6 +92,6 @@ class _Checker:
             return node.value
         return self._loader.construct_object(node)
 
-    def _problem(self, problem: str, node: yaml.Node, path: str) -> InvalidConfig:
+    def _error(self, problem: str, node: yaml.Node, path: str) -> InvalidConfig:
         line = node.start_mark.line + 1
         return InvalidConfig(f"{problem} (line {line}).", source=self._source, path=path)

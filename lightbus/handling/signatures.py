@@ -14,9 +14,9 @@ from typing import Any
 import attrs
 import msgspec
 
-from lightbus.encoding.hints import optional
-from lightbus.encoding.json_codec import Casting, FieldsDecoder
-from lightbus.encoding.own_types import describe_error
+from lightbus.encoding.custom_types import describe_error
+from lightbus.encoding.hints import make_optional
+from lightbus.encoding.json_codec import CastMode, FieldsDecoder
 from lightbus.exceptions import (
     InvalidEventListener,
     UndecodableEvent,
@@ -101,7 +101,7 @@ def plan_call(
     event: str,
     known_fields: Collection[str] | None,
     *,
-    casting: Casting = "strict",
+    casting: CastMode = "strict",
 ) -> CallPlan:
     """Return how `handler` is called for the event of canonical name `event`.
 
@@ -143,7 +143,7 @@ def plan_call(
                 for p in fields
                 if p.kind in _OF_FIELDS
             },
-            has_others=takes_any,
+            keeps_others=takes_any,
             is_lax=casting == "lax",
         ),
     )
@@ -199,7 +199,7 @@ def _wants_message(
 
 def _type_of(handler: Handler, parameter: inspect.Parameter) -> Any:
     hint = _hint(handler, parameter)
-    return optional(hint) if parameter.default is None and not isinstance(hint, str) else hint
+    return make_optional(hint) if parameter.default is None and not isinstance(hint, str) else hint
 
 
 def _hint(handler: Handler, parameter: inspect.Parameter) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 import attrs
 
 from lightbus.api import Api
-from lightbus.encoding.reading import ReadTypes
+from lightbus.encoding.reading import TypeBuilder
 from lightbus.events import Event
 from lightbus.exceptions import InvalidApi, did_you_mean
 from lightbus.schema.compatibility import resolved, why_not
@@ -33,9 +33,9 @@ def schema_of(apis: Iterable[type[Api]]) -> Schema:
     declared = {
         f"{api.meta.name}.{name}": event for api in apis for name, event in api.events.items()
     }
-    reading = ReadTypes()
+    builder = TypeBuilder()
     types = {
-        (name, parameter.name): reading.of(parameter.type, "$")
+        (name, parameter.name): builder.build(parameter.type, "$")
         for name, event in declared.items()
         for parameter in event.parameters.values()
     }

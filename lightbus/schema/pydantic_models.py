@@ -9,7 +9,7 @@ from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import PydanticOmit, core_schema
 
-from lightbus.encoding.pydantic_types import writes_aliases
+from lightbus.encoding.pydantic_fields import writes_aliases
 from lightbus.schema.json_schema import (
     ALWAYS_SENT,
     DEFINITIONS,

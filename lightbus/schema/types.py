@@ -14,8 +14,8 @@ import attrs
 import msgspec
 from msgspec import inspect as nodes
 
+from lightbus.encoding.custom_types import CustomType, schema_type_of
 from lightbus.encoding.json_codec import decode, encode
-from lightbus.encoding.own_types import OwnType, described
 from lightbus.encoding.pydantic_types import is_pydantic
 from lightbus.schema.json_schema import (
     ALWAYS_SENT,
@@ -77,7 +77,7 @@ def schemas_of_types(types: Sequence[Any]) -> tuple[list[Schema], Schema]:
 
 
 def _node_of(type_: Any) -> nodes.Type:
-    return nodes.type_info(described(type_))
+    return nodes.type_info(schema_type_of(type_))
 
 
 def default_of(default: Any) -> Schema:
@@ -142,9 +142,9 @@ class _Writer:
     def _of_custom(self, class_: Any) -> Schema:
         # One that says nothing; an empty one would mean that there is none.
         unknown = {"title": class_.__name__}
-        if isinstance(class_, OwnType) and class_.options:
+        if isinstance(class_, CustomType) and class_.options:
             return {"anyOf": [self.schema_of(_node_of(option)) for option in class_.options]}
-        hint = class_.hint if isinstance(class_, OwnType) else class_
+        hint = class_.hint if isinstance(class_, CustomType) else class_
         if isinstance(hint, type) and issubclass(hint, enum.Enum):
             return {**unknown, "enum": [_sent(member) for member in hint]}
         if not any(map(is_pydantic, typing.get_args(hint) or (hint,))):
@@ -283,7 +283,7 @@ def _classes_in(node: object, seen: set[Any] | None = None) -> Iterator[Any]:
                 return
             seen.add(node.cls)
             yield node.cls
-            for option in node.cls.options if isinstance(node.cls, OwnType) else ():
+            for option in node.cls.options if isinstance(node.cls, CustomType) else ():
                 yield from _classes_in(_node_of(option), seen)
         for name in node.__struct_fields__:
             yield from _classes_in(getattr(node, name), seen)

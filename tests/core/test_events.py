@@ -385,8 +385,8 @@ def test_text_does_for_numbers_and_numbers_do_for_text_where_the_configuration_s
     ids=str,
 )
 def test_lax_casting_reaches_into_other_hints(hint: Any, value: Any, got: Any) -> None:
-    decoder = FieldsDecoder({"value": hint}, has_others=False, is_lax=True)
-    assert decoder.untyped == ()
+    decoder = FieldsDecoder({"value": hint}, keeps_others=False, is_lax=True)
+    assert decoder.unsupported == ()
     assert decoder.decode(encode({"value": value})) == {"value": got}
 
 

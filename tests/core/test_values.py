@@ -197,7 +197,7 @@ VALUES = {
 
 
 def back_and_forth(value: object, hint: Any) -> Any:
-    return FieldsDecoder({"value": hint}, has_others=False).decode(encode({"value": value}))[
+    return FieldsDecoder({"value": hint}, keeps_others=False).decode(encode({"value": value}))[
         "value"
     ]
 
@@ -312,4 +312,4 @@ def test_what_a_class_does_not_take_is_told_with_its_place(
     hint: Any, body: bytes, said: str
 ) -> None:
     with pytest.raises(msgspec.ValidationError, match=rf"(?s){said}"):
-        FieldsDecoder({"value": hint}, has_others=False).decode(body)
+        FieldsDecoder({"value": hint}, keeps_others=False).decode(body)

@@ -25,8 +25,8 @@ from hypothesis import strategies as st
 from typing_extensions import TypeAliasType
 
 from lightbus import Api, Event, Parameter
+from lightbus.encoding.custom_types import describe_error
 from lightbus.encoding.json_codec import FieldsDecoder, decode, encode
-from lightbus.encoding.own_types import describe_error
 from lightbus.schema.events import schema_of
 
 Item = TypeVar("Item")
@@ -203,8 +203,8 @@ LEAVES: dict[Any, st.SearchStrategy[Any]] = {
 
 
 def back_and_forth(value: object, hint: Any) -> Any:
-    decoder = FieldsDecoder({"value": hint}, has_others=False)
-    assert decoder.untyped == ()
+    decoder = FieldsDecoder({"value": hint}, keeps_others=False)
+    assert decoder.unsupported == ()
     return decoder.decode(encode({"value": value}))["value"]
 
 
@@ -263,7 +263,7 @@ def test_a_library_may_freeze_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def read(hint: Any, body: bytes) -> Any:
-    return FieldsDecoder({"value": hint}, has_others=False).decode(body)["value"]
+    return FieldsDecoder({"value": hint}, keeps_others=False).decode(body)["value"]
 
 
 def test_a_named_tuple_travels_as_an_object_and_is_read_from_an_array_too() -> None:
@@ -386,13 +386,13 @@ class Payment:
 
 def test_a_field_that_cannot_be_read_leaves_the_others_of_its_object_typed() -> None:
     at = datetime(2026, 1, 2, tzinfo=UTC)
-    decoder = FieldsDecoder({"payments": list[Payment], "n": int}, has_others=False)
+    decoder = FieldsDecoder({"payments": list[Payment], "n": int}, keeps_others=False)
     sent = Payment(at, ByCash(1), at, "a", [Mixed.NUMBER])
 
     (got,) = decoder.decode(encode({"payments": [sent]}))["payments"]
 
     assert got == Payment(at, {"amount": 1}, at, "a", [Mixed.NUMBER])  # type: ignore[arg-type]
-    assert [untyped.place for untyped in decoder.untyped] == [
+    assert [hint.path for hint in decoder.unsupported] == [
         "$.payments[...].by",
         "$.payments[...].total",
         "$.payments[...].id",
@@ -411,11 +411,11 @@ class Identifiers(pydantic.RootModel[list[int]]):
     ids=str,
 )
 def test_a_hint_that_cannot_be_read_is_named_with_the_reason(hint: Any) -> None:
-    decoder = FieldsDecoder({"value": hint}, has_others=False)
+    decoder = FieldsDecoder({"value": hint}, keeps_others=False)
     assert decoder.decode(b'{"value": [3]}') == {"value": [3]}
-    (untyped,) = decoder.untyped
-    assert untyped.place == "$.value"
-    assert "JSON" in untyped.reason or "cannot be resolved" in untyped.reason
+    (unsupported,) = decoder.unsupported
+    assert unsupported.path == "$.value"
+    assert "JSON" in unsupported.reason or "cannot be resolved" in unsupported.reason
 
 
 class Unknown:
@@ -423,8 +423,8 @@ class Unknown:
 
 
 def test_only_the_items_of_a_list_are_left_as_json_has_them() -> None:
-    decoder = FieldsDecoder({"value": list[Unknown]}, has_others=False)
+    decoder = FieldsDecoder({"value": list[Unknown]}, keeps_others=False)
     assert decoder.decode(b'{"value": [{"a": 1}]}') == {"value": [{"a": 1}]}
-    assert [untyped.place for untyped in decoder.untyped] == ["$.value[...]"]
+    assert [hint.path for hint in decoder.unsupported] == ["$.value[...]"]
     with pytest.raises(msgspec.ValidationError):
         decoder.decode(b'{"value": 3}')

@@ -20,7 +20,7 @@ import pytest
 from command import Command
 from core.schema.examples import NARROWER, WIDER, Colour, House, Street, api, changes, make
 from lightbus import Api, Event, WildcardParameter
-from lightbus.encoding.reading import parameters_of
+from lightbus.encoding.native_types import parameters_type
 from lightbus.schema.events import breaking_changes, read_schema, schema_of
 
 
@@ -427,8 +427,8 @@ def test_a_flag_that_gets_or_loses_a_member_has_changed() -> None:
 
 def test_fields_that_are_named_like_keywords_are_fields() -> None:
     names = ["items", "prefixItems", "properties", "anyOf", "x-owner", "default", "required"]
-    before = parameters_of(dict.fromkeys(names, int))
-    after = parameters_of({**dict.fromkeys(names, int), "items": str})
+    before = parameters_type(dict.fromkeys(names, int))
+    after = parameters_type({**dict.fromkeys(names, int), "items": str})
 
     assert changes({"x": before}, {"x": before}) == []
     assert len(changes({"x": before}, {"x": after})) == 2
