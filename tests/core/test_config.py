@@ -226,7 +226,7 @@ def test_a_variable_that_is_not_set_is_named_with_its_place(folder: Path) -> Non
         (
             default_api(event_transport={"sqlite": {"path": "~nobody-of-that-name/events.db"}}),
             "$.apis.default.event_transport.sqlite",
-            "there is no such home",
+            "the home folder cannot be found",
         ),
         (
             default_api(event_transport={"sqlite": {"path": ""}}),
@@ -236,12 +236,12 @@ def test_a_variable_that_is_not_set_is_named_with_its_place(folder: Path) -> Non
         (
             default_api(event_transport={"sqlite": {"path": ":memory:"}}),
             "$.apis.default.event_transport.sqlite",
-            "name the transport `memory`",
+            "use the transport `memory`",
         ),
         (
             default_api(event_transport={"sqlite": {"path": "file::memory:?cache=shared"}}),
             "$.apis.default.event_transport.sqlite",
-            "name the transport `memory`",
+            "use the transport `memory`",
         ),
         (
             default_api(event_transport={"rabbitmq": {"url": "amqps://x", "tls": {"ca_file": ""}}}),

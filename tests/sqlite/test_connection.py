@@ -109,7 +109,7 @@ async def test_a_file_with_a_later_schema_version_is_refused(file: Path) -> None
     with contextlib.closing(sqlite3.connect(file)) as later:
         later.execute("PRAGMA user_version = 99")
 
-    assert "made by a later version of Lightbus" in await refusal_of(file)
+    assert "created by a later version of Lightbus" in await refusal_of(file)
 
 
 async def test_sending_and_receiving_fail_after_the_file_was_deleted(file: Path) -> None:

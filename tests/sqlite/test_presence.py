@@ -1,4 +1,4 @@
-"""Whether a worker uses the queue of a listener, as other processes see it."""
+"""How other processes see that a worker consumes the queue of a listener."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from pathlib import Path
 import attrs
 import pytest
 
+from core.support import eventually
 from lightbus.message import EventMessage
 from lightbus.transport.records import Subscription
-from lightbus_sqlite import SQLiteTransport, presence
-from lightbus_sqlite.settings import SQLiteSettings
+from lightbus_sqlite import presence
+from sqlite.support import made_transport
 
 SUBSCRIPTION = Subscription(
     service_name="shop",
@@ -26,13 +27,10 @@ SUBSCRIPTION = Subscription(
 )
 
 
-def transport_on(file: Path) -> SQLiteTransport:
-    return SQLiteTransport(SQLiteSettings(path=str(file)), client_name="test")
-
-
-async def test_a_worker_that_was_killed_keeps_its_queue_for_a_while_only(tmp_path: Path) -> None:
-    file = tmp_path / "events.db"
-    transport = transport_on(file)
+async def test_a_queue_can_be_removed_once_the_row_of_a_killed_worker_has_expired(
+    file: Path,
+) -> None:
+    transport = made_transport(file)
     await transport.declare(SUBSCRIPTION, timeout=10)
     with sqlite3.connect(file) as connection:
         connection.execute("INSERT INTO consumer SELECT 'killed', id, 1.0 FROM listener")
@@ -42,12 +40,11 @@ async def test_a_worker_that_was_killed_keeps_its_queue_for_a_while_only(tmp_pat
     await transport.close()
 
 
-async def test_a_worker_that_waits_for_events_stays_present(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+async def test_the_row_of_a_worker_is_renewed_while_it_waits(
+    file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(presence, "_PERIOD", 0.02)
-    file = tmp_path / "events.db"
-    transport = transport_on(file)
+    monkeypatch.setattr(presence, "RENEWAL_PERIOD", 0.02)
+    transport = made_transport(file)
     stream = await transport.subscribe(SUBSCRIPTION)
 
     def expires_at() -> list[float]:
@@ -57,40 +54,34 @@ async def test_a_worker_that_waits_for_events_stays_present(
         return found
 
     first = expires_at()
-    async with asyncio.timeout(10):
-        while expires_at() == first:  # noqa: ASYNC110 - no one tells
-            await asyncio.sleep(0.02)
+    await eventually(lambda: expires_at() != first)
     await stream.aclose()
     assert expires_at() == []
     await transport.close()
 
 
-async def test_a_worker_whose_queue_was_removed_says_so(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+async def test_a_worker_logs_an_error_when_its_queue_is_removed(
+    file: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(presence, "_PERIOD", 0.02)
-    file = tmp_path / "events.db"
-    transport = transport_on(file)
+    monkeypatch.setattr(presence, "RENEWAL_PERIOD", 0.02)
+    transport = made_transport(file)
     stream = await transport.subscribe(SUBSCRIPTION)
     with sqlite3.connect(file) as connection:
         connection.execute("DELETE FROM listener")
     connection.close()
 
     with caplog.at_level(logging.ERROR):
-        async with asyncio.timeout(10):
-            while "The queue of a listener was removed." not in caplog.text:  # noqa: ASYNC110
-                await asyncio.sleep(0.02)
+        await eventually(lambda: "The queue of the listener was removed." in caplog.text)
     await stream.aclose()
     await transport.close()
 
 
-async def test_a_worker_whose_queue_was_removed_takes_no_events_of_a_later_listener(
-    tmp_path: Path,
+async def test_a_worker_whose_queue_was_removed_receives_no_events_of_a_later_listener(
+    file: Path,
 ) -> None:
-    file = tmp_path / "events.db"
-    transport, other = transport_on(file), transport_on(file)
+    transport, other = made_transport(file), made_transport(file)
     old = await transport.subscribe(SUBSCRIPTION)
-    with sqlite3.connect(file) as connection:  # as when its process stood still for minutes
+    with sqlite3.connect(file) as connection:  # as if its process had been suspended for minutes
         connection.execute("UPDATE consumer SET expires_at = 1.0")
     connection.close()
     await other.remove_listener_queue("shop", "old", "auth")

@@ -1,4 +1,4 @@
-"""Settings, which are resolved once."""
+"""How the path of the file is resolved."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ HOMES = ("HOME", "XDG_STATE_HOME")
 
 @pytest.fixture
 def no_home(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A user of whom the system knows nothing, as in some containers."""
+    """Run as a user without a home folder, as in some containers."""
     for variable in HOMES:
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)
@@ -36,7 +36,7 @@ def bus_at(path: str | None, **apis: object) -> Bus:
 
 
 @pytest.mark.parametrize("path", ["events.db", "./a/../events.db", "~/events.db", None])
-def test_a_bus_keeps_its_file_whatever_changes_after_it_was_made(
+def test_the_path_is_resolved_when_the_bus_is_created(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str | None
 ) -> None:
     for name in ("before", "after"):
@@ -73,7 +73,7 @@ def test_a_bus_keeps_its_file_whatever_changes_after_it_was_made(
     assert list((tmp_path / "after").iterdir()) == []
 
 
-def test_a_link_that_leads_elsewhere_later_changes_nothing(tmp_path: Path) -> None:
+def test_symbolic_links_are_resolved(tmp_path: Path) -> None:
     (tmp_path / "one").mkdir()
     link = tmp_path / "current"
     link.symlink_to(tmp_path / "one")
@@ -85,7 +85,7 @@ def test_a_link_that_leads_elsewhere_later_changes_nothing(tmp_path: Path) -> No
 
 @pytest.mark.usefixtures("no_home")
 @pytest.mark.parametrize("path", [None, "~/events.db"])
-def test_without_a_home_the_error_says_to_set_a_path(path: str | None) -> None:
+def test_without_a_home_folder_the_error_says_to_set_a_path(path: str | None) -> None:
     with pytest.raises(InvalidConfig, match="Set `path` to an absolute path") as raised:
         bus_at(path)
 
@@ -93,7 +93,7 @@ def test_without_a_home_the_error_says_to_set_a_path(path: str | None) -> None:
 
 
 @pytest.mark.usefixtures("no_home")
-def test_without_a_home_a_default_that_no_api_needs_is_no_error() -> None:
+def test_without_a_home_folder_the_default_transport_is_an_error_only_where_it_is_used() -> None:
     auth: dict[str, Any] = {"event_transport": {"memory": {}}}
 
     bus = create({"apis": {"auth": auth}}, service_name="s")
@@ -103,7 +103,7 @@ def test_without_a_home_a_default_that_no_api_needs_is_no_error() -> None:
         bus.client.transport_described("other")
 
 
-def test_a_current_folder_that_is_gone_is_an_error_for_a_relative_path(
+def test_a_relative_path_is_an_error_if_the_current_folder_was_deleted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "gone"
@@ -117,7 +117,7 @@ def test_a_current_folder_that_is_gone_is_an_error_for_a_relative_path(
 
 
 @pytest.mark.parametrize("arguments", [["config", "check"], ["run"]])
-def test_without_a_home_a_command_ends_with_one_line_and_exit_code_2(
+def test_without_a_home_folder_a_command_prints_one_line_and_exits_with_2(
     tmp_path: Path, arguments: list[str]
 ) -> None:
     (tmp_path / "bus.py").write_text("import lightbus\nbus = lightbus.create(service_name='s')\n")

@@ -50,7 +50,7 @@ async def test_the_events_of_a_tail_whose_process_was_killed_are_removed(file: P
 async def test_a_tail_that_expired_while_its_process_was_suspended_continues(
     file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sqlite_tail, "_LEASE", 0.2)
+    monkeypatch.setattr(sqlite_tail, "LEASE", 0.2)
     transport = await open_transport(file)
     events = await transport.tail("auth")
     await transport.send(message("a"), timeout=PATIENCE)

@@ -134,7 +134,7 @@ async def test_a_waiting_listener_fails_when_the_file_cannot_be_opened_after_a_f
 
     fork()
 
-    with pytest.raises(TransportRefused, match="made by a later version of Lightbus"):
+    with pytest.raises(TransportRefused, match="created by a later version of Lightbus"):
         async with asyncio.timeout(PATIENCE):
             await waiting
     await transport.close()

@@ -1,4 +1,4 @@
-"""`Connection`: a connection to the file, opened when it is needed, and never across a fork."""
+"""`Connection`: opens the file on first use, and keeps no connection open across a fork."""
 
 from __future__ import annotations
 
@@ -16,89 +16,91 @@ from lightbus.concurrency.busy_threads import forbid_waiting, permit_waiting, wo
 from lightbus.exceptions import TransportRefused
 from lightbus_sqlite import schema
 
-# How long SQLite itself waits for a lock, in seconds, before the waiting operations are looked at.
+# How long SQLite itself waits for a lock, in seconds. Then the timeouts of operations are checked.
 _BUSY_TIMEOUT = 0.25
 
 
 class File:
-    """The file of one transport. It is known again by an id that is stored in it."""
+    """The file of one transport. A random id that is stored in it tells it from a replacement."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._id: str | None = None
 
-    def recognize(self, file_id: str) -> None:
-        """Take `file_id` for the file's, if it is the first one.
+    def check_id(self, file_id: str) -> None:
+        """Check that `file_id` is the id that was found when the file was first opened.
 
         Raises:
-            TransportRefused: There was another one.
+            TransportRefused: The file was replaced.
         """
         self._id = self._id or file_id
         if file_id != self._id:
-            raise self.replaced()
+            raise self.replaced_error()
 
-    def replaced(self) -> TransportRefused:
-        """Return the error that says that this is no longer the file that it was."""
+    def replaced_error(self) -> TransportRefused:
+        """Return the error for a file that is not the one that was opened first."""
         return TransportRefused(
-            f"SQLite file {self.path} was deleted or replaced while it was in use, and the events "
-            "in it are gone from here. Restart all that uses it."
+            f"SQLite file {self.path} was deleted or replaced while it was in use; the events in "
+            "it are no longer at this path. Restart all processes that use it."
         )
 
-    def place(self) -> tuple[int, int] | None:
-        """Return what tells the file that is there now from others; None where there is none."""
+    def inode(self) -> tuple[int, int] | None:
+        """Return the device and the inode of the file; None if there is no file."""
         try:
-            found = os.stat(self.path)  # noqa: PTH116 - for each transaction, and faster
+            status = os.stat(self.path)  # noqa: PTH116 - faster; called for each transaction
         except FileNotFoundError:
             return None
-        return found.st_dev, found.st_ino
+        return status.st_dev, status.st_ino
 
 
 class Connection:
-    """One connection, used by one thread.
+    """One connection, for one thread.
 
     Attributes:
-        lock: Held around every use, and by a thread that forks.
+        lock: Hold it around every use. A thread that forks holds it, too.
     """
 
     def __init__(self, file: File) -> None:
         self.lock = threading.RLock()
         self._file = file
         self._connection: sqlite3.Connection | None = None
-        self._place: tuple[int, int] | None = None
+        self._inode: tuple[int, int] | None = None
         _all_connections.add(self)
 
     def opened(self) -> sqlite3.Connection:
-        """Return the connection, opened where it is not.
+        """Return the connection; open it if it is not open.
 
         Raises:
-            sqlite3.Error: It cannot be opened.
-            OSError: Its folder cannot be made.
-            TransportRefused: The file is not ours, or no longer the one that it was.
+            sqlite3.Error: The file cannot be opened.
+            OSError: The folder of the file cannot be created.
+            TransportRefused: The file belongs to another program, or was replaced.
         """
         if self._connection is None:
             connection = _connect(self._file.path)
             try:
                 (file_id,) = connection.execute(schema.FILE_ID).fetchone()
-                self._file.recognize(file_id)
-                self._place = self._file.place()
+                self._file.check_id(file_id)
+                self._inode = self._file.inode()
             except BaseException:
                 connection.close()
                 raise
             self._connection = connection
         return self._connection
 
-    def check_place(self) -> None:
-        """Make sure that what is open is what others find.
+    def check_inode(self) -> None:
+        """Check that the open file is still the one at its path.
 
         Raises:
             TransportRefused: The file was deleted or replaced.
         """
-        if self._connection is not None and self._file.place() != self._place:
-            raise self._file.replaced()
+        if self._connection is not None and self._file.inode() != self._inode:
+            raise self._file.replaced_error()
 
     def run_thread(self, work: Callable[[], None], *, name: str) -> Future[None]:
-        """Start the thread that uses the connection and does `work`; return what is done when it
-        has ended and the connection is closed.
+        """Run `work`, which uses the connection, in a thread; then close the connection.
+
+        Returns:
+            A future that is done once the connection is closed.
         """
         ended: Future[None] = Future()
 
@@ -115,7 +117,7 @@ class Connection:
         return ended
 
     def close(self) -> None:
-        """Close the connection; the next use opens another."""
+        """Close the connection. The next use opens it again."""
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
@@ -134,34 +136,34 @@ def _connect(path: Path) -> sqlite3.Connection:
     return connection
 
 
-# Closing a file ends all locks that its process has on it. So no other thread may open the file
+# Closing a file releases all locks that the process has on it. So no other thread may open the file
 # between its creation and the close. https://www.sqlite.org/howtocorrupt.html
-_creating = threading.Lock()
+_creation_lock = threading.Lock()
 
 
 def _create(path: Path) -> None:
-    """Make an empty file that only its user may read, where there is none.
+    """Create an empty file that only its owner may read, unless the file exists.
 
-    SQLite gives the files beside it the same mode.
+    SQLite gives the files that it creates beside it the same mode.
     """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with _creating, contextlib.suppress(FileExistsError):
+    with _creation_lock, contextlib.suppress(FileExistsError):
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
     if path.exists() and not path.is_file():
         raise TransportRefused(
             f"SQLite file {path} cannot be used: it is not a regular file. Set `path` to another "
-            "file."
+            "path."
         )
 
 
 def _prepare(connection: sqlite3.Connection, path: Path) -> None:
-    if _version_of(connection, path) == schema.VERSION:
+    if _schema_version(connection, path) == schema.VERSION:
         return
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("BEGIN IMMEDIATE")
-    with _rolled_back_on_error(connection):
-        # Asked again, for another process may have been faster.
-        version = _version_of(connection, path)
+    with _rollback_on_error(connection):
+        # Read again: another process may have created or upgraded the tables meanwhile.
+        version = _schema_version(connection, path)
         if version == 0:
             _execute_all(connection, schema.CREATE)
             connection.execute(schema.SET_FILE_ID, (secrets.token_hex(16),))
@@ -176,38 +178,41 @@ def _execute_all(connection: sqlite3.Connection, script: str) -> None:
         connection.execute(statement)
 
 
-def _version_of(connection: sqlite3.Connection, path: Path) -> int:
-    """Return the version of our tables in the file; 0 where it has no tables at all.
+def _schema_version(connection: sqlite3.Connection, path: Path) -> int:
+    """Return the schema version of the file; 0 if it has no tables.
 
     Raises:
-        TransportRefused: It has those of a later version, or of another program.
+        TransportRefused: The tables are those of a later version, or of another program.
     """
     application_id, version, tables = connection.execute(schema.IDENTIFY).fetchone()
     if application_id == schema.APPLICATION_ID:
         if version > schema.VERSION:
             raise TransportRefused(
-                f"SQLite file {path} was made by a later version of Lightbus (its format is "
-                f"{version}, this one knows {schema.VERSION}). Upgrade Lightbus, or name another."
+                f"SQLite file {path} was created by a later version of Lightbus (schema version "
+                f"{version}; this version supports {schema.VERSION}). Upgrade Lightbus, or set "
+                "`path` to another file."
             )
         return int(version)
     if application_id != 0 or tables != 0:
-        raise TransportRefused(f"SQLite file {path} belongs to another program. Name another file.")
+        raise TransportRefused(
+            f"SQLite file {path} belongs to another program. Set `path` to another file."
+        )
     return 0
 
 
 @contextlib.contextmanager
-def _rolled_back_on_error(connection: sqlite3.Connection) -> Iterator[None]:
+def _rollback_on_error(connection: sqlite3.Connection) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        # Of some errors, SQLite rolls back by itself.
+        # SQLite itself rolls back on some errors.
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
 
 
 def _statements(script: str) -> Iterator[str]:
-    # `executescript` would commit before it begins.
+    # `executescript` would commit the transaction first.
     statement = ""
     for line in script.splitlines(keepends=True):
         statement += line
@@ -216,29 +221,30 @@ def _statements(script: str) -> Iterator[str]:
             statement = ""
 
 
-# SQLite's own record of which locks a process holds is copied by a fork, though the locks are not.
-# So no connection may be open while the process forks. https://www.sqlite.org/howtocorrupt.html
+# A fork copies SQLite's record of the locks that a process holds, but not the locks. So no
+# connection may be open during a fork. https://www.sqlite.org/howtocorrupt.html
 _all_connections: weakref.WeakSet[Connection] = weakref.WeakSet()
-# A signal handler that interrupts a fork may fork, too.
-_forking = threading.RLock()
-_held: list[list[Connection]] = []
+# Reentrant, because a signal handler that interrupts a fork may fork, too.
+_fork_lock = threading.RLock()
+# The connections that each fork in progress has locked
+_locked_by_forks: list[list[Connection]] = []
 
 
 def _before_fork() -> None:
-    # A signal handler that fires would wait for a lock that this thread holds.
+    # A signal handler that fires an event would wait for a lock that this thread holds.
     forbid_waiting()
-    _forking.acquire()  # another thread may fork, too
-    _held.append([])
+    _fork_lock.acquire()  # another thread may fork, too
+    _locked_by_forks.append([])
     for connection in list(_all_connections):
         connection.lock.acquire()
-        _held[-1].append(connection)
+        _locked_by_forks[-1].append(connection)
         connection.close()
 
 
 def _after_fork() -> None:
-    for connection in _held.pop():
+    for connection in _locked_by_forks.pop():
         connection.lock.release()
-    _forking.release()
+    _fork_lock.release()
     permit_waiting()
 
 

@@ -1,4 +1,4 @@
-"""`Database`: one file, written by one thread for an event loop, many operations to a commit."""
+"""`Database`: writes to the file in one thread per event loop, with many operations per commit."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import attrs
 from lightbus.exceptions import TransportClosed, TransportRefused, TransportUnavailable
 from lightbus.log import get_logger
 from lightbus_sqlite.connection import Connection, File
-from lightbus_sqlite.errors import is_busy, is_full, translated
+from lightbus_sqlite.errors import is_busy, is_full, transport_error
 
 _log = get_logger(__name__)
 
@@ -25,85 +25,90 @@ Work = Callable[[sqlite3.Connection], Any]
 
 _NAME = "lightbus-sqlite"
 
-# How much longer than its time limit an operation is waited for, in seconds: after that the disk
-# itself must be stuck.
-_GRACE = 2.0
+# How long an operation may take beyond its timeout, in seconds. The thread reports a locked file in
+# time, so after that the disk itself hangs.
+_GRACE_PERIOD = 2.0
 
-# How often, in seconds, the thread checks that the event loop was not closed.
+# How often, in seconds, the thread checks whether the event loop was closed
 _CHECK_PERIOD = 1.0
 
-# More operations than this are committed in turns, so that other processes get theirs.
-_MOST_IN_A_COMMIT = 500
+# A longer queue of operations takes several commits, so that other processes can write in between.
+_MAX_BATCH_SIZE = 500
 
 
 @attrs.define(eq=False)
 class _Operation:
     work: Work
-    must_last: bool
+    durable: bool
     deadline: float
     timeout: float
     result: asyncio.Future[Any]
 
     @property
-    def is_given_up(self) -> bool:
-        """Whether nobody waits for it any more."""
+    def is_abandoned(self) -> bool:
+        """Whether its caller was cancelled or timed out."""
         return self.result.done()
 
     def fail(self, error: Exception) -> None:
-        def unless_given_up() -> None:
-            if not self.is_given_up:
+        def set_exception() -> None:
+            if not self.is_abandoned:
                 self.result.set_exception(error)
 
-        with contextlib.suppress(RuntimeError):  # the loop ended without waiting for it
-            self.result.get_loop().call_soon_threadsafe(unless_given_up)
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            self.result.get_loop().call_soon_threadsafe(set_exception)
 
 
 @attrs.define(eq=False)
-class _Repeated:
+class _PeriodicWork:
     work: Work
     period: float
     next_at: float
 
 
 def _succeed(batch: list[_Operation], results: list[Any]) -> None:
-    def unless_given_up() -> None:
+    def set_results() -> None:
         for operation, value in zip(batch, results, strict=True):
-            if not operation.is_given_up:
+            if not operation.is_abandoned:
                 operation.result.set_result(value)
 
-    # Once for all of them: to wake a loop costs more than an operation.
-    with contextlib.suppress(RuntimeError):  # the loop ended without waiting for it
-        batch[0].result.get_loop().call_soon_threadsafe(unless_given_up)
+    # One call for all of them, because waking a loop costs more than an operation.
+    with contextlib.suppress(RuntimeError):  # the loop is closed
+        batch[0].result.get_loop().call_soon_threadsafe(set_results)
 
 
 class Database:
     """The file of one transport.
 
-    The operations of one turn of the loop share a commit, and so do those that come in while a
-    commit is under way. What must last is written through to the disk before it is confirmed; the
-    rest survives a crash of any process, and a power failure at worst undoes it, so that events
-    come again.
+    Operations that are added in one iteration of the event loop share a commit, and so do those
+    that are added during a commit. A durable operation is synchronized to the disk before it is
+    confirmed. Any other survives a crash of every process; a power failure may undo it, so that
+    events are redelivered.
     """
 
     def __init__(self, file: File) -> None:
         self._path = file.path
         self._connection = Connection(file)
         self._is_closed = False
-        self._of_this_turn: list[_Operation] = []
+        self._unsubmitted: list[_Operation] = []
         self._operations: queue.SimpleQueue[_Operation | None] = queue.SimpleQueue()
-        self._was_told_to_end = False
+        self._is_stopping = False
         self._ended: Future[None] | None = None
-        self._repeated: list[_Repeated] = []
+        self._periodic: list[_PeriodicWork] = []
         self._synchronous: tuple[sqlite3.Connection, str] | None = None
 
     async def write(self, work: Work, *, timeout: float, must_last: bool = False) -> Any:
-        """Return what `work` returns, once the transaction that it ran in is committed.
+        """Run `work` in a transaction, and return its result once the transaction is committed.
+
+        Args:
+            work: Is called with the connection, on the thread of the database.
+            timeout: How long to wait for a locked file, in seconds.
+            must_last: Whether to synchronize to the disk first.
 
         Raises:
             TransportUnavailable: The file was locked for `timeout` seconds, or the disk is full.
             TransportRefused: The file cannot be used.
             TransportClosed: The database was closed.
-            TimeoutError: The disk did not answer in time; what was to be written may be.
+            TimeoutError: The disk did not respond in time. The transaction may be committed later.
         """
         if self._is_closed:
             raise TransportClosed(f"SQLite file {self._path} was closed.")
@@ -113,57 +118,59 @@ class Database:
             self._ended = self._connection.run_thread(run, name=_NAME)
         result: asyncio.Future[Any] = loop.create_future()
         deadline = time.monotonic() + timeout
-        if not self._of_this_turn:
-            loop.call_soon(self._hand_over)
-        self._of_this_turn.append(_Operation(work, must_last, deadline, timeout, result))
-        async with asyncio.timeout(timeout + _GRACE):
+        if not self._unsubmitted:
+            loop.call_soon(self._submit)
+        self._unsubmitted.append(_Operation(work, must_last, deadline, timeout, result))
+        async with asyncio.timeout(timeout + _GRACE_PERIOD):
             return await result
 
     def repeat(self, work: Work, *, every: float) -> Callable[[], None]:
-        """Do `work` every so many seconds, also while the loop is blocked; return what ends that.
+        """Run `work` every `every` seconds, also while the event loop is blocked.
 
-        It runs on the thread, which the first `write` starts.
+        It runs on the thread of the database, which the first `write` starts.
+
+        Returns:
+            A function that ends the repetition.
         """
-        repeated = _Repeated(work, every, time.monotonic() + every)
-        self._repeated = [*self._repeated, repeated]
+        periodic = _PeriodicWork(work, every, time.monotonic() + every)
+        self._periodic = [*self._periodic, periodic]
 
-        def end() -> None:
-            self._repeated = [one for one in self._repeated if one is not repeated]
+        def cancel() -> None:
+            self._periodic = [one for one in self._periodic if one is not periodic]
 
-        return end
+        return cancel
 
     async def close(self) -> None:
-        """Commit what was given to `write`, and close the file. Closing again does nothing."""
+        """Commit the operations that were added, and close the file. Closing again does nothing."""
         if not self._is_closed:
             self._is_closed = True
-            self._hand_over()
+            self._submit()
             self._operations.put(None)
         if self._ended is not None:
             await asyncio.shield(asyncio.wrap_future(self._ended))
 
-    def _hand_over(self) -> None:
-        # Not one by one: the thread would begin a commit with the first, and the rest of the turn
-        # would wait for the next one.
-        operations, self._of_this_turn = self._of_this_turn, []
+    def _submit(self) -> None:
+        # All at once: otherwise the thread would commit the first, and the others would wait.
+        operations, self._unsubmitted = self._unsubmitted, []
         for operation in operations:
             self._operations.put(operation)
 
     def _run(self, loop: asyncio.AbstractEventLoop) -> None:
-        while not self._was_told_to_end and not loop.is_closed():
-            batch = self._with_what_waits([], wait=True)
-            self._do_repeated_work()
+        while not self._is_stopping and not loop.is_closed():
+            batch = self._fill([], wait=True)
+            self._run_periodic_work()
             self._commit(batch)
 
-    def _with_what_waits(self, batch: list[_Operation], *, wait: bool = False) -> list[_Operation]:
-        """Return `batch` with what came in meanwhile, and without what comes too late.
+    def _fill(self, batch: list[_Operation], *, wait: bool = False) -> list[_Operation]:
+        """Return `batch` with the operations that are queued, and without those that timed out.
 
-        With `wait`, and an empty batch, it waits for an operation, until other work is due.
+        If `wait` is set and there are none, it waits for one until periodic work is due.
         """
         with contextlib.suppress(queue.Empty):
-            while len(batch) < _MOST_IN_A_COMMIT and not self._was_told_to_end:
-                operation = self._operations.get(wait and not batch, self._longest_wait())
+            while len(batch) < _MAX_BATCH_SIZE and not self._is_stopping:
+                operation = self._operations.get(wait and not batch, self._idle_timeout())
                 if operation is None:
-                    self._was_told_to_end = True
+                    self._is_stopping = True
                 else:
                     batch.append(operation)
         now = time.monotonic()
@@ -175,44 +182,44 @@ class Database:
                         f"{operation.timeout:.3g} s; nothing was written to it."
                     )
                 )
-        return [op for op in batch if op.deadline > now and not op.is_given_up]
+        return [op for op in batch if op.deadline > now and not op.is_abandoned]
 
-    def _longest_wait(self) -> float:
+    def _idle_timeout(self) -> float:
         now = time.monotonic()
-        return max(0.0, min([_CHECK_PERIOD, *(one.next_at - now for one in self._repeated)]))
+        return max(0.0, min([_CHECK_PERIOD, *(one.next_at - now for one in self._periodic)]))
 
-    def _do_repeated_work(self) -> None:
-        for repeated in self._repeated:
-            if repeated.next_at > time.monotonic():
+    def _run_periodic_work(self) -> None:
+        for periodic in self._periodic:
+            if periodic.next_at > time.monotonic():
                 continue
             try:
                 with self._connection.lock:
-                    self._run_in_transaction([repeated.work])
+                    self._run_in_transaction([periodic.work])
             except Exception as error:
                 if is_busy(error):
-                    return  # it stays due, and what follows would meet the same lock
-                # The next write meets the same error, and reports it.
-                _log.debug("Repeated work on the SQLite file failed.", reason=str(error))
-            repeated.next_at = time.monotonic() + repeated.period
+                    return  # all of it stays due, because the rest would fail in the same way
+                # The next write fails with the same error and reports it.
+                _log.debug("Periodic work on the SQLite file failed.", reason=str(error))
+            periodic.next_at = time.monotonic() + periodic.period
 
     def _commit(self, batch: list[_Operation]) -> None:
-        has_made_room = False
+        has_truncated_log = False
         while batch:
-            must_last = any(operation.must_last for operation in batch)
+            durable = any(operation.durable for operation in batch)
             try:
                 with self._connection.lock:
                     results = self._run_in_transaction(
-                        [operation.work for operation in batch], must_last=must_last
+                        [operation.work for operation in batch], durable=durable
                     )
             except (sqlite3.Error, OSError, TransportRefused) as error:
                 if is_busy(error):
-                    self._do_repeated_work()
-                    batch = self._with_what_waits(batch)
-                elif is_full(error) and not has_made_room:
-                    self._make_room()
-                    has_made_room = True
+                    self._run_periodic_work()
+                    batch = self._fill(batch)
+                elif is_full(error) and not has_truncated_log:
+                    self._truncate_log()
+                    has_truncated_log = True
                 else:
-                    self._fail(batch, translated(error, self._path))
+                    self._fail(batch, transport_error(error, self._path))
                     return
             except Exception as error:
                 self._fail(batch, error)
@@ -221,9 +228,9 @@ class Database:
                 _succeed(batch, results)
                 return
 
-    def _make_room(self) -> None:
-        # What is in the log can be written over once it is in the database, too: so on a full disk
-        # events can still be settled, which makes room for others.
+    def _truncate_log(self) -> None:
+        # Copying the write-ahead log into the database frees the space of the log. So events can be
+        # settled on a full disk, which frees more space.
         errors = (sqlite3.Error, OSError, TransportRefused)
         with contextlib.suppress(*errors), self._connection.lock:
             self._connection.opened().execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -232,14 +239,14 @@ class Database:
         if len(batch) == 1:
             batch[0].fail(error)
         else:
-            # The fault may be with one of them, such as an event that is too large.
+            # One of them alone may be the cause, such as an event that is too large.
             for operation in batch:
                 self._commit([operation])
 
-    def _run_in_transaction(self, works: list[Work], *, must_last: bool = False) -> list[Any]:
+    def _run_in_transaction(self, works: list[Work], *, durable: bool = False) -> list[Any]:
         connection = self._connection.opened()
-        self._connection.check_place()
-        level = "FULL" if must_last else "NORMAL"
+        self._connection.check_inode()
+        level = "FULL" if durable else "NORMAL"
         if self._synchronous != (connection, level):
             connection.execute(f"PRAGMA synchronous = {level}")
             self._synchronous = connection, level
@@ -248,7 +255,7 @@ class Database:
             results = [work(connection) for work in works]
             connection.execute("COMMIT")
         except BaseException:
-            with contextlib.suppress(sqlite3.Error):  # some errors have rolled back already
+            with contextlib.suppress(sqlite3.Error):  # SQLite itself rolls back on some errors
                 connection.execute("ROLLBACK")
             raise
         return results

@@ -1,4 +1,4 @@
-"""SQLite's errors, sorted into what they mean for the bus."""
+"""Translates the errors of SQLite and of the file system into transport errors."""
 
 from __future__ import annotations
 
@@ -10,35 +10,36 @@ from lightbus.exceptions import TransportError, TransportRefused, TransportUnava
 # https://www.sqlite.org/rescode.html
 _BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 _UNUSABLE = {
-    sqlite3.SQLITE_NOTADB: "it is not an SQLite database. Name another file, or move this one away",
-    sqlite3.SQLITE_CORRUPT: "it is damaged. Stop all that use it and move it away, or restore it "
-    "from a backup (`sqlite3 FILE .recover` saves what can be read)",
-    sqlite3.SQLITE_READONLY: "it, or its folder, cannot be written to",
+    sqlite3.SQLITE_NOTADB: "it is not an SQLite database. Set `path` to another file, or move "
+    "this one away",
+    sqlite3.SQLITE_CORRUPT: "it is damaged. Stop all processes that use it, and move it away or "
+    "restore it from a backup (`sqlite3 FILE .recover` saves what can be read)",
+    sqlite3.SQLITE_READONLY: "it or its folder is not writable",
     sqlite3.SQLITE_CANTOPEN: "it cannot be opened. Its folder must exist and be writable",
-    sqlite3.SQLITE_PERM: "this user may not use it",
+    sqlite3.SQLITE_PERM: "this user lacks permission",
 }
 
 
 def is_busy(error: Exception) -> bool:
-    """Return whether another connection has the file locked for now."""
+    """Return whether another connection holds the lock on the file."""
     return _code(error) in _BUSY
 
 
 def is_full(error: Exception) -> bool:
-    """Return whether there is no room left for the file."""
+    """Return whether the disk is full."""
     return _code(error) == sqlite3.SQLITE_FULL
 
 
-def translated(error: Exception, file: Path) -> TransportError:
-    """Return what `error`, raised by SQLite or by the file system, means, chained to it."""
+def transport_error(error: Exception, file: Path) -> TransportError:
+    """Return the transport error for `error`, which becomes its cause."""
     if isinstance(error, TransportError):
         return error
-    meaning = _meaning(error, file)
-    meaning.__cause__ = error
-    return meaning
+    translated = _translate(error, file)
+    translated.__cause__ = error
+    return translated
 
 
-def _meaning(error: Exception, file: Path) -> TransportError:
+def _translate(error: Exception, file: Path) -> TransportError:
     if is_full(error):
         return TransportUnavailable(f"The disk of SQLite file {file} is full.")
     if unusable := _UNUSABLE.get(_code(error)):
@@ -52,5 +53,5 @@ def _meaning(error: Exception, file: Path) -> TransportError:
 
 
 def _code(error: Exception) -> int:
-    # The low byte is the primary code, the rest says more.
+    # The low byte is the primary result code.
     return getattr(error, "sqlite_errorcode", 0) & 0xFF

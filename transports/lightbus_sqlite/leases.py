@@ -1,4 +1,4 @@
-"""`Leases`: keeps other workers from the deliveries that a stream holds."""
+"""`Leases`: renews the leases on the deliveries that a stream holds."""
 
 from __future__ import annotations
 
@@ -15,16 +15,17 @@ from lightbus_sqlite.delivery import SQLiteDelivery
 class Leases:
     """The leases of one stream, renewed on the thread of its database.
 
-    So a handler that blocks the event loop keeps its event. If the loop does not answer for longer
-    than a handler may take, the leases end, because the process may be stuck.
+    So a handler that blocks the event loop keeps the lease on its event. Renewal pauses while the
+    event loop is blocked for longer than `may_block`, because then the process may hang.
 
     Args:
-        database: Where they are.
-        duration: How long a lease lasts, in seconds.
+        database: The database that holds the leases.
+        duration: The duration of a lease, in seconds.
         may_block: How long the event loop may be blocked, in seconds.
 
     Attributes:
-        arriving: What the thread leases now, for a call that still waits for it.
+        duration: The duration of a lease, in seconds.
+        arriving: Deliveries that a write which is not committed yet leases.
     """
 
     def __init__(self, database: Database, *, duration: float, may_block: float) -> None:
@@ -32,38 +33,38 @@ class Leases:
         self.arriving: list[SQLiteDelivery] = []
         self._deliveries: set[SQLiteDelivery] = set()
         self._loop = asyncio.get_running_loop()
-        # The loop is asked only as often as leases are renewed.
-        self._patience = may_block + duration
+        # The loop is checked only as often as leases are renewed.
+        self._max_silence = may_block + duration
         self._answered_at = time.monotonic()
-        self._end = database.repeat(self._renew, every=duration / 3)
+        self._stop_renewing = database.repeat(self._renew, every=duration / 3)
 
     def note_answer(self) -> None:
-        """Note that the event loop is not blocked."""
+        """Record that the event loop is not blocked."""
         self._answered_at = time.monotonic()
 
     def add(self, delivery: SQLiteDelivery) -> None:
-        """Keep the lease of `delivery`."""
+        """Renew the lease on `delivery` from now on."""
         self._deliveries.add(delivery)
 
     def discard(self, delivery: SQLiteDelivery) -> None:
-        """Keep it no longer."""
+        """Stop renewing the lease on `delivery`."""
         self._deliveries.discard(delivery)
 
     def unsettled(self) -> list[SQLiteDelivery]:
-        """Return the deliveries whose leases are kept."""
+        """Return the deliveries whose leases are renewed."""
         return list(self._deliveries)
 
     def close(self) -> None:
-        """Renew no more."""
-        self._end()
+        """Stop renewing leases."""
+        self._stop_renewing()
 
     def _renew(self, connection: sqlite3.Connection) -> None:
         held = [*self.unsettled(), *self.arriving]
         if not held:
             return
-        with contextlib.suppress(RuntimeError):  # the loop is closed, and answers no more
+        with contextlib.suppress(RuntimeError):  # the loop is closed
             self._loop.call_soon_threadsafe(self.note_answer)
-        if time.monotonic() - self._answered_at > self._patience:
+        if time.monotonic() - self._answered_at > self._max_silence:
             return
         until = time.time() + self.duration
         for delivery in held:

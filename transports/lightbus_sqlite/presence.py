@@ -1,4 +1,4 @@
-"""`Presence`: shows other processes that a worker consumes the events of a listener."""
+"""`Presence`: records in the file that a worker consumes the queue of a listener."""
 
 from __future__ import annotations
 
@@ -15,13 +15,15 @@ from lightbus_sqlite.database import Database
 
 _log = get_logger(__name__)
 
-# How long the presence of a worker that was killed lasts, and how often it is renewed, in seconds.
+# After how long the row of a worker that was killed expires, in seconds
 _LIFETIME = 60.0
-_PERIOD = 20.0
+
+# How often the row is renewed, in seconds
+RENEWAL_PERIOD = 20.0
 
 
 class Presence:
-    """A row of the table ``consumer``, for as long as a stream is open."""
+    """A row of the table ``consumer``, which exists while a stream is open."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -30,23 +32,23 @@ class Presence:
         self._stop: Callable[[], None] = _do_nothing
 
     def begin(self, connection: sqlite3.Connection, listener: int) -> None:
-        """Add the row, in the transaction that declares the listener."""
+        """Add the row in the transaction that declares the listener."""
         self._listener = listener
         now = time.time()
         connection.execute(schema.REMOVE_EXPIRED_CONSUMERS, (now,))
         connection.execute(schema.SET_CONSUMER, (self._id, listener, now + _LIFETIME))
 
     def keep(self) -> None:
-        """Renew the row until `end`, on the thread of the database."""
-        self._stop = self._database.repeat(self._renew, every=_PERIOD)
+        """Start to renew the row, on the thread of the database, until `end` is called."""
+        self._stop = self._database.repeat(self._renew, every=RENEWAL_PERIOD)
 
     def _renew(self, connection: sqlite3.Connection) -> None:
         row = (self._id, time.time() + _LIFETIME, self._listener)
         if not connection.execute(schema.RENEW_CONSUMER, row).rowcount:
-            _log.error("The queue of a listener was removed. Restart its worker.")
+            _log.error("The queue of the listener was removed. Restart the worker.")
 
     async def end(self, *, timeout: float) -> None:
-        """Remove the row. It expires where that cannot be done in `timeout` seconds."""
+        """Remove the row. If that fails within `timeout` seconds, the row expires."""
         self._stop()
         with contextlib.suppress(TransportError, TimeoutError):
             await self._database.write(
@@ -56,4 +58,4 @@ class Presence:
 
 
 def _do_nothing() -> None:
-    """Do nothing. Used until the work has started."""
+    """Do nothing, before renewal has started."""

@@ -1,18 +1,20 @@
-"""The tables, and every statement on them.
+"""The tables of the file, and all SQL statements.
 
-An event is stored once. A *delivery* is its place in one listener's queue, and there is one for
-each listener that wanted the event when it was sent. A delivery's ``available_at`` is 0 while it
-waits, the end of its lease while a worker has it, and the end of its delay otherwise, in Unix time.
-``begun`` is 1 from just before a listener receives the delivery until the delivery is settled.
+An event is stored once. A row of ``delivery`` is an entry in one listener's queue; sending adds one
+for each listener that is declared for the event. ``available_at`` is 0 for a delivery that is
+ready. Otherwise it is the end of the lease of a worker, or the end of a delay, in Unix time.
+``owner`` identifies a lease. ``begun`` is 1 from just before a listener receives the delivery until
+the delivery is settled. ``returns`` counts redeliveries. ``wanted`` lists the events for which
+listeners are declared.
 """
 
 from __future__ import annotations
 
-# "lbus" in ASCII, so that the file of another program is not written to.
+# "lbus" in ASCII, to tell the file from that of another program
 APPLICATION_ID = 0x6C627573
 VERSION = 4
 
-# For those who look at events as they come. It is not kept for longer than they do.
+# Copies of events for processes that show events live. A tail expires if it is not renewed.
 _CREATE_TAILS = """
 CREATE TABLE tail (
     id TEXT PRIMARY KEY,
@@ -36,7 +38,7 @@ CREATE TABLE tailed_event (
 CREATE INDEX tailed_event_by_tail ON tailed_event (tail, id);
 """
 
-# The streams of workers. One that was killed is in it until it expires.
+# The open streams of workers. The row of a worker that was killed expires.
 _CREATE_CONSUMERS = """
 CREATE TABLE consumer (
     id TEXT PRIMARY KEY,
@@ -115,7 +117,7 @@ PRAGMA application_id = {APPLICATION_ID};
 PRAGMA user_version = {VERSION};
 """
 
-# What makes a file of each older version one of the next.
+# The statements that upgrade a file from each version to the next
 UPGRADES = {
     1: f"""
     ALTER TABLE event ADD COLUMN traceparent TEXT NOT NULL DEFAULT '';
@@ -133,7 +135,7 @@ UPGRADES = {
     """,
 }
 
-# In one statement, so that another process is not seen half way through making the tables.
+# In one statement, so that another process cannot create tables in between
 IDENTIFY = """
 SELECT application_id, user_version, (SELECT count(*) FROM sqlite_master)
 FROM pragma_application_id, pragma_user_version
@@ -142,8 +144,8 @@ FROM pragma_application_id, pragma_user_version
 SET_FILE_ID = "INSERT INTO file (id) VALUES (?)"
 FILE_ID = "SELECT id FROM file"
 
-# A random id, so that a new listener never gets the id of a removed one. A worker of the removed
-# listener may still run.
+# A random id, so that a new listener does not get the id of a removed one, whose worker may still
+# run.
 ADD_LISTENER = """
 INSERT OR IGNORE INTO listener (id, service, name, api)
 VALUES (random() & 0x7fffffffffff, ?, ?, ?)
@@ -183,10 +185,10 @@ SELECT
     EXISTS (SELECT 1 FROM wanted WHERE api = ? AND event_name = ?),
     EXISTS (SELECT 1 FROM tail WHERE api = ?)
 """
-# What a message is made of, where it is stored
+# The columns of a message
 _MESSAGE = "message_id, api, name, body, version, fired_at, service, traceparent"
 _VALUES = "?, ?, ?, ?, ?, ?, ?, ?"
-# A dead letter also names the service that gave it up.
+# In a dead letter, `service` is the service that dead-lettered the event.
 _DEAD_MESSAGE = _MESSAGE.replace("service", "fired_by")
 
 ADD_EVENT = f"INSERT INTO event ({_MESSAGE}) VALUES ({_VALUES})"
@@ -197,14 +199,14 @@ SELECT listener, ? FROM wanted WHERE api = ? AND event_name = ?
 
 ADD_DELIVERY = "INSERT INTO delivery (listener, event, attempt) VALUES (?, ?, ?)"
 
-# How much is kept for one who does not look: so many events, or fewer large ones.
-MOST_TAILED = 1000
-_IS_KEPT = f"FROM tail WHERE api = ? AND kept < {MOST_TAILED}"
+# How many copies are stored for a tail that is not read; fewer if they are large
+_MAX_TAILED = 1000
+_HAS_SPACE = f"FROM tail WHERE api = ? AND kept < {_MAX_TAILED}"
 ADD_TAILED_EVENT = f"""
-INSERT INTO tailed_event (tail, {_MESSAGE}) SELECT id, {_VALUES} {_IS_KEPT}
+INSERT INTO tailed_event (tail, {_MESSAGE}) SELECT id, {_VALUES} {_HAS_SPACE}
 """
 COUNT_TAILED_EVENT = f"""
-UPDATE tail SET kept = kept + 1 + ? / 16384 WHERE id IN (SELECT id {_IS_KEPT})
+UPDATE tail SET kept = kept + 1 + ? / 16384 WHERE id IN (SELECT id {_HAS_SPACE})
 """
 COUNT_FROM_NOTHING = "UPDATE tail SET kept = 0 WHERE id = ?"
 REMOVE_EXPIRED_TAILS = "DELETE FROM tail WHERE expires_at <= ?"
@@ -226,7 +228,7 @@ NEXT_AVAILABLE_AT = "SELECT min(available_at) FROM delivery WHERE listener = ?"
 BRING_FORWARD = """
 UPDATE delivery SET available_at = :at WHERE listener = :listener AND available_at > :beyond
 """
-# A lease that ended counts as an attempt only if a listener had received the delivery.
+# An expired lease counts as an attempt only if a listener had received the delivery.
 FREE_WHAT_IS_DUE = """
 UPDATE delivery
 SET available_at = 0, owner = NULL, attempt = attempt + begun, returns = returns + begun, begun = 0
@@ -251,24 +253,24 @@ WHERE substr(message_id, 1, length(?)) = ?
 ORDER BY event.id, listener.service, listener.name
 LIMIT 100
 """
-# Each lease has an owner of its own, so what is left of one that ended settles nothing.
-_MINE = "WHERE id = ? AND owner = ?"
-BEGIN = f"UPDATE delivery SET begun = 1 {_MINE} AND available_at > ?"
-ACK = f"DELETE FROM delivery {_MINE}"
-RENEW = f"UPDATE delivery SET available_at = ? {_MINE}"
-REQUEUE = f"UPDATE delivery SET available_at = 0, owner = NULL, begun = 0 {_MINE}"
+# Each lease has an owner of its own, so a settlement after the lease has ended changes no row.
+_OWNED = "WHERE id = ? AND owner = ?"
+BEGIN = f"UPDATE delivery SET begun = 1 {_OWNED} AND available_at > ?"
+ACK = f"DELETE FROM delivery {_OWNED}"
+RENEW = f"UPDATE delivery SET available_at = ? {_OWNED}"
+REQUEUE = f"UPDATE delivery SET available_at = 0, owner = NULL, begun = 0 {_OWNED}"
 RETURN = f"""
 UPDATE delivery
-SET available_at = 0, owner = NULL, begun = 0, attempt = attempt + 1, returns = returns + 1 {_MINE}
+SET available_at = 0, owner = NULL, begun = 0, attempt = attempt + 1, returns = returns + 1 {_OWNED}
 """
-# A new row, for the next try stands behind what was sent meanwhile.
+# A new row, so that the next attempt comes after the events that were sent meanwhile
 DELAY = f"""
 INSERT INTO delivery (listener, event, attempt, available_at, first_failed_at)
-SELECT listener, event, ?, ?, coalesce(first_failed_at, ?) FROM delivery {_MINE}
+SELECT listener, event, ?, ?, coalesce(first_failed_at, ?) FROM delivery {_OWNED}
 """
 ADD_DEAD_LETTER = f"""
 INSERT INTO dead_letter (service, failure, {_DEAD_MESSAGE})
-SELECT ?, ?, {_MESSAGE} FROM event WHERE id = (SELECT event FROM delivery {_MINE})
+SELECT ?, ?, {_MESSAGE} FROM event WHERE id = (SELECT event FROM delivery {_OWNED})
 """
 BURY = f"INSERT INTO dead_letter (service, failure, {_DEAD_MESSAGE}) VALUES (?, ?, {_VALUES})"
 DISCARD = "DELETE FROM dead_letter WHERE id = ?"

@@ -1,4 +1,4 @@
-"""What the configuration may say below ``sqlite:``."""
+"""`SQLiteSettings`: the configuration below ``sqlite:``."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ Seconds = Annotated[float, msgspec.Meta(gt=0)]
 Prefetch = Annotated[int, msgspec.Meta(ge=1)]
 NonEmpty = Annotated[str, msgspec.Meta(min_length=1)]
 
-# SQLite gives these a meaning of their own, as databases that no other process finds.
-_NO_FILE = re.compile(r":memory:$|file:")
+# SQLite opens these as a database in memory or as a URI.
+_NOT_A_PATH = re.compile(r":memory:$|file:")
 
 
 class SQLiteSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The settings of `SQLiteTransport`.
 
     Attributes:
-        path: The file; ``~`` is the user's home. Left out, ``lightbus/events.db`` in the user's
-            state folder. It becomes absolute, without symbolic links, when the settings are made:
-            a later change of the current folder or of the environment changes nothing.
-        prefetch: How many events a listener holds, at most, and never fewer than its `concurrency`;
-            1 or more.
-        lease: How long the events of a worker that was killed are kept from others, in seconds;
+        path: The path of the file; ``~`` stands for the user's home folder. The default is
+            ``lightbus/events.db`` in the user's state folder. The path is made absolute, and its
+            symbolic links are resolved, once, when the settings are created.
+        prefetch: The maximum number of events that a worker holds per listener, 1 or more. A
+            listener with a higher `concurrency` uses that instead.
+        lease: After how long the events of a worker that was killed are redelivered, in seconds;
             more than 0.
     """
 
@@ -42,20 +42,20 @@ class SQLiteSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
 
 def _resolved(path: str) -> Path:
-    if _NO_FILE.match(path):
+    if _NOT_A_PATH.match(path):
         raise ValueError(
-            f"`path` is {path!r}, which is not the path of a file; for events in memory, name the "
+            f"`path` is {path!r}, which is not a file path. To keep events in memory, use the "
             "transport `memory`"
         )
     try:
         if path:
             return Path(path).expanduser().resolve()
-        # The file of this user, in which all services meet that name no other.
+        # One file per user, so that services without a `path` share their events.
         return (platformdirs.user_state_path("lightbus") / "events.db").resolve()
     except RuntimeError as error:
         given = f"`path` is {path!r}" if path else "`path` is not set"
         raise ValueError(
-            f"{given}, and there is no such home folder. Set `path` to an absolute path"
+            f"{given}, and the home folder cannot be found. Set `path` to an absolute path"
         ) from error
     except OSError as error:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""`Tail`: what is kept in the file for one who looks at events as they come."""
+"""`Tail`: copies of events in the file, for a process that shows events live."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from lightbus.message import EventMessage
 from lightbus_sqlite import schema
 from lightbus_sqlite.delivery import message_of
 
-# How often the file is looked at, in seconds.
+# How often the copies are read, in seconds
 TAIL_PERIOD = 0.1
 
-# For how long nothing more is kept for one who was killed, in seconds.
-_LEASE = 30.0
+# After how long the tail of a process that was killed expires, in seconds
+LEASE = 30.0
 
 
 def show(connection: sqlite3.Connection, api_name: str, columns: tuple[Any, ...]) -> None:
-    """Keep an event, which `columns` are of, for those who look at its API."""
+    """Copy an event, whose values are `columns`, for each tail of its API."""
     _remove_expired(connection, time.time())
     connection.execute(schema.ADD_TAILED_EVENT, (*columns, api_name))
     _, _, _, body, *_ = columns
@@ -32,7 +32,7 @@ def _remove_expired(connection: sqlite3.Connection, now: float) -> None:
 
 
 class Tail:
-    """Copies of the events of an API. Its methods are operations for the `Database`."""
+    """Copies of the events of one API. Its methods are operations for `Database.write`."""
 
     def __init__(self, api_name: str) -> None:
         self._api_name = api_name
@@ -40,25 +40,25 @@ class Tail:
         self._renew_at = 0.0
 
     def begin(self, connection: sqlite3.Connection) -> None:
-        """Have copies made from now on, and remove those of others who are gone."""
+        """Start copying events, and remove the copies of tails that have expired."""
         now = time.time()
         _remove_expired(connection, now)
-        connection.execute(schema.ADD_TAIL, (self._id, self._api_name, now + _LEASE))
-        self._renew_at = now + _LEASE / 3
+        connection.execute(schema.ADD_TAIL, (self._id, self._api_name, now + LEASE))
+        self._renew_at = now + LEASE / 3
 
     def take(self, connection: sqlite3.Connection) -> list[EventMessage]:
-        """Return the events that have come."""
+        """Remove and return the copies that were added since the last call."""
         now = time.time()
-        if not 0 <= self._renew_at - now <= _LEASE:
-            if not connection.execute(schema.RENEW_TAIL, (now + _LEASE, self._id)).rowcount:
-                self.begin(connection)  # others took this one for dead
-            self._renew_at = now + _LEASE / 3
+        if not 0 <= self._renew_at - now <= LEASE:
+            if not connection.execute(schema.RENEW_TAIL, (now + LEASE, self._id)).rowcount:
+                self.begin(connection)  # it had expired and was removed
+            self._renew_at = now + LEASE / 3
         rows = connection.execute(schema.TAKE_TAILED_EVENTS, (self._id,)).fetchall()
         if rows:
             connection.execute(schema.COUNT_FROM_NOTHING, (self._id,))
         return [message_of(columns) for _, *columns in sorted(rows)]
 
     def end(self, connection: sqlite3.Connection) -> None:
-        """Have no more copies made, and remove those that are left."""
+        """Stop copying events, and remove the copies."""
         connection.execute(schema.REMOVE_TAIL, (self._id,))
         connection.execute(schema.REMOVE_EVENTS_OF_NO_TAIL)

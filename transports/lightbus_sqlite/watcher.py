@@ -1,4 +1,4 @@
-"""`Watcher`: notices, at next to no cost, when there is something for a listener in the file."""
+"""`Watcher`: wakes streams when the file has events for them, and uses almost no CPU."""
 
 from __future__ import annotations
 
@@ -16,61 +16,60 @@ import attrs
 from lightbus_sqlite import schema
 from lightbus_sqlite.connection import Connection, File
 
-# How often the file is looked at while a listener waits, in seconds. A look is one system call.
-_PERIOD = 0.02
+# How often the file is polled while a stream waits, in seconds. A poll is one system call.
+_POLL_PERIOD = 0.02
 
-# How often, in seconds, the thread checks that the file is still where it was, and that the event
-# loop was not closed.
+# How often, in seconds, the thread checks whether the file was replaced or the event loop closed
 _CHECK_PERIOD = 1.0
 
-# How long to wait after an error, in seconds.
-_PAUSE = 0.5
+# How long to wait after an error, in seconds
+_ERROR_PAUSE = 0.5
 
 
 @attrs.frozen(eq=False)
-class _Waiting:
+class _Waiter:
     listener: int
     wake: Callable[[], None]
 
 
 class Watcher:
-    """Watches the file for the listeners of one event loop, in a thread.
+    """Watches the file in a thread, for the streams of one event loop.
 
-    SQLite counts the commits of other connections (``PRAGMA data_version``): only when that number
-    has changed, or a delay is over, are the tables looked at.
+    SQLite counts the commits of other connections (``PRAGMA data_version``). The tables are queried
+    only when that number has changed, or when a delay or a lease has ended.
     """
 
     def __init__(self, file: File, loop: asyncio.AbstractEventLoop) -> None:
         self._connection = Connection(file)
         self._loop = loop
-        self._seen: tuple[sqlite3.Connection, int] | None = None
-        self._next_look = 0.0
-        self._next_check = 0.0
-        self._waiting: set[_Waiting] = set()
+        self._seen_version: tuple[sqlite3.Connection, int] | None = None
+        self._next_query_at = 0.0
+        self._next_check_at = 0.0
+        self._waiters: set[_Waiter] = set()
         self._changed = threading.Condition()
         self._is_closed = False
         self._ended: Future[None] | None = None
 
     @contextlib.contextmanager
     def watching(self, listener: int, wake: Callable[[], None]) -> Iterator[None]:
-        """Call `wake` once, on the loop, when there is an event for a listener, or an error that
-        whoever asks for events will meet.
+        """Call `wake` once, on the event loop, when the listener has an event, or when reading the
+        file fails.
         """
         if self._ended is None:
             self._ended = self._connection.run_thread(self._run, name="lightbus-watch")
-        waiting = _Waiting(listener, wake)
+        waiter = _Waiter(listener, wake)
         with self._changed:
-            self._waiting.add(waiting)
-            self._next_look = 0.0
+            self._waiters.add(waiter)
+            self._next_query_at = 0.0
             self._changed.notify()
         try:
             yield
         finally:
             with self._changed:
-                self._waiting.discard(waiting)
+                self._waiters.discard(waiter)
 
     async def close(self) -> None:
-        """End the thread and close the file. Closing again does nothing."""
+        """Stop the thread and close the file. Closing again does nothing."""
         with self._changed:
             self._is_closed = True
             self._changed.notify()
@@ -80,66 +79,66 @@ class Watcher:
     def _run(self) -> None:
         while self._is_watching():
             try:
-                while not self._has_news():
-                    time.sleep(_PERIOD)
-                self._look()
+                while not self._has_changed():
+                    time.sleep(_POLL_PERIOD)
+                self._query()
             except Exception:
-                # Those who wait meet the same error, and tell of it.
-                self._wake(set(self._waiting))
-                time.sleep(_PAUSE)
+                # The streams that are woken meet the same error and report it.
+                self._wake(set(self._waiters))
+                time.sleep(_ERROR_PAUSE)
 
     def _is_watching(self) -> bool:
         with self._changed:
-            while not self._is_over and not self._waiting:
+            while not self._is_stopping and not self._waiters:
                 self._changed.wait(_CHECK_PERIOD)
-            return not self._is_over
+            return not self._is_stopping
 
     @property
-    def _is_over(self) -> bool:
+    def _is_stopping(self) -> bool:
         return self._is_closed or self._loop.is_closed()
 
-    def _has_news(self) -> bool:
-        # Run for as long as all is quiet, so it is kept short.
+    def _has_changed(self) -> bool:
+        # Kept short, because it runs at every poll.
         now = time.time()
         with self._connection.lock:
             connection = self._connection.opened()
-            if not 0 <= self._next_check - now <= _CHECK_PERIOD:
-                self._connection.check_place()
-                self._next_check = now + _CHECK_PERIOD
-            seen = _version_of(connection)
-        return seen != self._seen or now >= self._next_look or self._is_over
+            if not 0 <= self._next_check_at - now <= _CHECK_PERIOD:
+                self._connection.check_inode()
+                self._next_check_at = now + _CHECK_PERIOD
+            version = _data_version(connection)
+        return version != self._seen_version or now >= self._next_query_at or self._is_stopping
 
-    def _look(self) -> None:
+    def _query(self) -> None:
         with self._changed:
-            self._next_look = math.inf
-            waiting = set(self._waiting)
-        ready, next_look, now = set(), math.inf, time.time()
+            self._next_query_at = math.inf
+            waiters = set(self._waiters)
+        ready, next_query, now = set(), math.inf, time.time()
         with self._connection.lock:
             connection = self._connection.opened()
-            # Read before the tables: what is committed in between is looked at twice, never missed.
-            self._seen = _version_of(connection)
-            for one in waiting:
+            # Read before the tables, so that a commit in between leads to another query.
+            self._seen_version = _data_version(connection)
+            for waiter in waiters:
                 (next_at,) = connection.execute(
-                    schema.NEXT_AVAILABLE_AT, (one.listener,)
+                    schema.NEXT_AVAILABLE_AT, (waiter.listener,)
                 ).fetchone()
                 if next_at is not None and next_at <= now:
-                    ready.add(one)
+                    ready.add(waiter)
                 elif next_at is not None:
-                    next_look = min(next_look, next_at)
+                    next_query = min(next_query, next_at)
         with self._changed:
-            # One that came meanwhile has set it to now.
-            self._next_look = min(self._next_look, next_look)
+            # A stream that started to wait meanwhile has set it to 0.
+            self._next_query_at = min(self._next_query_at, next_query)
         self._wake(ready)
 
-    def _wake(self, ready: set[_Waiting]) -> None:
+    def _wake(self, ready: set[_Waiter]) -> None:
         with self._changed:
-            self._waiting -= ready
-        for one in ready:
-            with contextlib.suppress(RuntimeError):  # the loop has ended
-                self._loop.call_soon_threadsafe(one.wake)
+            self._waiters -= ready
+        for waiter in ready:
+            with contextlib.suppress(RuntimeError):  # the loop is closed
+                self._loop.call_soon_threadsafe(waiter.wake)
 
 
-def _version_of(connection: sqlite3.Connection) -> tuple[sqlite3.Connection, int]:
-    # Each connection counts from another number.
+def _data_version(connection: sqlite3.Connection) -> tuple[sqlite3.Connection, int]:
+    # The numbers of different connections cannot be compared.
     (version,) = connection.execute("PRAGMA data_version").fetchone()
     return connection, version
