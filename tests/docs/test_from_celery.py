@@ -27,7 +27,7 @@ async def test_what_was_a_task_is_an_event_and_its_handler(recording_bus: Record
         sent.append((number, email))
 
     recording_bus.client.register_api(OrderApi)
-    fired, listening = PAGE.block("@app.task").split("# and in the one that sends mails")
+    fired, listening = PAGE.block("@app.task").split("# and in the service that sends mails")
     names = {"bus": recording_bus, "OrderApi": OrderApi, "send_receipt": send_receipt}
 
     exec(listening, names)
