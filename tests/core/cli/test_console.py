@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import ast
 import json
-from collections.abc import AsyncIterator
+import os
+from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import msgspec
 import pytest
@@ -17,7 +18,7 @@ from rich.text import Text
 
 import lightbus
 import lightbus.cli
-from command import TIMEOUT, Command, ended
+from command import TIMEOUT, Command
 from core.apis import AuthApi
 from core.support import BUS
 from lightbus import Bus, EventMessage
@@ -143,7 +144,7 @@ async def bus(tmp_path: Path, config: dict[str, Any]) -> AsyncIterator[Bus]:
 async def test_nothing_of_a_sender_steers_a_terminal_or_is_markup(
     bus: Bus, command: Command, arguments: list[str]
 ) -> None:
-    _, shown, said = command(*arguments, COLUMNS="2000", PYTHONIOENCODING="utf-8")
+    _, shown, said = command(*arguments, COLUMNS="2000")
 
     assert "[red]:skull:" in shown + said
     assert (shown + said).replace("\n", "").isprintable()
@@ -171,33 +172,35 @@ PRINTING = {
     "topology": ["topology"],
     "topology as JSON": ["topology", "--format", "json"],
 }
+
+
+@pytest.fixture
+def closed_pipe() -> Iterator[IO[str]]:
+    """A pipe that nobody reads."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as pipe:
+        yield pipe
+
+
 commands = pytest.mark.parametrize("arguments", PRINTING.values(), ids=list(PRINTING))
 
 
 @commands
 def test_a_command_whose_output_is_not_read_ends_quietly(
-    bus: Bus, command: Command, arguments: list[str]
+    bus: Bus, command: Command, closed_pipe: IO[str], arguments: list[str]
 ) -> None:
-    process = command.start(*arguments)
-    assert process.stdout is not None
-    process.stdout.close()
-    process.stdout = None
-
-    code, _, said = ended(process)
+    code, _, said = command.run_into(closed_pipe, None, *arguments)
 
     assert (code, said) == (1 if arguments[0].startswith("--") else 0, "")
 
 
 def test_an_event_is_fired_quietly_where_its_id_is_not_read(
-    bus: Bus, command: Command, tmp_path: Path
+    bus: Bus, command: Command, closed_pipe: IO[str], tmp_path: Path
 ) -> None:
     (tmp_path / "bus.py").write_text(AUTH_API)
-    process = command.start("fire", "auth.user_deleted", "username=ann")
-    assert process.stdout is not None
-    process.stdout.close()
-    process.stdout = None
 
-    code, _, said = ended(process)
+    code, _, said = command.run_into(closed_pipe, None, "fire", "auth.user_deleted", "username=ann")
 
     assert (code, said) == (0, "")
 
@@ -207,7 +210,7 @@ def test_a_command_whose_output_does_not_fit_on_the_disk_says_so_in_a_line(
     bus: Bus, command: Command, arguments: list[str]
 ) -> None:
     with Path("/dev/full").open("w") as full:
-        code, _, said = ended(command.start_into(full, None, *arguments))
+        code, _, said = command.run_into(full, None, *arguments)
 
     assert (code, said) == (
         1,
@@ -217,8 +220,7 @@ def test_a_command_whose_output_does_not_fit_on_the_disk_says_so_in_a_line(
 
 def test_messages_that_cannot_be_written_end_no_work(bus: Bus, command: Command) -> None:
     with Path("/dev/full").open("w") as full:
-        process = command.start_into(None, full, "dead-letters", "discard", "--all", "--yes")
-        assert ended(process)[0] == 0
+        assert command.run_into(None, full, "dead-letters", "discard", "--all", "--yes")[0] == 0
 
 
 def test_an_export_that_does_not_fit_on_the_disk_says_so_in_a_line(

@@ -145,7 +145,7 @@ async def test_80_columns_show_all_of_an_error_and_fewer_the_id(bus: Bus, comman
 async def test_what_a_terminal_can_not_show_ends_no_command(bus: Bus, command: Command) -> None:
     await bury(bus, error=KeyError("ü" * 200))
 
-    code, shown, _ = command("dead-letters", "list", PYTHONIOENCODING="ascii")
+    code, shown, _ = ended(command.start("dead-letters", "list", PYTHONIOENCODING="ascii"))
 
     assert code == 0
     assert "\\xfc" in shown
