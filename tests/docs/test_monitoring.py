@@ -1,4 +1,4 @@
-"""docs/watching.rst, run."""
+"""docs/monitoring.rst, run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from lightbus import EventMessage
 from lightbus.operations.tail import Events, tail
 from lightbus.testing import RecordingBus
 
-PAGE = Page("watching")
+PAGE = Page("monitoring")
 PROVIDER = """
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
