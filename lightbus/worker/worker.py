@@ -26,8 +26,8 @@ _log = get_logger(__name__)
 
 # For ending cancelled handlers, and for giving their events back, once no more time is granted to
 # them, in seconds.
-_CANCEL_TIMEOUT = 1.0
-_CLEAN_UP_TIMEOUT = 5.0
+CANCEL_TIMEOUT = 1.0
+CLEAN_UP_TIMEOUT = 5.0
 
 # The worker that the running code is a part of: a handler, a task or a hook of it.
 _serving: ContextVar[Worker | None] = ContextVar("serving", default=None)
@@ -324,7 +324,7 @@ class Worker:
         _serving.set(self)
         if self._starting is not None:
             self._starting.cancel()
-            await asyncio.wait({self._starting}, timeout=_CLEAN_UP_TIMEOUT)
+            await asyncio.wait({self._starting}, timeout=CLEAN_UP_TIMEOUT)
         was_serving, self._is_serving = self._is_serving, False
         self._ignore_additions()
         for task in list(self._background):
@@ -370,7 +370,7 @@ class Worker:
         if unfinished:
             _log.warning("Handlers or tasks did not finish in time. Their events are requeued.")
             # Cancelled once, a handler may clean up. Cancelled again, a thread is left to itself.
-            for timeout in (_CANCEL_TIMEOUT, _CLEAN_UP_TIMEOUT):
+            for timeout in (CANCEL_TIMEOUT, CLEAN_UP_TIMEOUT):
                 for task in unfinished:
                     task.cancel()
                 await asyncio.wait(unfinished, timeout=timeout)

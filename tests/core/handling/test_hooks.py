@@ -411,7 +411,7 @@ async def test_an_async_hook_that_does_not_end_counts_as_a_stuck_handler(
 async def test_an_on_start_hook_that_does_not_end_does_not_keep_a_worker_from_stopping(
     make_bus: MakeBus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lightbus.worker.worker._CLEAN_UP_TIMEOUT", 0.1)
+    monkeypatch.setattr("lightbus.worker.worker.CLEAN_UP_TIMEOUT", 0.1)
     bus = make_bus()
     has_begun, is_over = asyncio.Event(), asyncio.Event()
 
