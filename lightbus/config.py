@@ -1,13 +1,15 @@
 """The configuration: read from a file, the environment and arguments, and checked.
 
-Arguments beat the environment, which beats the file; what was said on the command line beats all.
+Options of a command beat arguments, which beat the environment, which beats the file.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -146,14 +148,14 @@ class Config:
         return self._process_names[pid]
 
 
-@attrs.define
-class CommandLine:
-    """What was said on the command line of this process; None where nothing was.
+@attrs.frozen(kw_only=True)
+class Overrides:
+    """Settings that beat all others, such as the options of a command; None overrides nothing.
 
     Attributes:
         config_file: The path of the config file.
-        service_name: Beats every other.
-        process_name: Likewise.
+        service_name: The service name.
+        process_name: The process name.
     """
 
     config_file: str | None = None
@@ -161,7 +163,20 @@ class CommandLine:
     process_name: str | None = None
 
 
-command_line = CommandLine()
+_overrides: ContextVar[Overrides] = ContextVar("overrides", default=Overrides())  # noqa: B039
+
+
+@contextlib.contextmanager
+def overridden(overrides: Overrides) -> Iterator[None]:
+    """Apply `overrides` to each configuration that `load` returns while the block runs.
+
+    A command cannot pass its options to `lightbus.create()`, which the user's bus module calls.
+    """
+    token = _overrides.set(overrides)
+    try:
+        yield
+    finally:
+        _overrides.reset(token)
 
 
 def load(
@@ -186,18 +201,19 @@ def load(
             the file and the path in it.
         InvalidName: The service's or the process's name is not valid.
     """
-    source, data = _read(config)
+    overrides = _overrides.get()
+    source, data = _read(config if overrides.config_file is None else overrides.config_file)
     document = convert(data, Document, source=source)
     return _checked(
         source,
         document,
         service_name=_first_given(
-            command_line.service_name,
+            overrides.service_name,
             service_name,
             os.environ.get("LIGHTBUS_SERVICE_NAME") or None,
         ),
         process_name=_first_given(
-            command_line.process_name,
+            overrides.process_name,
             process_name,
             os.environ.get("LIGHTBUS_PROCESS_NAME") or None,
         ),
@@ -205,7 +221,7 @@ def load(
 
 
 def load_file(file: str | Path, *, service_name: str) -> Config:
-    """Return the configuration in a file, whatever the command line and the environment say.
+    """Return the configuration in a file, without overrides from options or the environment.
 
     Args:
         file: A YAML, JSON or TOML file.
@@ -327,7 +343,6 @@ def _folder_name() -> str:
 
 def _read(config: Mapping[str, Any] | str | Path | None) -> tuple[str, Any]:
     chosen = config if config is not None else os.environ.get("LIGHTBUS_CONFIG") or None
-    chosen = chosen if command_line.config_file is None else command_line.config_file
     if isinstance(chosen, Mapping):
         return "the config given to create()", dict(chosen)
     if "://" in str(chosen):

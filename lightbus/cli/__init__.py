@@ -12,7 +12,6 @@ from typing import Any
 import click
 
 from lightbus.cli.config import config
-from lightbus.cli.console import discard, end_output
 from lightbus.cli.dead_letters import dead_letters
 from lightbus.cli.fire import fire
 from lightbus.cli.inspect import inspect
@@ -21,6 +20,7 @@ from lightbus.cli.move import move
 from lightbus.cli.run import run
 from lightbus.cli.schema import schema
 from lightbus.cli.status import status
+from lightbus.cli.support.console import discard, end_output
 from lightbus.cli.tail import tail
 from lightbus.cli.topology import topology
 

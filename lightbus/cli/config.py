@@ -1,4 +1,4 @@
-"""``lightbus config``: whether the configuration is right, and what it may say."""
+"""``lightbus config``: checks the configuration and prints its JSON Schema."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from typing import Any
 import click
 
 from lightbus import config as configuration
-from lightbus.cli.console import out
-from lightbus.cli.loading import ASKED_TO_STOP, bus_options, load_bus, named_bus_module, report
-from lightbus.cli.output import set_up_logging
+from lightbus.cli.support.bus_options import bus_options, load_bus, named_bus_module
+from lightbus.cli.support.console import out
+from lightbus.cli.support.exit_codes import SUCCEEDED
+from lightbus.cli.support.log_output import set_up_logging
+from lightbus.cli.support.running import report_error
 from lightbus.client import BusClient
 from lightbus.exceptions import InvalidBusModule, LightbusException
 from lightbus.operations.config_schema import schema_of_config
@@ -18,36 +20,36 @@ from lightbus.operations.config_schema import schema_of_config
 
 @click.group()
 def config() -> None:
-    """Check the configuration, or show what it may say."""
+    """Check the configuration, or print its JSON Schema."""
 
 
-@config.command(short_help="Read the configuration, and show what it comes to.")
+@config.command(short_help="Check the configuration and show its settings.")
 @bus_options
 def check(**options: Any) -> None:
-    """Read the configuration as `lightbus run` does, and show what it comes to.
+    """Check the configuration and show the settings that `lightbus run` would use.
 
-    That is of the bus that the bus module makes; where there is none, of the config file, the
-    environment and these options. No broker is asked.
+    These are the settings of the bus in the bus module. Without a bus module, they are those of the
+    config file, the environment and the options below. The command does not connect to a broker.
 
-    Exits with 0 where it is right, and 2 where it is not, or where the bus module is wrong.
+    Exits with 0 if the configuration is valid, and 2 if it or the bus module is wrong.
     """
     set_up_logging("console", "warning")
     try:
         client = _client(options)
-        found, process_name = client.config, client.config.process_name()
-        described = {name: client.transport_described(name) for name in found.apis}
+        settings, process_name = client.config, client.config.process_name()
+        transports = {name: client.transport_described(name) for name in settings.apis}
     except LightbusException as error:
-        sys.exit(report(error))
-    out.print_line(("Right:", "green"), f" {found.source}")
-    out.print_line(f"service {found.service_name}, process {process_name}")
-    for name, api in found.apis.items():
-        out.print_line((name, "bold"), f": {described[name]}")
+        sys.exit(report_error(error))
+    out.print_line(("Valid:", "green"), f" {settings.source}")
+    out.print_line(f"service {settings.service_name}, process {process_name}")
+    for name, api in settings.apis.items():
+        out.print_line((name, "bold"), f": {transports[name]}")
         out.print_line(
             f"    acknowledgement_timeout {api.acknowledgement_timeout:g} s, "
             f"max_attempts {api.max_attempts}, on_error {api.on_error}, "
             f"fire_timeout {api.fire_timeout:g} s"
         )
-    sys.exit(ASKED_TO_STOP)
+    sys.exit(SUCCEEDED)
 
 
 def _client(options: dict[str, Any]) -> BusClient:
@@ -59,7 +61,7 @@ def _client(options: dict[str, Any]) -> BusClient:
         return BusClient(configuration.load())
 
 
-@config.command()
+@config.command(short_help="Print the JSON Schema of the config file.")
 def schema() -> None:
-    """Print the JSON Schema of a config file, for editors and checks."""
+    """Print the JSON Schema of the config file, for editors and other tools."""
     out.write_json(schema_of_config(), indent=2)

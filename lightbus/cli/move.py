@@ -12,10 +12,12 @@ import click
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from lightbus import config
-from lightbus.cli.console import err
-from lightbus.cli.loading import ASKED_TO_STOP, FAILED, bus_options, load_bus, report
-from lightbus.cli.output import set_up_logging
-from lightbus.cli.signals import STOP_SIGNALS, signals_of_children_kept
+from lightbus.cli.support.bus_options import bus_options, load_bus
+from lightbus.cli.support.console import err
+from lightbus.cli.support.exit_codes import FAILED, SUCCEEDED
+from lightbus.cli.support.log_output import set_up_logging
+from lightbus.cli.support.running import report_error
+from lightbus.cli.support.signals import ForkSafeSignals, cancel_on_signals
 from lightbus.client import BusClient
 from lightbus.operations.move import Move, QueueMove
 
@@ -50,19 +52,17 @@ def move(*, target_file: str, **options: Any) -> None:
         source = load_bus(**options).client
         service_name = source.config.service_name
         target = BusClient(config.load_file(target_file, service_name=service_name))
-        with signals_of_children_kept():
+        with ForkSafeSignals():
             code = asyncio.run(_move(source, target))
     except Exception as error:  # a hook may raise any
-        code = report(error)
+        code = report_error(error)
     sys.exit(code)
 
 
 async def _move(source: BusClient, target: BusClient) -> int:
     moving = Move(source, target)
     running = asyncio.create_task(moving.run())
-    loop = asyncio.get_running_loop()
-    for number in STOP_SIGNALS:
-        loop.add_signal_handler(number, running.cancel)
+    cancel_on_signals(running)
     try:
         with _progress(moving) as draw:
             while not running.done():
@@ -81,7 +81,7 @@ async def _move(source: BusClient, target: BusClient) -> int:
         return FAILED
     service = source.config.service_name
     err.print_line(f"Done: {told}. None is left for the listeners of service {service!r}.")
-    return ASKED_TO_STOP
+    return SUCCEEDED
 
 
 @contextlib.contextmanager

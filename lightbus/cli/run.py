@@ -14,15 +14,16 @@ from typing import Any, NoReturn
 import click
 
 from lightbus.bus import Bus
-from lightbus.cli.health import Health
-from lightbus.cli.loading import ASKED_TO_STOP, FAILED, WRONG_USAGE, bus_options, load_bus
-from lightbus.cli.output import FORMATS, LEVELS, set_up_logging
-from lightbus.cli.reload import run_reloading
-from lightbus.cli.signals import STOP_SIGNALS, signals_of_children_kept
+from lightbus.cli.support.bus_options import bus_options, load_bus
+from lightbus.cli.support.exit_codes import FAILED, SUCCEEDED, WRONG_USAGE
+from lightbus.cli.support.log_output import FORMATS, LEVELS, set_up_logging
+from lightbus.cli.support.reload import run_with_reload
+from lightbus.cli.support.signals import STOP_SIGNALS, ForkSafeSignals
 from lightbus.client import BusClient
 from lightbus.exceptions import LightbusException, TransportUnavailable
 from lightbus.log import flush, get_logger
 from lightbus.transport.pool import new_event_loop
+from lightbus.worker.health_endpoint import HealthEndpoint
 from lightbus.worker.worker import Worker
 
 _log = get_logger("lightbus")
@@ -77,17 +78,17 @@ def run(
     set_up_logging(log_format, log_level)
     try:
         if reload:
-            sys.exit(run_reloading([word for word in sys.argv[1:] if word != "--reload"]))
+            sys.exit(run_with_reload([word for word in sys.argv[1:] if word != "--reload"]))
         bus = load_bus(**options)
     except LightbusException as error:
         _log.critical(str(error))
         _end_process(WRONG_USAGE)
     except KeyboardInterrupt:
         _log.info("Stopped.")
-        _end_process(ASKED_TO_STOP)
+        _end_process(SUCCEEDED)
     wanted = [kind for kind in _KINDS if kind != skip and only in (None, kind)]
     worker = Worker(bus, serves_events="events" in wanted, runs_tasks="tasks" in wanted)
-    with signals_of_children_kept(), asyncio.Runner(loop_factory=new_event_loop) as runner:
+    with ForkSafeSignals(), asyncio.Runner(loop_factory=new_event_loop) as runner:
         code = runner.run(_serve(bus, worker, health_host, health_port))
         if worker.unfinished:
             # Else what cannot be ended would be waited for.
@@ -103,7 +104,7 @@ async def _serve(bus: Bus, worker: Worker, health_host: str, health_port: int | 
     health = None
     try:
         if health_port is not None:
-            health = Health(worker, bus.client, host=health_host, port=health_port)
+            health = HealthEndpoint(worker, bus.client, host=health_host, port=health_port)
             _log.info(
                 f"Health checks are served at {health.address}/live and {health.address}/ready."
             )
@@ -115,7 +116,7 @@ async def _serve(bus: Bus, worker: Worker, health_host: str, health_port: int | 
         if health is not None:
             await asyncio.to_thread(health.close)
     _log.info("Stopped.")
-    return ASKED_TO_STOP
+    return SUCCEEDED
 
 
 def _on_signal(worker: Worker, number: int) -> None:

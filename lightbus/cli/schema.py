@@ -1,4 +1,4 @@
-"""``lightbus schema``: what events look like, and whether a change of them breaks a listener."""
+"""``lightbus schema``: prints schemas of events and finds changes that break listeners."""
 
 from __future__ import annotations
 
@@ -9,23 +9,18 @@ from typing import Any
 
 import click
 
-from lightbus.cli.console import out
-from lightbus.cli.loading import (
-    ASKED_TO_STOP,
-    FAILED,
-    WRONG_USAGE,
-    bus_options,
-    load_bus,
-    report,
-)
+from lightbus.cli.support.bus_options import bus_options, load_bus
+from lightbus.cli.support.console import counted, out
+from lightbus.cli.support.exit_codes import FAILED, SUCCEEDED, WRONG_USAGE
+from lightbus.cli.support.running import report_error
 from lightbus.client import BusClient
 from lightbus.operations.asyncapi import asyncapi_of
 from lightbus.schema.events import breaking_changes, read_schema, schema_of
 
 
-@click.group(short_help="Show what events look like, and what breaks listeners.")
+@click.group(short_help="Print schemas of events, or find breaking changes.")
 def schema() -> None:
-    """Show what events look like, and find changes that break listeners."""
+    """Print schemas of events, or find changes that break listeners."""
 
 
 @schema.command()
@@ -33,28 +28,35 @@ def schema() -> None:
 def dump(**options: Any) -> None:
     """Print the JSON Schema of the events of every registered API.
 
-    It is of an object that holds, by its name such as "auth.user_created", what an event carries.
+    The schema describes an object with one property per event, such as "auth.user_created". Its
+    value has the parameters of the event.
     """
     try:
         found = schema_of(load_bus(**options).client.apis.values())
     except Exception as error:  # a hook, or a class in a hint, may raise any
-        sys.exit(report(error))
+        sys.exit(report_error(error))
     out.write_json(found, indent=2)
 
 
 @schema.command(short_help="Print an AsyncAPI document of the service.")
-@click.option("--api-version", default="1", show_default=True, help="The document's version.")
+@click.option(
+    "--api-version",
+    default="1",
+    show_default=True,
+    metavar="VERSION",
+    help="Version of the document.",
+)
 @bus_options
 def asyncapi(*, api_version: str, **options: Any) -> None:
-    """Print an AsyncAPI 3.0 document of the service: what it fires, and what it listens for.
+    """Print an AsyncAPI 3.0 document of the events that the service fires and listens for.
 
-    The on_start hooks of the bus module are run, for they add listeners; no broker is asked.
+    The command calls the on_start hooks, which may add listeners. It does not connect to a broker.
     """
     try:
         client = load_bus(**options).client
         found = asyncio.run(_asyncapi(client, api_version))
     except Exception as error:  # a hook may raise any
-        sys.exit(report(error))
+        sys.exit(report_error(error))
     out.write_json(found, indent=2)
 
 
@@ -66,27 +68,27 @@ async def _asyncapi(client: BusClient, version: str) -> dict[str, Any]:
         await client.close_async()
 
 
-@schema.command(short_help="Find changes that break a listener.")
+@schema.command(short_help="Find changes that break listeners.")
 @click.argument("old", type=click.Path(path_type=Path))
 @bus_options
 def check(old: Path, **options: Any) -> None:
-    """Compare the events of every registered API with OLD, which `lightbus schema dump` has printed
-    before, and say which change breaks a listener, and why.
+    """Compare the events of every registered API with the file OLD, an earlier output of `lightbus
+    schema dump`, and show each change that breaks listeners.
 
-    Exits with 0 where none does, 1 where one does, and 2 when OLD, the configuration or the bus
-    module is wrong.
+    Exits with 0 if no change breaks a listener, 1 if one does, and 2 if OLD, the configuration or
+    the bus module is wrong.
     """
     try:
         before = read_schema(old)
         after = schema_of(load_bus(**options).client.apis.values())
-    except Exception as error:  # likewise
-        report(error)
-        sys.exit(WRONG_USAGE)  # another code would say that a change breaks a listener
-    found = list(breaking_changes(before, after))
-    for change in found:
+    except Exception as error:  # a hook, or a class in a hint, may raise any
+        report_error(error)
+        sys.exit(WRONG_USAGE)  # FAILED would mean that a change breaks a listener
+    changes = list(breaking_changes(before, after))
+    for change in changes:
         out.print_line((change.place, "bold"), f": {change.what}.")
         out.print_line(f"    {change.why}")
-    if found:
+    if changes:
         sys.exit(FAILED)
-    out.print_line(f"No listener breaks: {len(before['properties'])} events compared.")
-    sys.exit(ASKED_TO_STOP)
+    out.print_line(f"No breaking changes in {counted(len(before['properties']), 'event')}.")
+    sys.exit(SUCCEEDED)

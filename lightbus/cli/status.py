@@ -12,9 +12,9 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from lightbus.cli.console import out
-from lightbus.cli.loading import bus_options, cancel_on_signals, run_looking
-from lightbus.cli.output import set_up_logging
+from lightbus.cli.support.bus_options import bus_options
+from lightbus.cli.support.console import out
+from lightbus.cli.support.running import run_until_stopped
 from lightbus.client import BusClient
 from lightbus.operations.status import ListenerStatus, Status
 
@@ -41,21 +41,16 @@ def status(*, watch: float | None, form: str, **options: Any) -> None:
     Exits with 0, 1 if a broker failed, and 2 if the usage, the configuration or the bus module is
     wrong.
     """
-    set_up_logging("console", "warning")
-    run_looking(options, lambda client: _show(client, watch, is_json=form == "json"))
 
-
-async def _show(client: BusClient, watch: float | None, *, is_json: bool) -> None:
-    cancel_on_signals()
-    try:
+    async def work(client: BusClient) -> None:
         async with client.started():
             known = Status(client)
-            if is_json:
+            if form == "json":
                 await _print_json(known, watch)
             else:
                 await _draw(known, watch)
-    finally:
-        await client.close_async()
+
+    run_until_stopped(options, work)
 
 
 async def _print_json(known: Status, watch: float | None) -> None:

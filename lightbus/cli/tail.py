@@ -1,4 +1,4 @@
-"""``lightbus tail``: the events that services fire, as they come."""
+"""``lightbus tail``: shows events as services fire them."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Any
 import click
 import msgspec
 
-from lightbus.cli.console import err, out
-from lightbus.cli.loading import bus_options, cancel_on_signals, run_looking
-from lightbus.cli.output import set_up_logging
+from lightbus.cli.support.bus_options import bus_options
+from lightbus.cli.support.console import err, out
+from lightbus.cli.support.running import run_until_stopped
 from lightbus.client import BusClient
 from lightbus.exceptions import UndecodableEvent
 from lightbus.message import EventMessage
-from lightbus.operations.tail import tail as tailing
+from lightbus.operations import tail as operations
 
 
 @click.command(short_help="Show events as they are fired.")
@@ -21,35 +21,36 @@ from lightbus.operations.tail import tail as tailing
 @click.option("--format", "form", type=click.Choice(["line", "json"]), default="line")
 @bus_options
 def tail(pattern: str, form: str, **options: Any) -> None:
-    """Show events of all services as they are fired, until Ctrl-C.
+    """Show the events of all services as they are fired, until Ctrl-C.
 
-    PATTERN matches names of events, such as 'auth.*' or '*.user_created'. By default, the command
-    shows every event of the APIs that the bus module or the configuration names. It takes no event
-    from a listener. It skips events that come too fast to be shown.
+    PATTERN matches the names of events, such as 'auth.*' or '*.user_created'. By default, the
+    command shows every event of the APIs that the bus module or the configuration names.
 
-    Exits with 0, 1 if a broker failed, and 2 if the usage, the configuration or the bus module is
-    wrong.
+    Listeners still receive every event. Events that are fired faster than they can be shown are
+    skipped.
+
+    Exits with 0 if stopped, 1 if a broker failed, and 2 if the usage, the configuration or the bus
+    module is wrong.
     """
-    set_up_logging("console", "warning")
-    run_looking(options, lambda client: _show(client, pattern, is_json=form == "json"))
+    print_event = _print_json if form == "json" else _print_line
 
-
-async def _show(client: BusClient, pattern: str, *, is_json: bool) -> None:
-    cancel_on_signals()
-    try:
-        async with client.started(), tailing(client, pattern) as events:
-            places = sorted({client.transport_described(api) for api in client.known_api_names})
-            told = (
-                f"Waiting for {pattern}, at {', '.join(places or ['the default'])}. Ctrl-C stops."
-            )
-            err.print_line((told, "dim"))
+    async def work(client: BusClient) -> None:
+        async with client.started(), operations.tail(client, pattern) as events:
+            _print_start(client, pattern)
             async for message in events:
-                if is_json:
-                    out.write_json(_as_json(message))
-                else:
-                    _print(message)
-    finally:
-        await client.close_async()
+                print_event(message)
+
+    run_until_stopped(options, work)
+
+
+def _print_start(client: BusClient, pattern: str) -> None:
+    transports = sorted({client.transport_described(api) for api in client.known_api_names})
+    where = ", ".join(transports) or "the default transport"
+    err.print_line((f"Waiting for {pattern} on {where}. Press Ctrl-C to stop.", "dim"))
+
+
+def _print_json(message: EventMessage) -> None:
+    out.write_json(_as_json(message))
 
 
 def _as_json(message: EventMessage) -> dict[str, Any]:
@@ -60,22 +61,22 @@ def _as_json(message: EventMessage) -> dict[str, Any]:
         "service": message.service_name,
         "version": message.version,
         **({"traceparent": message.traceparent} if message.traceparent else {}),
-        "fields": _fields(message),
+        "fields": _raw_fields(message),
     }
 
 
-def _print(message: EventMessage) -> None:
+def _print_line(message: EventMessage) -> None:
     time = message.fired_at.astimezone().strftime("%H:%M:%S.%f")[:-3]
     out.print_line(
         (time, "dim"),
         " ",
         (message.canonical_name, "bold"),
-        f" {_shown(message)} ",
+        f" {_format_fields(message)} ",
         (f"{message.id} from {message.service_name or '?'}", "dim"),
     )
 
 
-def _shown(message: EventMessage) -> str:
+def _format_fields(message: EventMessage) -> str:
     try:
         fields = message.kwargs.items()
         return " ".join(f"{name}={msgspec.json.encode(value).decode()}" for name, value in fields)
@@ -83,9 +84,9 @@ def _shown(message: EventMessage) -> str:
         return message.body.decode("utf-8", "replace")
 
 
-def _fields(message: EventMessage) -> Any:
+def _raw_fields(message: EventMessage) -> Any:
     try:
-        message.kwargs  # noqa: B018 - reading them is what decodes them
+        message.kwargs  # noqa: B018 - decodes the body
     except UndecodableEvent:
         return message.body.decode("utf-8", "replace")
     return msgspec.Raw(message.body)

@@ -13,30 +13,18 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from rich.table import Table
 from rich.text import Text
 
-from lightbus.cli.console import err, out
-from lightbus.cli.loading import (
-    API_EVENT,
-    ASKED_TO_STOP,
-    FAILED,
-    api_and_event,
-    bus_options,
-    cancel_on_signals,
-    load_bus,
-    report,
-)
-from lightbus.cli.output import set_up_logging
-from lightbus.cli.signals import signals_of_children_kept
+from lightbus.cli.support.bus_options import bus_options, load_bus
+from lightbus.cli.support.console import err, out
+from lightbus.cli.support.exit_codes import FAILED, SUCCEEDED
+from lightbus.cli.support.log_output import set_up_logging
+from lightbus.cli.support.param_types import EventNameType
+from lightbus.cli.support.running import report_error
+from lightbus.cli.support.signals import ForkSafeSignals, cancel_on_signals
 from lightbus.client import BusClient
 from lightbus.operations.topology import topology_of
 from lightbus.transport.records import BrokerObject, MigrationProgress, ObjectState
 
 _COLOURS = {ObjectState.OK: "green", ObjectState.UNUSED: "yellow", ObjectState.UNKNOWN: "dim"}
-
-
-def _events(
-    _: click.Context, __: click.Parameter, values: tuple[str, ...]
-) -> list[tuple[str, str]]:
-    return [api_and_event(value) for value in values]
 
 
 @click.command(short_help="Compare what brokers hold with what is wanted.")
@@ -48,14 +36,15 @@ def _events(
 @click.option(
     "--unwanted",
     multiple=True,
-    callback=_events,
-    metavar=API_EVENT,
+    type=EventNameType(),
     help="An event that no listener is to get any more. Those of APIs that are registered are "
     "known; may be given several times.",
 )
 @click.option("--format", "form", type=click.Choice(["table", "json"]), default="table")
 @bus_options
-def topology(*, migrate: bool, unwanted: list[tuple[str, str]], form: str, **options: Any) -> None:
+def topology(
+    *, migrate: bool, unwanted: tuple[tuple[str, str], ...], form: str, **options: Any
+) -> None:
     """Compare the objects at the brokers with the topology of the bus.
 
     The topology is the queue of each listener with everything that it needs, and everything that
@@ -73,10 +62,10 @@ def topology(*, migrate: bool, unwanted: list[tuple[str, str]], form: str, **opt
     set_up_logging("console", "warning")
     try:
         client = load_bus(**options).client
-        with signals_of_children_kept():
+        with ForkSafeSignals():
             code = asyncio.run(_topology(client, unwanted, form, migrate=migrate))
     except Exception as error:  # a hook may raise any
-        code = report(error)
+        code = report_error(error)
     except asyncio.CancelledError:
         err.print_line("Stopped. No event is lost. Run the command again to continue.")
         code = FAILED
@@ -84,7 +73,7 @@ def topology(*, migrate: bool, unwanted: list[tuple[str, str]], form: str, **opt
 
 
 async def _topology(
-    client: BusClient, unwanted: list[tuple[str, str]], form: str, *, migrate: bool
+    client: BusClient, unwanted: tuple[tuple[str, str], ...], form: str, *, migrate: bool
 ) -> int:
     cancel_on_signals()
     try:
@@ -99,7 +88,7 @@ async def _topology(
         out.write_json([_as_json(one) for one in found], indent=2)
     else:
         _show_table(found)
-    return ASKED_TO_STOP if all(one.state.is_good for one in found) else FAILED
+    return SUCCEEDED if all(one.state.is_good for one in found) else FAILED
 
 
 def _as_json(found: BrokerObject) -> dict[str, str]:

@@ -1,1 +1,1 @@
-"""What an operator does with a running system, and what describes it."""
+"""Operations on a running system, and documents that describe it."""

@@ -1,4 +1,4 @@
-"""`DeadLetters`: the events that a service gave up, to look at, to send again, or to forget."""
+"""`DeadLetters`: reads, replays and removes the dead letters of a service."""
 
 from __future__ import annotations
 
@@ -14,56 +14,8 @@ from lightbus.message import EventMessage
 from lightbus.transport.features import DeadLetter
 from lightbus.transport.records import Subscription
 
-# How many characters of an id tell it from others, as far as people are concerned.
+# The number of characters that identify an event, of its whole id.
 SHORT_ID = 8
-
-
-@attrs.frozen(kw_only=True)
-class Filter:
-    """Which dead letters are meant; what is None, or empty, leaves none out.
-
-    Attributes:
-        ids: Events of these ids, or whose ids begin with one of them, of 8 characters or more.
-        listener: Given up by this listener.
-        event: Of this event, such as ``"auth.user_created"``; ``*`` stands for anything, as in
-            `fnmatch`.
-        error: With an exception of this type, with or without its module; ``*`` likewise.
-        since: Given up at this time or later; the time has to say its offset from UTC.
-        until: Given up before this time; it has to say its offset, too.
-    """
-
-    ids: frozenset[str] = frozenset()
-    listener: str | None = None
-    event: str | None = None
-    error: str | None = None
-    since: datetime | None = None
-    until: datetime | None = None
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether every dead letter is meant."""
-        return self == Filter()
-
-    def matches(self, letter: DeadLetter) -> bool:
-        """Return whether `letter` is meant.
-
-        Raises:
-            TypeError: `since` or `until` is a naive time.
-        """
-        message, failure = letter.message, letter.failure
-        error_names = (failure.error_type, failure.error_type.rpartition(".")[2])
-        return (
-            (not self.ids or any(_is_meant(message.id, given) for given in self.ids))
-            and self.listener in (None, failure.listener)
-            and (self.event is None or fnmatchcase(message.canonical_name, self.event))
-            and (self.error is None or any(fnmatchcase(name, self.error) for name in error_names))
-            and (self.since is None or failure.failed_at >= self.since)
-            and (self.until is None or failure.failed_at < self.until)
-        )
-
-
-def _is_meant(event_id: str, given: str) -> bool:
-    return event_id == given or (len(given) >= SHORT_ID and event_id.startswith(given))
 
 
 @attrs.frozen(kw_only=True)
@@ -71,9 +23,9 @@ class LetterKey:
     """Identifies one dead letter among those of a service.
 
     Attributes:
-        event_id: The id of its event, which several listeners may have given up.
-        listener: The listener that gave it up.
-        failed_at: When it did so, in UTC.
+        event_id: The id of its event, for which several listeners may have a dead letter.
+        listener: The listener that failed.
+        failed_at: When it failed, in UTC.
     """
 
     event_id: str
@@ -89,14 +41,66 @@ class LetterKey:
         )
 
 
+@attrs.frozen(kw_only=True)
+class Filter:
+    """Selects dead letters. One that is None, or empty for `ids`, selects all.
+
+    Attributes:
+        ids: Only events with one of these ids; the first 8 characters of an id, or more, do.
+        keys: Only these dead letters.
+        listener: Only dead letters of this listener.
+        event: Only this event, such as ``"auth.user_created"``; a pattern as in `fnmatch`.
+        error: Only this exception type, with or without its module; a pattern as in `fnmatch`.
+        since: Only events dead-lettered at this time or later; a time with an offset from UTC.
+        until: Only events dead-lettered before this time; a time with an offset from UTC.
+    """
+
+    ids: frozenset[str] = frozenset()
+    keys: frozenset[LetterKey] | None = None
+    listener: str | None = None
+    event: str | None = None
+    error: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether the filter selects every dead letter."""
+        return self == Filter()
+
+    def matches(self, letter: DeadLetter) -> bool:
+        """Return whether the filter selects `letter`.
+
+        Raises:
+            TypeError: `since` or `until` is a naive time.
+        """
+        message, failure = letter.message, letter.failure
+        error_names = (failure.error_type, failure.error_type.rpartition(".")[2])
+        return (
+            (not self.ids or any(_is_id_of(message.id, given) for given in self.ids))
+            and (self.keys is None or LetterKey.of(letter) in self.keys)
+            and self.listener in (None, failure.listener)
+            and (self.event is None or fnmatchcase(message.canonical_name, self.event))
+            and (self.error is None or any(fnmatchcase(name, self.error) for name in error_names))
+            and (self.since is None or failure.failed_at >= self.since)
+            and (self.until is None or failure.failed_at < self.until)
+        )
+
+
+def _is_id_of(event_id: str, given: str) -> bool:
+    return event_id == given or (len(given) >= SHORT_ID and event_id.startswith(given))
+
+
 class DeadLetters:
-    """The dead letters of the service of `client`, in every place where its APIs keep theirs."""
+    """The dead letters of the service of `client`, at every broker that its APIs use."""
 
     def __init__(self, client: BusClient) -> None:
         self._client = client
 
     async def matching(self, wanted: Filter) -> AsyncGenerator[DeadLetter]:
-        """Yield those that are meant, oldest first within each place; close it after use.
+        """Yield the dead letters that `wanted` selects, oldest first within each broker.
+
+        Close the generator after use.
 
         Raises:
             TransportError: They cannot be read.
@@ -112,17 +116,17 @@ class DeadLetters:
                         yield letter
 
     async def replay(self, letter: DeadLetter, *, message: EventMessage | None = None) -> None:
-        """Send the event to the listener that gave it up, as a first attempt, and forget the dead
-        letter. Where this is interrupted in between, the event exists twice.
+        """Send the event to the listener that failed, as a first attempt, and then remove the dead
+        letter. If this is interrupted in between, the event exists twice.
 
         Args:
-            letter: One that `matching` yields just now.
-            message: What to send in its place, for parameters that were wrong.
+            letter: The dead letter that `matching` yielded last.
+            message: A corrected message to send in its place.
 
         Raises:
             TransportError: The event was not sent, for example because the listener's queue is
-                gone; the dead letter is still there. Or it was sent, and the dead letter may still
-                be there.
+                gone, and the dead letter is unchanged. Or the event was sent, and the dead letter
+                may still exist.
         """
         message = message or letter.message
         subscription = Subscription(

@@ -7,7 +7,7 @@ import contextlib
 import attrs
 
 from lightbus.client import BusClient
-from lightbus.exceptions import ListenerInUse, NotDeclared, TransportRefused
+from lightbus.exceptions import ListenerInUse, ListenerQueueNotEmpty, NotDeclared, TransportRefused
 from lightbus.transport.contract import EventTransport
 from lightbus.transport.records import ListenerQueue, Subscription
 
@@ -75,6 +75,16 @@ class ListenerQueues:
                 f"{where}."
             )
         return found
+
+    def check_empty(self, found: list[FoundQueue]) -> None:
+        """Check that none of these queues has events.
+
+        Raises:
+            ListenerQueueNotEmpty: One has.
+        """
+        for queue in (one.queue for one in found):
+            if queue.events:
+                raise ListenerQueueNotEmpty(queue.listener_name, queue.api_name, queue.events)
 
     async def remove(self, found: FoundQueue, *, discard: bool) -> int:
         """Delete a queue; return how many events were lost with it.

@@ -12,8 +12,7 @@ import msgspec
 import pytest
 
 import lightbus
-from lightbus import config as configuration
-from lightbus.config import Config, convert, load
+from lightbus.config import Config, Overrides, convert, load, overridden
 from lightbus.exceptions import InvalidConfig, InvalidName, LightbusException, TransportNotFound
 from lightbus_rabbitmq.settings import RabbitMQSettings
 
@@ -26,8 +25,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     shop = tmp_path / "shop"
     shop.mkdir()
     monkeypatch.chdir(shop)
-    for name in ("config_file", "service_name", "process_name"):
-        monkeypatch.setattr(configuration.command_line, name, None)
     return shop
 
 
@@ -111,22 +108,22 @@ def test_what_is_closer_to_the_command_line_counts(
     assert load(service_name="from-argument").service_name == "from-argument"
     assert load(process_name="from-argument").process_name() == "from-argument"
 
-    monkeypatch.setattr(configuration.command_line, "service_name", "said")
-    monkeypatch.setattr(configuration.command_line, "process_name", "said")
-    assert load(service_name="from-argument").service_name == "said"
-    assert load(process_name="from-argument").process_name() == "said"
+    with overridden(Overrides(service_name="from-option", process_name="from-option")):
+        assert load(service_name="from-argument").service_name == "from-option"
+        assert load(process_name="from-argument").process_name() == "from-option"
+    assert load(service_name="from-argument").service_name == "from-argument"
 
 
 def test_the_file_can_be_named_in_three_ways(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("default", "environment", "argument", "said"):
+    for name in ("default", "environment", "argument", "option"):
         (folder / f"{name}.json").write_text(json.dumps({"service_name": name}))
 
     monkeypatch.setenv("LIGHTBUS_CONFIG", "environment.json")
     assert load().service_name == "environment"
     assert load("argument.json").service_name == "argument"
     assert lightbus.create(config_file="argument.json").client.config.service_name == "argument"
-    monkeypatch.setattr(configuration.command_line, "config_file", "said.json")
-    assert load("argument.json").service_name == "said"
+    with overridden(Overrides(config_file="option.json")):
+        assert load("argument.json").service_name == "option"
 
 
 def test_what_says_nothing_of_an_api_leaves_it_as_it_is() -> None:

@@ -33,7 +33,7 @@ def test_no_value_begins_a_line_of_the_log(caplog: pytest.LogCaptureFixture) -> 
 PROGRAM = """
 import logging
 import sys
-from lightbus.cli.output import set_up_logging
+from lightbus.cli.support.log_output import set_up_logging
 from lightbus.log import get_logger
 
 log_format, hostile = sys.argv[1:]

@@ -206,7 +206,7 @@ def test_the_commands_work(shell: Shell) -> None:
     assert "welcome" in shell.run(status)
     event_id = shell.fire_and_fail()
     assert "dead in shop, listener audit" in shell.run(inspect.replace("3f6c8a52", event_id[:8]))
-    assert "Right: " in shell.run(check)
+    assert "Valid: " in shell.run(check)
     assert "https://json-schema.org/draft/2020-12/schema" in shell.run(schema)
 
 

@@ -26,7 +26,7 @@ def test_a_right_configuration_is_shown(
     (tmp_path / "lightbus.json").write_text(json.dumps(config))
     code, printed, said = command("config", "check")
     assert (code, said) == (0, "")
-    assert "Right: lightbus.json" in printed
+    assert "Valid: lightbus.json" in printed
     assert "service shop" in printed
     assert printed.splitlines()[2:] == [
         f"default: sqlite ({tmp_path}/events.db)",
@@ -42,7 +42,7 @@ def test_what_a_bus_module_says_itself_is_shown(command: Command, tmp_path: Path
     )
     code, printed, said = command("config", "check", "--bus", "named")
     assert (code, said) == (0, "")
-    assert printed.startswith("Right: the config given to create()\nservice shop, process ")
+    assert printed.startswith("Valid: the config given to create()\nservice shop, process ")
 
 
 def test_without_a_bus_module_the_config_file_is_checked(

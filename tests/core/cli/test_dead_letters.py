@@ -123,7 +123,7 @@ async def test_the_list_shows_who_gave_up_what_when_and_why(bus: Bus, dead_lette
 
     assert code == 0
     header, line = (line for line in shown.splitlines() if line.strip())
-    assert header.split() == ["id", "given", "up", "listener", "event", "attempts", "error"]
+    assert header.split() == ["id", "failed", "at", "listener", "event", "attempts", "error"]
     for part in ("welcome", "auth.user_created", "3", "KeyError:", "[bold]name", message.id[:8]):
         assert part in line
 
@@ -176,7 +176,7 @@ async def test_nothing_of_a_dead_letter_steers_the_terminal(bus: Bus, dead_lette
 
 
 def test_an_empty_list_says_so(dead_letters: Run) -> None:
-    assert dead_letters("list")[:2] == (0, "There are no dead letters.\n")
+    assert dead_letters("list")[:2] == (0, "No dead letters.\n")
     assert dead_letters("list", "--format", "json")[:2] == (0, "[]\n")
 
 
@@ -269,7 +269,7 @@ async def test_bytes_that_are_no_json_are_shown_too(bus: Bus, dead_letters: Run)
 def test_one_that_is_not_there_is_told(dead_letters: Run) -> None:
     code, _, told = dead_letters("show", "no-such-id")
 
-    assert (code, "There is no dead letter no-such-id." in told) == (1, True)
+    assert (code, "No dead letter has the ID no-such-id." in told) == (1, True)
 
 
 @pytest.mark.parametrize("arguments", [["replay"], ["discard", "--yes"]], ids=" ".join)
@@ -281,13 +281,13 @@ async def test_an_id_that_is_not_there_is_named_by_what_would_change_it(
     code, _, said = dead_letters(*arguments, message.id, "deadbeef")
 
     assert code == 1
-    assert "There is no dead letter deadbeef." in said
+    assert "No dead letter has the ID deadbeef." in said
     assert await left(bus) == []
 
 
 async def test_a_search_that_finds_nothing_says_so(bus: Bus, dead_letters: Run) -> None:
     await bury(bus)
-    assert dead_letters("list", "--error", "KeyEror")[1] == "No dead letter matches.\n"
+    assert dead_letters("list", "--error", "KeyEror")[1] == "No dead letters match.\n"
 
 
 async def test_ctrl_c_ends_a_question(bus: Bus, command: Command) -> None:
@@ -346,7 +346,7 @@ async def test_only_what_was_exported_is_forgotten_where_that_is_meant(
 
     code, _, said = dead_letters("discard", "--exported", str(file), "--yes")
 
-    assert (code, said.splitlines()[-1]) == (0, "1 of 1 were discarded.")
+    assert (code, said.splitlines()[-1]) == (0, "Discarded 1 dead letter.")
     assert await left(bus) == [later.id, other_listener.id]
 
 
@@ -357,7 +357,7 @@ def test_a_file_that_no_export_wrote_discards_nothing(dead_letters: Run, tmp_pat
     code, _, said = dead_letters("discard", "--exported", str(file), "--yes")
 
     assert code == 2
-    assert "is not one that `export` wrote." in said
+    assert "is not an exported dead letter." in said
 
 
 async def test_what_comes_while_a_question_is_asked_is_not_forgotten(
@@ -374,7 +374,7 @@ async def test_what_comes_while_a_question_is_asked_is_not_forgotten(
     code, _, said = ended(process, given="y\n")
 
     assert code == 0
-    assert said.splitlines()[-1] == "1 of 1 were discarded."
+    assert said.splitlines()[-1] == "Discarded 1 dead letter."
     assert await left(bus) == [later.id]
 
 
@@ -387,7 +387,7 @@ async def test_one_is_sent_to_the_listener_that_gave_it_up_and_to_no_other(
     # The id as the list shows it.
     code, _, told = dead_letters("replay", message.id[:8])
 
-    assert (code, "1 of 1 were replayed." in told) == (0, True)
+    assert (code, "Replayed 1 dead letter." in told) == (0, True)
     assert await waiting_for(bus, "welcome") == [({"username": "ann", "email": "e"}, 1)]
     assert await waiting_for(bus, "count") == []
     assert await left(bus) == [other.id]
@@ -396,7 +396,7 @@ async def test_one_is_sent_to_the_listener_that_gave_it_up_and_to_no_other(
 async def test_an_id_that_is_too_short_means_none(bus: Bus, dead_letters: Run) -> None:
     message = await bury(bus)
 
-    assert "0 of 0" in dead_letters("discard", "--yes", message.id[:7])[2]
+    assert "Discarded 0 dead letters." in dead_letters("discard", "--yes", message.id[:7])[2]
     assert await left(bus) == [message.id]
 
 
@@ -409,7 +409,7 @@ async def test_those_that_pass_a_filter_are_sent_in_their_order(
 
     code, _, told = dead_letters("replay", "--error", "LookupError")
 
-    assert (code, "150 of 150" in told) == (0, True)
+    assert (code, "Replayed 150 dead letters." in told) == (0, True)
     names = [kwargs["username"] for kwargs, _ in await waiting_for(bus, "welcome")]
     assert names == [str(number) for number in range(150)]
     assert await left(bus) == [kept.id]
@@ -435,7 +435,7 @@ async def test_one_whose_listener_is_gone_stays_and_the_others_are_sent(
 
     assert code == 1
     assert "Listener 'gone' of service 'shop' has no queue" in " ".join(told.split())
-    assert "1 of 2 were replayed." in told
+    assert "Replayed 1 of 2 dead letters." in told
     assert await left(bus) == [gone.id]
 
 
@@ -468,14 +468,14 @@ async def test_one_whose_correction_is_no_json_stays(
         EDITOR=f"{sys.executable} {tmp_path / 'editor.py'}",
     )
 
-    assert "0 of 1 were replayed." in told
+    assert "Replayed 0 of 1 dead letter." in told
     assert await left(bus) == [message.id]
 
 
 EDITS = {
     "a missing editor": ("no-such-editor", "no-such-editor: Editing failed"),
     "an editor that fails": ("false", "false: Editing failed"),
-    "no name of an editor": ("'", "The name of the editor cannot be read"),
+    "no name of an editor": ("'", "Cannot parse the name of the editor"),
 }
 
 
@@ -532,7 +532,7 @@ async def test_one_is_forgotten_when_that_is_confirmed(bus: Bus, dead_letters: R
     other = await bury(bus)
 
     refused, _, asked = dead_letters("discard", message.id, given="n\n")
-    assert (refused, "Forget 1 dead letters for ever?" in asked) == (1, True)
+    assert (refused, "Permanently delete 1 dead letter?" in asked) == (1, True)
     assert len(await left(bus)) == 2
 
     assert dead_letters("discard", message.id, given="y\n")[0] == 0
@@ -548,7 +548,7 @@ async def test_one_is_forgotten_when_that_is_confirmed(bus: Bus, dead_letters: R
     ("arguments", "told"),
     [
         (["list", "--since", "yesterday"], "is not an ISO 8601 time"),
-        (["discard"], "Say which: give ids, filters, or --all."),
+        (["discard"], "Select dead letters: give IDs, filter options or --all."),
         (["list", "-b", "no_such_module"], "was not found"),
         (["list", "--config", "no-such.yaml"], "cannot be read"),
     ],

@@ -76,9 +76,9 @@ async def test_it_shows_where_an_event_is(bus: Bus, command: Command) -> None:
 def test_an_event_that_is_nowhere_is_not_found(bus: Bus, command: Command) -> None:
     code, shown, said = command("inspect", "3f6c8a52")
     assert (code, shown) == (1, "")
-    assert said.startswith("No event 3f6c8a52 waits or is dead")
+    assert said.startswith("Event 3f6c8a52 not found.")
 
 
 def test_too_few_characters_are_refused(bus: Bus, command: Command) -> None:
     code, _, said = command("inspect", "3f6c")
-    assert (code, "give 8 characters or more" in said) == (2, True)
+    assert (code, "give at least 8 characters" in said) == (2, True)

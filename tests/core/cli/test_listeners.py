@@ -64,13 +64,13 @@ async def test_a_queue_is_removed_once_that_is_confirmed(bus: Bus, command: Comm
     remove = ("listeners", "remove", "old", "--discard")
     code, _, said = command(*remove, given="n\n")
     assert code == 1
-    assert "Delete the queue of old on auth and lose 2 events?" in said
+    assert "Delete the queue of old on auth and its 2 events?" in said
     assert UNUSED in unused(command)
 
     code, _, said = command(*remove, given="y\n")
 
     assert code == 0
-    assert "Removed listener old on auth; 2 events were lost with its queue." in said
+    assert "Deleted the queue of listener old on auth, with 2 events." in said
     assert unused(command) == {}
     code, _, said = command(*remove, "--yes")
     assert code == 1

@@ -38,7 +38,7 @@ def tail(command: Command) -> Start:
     def start(*args: str) -> subprocess.Popen[str]:
         process = command.start("tail", *args)
         assert process.stderr is not None
-        assert "Ctrl-C stops." in process.stderr.readline()
+        assert "Press Ctrl-C to stop." in process.stderr.readline()
         return process
 
     return start

@@ -21,7 +21,7 @@ _SUFFIXES = (".py", ".yaml", ".yml", ".json", ".toml")
 _PATIENCE = 60
 
 
-def run_reloading(arguments: list[str]) -> int:
+def run_with_reload(arguments: list[str]) -> int:
     """Run ``lightbus`` with `arguments` in a process of its own, and again whenever a file of the
     current folder changes; return the last one's exit code when this process is asked to stop.
 

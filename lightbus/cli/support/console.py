@@ -1,6 +1,4 @@
-"""Prints output unchanged and safe for a terminal. A failed write ends the command without a
-traceback.
-"""
+"""The consoles for standard output and standard error, which are safe for a terminal."""
 
 from __future__ import annotations
 
@@ -16,15 +14,13 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.text import Text
 
+from lightbus.cli.support.exit_codes import FAILED, SUCCEEDED
 from lightbus.log import UNSAFE_IN_TEXT, in_one_line, printable
 
 # Text, or text with a style of `rich`
 Part = str | tuple[str, str]
 
 StreamName = Literal["stdout", "stderr"]
-
-_SUCCEEDED = 0
-_FAILED = 1
 
 _NOT_ASCII = re.compile(r"[^\x20-\x7e\n]")
 
@@ -67,14 +63,19 @@ class SafeConsole(Console):
             yield segment if control else Segment(printable(text), style)
 
 
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun, such as ``"1 event"`` or ``"1,200 events"``."""
+    return f"{number:,} {noun if number == 1 else noun + 's'}"
+
+
 def to_json(value: Any, *, indent: int = 0, is_ascii: bool = True) -> str:
     """Return `value` as JSON, however deeply it is nested.
 
     Args:
-        value: What `msgspec` can encode. `msgspec.Raw` in it stands for JSON that is already
-            encoded.
-        indent: How many spaces to indent by; 0 for all on one line.
-        is_ascii: Whether letters of every language are escaped, for programs, or kept, for people.
+        value: Any value that `msgspec` can encode; `msgspec.Raw` for JSON that is already encoded.
+        indent: The number of spaces to indent by; 0 for one line.
+        is_ascii: Whether to escape all characters outside of ASCII; if not, only those that are
+            unsafe for a terminal.
     """
     text = msgspec.json.encode(value).decode()
     try:
@@ -103,7 +104,7 @@ class _Stream:
         self._name = name
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):  # also asked for while this is copied, and has no attributes yet
+        if name.startswith("_"):  # a copy asks for these before it has attributes
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         return getattr(self._stream(), name)
 
@@ -121,7 +122,7 @@ class _Stream:
             self._fail(error)
 
     def _stream(self) -> IO[str]:
-        # What `rich` draws progress with replaces the stream while it draws.
+        # `rich` replaces the stream while it draws a progress bar.
         stream = getattr(sys, self._name)
         return cast("IO[str]", getattr(stream, "rich_proxied_file", stream))
 
@@ -132,14 +133,14 @@ class _Stream:
 
 
 def end_output(error: OSError) -> NoReturn:
-    """End the process, because its output cannot be written: silently if the reader has gone, and
+    """End the process because its output cannot be written: silently if the reader has gone, and
     with one line otherwise.
     """
     discard("stdout")
     if error.errno == errno.EPIPE:
-        raise SystemExit(_SUCCEEDED)
-    err.print_line(("Error:", "red"), f" the output cannot be written: {error.strerror or error}.")
-    raise SystemExit(_FAILED)
+        raise SystemExit(SUCCEEDED)
+    err.print_line(("Error:", "red"), f" Cannot write the output: {error.strerror or error}.")
+    raise SystemExit(FAILED)
 
 
 def discard(name: StreamName) -> None:
@@ -148,5 +149,6 @@ def discard(name: StreamName) -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), getattr(sys, name).fileno())
 
 
+# Neither holds a stream or other state: each finds `sys.stdout` or `sys.stderr` when it writes.
 out = SafeConsole("stdout")
 err = SafeConsole("stderr")

@@ -1,4 +1,4 @@
-"""`Health`: answers whether a worker lives, and whether it is ready, over HTTP."""
+"""`HealthEndpoint`: answers whether a worker lives, and whether it is ready, over HTTP."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from collections.abc import Callable, Coroutine
 from http import HTTPStatus
 from typing import Any, Generic, TypeVar
 
-from lightbus.cli.http_server import Answer, HTTPServer
 from lightbus.client import BusClient
 from lightbus.exceptions import HealthPortUnusable
 from lightbus.log import get_logger
+from lightbus.worker.http_server import Answer, HTTPServer
 from lightbus.worker.worker import Worker
 
 _log = get_logger(__name__)
@@ -27,7 +27,7 @@ _LOOP_TIMEOUT = 5.0
 _METRICS_TIMEOUT = 10.0
 
 
-class Health:
+class HealthEndpoint:
     """Serves ``/live``, ``/ready`` and, if the program counts events, ``/metrics``. It has its own
     thread, so that it answers while the event loop is stuck.
 

@@ -22,7 +22,7 @@ from command import TIMEOUT, Command
 from core.apis import AuthApi
 from core.support import BUS
 from lightbus import Bus, EventMessage
-from lightbus.cli.console import SafeConsole, to_json
+from lightbus.cli.support.console import SafeConsole, to_json
 from lightbus.transport.failure import Failure
 from service import AUTH_API
 
@@ -67,7 +67,7 @@ def test_no_text_steers_a_terminal_however_it_is_printed(
 
 
 def test_no_command_prints_through_another_console() -> None:
-    for file in Path(lightbus.cli.__file__).parent.glob("*.py"):
+    for file in Path(lightbus.cli.__file__).parent.rglob("*.py"):
         imported = [
             alias.name
             for node in ast.walk(ast.parse(file.read_text()))
@@ -214,7 +214,7 @@ def test_a_command_whose_output_does_not_fit_on_the_disk_says_so_in_a_line(
 
     assert (code, said) == (
         1,
-        "Error: the output cannot be written: No space left on device.\n",
+        "Error: Cannot write the output: No space left on device.\n",
     )
 
 
@@ -229,4 +229,4 @@ def test_an_export_that_does_not_fit_on_the_disk_says_so_in_a_line(
     code, _, said = command("dead-letters", "export", "-o", "no/such/folder")
 
     assert code == 1
-    assert said == "Error: no/such/folder cannot be written: No such file or directory.\n"
+    assert said == "Error: Cannot write no/such/folder: No such file or directory.\n"

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from lightbus.cli import http_server
-from lightbus.cli.http_server import Answer, HTTPServer
+from lightbus.worker import http_server
+from lightbus.worker.http_server import Answer, HTTPServer
 
 TIMEOUT = 20.0
 LARGE = 50_000_000

@@ -1,4 +1,4 @@
-"""How `lightbus run` shows its log: for people on a terminal, as JSON lines otherwise."""
+"""Formats the log of a command: as text on a terminal, and as JSON lines otherwise."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import Any, TextIO
 
 import structlog
 
-from lightbus.cli.console import err
+from lightbus.cli.support.console import err
 from lightbus.log import in_one_line, printable
 
 FORMATS = ("auto", "console", "json")
 LEVELS = ("debug", "info", "warning", "error", "critical")
 
-# What they say of a lost connection, the transport says in the words of the bus.
-_CHATTY = ("aio_pika", "aiormq")
+# The transport logs what these loggers would report, such as a lost connection.
+_SILENCED = ("aio_pika", "aiormq")
 
 
 def set_up_logging(log_format: str, level: str) -> None:
@@ -47,7 +47,7 @@ def set_up_logging(log_format: str, level: str) -> None:
         )
     )
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
-    for name in _CHATTY:
+    for name in _SILENCED:
         logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
@@ -63,7 +63,7 @@ def _for_console() -> list[structlog.types.Processor]:
         _without_logger,
         _safe_for_terminals,
         structlog.dev.ConsoleRenderer(
-            # Whether a terminal can, and its user wants it (https://no-color.org)
+            # Only on a terminal with colors, and see https://no-color.org.
             colors=err.color_system is not None and not os.environ.get("NO_COLOR"),
             sort_keys=False,
             pad_event_to=0,

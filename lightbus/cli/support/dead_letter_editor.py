@@ -1,61 +1,46 @@
-"""Lets a person correct the parameters of a dead letter in an editor."""
+"""Edits the parameters of a dead letter in the user's editor."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import signal
-from collections.abc import Iterator
 
 import click
 import msgspec
 
-from lightbus.cli.console import to_json
+from lightbus.cli.support.console import to_json
+from lightbus.cli.support.prompts import confirm
 from lightbus.encoding import json_codec
 from lightbus.encoding.json_input import DuplicateKey, read_json
 from lightbus.exceptions import UndecodableEvent
-from lightbus.log import in_one_line
 from lightbus.transport.features import DeadLetter
 
 
-@contextlib.contextmanager
-def interruptible() -> Iterator[None]:
-    """Let Ctrl-C end a question. Under `asyncio.run`, it would cancel a task that cannot be
-    cancelled while it waits for the answer.
-    """
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-async def edited(letter: DeadLetter) -> bytes | None:
-    """Return the edited body of the letter; None to leave the letter unchanged.
+async def edit_body(letter: DeadLetter) -> bytes | None:
+    """Open the body of `letter` in an editor and return the edited body; None for no change.
 
     Raises:
         click.ClickException: The editor cannot be run, or failed.
     """
-    text = _editable(letter)
+    text = _body_for_editor(letter)
     while True:
-        # In a thread: the connection must live for as long as someone edits.
+        # In a thread, so that the event loop keeps the connection alive.
         changed = await asyncio.to_thread(_edit, text)
         if changed is None:
             return None
         try:
-            return _body_of(changed)
+            return _checked_body(changed)
         except (UndecodableEvent, DuplicateKey) as error:
-            question = f"{in_one_line(error)} Edit again?"
-        with interruptible():
-            if not click.confirm(question, default=True, err=True):
-                return None
+            question = f"{error} Edit again?"
+        if not confirm(question, default=True):
+            return None
         text = changed
 
 
-def _editable(letter: DeadLetter) -> bytes:
+def _body_for_editor(letter: DeadLetter) -> bytes:
     message = letter.message
     try:
-        message.kwargs  # noqa: B018 - reading them is what decodes them
+        message.kwargs  # noqa: B018 - decodes the body
     except UndecodableEvent:
         return message.body
     return to_json(msgspec.Raw(message.body), indent=2, is_ascii=False).encode() + b"\n"
@@ -67,20 +52,20 @@ def _edit(text: bytes) -> bytes | None:
     except click.ClickException as error:
         reason = error.message
     except ValueError as error:
-        reason = f"The name of the editor cannot be read: {error}"
+        reason = f"Cannot parse the name of the editor: {error}"
     raise click.ClickException(
         f"{reason}. The dead letter is unchanged. Set EDITOR or VISUAL to another editor."
     )
 
 
-def _body_of(changed: bytes) -> bytes:
+def _checked_body(changed: bytes) -> bytes:
     try:
         text = changed.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise UndecodableEvent(f"The edited text is not UTF-8: {error}.") from error
     body = text.encode()
     json_codec.decode(body)
-    # What the codec decodes can still be too deep for these.
+    # The codec accepts deeper nesting than these two do.
     with contextlib.suppress(RecursionError):
         read_json(text)
         body = msgspec.json.format(body, indent=-1)

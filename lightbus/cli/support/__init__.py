@@ -1,0 +1,1 @@
+"""Helpers that the commands share; no command is in here."""
