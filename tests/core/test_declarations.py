@@ -1,286 +1,283 @@
-"""Classes that declare events: their parameters, and what is fired, carried and received."""
+"""Methods and classes that declare events: their fields, defaults and values."""
 
 from __future__ import annotations
 
 import dataclasses
-from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, Generic, NamedTuple, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Optional
 
 import attrs
 import msgspec
 import pydantic
-import pydantic.dataclasses
 import pytest
-from pydantic import AliasChoices, AliasGenerator, AliasPath, ConfigDict, Field
-from pydantic.alias_generators import to_camel
 
-import lightbus.testing
 from core.support import MakeBus
-from lightbus import Api, Event
-from lightbus.exceptions import InvalidApi, InvalidEventArguments
-from lightbus.schema.events import LoadedSchemas, schema_of
+from lightbus import Api, Event, Parameter, event
+from lightbus.exceptions import (
+    InvalidApi,
+    InvalidEventArguments,
+)
 
-Item = TypeVar("Item")
-Other = TypeVar("Other")
+if TYPE_CHECKING:
+    from decimal import Decimal
 
 
-def api_of(class_: Any) -> type[Api]:
-    class ClassApi(Api):
-        saved = Event(class_)
+class NotesApi(Api):
+    @event
+    def noted(self, /, *, what: str, **others: Any) -> None: ...
+
+    class Meta:
+        name = "notes"
+
+
+async def test_further_keywords_of_a_method_accept_other_arguments(make_bus: MakeBus) -> None:
+    message = await make_bus(NotesApi)[NotesApi].noted.fire_async(what="x", by="me")
+    assert message.kwargs == {"what": "x", "by": "me"}
+
+
+def stripped(name: str) -> str:
+    return name.strip()
+
+
+@attrs.frozen
+class Attrs:
+    """Made by attrs."""
+
+    name: str = attrs.field(converter=stripped)
+    tags: list[str] = attrs.field(factory=lambda: ["new"])
+
+
+@dataclasses.dataclass
+class Data:
+    name: str
+    tags: list[str] = dataclasses.field(default_factory=lambda: ["new"])
+
+    def __post_init__(self) -> None:
+        self.name = self.name.strip()
+
+
+class Struct(msgspec.Struct):
+    name: str
+    tags: list[str] = msgspec.field(default_factory=lambda: ["new"])
+
+    def __post_init__(self) -> None:
+        self.name = self.name.strip()
+
+
+class Tuple(NamedTuple):
+    name: str
+    tags: list[str] = ["new"]  # noqa: RUF012 - a field's default
+
+
+class ByClassApi(Api):
+    by_attrs = Event(Attrs)
+    by_dataclass = Event(Data)
+    by_struct = Event(Struct)
+    by_tuple = Event(Tuple)
+
+    class Meta:
+        name = "by_class"
+
+
+@pytest.mark.parametrize("name", ["by_attrs", "by_dataclass", "by_struct", "by_tuple"])
+async def test_a_class_declares_an_event_with_its_fields(make_bus: MakeBus, name: str) -> None:
+    bus = make_bus(ByClassApi)
+    declared = ByClassApi.event(name)
+    assert [p.annotation for p in declared.parameters.values()] == [str, list[str]]
+    message = await getattr(bus.by_class, name).fire_async(name="ann", tags=["a"])
+    assert message.kwargs == {"name": "ann", "tags": ["a"]}
+    message = await getattr(bus.by_class, name).fire_async(name="ann")
+    assert message.kwargs == {"name": "ann", "tags": ["new"]}
+
+
+def test_a_generated_docstring_does_not_describe_an_event() -> None:
+    assert ByClassApi.by_attrs.description == "Made by attrs."
+    assert ByClassApi.by_dataclass.description == ByClassApi.by_tuple.description == ""
+
+
+@pytest.mark.parametrize("name", ["by_attrs", "by_dataclass", "by_struct"])
+async def test_the_class_converts_and_validates_the_values(make_bus: MakeBus, name: str) -> None:
+    fire = getattr(make_bus(ByClassApi).by_class, name).fire_async
+    assert (await fire(name=" ann ")).kwargs["name"] == "ann"
+    with pytest.raises(InvalidEventArguments, match="does not take them") as raised:
+        await fire(name=1)
+    assert raised.value.__cause__ is not None
+    with pytest.raises(InvalidEventArguments, match="missing 'name'; unexpected 'nam'"):
+        await fire(nam="ann")
+
+
+def _takes_by_position_only(self: Any, number: int, /) -> None: ...
+
+
+def _takes_more(self: Any, *numbers: int) -> None: ...
+
+
+def _has_an_undefined_hint(self: Any, price: Decimal) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("function", "said"),
+    [
+        (_takes_by_position_only, "its parameter 'number' cannot be given by name"),
+        (_takes_more, "its parameter 'numbers' cannot be given by name"),
+        (_has_an_undefined_hint, "'Decimal' is not defined. Its type hints are needed"),
+    ],
+)
+def test_a_method_that_cannot_declare_an_event_is_refused_when_its_api_is_registered(
+    make_bus: MakeBus, function: Any, said: str
+) -> None:
+    class WrongApi(Api):
+        wrong = event(function)
 
         class Meta:
-            name = "classes"
+            name = "wrong"
 
-    return ClassApi
-
-
-class Serialized(pydantic.BaseModel):
-    user_name: str = Field(serialization_alias="userName")
-
-
-class Generated(pydantic.BaseModel):
-    model_config = ConfigDict(alias_generator=AliasGenerator(serialization_alias=to_camel))
-    user_name: str
+    with pytest.raises(InvalidApi) as raised:
+        make_bus(WrongApi)
+    assert said in str(raised.value)
+    assert function.__name__ in str(raised.value)
 
 
-class Excluded(pydantic.BaseModel):
-    user_name: str = Field(exclude=True)
-    cached: int = Field(default=3, exclude=True)
+class LaterApi(Api):
+    @event
+    def later(self, *, thing: DefinedLater) -> None: ...
+
+    class Meta:
+        name = "later"
+
+
+class DefinedLater(NamedTuple):
+    x: int
+
+
+def test_a_hint_may_name_a_class_that_the_module_defines_later(make_bus: MakeBus) -> None:
+    make_bus(LaterApi)
+    assert LaterApi.later.parameters["thing"].annotation is DefinedLater
+
+
+class PrivateAttrs(Api):
+    @attrs.frozen
+    class Login:
+        name: str
+        _token: str = "none"
+
+    logged_in = Event(Login)
+
+    class Meta:
+        name = "private"
+
+
+async def test_a_private_field_of_attrs_is_fired_by_its_public_name(make_bus: MakeBus) -> None:
+    message = await make_bus(PrivateAttrs).private.logged_in.fire_async(name="ann", token="t")
+    assert message.kwargs == {"name": "ann", "token": "t"}
+    assert PrivateAttrs.logged_in.parameters["token"].annotation is str
 
 
 class Aliased(pydantic.BaseModel):
-    user_name: str = Field(alias="userName")
+    user_name: str = pydantic.Field(alias="userName", min_length=3)
+    page: pydantic.HttpUrl | None = None
 
 
-class Populated(pydantic.BaseModel, populate_by_name=True):
-    user_name: str = Field(alias="userName")
+class Open(pydantic.BaseModel, extra="allow"):
+    number: int
 
 
-class Choices(pydantic.BaseModel):
-    user_name: str = Field(validation_alias=AliasChoices("login", "userName"))
+class ModelApi(Api):
+    aliased = Event(Aliased)
+    more = Event(Open)
+
+    class Meta:
+        name = "models"
 
 
-class PathOrName(pydantic.BaseModel, populate_by_name=True):
-    user_name: str = Field(validation_alias=AliasPath("user", 0))
+async def test_a_model_of_pydantic_declares_an_event_with_its_aliases(make_bus: MakeBus) -> None:
+    bus = make_bus(ModelApi)
+    message = await bus.models.aliased.fire_async(userName="ann", page="https://example.com/")
+    assert message.kwargs == {"userName": "ann", "page": "https://example.com/"}
+    assert ModelApi.aliased.parameters["userName"].annotation is str
 
 
-class Keyword(pydantic.BaseModel):
-    user_name: str = Field(alias="class")
+async def test_extra_fields_of_a_model_travel(make_bus: MakeBus) -> None:
+    message = await make_bus(ModelApi).models.more.fire_async(number=1, more=2)
+    assert message.kwargs == {"number": 1, "more": 2}
 
 
-class Dashed(pydantic.BaseModel):
-    user_name: str = Field(alias="user-name")
+async def test_an_error_of_a_model_does_not_show_the_value(make_bus: MakeBus) -> None:
+    with pytest.raises(InvalidEventArguments) as raised:
+        await make_bus(ModelApi).models.aliased.fire_async(userName="pw")
+    assert raised.value.reason == (
+        "Aliased does not take them: userName: String should have at least 3 characters"
+    )
 
 
-@pydantic.dataclasses.dataclass
-class Data:
-    user_name: str
-    count: int = dataclasses.field(default=1, init=False)
+class Plain:
+    """A class that does not declare its fields."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
 
 
-class Boxed(pydantic.BaseModel, Generic[Item]):
-    user_name: Item
+async def test_a_plain_class_declares_an_event_by_its_constructor(
+    make_bus: MakeBus,
+) -> None:
+    class PlainApi(Api):
+        plain = Event(Plain)
+
+        class Meta:
+            name = "plain"
+
+    bus = make_bus(PlainApi)
+    assert (await bus.plain.plain.fire_async(number=1)).kwargs == {"number": 1}
+    with pytest.raises(InvalidEventArguments, match=r"at `\$\.number`"):
+        await bus.plain.plain.fire_async(number="1")
 
 
-@dataclasses.dataclass
-class Generic1(Generic[Item]):
-    user_name: Item
+def test_a_method_without_self_is_refused(make_bus: MakeBus) -> None:
+    class WrongApi(Api):
+        @event  # type: ignore[arg-type]
+        def wrong(*, username: str, email: str) -> None: ...
+
+        class Meta:
+            name = "wrong"
+
+    with pytest.raises(InvalidApi, match="its first parameter must be self"):
+        make_bus(WrongApi)
 
 
-@dataclasses.dataclass
-class Derived(Generic1[str], Generic[Other]):
-    more: Other
+async def test_a_parameter_may_be_called_self(make_bus: MakeBus) -> None:
+    class SelfApi(Api):
+        told = Event(("self",))
+
+        class Meta:
+            name = "selves"
+
+    assert (await make_bus(SelfApi).selves.told.fire_async(self=1)).kwargs == {"self": 1}
 
 
-@attrs.define
-class Made(Generic[Item]):
-    user_name: Item
+@pytest.mark.parametrize("name", ["", "two words", "1st", "class", 3])
+def test_a_parameter_must_be_an_identifier(name: Any) -> None:
+    with pytest.raises(InvalidApi, match="cannot name a parameter"):
+        Parameter(name)
+
+
+@pytest.mark.parametrize("parameter", [Parameter("a"), Parameter("a", int)], ids=repr)
+def test_a_parameter_is_required(parameter: Parameter) -> None:
+    assert parameter.is_required
 
 
 @pytest.mark.parametrize(
-    ("class_", "name"),
+    "parameter",
     [
-        (Serialized, "user_name"),
-        (Generated, "user_name"),
-        (Excluded, "user_name"),
-        (Aliased, "userName"),
-        (Populated, "userName"),
-        (Choices, "login"),
-        (PathOrName, "user_name"),
-        (Dashed, "user_name"),
-        (Keyword, "user_name"),
-        (Data, "user_name"),
-        (Boxed[str], "user_name"),
-        (Generic1[str], "user_name"),
-        (Made[str], "user_name"),
+        Parameter("a", int, default=0),
+        Parameter("a", default=None),
+        Parameter("a", int | None),
+        Parameter("a", Optional[int]),  # noqa: UP045 - both spellings are in use
+        Parameter("a", None),
+        Parameter("a", Annotated[str | None, "doc"]),
+        Parameter("a", Literal["a", None]),  # noqa: PYI061 - likewise
     ],
-    ids=str,
+    ids=repr,
 )
-async def test_a_field_has_one_name_when_it_is_declared_fired_and_received(
-    make_bus: MakeBus, class_: Any, name: str
+def test_a_parameter_with_a_default_or_that_may_be_none_is_not_required(
+    parameter: Parameter,
 ) -> None:
-    api = api_of(class_)
-    bus = make_bus()
-    received: list[str] = []
-    with lightbus.testing.recording(bus) as events:
-        bus.client.register_api(api)
-        names: dict[str, Any] = {"received": received}
-        exec(f"def handle({name}: str): received.append({name})", names)
-        bus.classes.saved.listen(names["handle"], listener_name="listener")
-        message = await bus.classes.saved.fire_async(**{name: "ann"})
-        await events.drain()
-
-    assert list(api.event("saved").parameters) == [name]
-    assert api.event("saved").parameters[name].annotation is str
-    assert list(schema_of([api])["properties"]["classes.saved"]["properties"]) == [name]
-    assert message.kwargs == {name: "ann"}
-    assert received == ["ann"]
-
-
-class Json(pydantic.BaseModel):
-    value: pydantic.Json[dict[str, int]]
-
-
-class Epoch(pydantic.BaseModel):
-    value: datetime
-
-    @pydantic.field_serializer("value")
-    def as_epoch(self, value: datetime) -> float:
-        return value.timestamp()
-
-
-class Text(pydantic.BaseModel):
-    value: Annotated[int, pydantic.PlainSerializer(str, return_type=str)]
-
-
-class Long(pydantic.BaseModel):
-    value: timedelta
-
-
-class Urls(pydantic.BaseModel):
-    value: list[bytes]
-
-
-class Keys(pydantic.BaseModel):
-    value: dict[bytes, bytes]
-
-
-class Nested(pydantic.BaseModel):
-    value: Epoch
-
-
-class Site(pydantic.BaseModel):
-    value: pydantic.HttpUrl
-
-
-@pydantic.dataclasses.dataclass
-class Bytes:
-    value: bytes
-
-
-@dataclasses.dataclass
-class Holding:
-    value: Bytes
-
-
-class Declares(NamedTuple):
-    value: list[Bytes]
-
-
-AT = datetime(2026, 1, 2, tzinfo=UTC)
-
-
-@pytest.mark.parametrize(
-    ("class_", "fired", "got"),
-    [
-        (Json, '{"a": 1}', {"a": 1}),
-        (Epoch, AT, AT),
-        (Text, 3, 3),
-        (Long, timedelta(days=4000), timedelta(days=4000)),
-        (Urls, [b"abcd", b"\xfb\xff"], [b"abcd", b"\xfb\xff"]),
-        (Keys, {b"a": b"abcd"}, {b"a": b"abcd"}),
-        (Nested, Epoch(value=AT), Epoch(value=AT)),
-        (Site, "https://example.com/", pydantic.HttpUrl("https://example.com/")),
-        (Bytes, b"abcd", b"abcd"),
-        (Holding, Bytes(b"abcd"), Bytes(b"abcd")),
-        (Declares, [Bytes(b"abcd")], [Bytes(b"abcd")]),
-    ],
-    ids=str,
-)
-async def test_a_listener_with_the_declared_type_gets_what_was_fired_and_it_fits_the_schema(
-    make_bus: MakeBus, tmp_path: Any, class_: Any, fired: Any, got: Any
-) -> None:
-    api = api_of(class_)
-    bus = make_bus()
-    received: list[Any] = []
-
-    def handle(value: Any) -> None:
-        received.append(value)
-
-    with lightbus.testing.recording(bus) as events:
-        bus.client.register_api(api)
-        handle.__annotations__["value"] = api.event("saved").parameters["value"].annotation
-        bus.classes.saved.listen(handle, listener_name="listener")
-        message = await bus.classes.saved.fire_async(value=fired)
-        await events.drain()
-
-    assert received == [got]
-    assert type(received[0]) is type(got)
-    dumped = tmp_path / "events.json"
-    dumped.write_bytes(msgspec.json.encode(schema_of([api])))
-    loaded = LoadedSchemas()
-    loaded.load_local(dumped)
-    loaded.check("classes.saved", message.kwargs)
-
-
-class Root(pydantic.RootModel[list[int]]):
-    """Has no fields."""
-
-
-class Pathed(pydantic.BaseModel):
-    name: str = Field(validation_alias=AliasPath("user", 0))
-
-
-class Typed(TypedDict):
-    name: str
-
-
-class Unset(msgspec.Struct):
-    name: str | msgspec.UnsetType = msgspec.UNSET
-
-
-@pydantic.dataclasses.dataclass
-class Initial:
-    name: str
-    password: dataclasses.InitVar[str]
-
-
-@pytest.mark.parametrize(
-    ("class_", "said"),
-    [
-        (Root, "Root cannot declare an event: a RootModel has no named fields"),
-        (Pathed, "Pathed cannot declare an event: its field 'name' is read from inside"),
-        (Typed, "Typed cannot declare an event: it is a TypedDict"),
-        (int | None, "cannot declare an event: give names, Parameter objects or a class"),
-        (Unset, "'name' has the default UNSET, which does not travel"),
-        (Initial, "takes 'password', and has no such field"),
-    ],
-    ids=str,
-)
-def test_a_class_that_cannot_declare_an_event_is_refused_with_the_reason(
-    make_bus: MakeBus, class_: Any, said: str
-) -> None:
-    with pytest.raises(InvalidApi, match=said):  # noqa: PT012 - either may refuse it
-        api = api_of(class_)
-        make_bus(api)
-
-
-def test_the_variables_of_generic_classes_are_what_they_stand_for() -> None:
-    parameters = api_of(Derived[int]).event("saved").parameters
-    assert [p.annotation for p in parameters.values()] == [str, int]
-
-
-async def test_a_generic_class_checks_the_values_of_its_event(make_bus: MakeBus) -> None:
-    bus = make_bus(api_of(Generic1[int]))
-    with pytest.raises(InvalidEventArguments, match="Expected `int`"):
-        await bus.classes.saved.fire_async(user_name="ann")
+    assert not parameter.is_required
