@@ -86,8 +86,8 @@ def check(old: Path, **options: Any) -> None:
         sys.exit(WRONG_USAGE)  # FAILED would mean that a change breaks a listener
     changes = list(breaking_changes(before, after))
     for change in changes:
-        out.print_line((change.place, "bold"), f": {change.what}.")
-        out.print_line(f"    {change.why}")
+        out.print_line((change.location, "bold"), f": {change.difference}.")
+        out.print_line(f"    {change.consequence}")
     if changes:
         sys.exit(FAILED)
     out.print_line(f"No breaking changes in {counted(len(before['properties']), 'event')}.")

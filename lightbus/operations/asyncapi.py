@@ -7,7 +7,7 @@ from typing import Any
 
 from lightbus.client import BusClient
 from lightbus.schema.events import schema_of
-from lightbus.schema.json_schema import definition_name, key_of, with_subschemas
+from lightbus.schema.json_schema import definition_name, escape_key, with_subschemas
 from lightbus.transport.records import AsyncAPIParts
 
 VERSION = "3.0.0"
@@ -65,7 +65,7 @@ def asyncapi_of(client: BusClient, *, version: str = "1") -> Document:
                 _key(api, event): _message(f"{api}.{event}", documented) for api, event in channels
             },
             "schemas": {
-                key_of(name): _as_draft_7(schema) for name, schema in events["$defs"].items()
+                escape_key(name): _as_draft_7(schema) for name, schema in events["$defs"].items()
             },
         },
     }
@@ -73,12 +73,12 @@ def asyncapi_of(client: BusClient, *, version: str = "1") -> Document:
 
 def _key(api_name: str, event_name: str) -> str:
     """Return the key of an event, which no other event has."""
-    return f"{key_of(api_name)}.{_part_of_key(event_name)}"
+    return f"{escape_key(api_name)}.{_part_of_key(event_name)}"
 
 
 def _part_of_key(name: str) -> str:
     """Return `name` for a key whose parts are joined by dots."""
-    return key_of(name).replace(".", "-x2e")
+    return escape_key(name).replace(".", "-x2e")
 
 
 def _servers(parts: Iterable[AsyncAPIParts]) -> Document:
@@ -129,7 +129,7 @@ def _as_draft_7(schema: Any) -> Any:
     if not isinstance(found, dict):
         return found
     if (name := definition_name(found.get("$ref"))) is not None:
-        found["$ref"] = f"#/components/schemas/{key_of(name)}"
+        found["$ref"] = f"#/components/schemas/{escape_key(name)}"
     # In AsyncAPI, it is the name of a field.
     found.pop("discriminator", None)
     if "prefixItems" in found:

@@ -1,4 +1,4 @@
-"""Schemas of events in files: read for a comparison, or loaded for events to fit."""
+"""Reads schemas of events from files, and checks fired events against such files."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from lightbus.schema.json_schema import (
     with_subschemas,
 )
 
-# How many letters of a schema an error shows
-_MOST_SHOWN = 200
+# The most characters of a schema that an error quotes
+_MAX_QUOTED = 200
 
-# How deeply schemas may be nested in a file. No class is nested in another's schema.
-_DEEPEST = 64
+# The most levels of nested schemas in a file. Nested classes are definitions, and add no level.
+_MAX_DEPTH = 64
 
 _Type = Literal["string", "boolean", "integer", "number", "array", "object", "null"]
 _Length = Annotated[int, msgspec.Meta(ge=0)]
@@ -33,7 +33,7 @@ _Schemas = Annotated[list["_Node | bool"], msgspec.Meta(min_length=1)]
 
 
 class _Node(msgspec.Struct, rename="camel"):
-    """The structure of a JSON Schema, as far as the bus reads it."""
+    """The keywords of a JSON Schema that the bus reads, and the types of their values."""
 
     ref: str = msgspec.field(name="$ref", default="")
     defs: dict[str, _Node | bool] = msgspec.field(name="$defs", default_factory=dict)
@@ -79,7 +79,7 @@ class _Document(msgspec.Struct):
 
 
 def read_schema(path: Path) -> Schema:
-    """Return the schema in a file, as `schema_of` makes it.
+    """Read a file that contains the result of `schema_of`.
 
     Raises:
         InvalidSchema: The file cannot be read, is not JSON, has a duplicate key, or is not a schema
@@ -87,9 +87,9 @@ def read_schema(path: Path) -> Schema:
     """
     try:
         text = path.read_text("utf-8")
-        found = msgspec.json.decode(text)
+        content = msgspec.json.decode(text)
         read_json(text)
-        document = msgspec.convert(found, _Document)
+        document = msgspec.convert(content, _Document)
     except OSError as error:
         raise InvalidSchema(str(path), f"cannot be read: {error.strerror}") from error
     except DuplicateKey as error:
@@ -100,20 +100,20 @@ def read_schema(path: Path) -> Schema:
         raise InvalidSchema(str(path), f"is not JSON: {error}") from error
     for kind, schemas in (("event", document.properties), ("definition", document.definitions)):
         for name, schema in schemas.items():
-            if (problem := _problem_of(schema, document, is_event=kind == "event")) is not None:
-                raise InvalidSchema(str(path), f"is not a JSON Schema: {kind} {name!r} {problem}")
-    return {**found, "$defs": document.definitions}
+            if (defect := _find_defect(schema, document, is_event=kind == "event")) is not None:
+                raise InvalidSchema(str(path), f"is not a JSON Schema: {kind} {name!r} {defect}")
+    return {**content, "$defs": document.definitions}
 
 
-def _problem_of(schema: Any, document: _Document, *, is_event: bool) -> str | None:
-    """Return what is wrong with the schema of an event, or with a definition."""
+def _find_defect(schema: Any, document: _Document, *, is_event: bool) -> str | None:
+    """Return why the schema of an event, or a definition, is not valid; None if it is valid."""
     try:
         msgspec.convert(schema, _Node if is_event else _Node | bool)
     except msgspec.ValidationError as error:
         return f"is malformed: {error}"
     except RecursionError:
         return "is nested too deeply"
-    if _depth_of(schema) > _DEEPEST:
+    if _depth_of(schema) > _MAX_DEPTH:
         return "is nested too deeply"
     for reference in _references_in(schema):
         if definition_name(reference) not in document.definitions:
@@ -123,7 +123,7 @@ def _problem_of(schema: Any, document: _Document, *, is_event: bool) -> str | No
 
 def _depth_of(schema: Any) -> int:
     depth, level = 0, [schema]
-    while level and depth <= _DEEPEST:
+    while level and depth <= _MAX_DEPTH:
         within: list[Any] = []
         for one in level:
             with_subschemas(one, within.append)
@@ -138,7 +138,7 @@ def _references_in(schema: Any) -> Iterator[Any]:
 
 
 class LoadedSchemas:
-    """The files of JSON Schema (draft 2020-12) that fired events have to fit."""
+    """Checks fired events against files of JSON Schema (draft 2020-12)."""
 
     def __init__(self) -> None:
         self._validators: list[tuple[Path, Any]] = []
@@ -147,11 +147,12 @@ class LoadedSchemas:
         return bool(self._validators)
 
     def load_local(self, path: str | Path) -> None:
-        """Check every event that is fired on this bus against the file at `path`, if the file has
-        the event.
+        """Check the events that are fired on this bus from now on against a schema file.
+
+        Events that the file does not describe are not checked.
 
         Args:
-            path: A file that `lightbus schema dump` has printed, here or for another service.
+            path: A file with the output of `lightbus schema dump`, of this or another service.
 
         Raises:
             InvalidSchema: The file cannot be read, or is not a schema of events.
@@ -160,7 +161,7 @@ class LoadedSchemas:
         path = Path(path)
         schema = read_schema(path)
         try:
-            import jsonschema  # noqa: PLC0415 - of an extra
+            import jsonschema  # noqa: PLC0415 - part of an extra
         except ModuleNotFoundError as error:
             raise PackageMissing("To load a schema file", "schema") from error
         try:
@@ -170,11 +171,15 @@ class LoadedSchemas:
         self._validators.append((path, jsonschema.Draft202012Validator(schema)))
 
     def check(self, canonical_name: str, fields: Mapping[str, Any]) -> None:
-        """Make sure that an event's fields, as JSON values, fit each file that knows the event.
+        """Check the fields of an event against each file that describes the event.
+
+        Args:
+            canonical_name: The canonical name of the event.
+            fields: The JSON values of the fields.
 
         Raises:
-            InvalidEventArguments: They do not; it says where, and which file.
-            InvalidSchema: What a file says of the event refers to itself without end.
+            InvalidEventArguments: A field does not fit. The error states its path and the file.
+            InvalidSchema: The schema of the event refers to itself without end.
         """
         for path, validator in self._validators:
             try:
@@ -187,12 +192,13 @@ class LoadedSchemas:
 
 
 def _describe_error(error: Any) -> str:
-    """Say what does not fit, without the value: it may be a secret."""
+    """Describe a validation error without the rejected value, which may be a secret."""
     if error.validator == "type":
-        said = f"Expected `{error.validator_value}`, got `{type(error.instance).__name__}`"
+        reason = f"Expected `{error.validator_value}`, got `{type(error.instance).__name__}`"
     elif error.validator == "required":
-        said = error.message
+        reason = error.message
     else:
-        said = f"{error.validator} is not {str(error.validator_value)[:_MOST_SHOWN]}"
-    place = list(error.absolute_path)[1:]
-    return f"{said} - at `${''.join(f'[{p}]' if isinstance(p, int) else f'.{p}' for p in place)}`"
+        reason = f"{error.validator} is not {str(error.validator_value)[:_MAX_QUOTED]}"
+    steps = list(error.absolute_path)[1:]
+    path = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps)
+    return f"{reason} - at `${path}`"

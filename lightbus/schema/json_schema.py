@@ -1,4 +1,4 @@
-"""The parts of a JSON Schema: keywords, the schemas within one, and references."""
+"""Reads and writes the parts of a JSON Schema: keywords, nested schemas and references."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 DEFINITIONS = "#/$defs/"
 
-# Keywords of the bus, beside those of JSON Schema
-# The field is not required, but every fired event has it.
+# Keywords that the bus adds to JSON Schema
+# The field is not required, but every event that is fired now has it.
 ALWAYS_SENT = "x-lightbus-always-sent"
-# The bits that an integer, which stands for a `Flag`, may have set
+# The bits that may be set in an integer that represents a `Flag`
 BITS = "x-lightbus-bits"
 # The number of bytes that Base64 text encodes, which its length does not determine
 MIN_BYTES, MAX_BYTES = "x-lightbus-min-bytes", "x-lightbus-max-bytes"
 
-# Patterns of dates and times: with an offset from UTC, and without
+# Patterns of dates and times: with an offset from UTC (True), and without (False)
 OFFSETS = {True: r"([Zz]|[+-]\d\d:?\d\d)$", False: r"(^|[Tt ])\d\d:\d\d(:\d\d(\.\d+)?)?$"}
 
-# Keywords whose value is a schema, a list of schemas, or schemas by name. An object anywhere else,
-# such as in a default, is no schema.
-_ONE = (
+# Keywords whose value is a schema, a list of schemas, or a map of schemas. The value of any other
+# keyword, such as "default", contains no schema.
+_SINGLES = (
     *("items", "additionalItems", "unevaluatedItems", "contains", "additionalProperties"),
     *("unevaluatedProperties", "propertyNames", "contentSchema", "not", "if", "then", "else"),
 )
@@ -48,7 +48,7 @@ def with_subschemas(schema: Any, change: Callable[[Any], Any]) -> Any:
     for keyword, value in schema.items():
         if keyword in _LISTS and isinstance(value, list):
             changed[keyword] = [change(item) for item in value]
-        elif keyword in _ONE:
+        elif keyword in _SINGLES:
             changed[keyword] = change(value)
         elif keyword in _MAPS and isinstance(value, dict):
             changed[keyword] = {name: change(item) for name, item in value.items()}
@@ -57,26 +57,26 @@ def with_subschemas(schema: Any, change: Callable[[Any], Any]) -> Any:
 
 def subschemas(schema: Any) -> Iterator[Any]:
     """Yield `schema` and every schema in it, at any depth."""
-    found: list[Any] = [schema]
-    while found:
-        one = found.pop()
+    pending: list[Any] = [schema]
+    while pending:
+        one = pending.pop()
         yield one
-        with_subschemas(one, found.append)
+        with_subschemas(one, pending.append)
 
 
-def key_of(name: str) -> str:
-    """Return `name` as a key of letters, digits, ``.``, ``_`` and ``-``; no two names share a key.
+def escape_key(name: str) -> str:
+    """Return `name` as a key of letters, digits, ``.``, ``_`` and ``-``. Different names give
+    different keys.
 
-    References need no escapes for such keys, and AsyncAPI allows no others for its components.
+    Such keys need no escapes in references, and AsyncAPI allows no others for its components.
     """
     return _ESCAPED_IN_KEYS.sub(
-        lambda found: "".join(f"-x{byte:02x}" for byte in found[0].encode()), name
+        lambda match: "".join(f"-x{byte:02x}" for byte in match[0].encode()), name
     )
 
 
 def definition_name(reference: Any) -> str | None:
-    """Return the name of the definition that `reference` refers to; None if it refers to something
-    else.
+    """Return the name of the definition to which `reference` refers; None if it is another target.
 
     A reference is a URI whose fragment is a JSON Pointer (RFC 6901).
     """
@@ -86,20 +86,20 @@ def definition_name(reference: Any) -> str | None:
 
 
 def schema_of_keys(keys: Schema) -> Schema:
-    """Return the part of an object's schema that describes its keys.
+    """Return the keywords that describe the keys of an object.
 
     Args:
-        keys: The schema of a key, as if it were a value.
+        keys: The schema that the keys would have as values.
     """
     if not keys or "$ref" in keys:
         return {}
     values = keys.get("enum")
     is_text = keys.get("type") == "string" if values is None else _are_text(values)
     if not is_text:
-        # Such a key is written as the text of its JSON.
+        # The key is written as its JSON text.
         return {"propertyNames": {"contentMediaType": "application/json", "contentSchema": keys}}
-    said = {keyword: value for keyword, value in keys.items() if keyword != "type"}
-    return {"propertyNames": said} if said else {}
+    names = {keyword: value for keyword, value in keys.items() if keyword != "type"}
+    return {"propertyNames": names} if names else {}
 
 
 def _are_text(values: Any) -> bool:
@@ -113,16 +113,16 @@ def schema_of_flag(class_: type[enum.Flag]) -> Schema:
         class_(1 << mask.bit_length())
     except ValueError:
         return {"type": "integer", "minimum": 0, "maximum": mask, BITS: mask}
-    return {"type": "integer"}  # it takes bits that no member has
+    return {"type": "integer"}  # the class accepts bits that no member has
 
 
-def only_json(schema: Any) -> Any:
+def without_non_json(schema: Any) -> Any:
     """Return `schema` without keywords whose values have no JSON form, such as infinite bounds."""
     if not isinstance(schema, dict):
         return schema
     within = with_subschemas(schema, lambda _: True)
-    said = {keyword: value for keyword, value in schema.items() if _is_json(within[keyword])}
-    return with_subschemas(said, only_json)
+    kept = {keyword: value for keyword, value in schema.items() if _is_json(within[keyword])}
+    return with_subschemas(kept, without_non_json)
 
 
 def _is_json(value: Any) -> bool:

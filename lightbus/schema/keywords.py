@@ -1,4 +1,4 @@
-"""What the keywords of JSON Schema say about values, and how two of them compare."""
+"""Interprets the keywords of a JSON Schema, and compares their values."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from lightbus.schema.json_schema import ALWAYS_SENT, BITS, MAX_BYTES, MIN_BYTES,
 
 Schema = Mapping[str, Any]
 
-# Annotations: keywords that do not constrain values. Those that begin with "x-" do not either,
-# except for those of the bus.
+# Annotations: keywords that do not constrain values. Keywords that begin with "x-" are annotations
+# too, except for those of the bus.
 _ANNOTATIONS = (
     *("title", "description", "default", "example", "examples", "deprecated", "readOnly"),
     *("writeOnly", "discriminator", "externalDocs", "xml", "$comment", "$defs", "$id", "$schema"),
     *("$anchor", "$vocabulary", ALWAYS_SENT),
 )
 
-# Formats that JSON Schema defines, or that the bus and pydantic write. Others are annotations.
+# Formats that JSON Schema defines, or that the bus or pydantic writes. Others are annotations.
 _FORMATS = (
     *("date-time", "date", "time", "duration", "uuid", "decimal", "regex"),
     *("email", "idn-email", "name-email", "hostname", "idn-hostname", "ipv4", "ipv6"),
@@ -41,7 +41,7 @@ _TYPES: dict[type, str] = {
     type(None): "null",
 }
 
-# Keywords whose values are bounds, and whether the first of two bounds is at least as narrow.
+# Keywords whose values are bounds. The function returns whether the inner bound implies the outer.
 _BOUNDS: dict[str, Callable[[Any, Any], bool]] = {
     "minLength": lambda inner, outer: inner >= outer,
     "maxLength": lambda inner, outer: inner <= outer,
@@ -55,7 +55,7 @@ _BOUNDS: dict[str, Callable[[Any, Any], bool]] = {
     BITS: lambda inner, outer: inner & ~outer == 0,
 }
 
-# The keywords for the least and the greatest number, and the one that excludes the number itself.
+# The keywords for the smallest and largest number, each with its inclusive or exclusive counterpart
 _RANGES = {
     "minimum": "exclusiveMinimum",
     "exclusiveMinimum": "minimum",
@@ -63,8 +63,8 @@ _RANGES = {
     "exclusiveMaximum": "maximum",
 }
 
-# The type of values that a keyword applies to, where it is one
-_KINDS = {
+# The only type of values to which a keyword applies
+_KEYWORD_TYPES = {
     **dict.fromkeys([*_RANGES, "multipleOf", BITS], "number"),
     **dict.fromkeys(["minLength", "maxLength", "pattern", "format"], "string"),
     **dict.fromkeys(["minItems", "maxItems", "uniqueItems"], "array"),
@@ -73,7 +73,7 @@ _KINDS = {
 
 
 class OneValue(dict[str, Any]):
-    """The schema of exactly one value, which is its "const"."""
+    """The schema of exactly one value, which its keyword "const" states."""
 
 
 def constraints_of(schema: Any) -> Schema:
@@ -92,15 +92,15 @@ def _is_constraint(keyword: str, value: Any) -> bool:
 
 
 def options_of(schema: Schema) -> list[Any] | None:
-    """Return the schemas of which a value has to fit at least one; None where there are none."""
+    """Return the schemas of which a value has to fit at least one; None if there are none."""
     if isinstance(schema.get("type"), list):
         return [{**schema, "type": type_} for type_ in schema["type"]]
-    found = schema.get("anyOf", schema.get("oneOf"))
-    return None if found is None else list(found)
+    options = schema.get("anyOf", schema.get("oneOf"))
+    return None if options is None else list(options)
 
 
-def parts_of(schema: Schema) -> list[Any] | None:
-    """Return the schemas that a value has to fit all of; None where `schema` is a single one."""
+def conditions_of(schema: Schema) -> list[Any] | None:
+    """Return the schemas that a value has to fit all of; None if `schema` is not composed."""
     constraints = constraints_of(schema)
     of_many = [name for name in ("anyOf", "oneOf", "allOf") if name in constraints]
     if not of_many or (len(constraints) == 1 and "allOf" not in constraints):
@@ -111,14 +111,15 @@ def parts_of(schema: Schema) -> list[Any] | None:
 
 
 def items_of(schema: Schema) -> tuple[list[Any], Any]:
-    """Return the schemas of the first items, and that of all further ones."""
+    """Return the schemas of the first items, and the schema of all further items."""
     first = list(schema.get("prefixItems", ()))
     most = schema.get("maxItems")
     is_full = most is not None and most <= len(first)
     return first, False if is_full else schema.get("items", True)
 
 
-def listed_in(schema: Schema) -> list[Any] | None:
+def listed_values(schema: Schema) -> list[Any] | None:
+    """Return the values that a schema lists; None if it does not list them."""
     if "const" in schema:
         return [schema["const"]]
     if "enum" in schema:
@@ -127,7 +128,7 @@ def listed_in(schema: Schema) -> list[Any] | None:
 
 
 def schema_of_value(value: Any) -> OneValue:
-    """Return a schema that only `value` fits, with every keyword that `value` satisfies."""
+    """Return the schema that only `value` fits, with every keyword that `value` satisfies."""
     schema = OneValue(const=value, type=_TYPES[type(value)])
     if isinstance(value, bool) or value is None:
         return schema
@@ -147,61 +148,66 @@ def schema_of_value(value: Any) -> OneValue:
     return schema
 
 
-def is_one_of(of: Schema, values: list[Any] | None) -> bool:
-    """Return whether the one value of `of` is among `values`, or no values are listed."""
+def is_listed(schema: Schema, values: list[Any] | None) -> bool:
+    """Return whether the only value of `schema` is among `values`; true if `values` is None."""
     if values is None:
         return True
-    wanted = {msgspec.json.encode(value, order="sorted") for value in values}
-    return isinstance(of, OneValue) and msgspec.json.encode(of["const"], order="sorted") in wanted
+    if not isinstance(schema, OneValue):
+        return False
+    encoded = {msgspec.json.encode(value, order="sorted") for value in values}
+    return msgspec.json.encode(schema["const"], order="sorted") in encoded
 
 
-def is_about_others(keyword: str, of: Schema) -> bool:
-    """Return whether `keyword` does not apply to values of the type of `of`."""
-    kind = "number" if of.get("type") == "integer" else of.get("type")
-    return kind is not None and _KINDS.get(keyword, kind) != kind
+def applies_to(keyword: str, schema: Schema) -> bool:
+    """Return whether `keyword` applies to values of the type of `schema`."""
+    type_ = "number" if schema.get("type") == "integer" else schema.get("type")
+    return type_ is None or _KEYWORD_TYPES.get(keyword, type_) == type_
 
 
-def is_within(keyword: str, of: Schema, wanted: Any) -> bool:
-    """Return whether all values of `of` satisfy a keyword whose value is `wanted`."""
+def satisfies(schema: Schema, keyword: str, required: Any) -> bool:
+    """Return whether all values of `schema` satisfy a keyword whose value is `required`."""
     if keyword in _RANGES:
-        return _is_in_range(keyword, of, wanted)
-    if keyword == "pattern" and isinstance(of, OneValue) and isinstance(of["const"], str):
-        return _matches(wanted, of["const"])
-    # Nothing has a length of less than 0.
-    found = of.get(keyword, 0 if keyword in ("minLength", "minItems", "minProperties") else None)
-    return found is not None and keyword in _BOUNDS and _BOUNDS[keyword](found, wanted)
+        return _is_in_range(schema, keyword, required)
+    if keyword == "pattern" and isinstance(schema, OneValue) and isinstance(schema["const"], str):
+        return _matches(required, schema["const"])
+    # The smallest possible length is 0.
+    default = 0 if keyword in ("minLength", "minItems", "minProperties") else None
+    actual = schema.get(keyword, default)
+    return actual is not None and keyword in _BOUNDS and _BOUNDS[keyword](actual, required)
 
 
-def _is_in_range(keyword: str, of: Schema, wanted: Any) -> bool:
+def _is_in_range(schema: Schema, keyword: str, required: Any) -> bool:
     sign = 1 if keyword.endswith("inimum") else -1
-    same, other = of.get(keyword), of.get(_RANGES[keyword])
-    if same is not None and sign * same >= sign * wanted:
+    same, counterpart = schema.get(keyword), schema.get(_RANGES[keyword])
+    if same is not None and sign * same >= sign * required:
         return True
-    if other is None:
+    if counterpart is None:
         return False
     is_exclusive = keyword.startswith("exclusive")
-    return bool(sign * other > sign * wanted or (not is_exclusive and other == wanted))
+    return bool(
+        sign * counterpart > sign * required or (not is_exclusive and counterpart == required)
+    )
 
 
 def _matches(pattern: str, text: str) -> bool:
     try:
         return re.search(pattern, text) is not None
-    except re.error:  # Python does not know all that JSON Schema allows
+    except re.error:  # Python does not support every pattern that JSON Schema allows
         return False
 
 
-def _shown(value: Any) -> str:
+def _format_value(value: Any) -> str:
     return "null" if value is None else repr(value)
 
 
 def describe_schema(schema: Any) -> str:
-    """Return in a few words what a schema admits."""
+    """Return a short description of the values of a schema."""
     if not isinstance(schema, Mapping):
         return "nothing" if schema is False else "anything"
     if (options := options_of(schema)) is not None:
         return " or ".join(describe_schema(option) for option in options)
-    if schema.get("type") != "null" and (values := listed_in(schema)) is not None:
-        return " or ".join(map(_shown, values))
+    if schema.get("type") != "null" and (values := listed_values(schema)) is not None:
+        return " or ".join(map(_format_value, values))
     if "$ref" in schema:
         return str(definition_name(schema["$ref"]) or schema["$ref"])
     name = str(schema.get("title") or schema.get("type", "anything"))

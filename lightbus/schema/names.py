@@ -1,4 +1,4 @@
-"""Names of classes in schemas, and of the definitions there."""
+"""Names the classes and the definitions in a schema."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ _NOT_IN_KEYS = re.compile(r"[^a-zA-Z0-9._-]")
 
 
 def name_of_class(class_: Any) -> str:
-    """Return the name of a class; that of ``Box[int]`` with what it holds."""
+    """Return the name of a class; for a generic form such as ``Box[int]``, with its arguments."""
     origin = typing.get_origin(class_)
     if origin is None:
         return str(class_.__name__)
-    held = (str(getattr(one, "__name__", one)) for one in typing.get_args(class_))
-    return f"{origin.__name__}[{', '.join(held)}]"
+    arguments = (str(getattr(one, "__name__", one)) for one in typing.get_args(class_))
+    return f"{origin.__name__}[{', '.join(arguments)}]"
 
 
 def definition_names(classes: Iterable[Any]) -> dict[Any, str]:
-    """Return a name for the definition of each class: its own where no other has the same."""
+    """Return a unique name for the definition of each class: its own name if that is unique."""
     short = {class_: _as_key(name_of_class(class_)) for class_ in classes}
     uses = Counter(short.values())
     names: dict[Any, str] = {}
-    taken = {name for name, count in uses.items() if count == 1}
+    used = {name for name, count in uses.items() if count == 1}
     for class_, name in short.items():
-        names[class_] = name if uses[name] == 1 else _unused(class_, taken)
-        taken.add(names[class_])
+        names[class_] = name if uses[name] == 1 else _unused_name(class_, used)
+        used.add(names[class_])
     return names
 
 
-def _unused(class_: Any, taken: set[str]) -> str:
+def _unused_name(class_: Any, used: set[str]) -> str:
     full = _as_key(f"{class_.__module__}.{class_.__qualname__}")
     numbered = (f"{full}_{number}" for number in itertools.count(2))
-    return next(name for name in itertools.chain([full], numbered) if name not in taken)
+    return next(name for name in itertools.chain([full], numbered) if name not in used)
 
 
 def _as_key(name: str) -> str:

@@ -1,4 +1,4 @@
-"""JSON Schemas of pydantic's models, as their values travel."""
+"""Returns the JSON Schema of pydantic's models, as their values are encoded."""
 
 from __future__ import annotations
 
@@ -23,15 +23,14 @@ _ZONES = {"aware": True, "naive": False}
 
 
 def schema_of_model(class_: Any, name: str) -> tuple[Schema, Schema]:
-    """Return the schema of a model or another class of pydantic, and the definitions that it refers
-    to, by name.
+    """Return the schema of a class of pydantic, and the definitions to which it refers, by name.
 
     Args:
         class_: The class.
-        name: What the names of these definitions begin with.
+        name: The prefix of the names of the definitions.
 
     Raises:
-        Exception: pydantic has no schema for it, or what its user added to the schema raised.
+        Exception: pydantic has no schema for the class, or a user's extension of it raised.
     """
     schema: Schema = TypeAdapter(class_).json_schema(
         ref_template=f"{DEFINITIONS}{name}-{{model}}",
@@ -44,33 +43,34 @@ def schema_of_model(class_: Any, name: str) -> tuple[Schema, Schema]:
 
 
 class _Generator(GenerateJsonSchema):
-    """Adds facts about values that the bus knows and pydantic does not state."""
+    """Adds keywords of the bus, and others that pydantic does not write."""
 
-    # A default without a JSON form is left out.
+    # A default without a JSON form is omitted.
     ignored_warning_kinds = {"skipped-choice", "non-serializable-default"}  # noqa: RUF012
 
     def model_field_schema(self, schema: core_schema.ModelField) -> Schema:
-        return _with_note(super().model_field_schema(schema), schema)
+        return _mark_always_sent(super().model_field_schema(schema), schema)
 
     def dataclass_field_schema(self, schema: core_schema.DataclassField) -> Schema:
-        return _with_note(super().dataclass_field_schema(schema), schema)
+        return _mark_always_sent(super().dataclass_field_schema(schema), schema)
 
     def computed_field_schema(self, schema: core_schema.ComputedField) -> Schema:
-        raise PydanticOmit  # these do not travel
+        raise PydanticOmit  # computed fields are not sent
 
     def enum_schema(self, schema: core_schema.EnumSchema) -> Schema:
-        found = super().enum_schema(schema)
+        enum_schema = super().enum_schema(schema)
         class_ = schema["cls"]
         if not issubclass(class_, enum.Flag):
-            return found
-        del found["enum"]
-        return {**found, **schema_of_flag(class_)}
+            return enum_schema
+        del enum_schema["enum"]
+        return {**enum_schema, **schema_of_flag(class_)}
 
     def dict_schema(self, schema: core_schema.DictSchema) -> Schema:
-        found = super().dict_schema(schema)
-        if "keys_schema" not in schema or {"propertyNames", "patternProperties"} & found.keys():
-            return found
-        return {**found, **schema_of_keys(self.generate_inner(schema["keys_schema"]).copy())}
+        dict_schema = super().dict_schema(schema)
+        has_keys = {"propertyNames", "patternProperties"} & dict_schema.keys()
+        if "keys_schema" not in schema or has_keys:
+            return dict_schema
+        return {**dict_schema, **schema_of_keys(self.generate_inner(schema["keys_schema"]).copy())}
 
     def datetime_schema(self, schema: core_schema.DatetimeSchema) -> Schema:
         return super().datetime_schema(schema) | _offset(schema)
@@ -79,14 +79,14 @@ class _Generator(GenerateJsonSchema):
         return super().time_schema(schema) | _offset(schema)
 
 
-def _with_note(found: Schema, field: Any) -> Schema:
+def _mark_always_sent(field_schema: Schema, field: Any) -> Schema:
     has_default = field["schema"]["type"] == "default"
-    # A value that is None although its type does not admit None is left out.
+    # A value that is None although its type does not admit None is not sent.
     is_none = field["schema"].get("default", ...) is None
     admits_none = has_default and field["schema"]["schema"]["type"] in ("nullable", "any")
     is_left_out = field.get("serialization_exclude_if") is not None or (is_none and not admits_none)
     is_sent = has_default and not is_left_out
-    return {**found, ALWAYS_SENT: True} if is_sent else found
+    return {**field_schema, ALWAYS_SENT: True} if is_sent else field_schema
 
 
 def _offset(schema: Any) -> Schema:

@@ -1,4 +1,4 @@
-"""JSON Schemas of types, as their values travel."""
+"""Returns the JSON Schema of types, as their values are encoded."""
 
 from __future__ import annotations
 
@@ -57,8 +57,8 @@ _CONSTRAINTS = {
     "pattern": "pattern",
 }
 
-# What the keywords for the length of a type's values end with
-_LENGTHS = {"string": "Length", "array": "Items", "object": "Properties"}
+# The suffixes of the keywords for the length of a value, by the type of the value
+_LENGTH_SUFFIXES = {"string": "Length", "array": "Items", "object": "Properties"}
 
 _CLASSES = (
     nodes.StructType,
@@ -70,10 +70,10 @@ _CLASSES = (
 
 
 def schemas_of_types(types: Sequence[Any]) -> tuple[list[Schema], Schema]:
-    """Return the schema of each type, and the definitions that these refer to, by name."""
-    found = [_node_of(type_) for type_ in types]
-    writer = _Writer(definition_names(_classes_in(found)))
-    return [writer.schema_of(node) for node in found], writer.definitions
+    """Return the schema of each type, and the definitions to which these refer, by name."""
+    type_nodes = [_node_of(type_) for type_ in types]
+    writer = _Writer(definition_names(_classes_in(type_nodes)))
+    return [writer.schema_of(node) for node in type_nodes], writer.definitions
 
 
 def _node_of(type_: Any) -> nodes.Type:
@@ -81,17 +81,17 @@ def _node_of(type_: Any) -> nodes.Type:
 
 
 def default_of(default: Any) -> Schema:
-    """Return the part of a schema that states a default; empty where it has no JSON form."""
-    if default is attrs.NOTHING:  # stands for a factory
+    """Return the keyword that states a default; nothing if the default has no JSON form."""
+    if default is attrs.NOTHING:  # a factory creates the default
         return {}
     try:
-        return {"default": _sent(default)}
-    except Exception:  # a user's class may raise any
+        return {"default": _json_value(default)}
+    except Exception:  # a user's class may raise any exception
         return {}
 
 
-def _sent(value: Any) -> Any:
-    """Return the JSON value that a value travels as."""
+def _json_value(value: Any) -> Any:
+    """Return the JSON value as which `value` is sent."""
     return decode(encode({"value": value}))["value"]
 
 
@@ -140,20 +140,20 @@ class _Writer:
         return {} if isinstance(node, nodes.AnyType) else {keyword: self.schema_of(node)}
 
     def _of_custom(self, class_: Any) -> Schema:
-        # One that says nothing; an empty one would mean that there is none.
+        # A schema that accepts any value. An empty schema would mean that there is none.
         unknown = {"title": class_.__name__}
         if isinstance(class_, CustomType) and class_.options:
             return {"anyOf": [self.schema_of(_node_of(option)) for option in class_.options]}
         hint = class_.hint if isinstance(class_, CustomType) else class_
         if isinstance(hint, type) and issubclass(hint, enum.Enum):
-            return {**unknown, "enum": [_sent(member) for member in hint]}
+            return {**unknown, "enum": [_json_value(member) for member in hint]}
         if not any(map(is_pydantic, typing.get_args(hint) or (hint,))):
             return unknown
         from lightbus.schema.pydantic_models import schema_of_model  # noqa: PLC0415 - slow to import
 
         try:
             schema, definitions = schema_of_model(hint, self._names[class_])
-        except Exception:  # pydantic has none for some types, and users may add to what it makes
+        except Exception:  # pydantic has no schema for the type, or a user's extension raised
             return unknown
         self.definitions.update(definitions)
         return schema
@@ -174,7 +174,7 @@ class _Writer:
         is_tuple = isinstance(node, nodes.NamedTupleType)
         is_closed = is_tuple or getattr(node, "forbid_unknown_fields", False)
         if is_tuple or getattr(node, "array_like", False):
-            # Only the last ones can be left out.
+            # Only fields at the end of an array can be omitted.
             last = max((n for n, name in enumerate(fields, 1) if name in required), default=0)
             first = {"prefixItems": list(fields.values())} if fields else {}
             schema = {"type": "array", **first, "minItems": last}
@@ -182,7 +182,7 @@ class _Writer:
         else:
             schema = {"type": "object", "properties": fields, "required": required}
             closed = {"additionalProperties": False}
-        return {**_noted(node.cls), **schema, **(closed if is_closed else {})}
+        return {**_description_of(node.cls), **schema, **(closed if is_closed else {})}
 
     def _of_field(self, node: Any, field: nodes.Field) -> Schema:
         schema = self.schema_of(field.type)
@@ -196,15 +196,16 @@ class _Writer:
 
 
 def _merged(options: Iterable[Schema]) -> list[Schema]:
-    """Return the options of a union, with one for all plain strings and one for each kind of
-    number: the decoder holds these against the constraints of all.
+    """Return the options of a union, with the string options merged, and those of each number type.
+
+    The decoder checks a string or a number against the constraints of all such options.
     """
-    found: dict[Any, Schema] = {}
-    for number, option in enumerate(options):
+    merged: dict[Any, Schema] = {}
+    for index, option in enumerate(options):
         type_ = option.get("type") if "enum" not in option else None
-        key = type_ if type_ in ("string", "integer", "number") else number
-        found[key] = {**found.get(key, {}), **option}
-    return list(found.values())
+        key = type_ if type_ in ("string", "integer", "number") else index
+        merged[key] = {**merged.get(key, {}), **option}
+    return list(merged.values())
 
 
 def _is_none(node: nodes.Type) -> bool:
@@ -212,7 +213,7 @@ def _is_none(node: nodes.Type) -> bool:
 
 
 def _constraints(node: Any, schema: Schema) -> Schema:
-    found = {
+    constraints = {
         keyword: value
         for name, keyword in _CONSTRAINTS.items()
         if (value := getattr(node, name, None)) is not None and _is_finite(value)
@@ -222,16 +223,16 @@ def _constraints(node: Any, schema: Schema) -> Schema:
         if length is None:
             continue
         if "contentEncoding" in schema:
-            found[MIN_BYTES if end == "min" else MAX_BYTES] = length
+            constraints[MIN_BYTES if end == "min" else MAX_BYTES] = length
             length = 4 * ((length + 2) // 3)
-        found[f"{end}{_LENGTHS[schema['type']]}"] = length
+        constraints[f"{end}{_LENGTH_SUFFIXES[schema['type']]}"] = length
     if (has_offset := getattr(node, "tz", None)) is not None:
-        found["pattern"] = OFFSETS[has_offset]
-    return found
+        constraints["pattern"] = OFFSETS[has_offset]
+    return constraints
 
 
 def _is_always_sent(node: Any, field: nodes.Field) -> bool:
-    """Return whether objects travel with a field that is not required to make them."""
+    """Return whether an object is always sent with a field that is not required."""
     if isinstance(node, nodes.TypedDictType):
         return False
     class_ = typing.get_origin(node.cls) or node.cls
@@ -239,7 +240,7 @@ def _is_always_sent(node: Any, field: nodes.Field) -> bool:
         return False
     if msgspec.UnsetType in typing.get_args(_hints_of(class_).get(field.name)):
         return False
-    # A dataclass has these in its class, and not in its objects.
+    # A dataclass stores fields with `init=False` in the class, not in its objects.
     of_class = dataclasses.fields(class_) if dataclasses.is_dataclass(class_) else ()
     return not any(one.name == field.name and not one.init for one in of_class)
 
@@ -247,7 +248,7 @@ def _is_always_sent(node: Any, field: nodes.Field) -> bool:
 def _hints_of(class_: Any) -> dict[str, Any]:
     try:
         return typing.get_type_hints(class_)
-    except Exception:  # a name in one of them may be unknown here
+    except Exception:  # a hint may refer to a name that is unknown here
         return {}
 
 
@@ -257,22 +258,22 @@ def _is_finite(value: Any) -> bool:
 
 def _of_enum(class_: type[enum.Enum]) -> Schema:
     if issubclass(class_, enum.Flag):
-        return {**_noted(class_), **schema_of_flag(class_)}
+        return {**_description_of(class_), **schema_of_flag(class_)}
     values = [member.value for name, member in class_.__members__.items() if member.name == name]
-    return {**_noted(class_), "enum": sorted(values)}
+    return {**_description_of(class_), "enum": sorted(values)}
 
 
-def _noted(class_: Any) -> Schema:
-    """Return the description of a class in its schema."""
+def _description_of(class_: Any) -> Schema:
+    """Return the keywords that state the title and the description of a class."""
     name = name_of_class(class_)
     text = inspect.cleandoc(getattr(typing.get_origin(class_) or class_, "__doc__", None) or "")
-    # Dataclasses and named tuples without a docstring make one of their signature.
+    # Dataclasses and named tuples without a docstring generate one from their signature.
     is_own = text and text != "An enumeration." and not text.startswith(f"{name}(")
     return {"title": name, **({"description": text} if is_own else {})}
 
 
 def _classes_in(node: object, seen: set[Any] | None = None) -> Iterator[Any]:
-    """Yield the classes that descriptions by `msgspec` are of."""
+    """Yield the classes in a node of `msgspec.inspect`, or in a list of nodes."""
     seen = set() if seen is None else seen
     if isinstance(node, list | tuple):
         for item in node:

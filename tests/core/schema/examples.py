@@ -47,10 +47,10 @@ def api(**hints: Any) -> type[Api]:
 
 def changes(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
     found = breaking_changes(schema_of([api(**before)]), schema_of([api(**after)]))
-    return [f"{change.field}: {change.what}" for change in found]
+    return [f"{change.field}: {change.difference}" for change in found]
 
 
-WIDER, NARROWER = "it admits more than before: ", "it admits less than before: "
+WIDER, NARROWER = "it accepts more values than before: ", "it accepts fewer values than before: "
 
 
 make: Any = dataclasses.make_dataclass

@@ -59,9 +59,9 @@ def test_a_change_that_listeners_survive_is_none(
 @pytest.mark.parametrize(
     ("before", "after", "found"),
     [
-        ({"x": int}, {}, ["x: it is gone"]),
+        ({"x": int}, {}, ["x: it was removed"]),
         ({}, {"x": int}, ["x: it is new and required"]),
-        ({"x": (int, 3)}, {"x": int}, ["x: it was optional and is required"]),
+        ({"x": (int, 3)}, {"x": int}, ["x: it was optional and is now required"]),
         ({"x": int}, {"x": float}, [f"x: {WIDER}at $, number instead of integer"]),
         ({"x": float}, {"x": int}, [f"x: {NARROWER}at $, number instead of integer"]),
         (
@@ -106,8 +106,8 @@ def test_a_change_that_breaks_a_listener_is_told_with_its_place(
 
 def test_an_event_that_is_gone_is_told() -> None:
     (change,) = breaking_changes(schema_of([api(x=int)]), schema_of([]))
-    assert (change.event, change.field, change.what) == ("a.e", "", "it is gone")
-    assert "no more events" in change.why
+    assert (change.event, change.field, change.difference) == ("a.e", "", "it was removed")
+    assert "no longer receive" in change.consequence
 
 
 @dataclasses.dataclass
@@ -197,7 +197,7 @@ def test_an_event_that_admits_no_further_fields_any_more_is_told() -> None:
             name = "a"
 
     (change,) = breaking_changes(schema_of([Before]), schema_of([api(x=Any)]))
-    assert (change.field, change.what) == ("", "it admits no further fields")
+    assert (change.field, change.difference) == ("", "it no longer accepts other fields")
 
 
 def test_types_that_refer_to_each_other_are_compared_in_no_time() -> None:
@@ -494,5 +494,7 @@ def test_the_command_prints_a_schema_and_checks_against_it(
     (tmp_path / "bus.py").write_text(BUS.format(more="age: int | str"))
     code, said, _ = command("schema", "check", "old.json")
     assert code == 1
-    assert "auth.user_created, field 'age': it admits more than before: at $, string" in said
-    assert "Listeners that were written for the old version may receive values" in said
+    assert (
+        "auth.user_created, field 'age': it accepts more values than before: at $, string" in said
+    )
+    assert "Listeners of the old version may receive values" in said

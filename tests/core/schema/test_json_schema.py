@@ -11,21 +11,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lightbus.schema.json_schema import definition_name, key_of, only_json, subschemas
+from lightbus.schema.json_schema import definition_name, escape_key, subschemas, without_non_json
 
 names = st.text(st.sampled_from("aZ0._-x2e/@+,é字 ~%#"))
 
 
 @given(st.lists(names, unique=True))
 def test_no_two_names_have_one_key_and_each_key_fits_asyncapi(several: list[str]) -> None:
-    keys = [key_of(name) for name in several]
+    keys = [escape_key(name) for name in several]
     assert len({*keys}) == len(several)
     assert all(re.fullmatch(r"[a-zA-Z0-9._-]*", key) for key in keys)
 
 
 @given(st.from_regex(r"[a-zA-Z_][a-zA-Z0-9_.]*", fullmatch=True))
 def test_the_key_of_a_plain_name_is_the_name(name: str) -> None:
-    assert key_of(name) == name
+    assert escape_key(name) == name
 
 
 @given(names)
@@ -58,7 +58,7 @@ def test_what_has_no_json_form_is_left_out() -> None:
         "properties": {"a": {"default": date(2026, 1, 1), "title": "kept"}},
         "anyOf": [{"enum": [float("nan")], "type": "number"}],
     }
-    assert only_json(schema) == {
+    assert without_non_json(schema) == {
         "properties": {"a": {"title": "kept"}},
         "anyOf": [{"type": "number"}],
     }
