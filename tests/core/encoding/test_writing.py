@@ -1,4 +1,4 @@
-"""What travels of subclasses, proxies and containers of users."""
+"""How subclasses, proxies and containers of users are encoded."""
 
 from __future__ import annotations
 
@@ -284,7 +284,9 @@ WRAPPERS: list[Any] = [
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_what_iterating_or_the_base_type_gives_is_sent(wrap: Any, value: Any, like: Any) -> None:
+def test_subclasses_and_proxies_are_encoded_as_their_base_type_or_items(
+    wrap: Any, value: Any, like: Any
+) -> None:
     assert decode(encode({"value": wrap(value)})) == decode(encode({"value": wrap(like)}))
 
 
@@ -345,7 +347,9 @@ class Precise(datetime):
     ],
     ids=repr,
 )
-def test_what_would_be_lost_is_refused_with_its_place(value: Any, place: str) -> None:
+def test_a_value_that_would_lose_something_is_refused_with_its_place(
+    value: Any, place: str
+) -> None:
     with pytest.raises(UnencodableValue) as raised:
         encode({"fine": 1, "odd": value})
     assert (raised.value.argument, raised.value.place) == ("odd", place)
@@ -356,7 +360,7 @@ class Either(pydantic.BaseModel):
     values: dict[int | str, int]
 
 
-def test_keys_that_pydantic_would_make_one_are_refused() -> None:
+def test_keys_that_pydantic_would_merge_are_refused() -> None:
     with pytest.raises(UnencodableValue) as raised:
         encode({"odd": [Either(values={1: 1, "1": 2})]})
     assert raised.value.place == "$.odd[0]"
@@ -369,6 +373,6 @@ class Loading(Iterable[int]):
         return iter([1])
 
 
-def test_what_has_no_length_is_refused() -> None:
+def test_an_iterable_without_a_length_is_refused() -> None:
     with pytest.raises(UnencodableValue, match="Loading"):
         encode({"odd": Loading()})
