@@ -1,15 +1,19 @@
-"""`Api`: the events of a service, under a name."""
+"""`Api`, the events of a service under a name, and `ApiRegistry`, the APIs of a bus."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Self
 
 import attrs
 
+from lightbus.config import Config
 from lightbus.events import Event
-from lightbus.exceptions import EventNotFound, InvalidApi, did_you_mean
+from lightbus.exceptions import EventNotFound, InvalidApi, UnknownApi, did_you_mean
+from lightbus.log import get_logger
 from lightbus.names import checked_name
+
+_log = get_logger(__name__)
 
 _META_OPTIONS = ("name", "version", "internal")
 
@@ -113,6 +117,75 @@ def api_class_of(api: object) -> type[Api]:
     if not issubclass(api_class, Api) or api_class is Api:
         raise InvalidApi(f"{api!r} is not an Api: derive a class from lightbus.Api.")
     return api_class
+
+
+class ApiRegistry(Mapping[str, type[Api]]):
+    """The registered APIs of a bus, by name.
+
+    Args:
+        config: Says whether the values of an API's events are validated.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._by_name: dict[str, type[Api]] = {}
+
+    def __getitem__(self, name: str) -> type[Api]:
+        return self._by_name[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._by_name)
+
+    def __len__(self) -> int:
+        return len(self._by_name)
+
+    def register(self, api: Api | type[Api]) -> None:
+        """Add an API. The errors are those of `BusClient.register_api`."""
+        api_class = api_class_of(api)
+        for event in api_class.events.values():
+            event.check()
+        name = api_class.meta.name
+        is_new = name not in self._by_name
+        registered = self._by_name.setdefault(name, api_class)
+        if registered is not api_class:
+            raise InvalidApi(f"Another API is already registered as {name!r}: {registered!r}.")
+        if is_new and self._config.api(name).validate:
+            _warn_about_unsupported_hints(api_class)
+
+    def api(self, name: str) -> type[Api]:
+        """Return the API called `name`.
+
+        Raises:
+            UnknownApi: It is not registered.
+        """
+        try:
+            return self._by_name[name]
+        except KeyError:
+            raise UnknownApi(name, self._by_name) from None
+
+    def field_names(self, api_name: str, event_name: str) -> tuple[str, ...] | None:
+        """Return the fields of an event; None if the API is not registered, or if the event accepts
+        any fields.
+
+        Raises:
+            EventNotFound: The API is registered and has no such event.
+        """
+        if api_name not in self._by_name:
+            return None
+        event = self._by_name[api_name].event(event_name)
+        return None if event.admits_any else tuple(event.parameters)
+
+
+def _warn_about_unsupported_hints(api: type[Api]) -> None:
+    for event_name, event in api.events.items():
+        for part in event.decoder.unsupported if event.decoder is not None else ():
+            _log.warning(
+                "API: a type hint is not supported; values of this field are not validated.",
+                api=api.meta.name,
+                event_name=event_name,
+                place=part.path,
+                reason=part.reason,
+            )
 
 
 def _check_name(api: type[Api], name: str) -> None:

@@ -36,6 +36,7 @@ class BusPath:
 
     def __init__(self, client: BusClient, parts: tuple[str, ...] = ()) -> None:
         self._client = client
+        self._publisher = client.publisher
         self._parts = parts
 
     def __getattr__(self, name: str) -> BusPath:
@@ -81,7 +82,7 @@ class BusPath:
             Exception: What a `before_event_sent` hook, or a middleware before it sends, raised; the
                 event was not sent.
         """
-        return self._client.fire(self._message(args, kwargs))
+        return self._publisher.fire(self._message(args, kwargs))
 
     async def fire_async(self, /, *args: Any, **kwargs: Any) -> EventMessage:
         """Do what `fire` does, on the running event loop.
@@ -89,7 +90,7 @@ class BusPath:
         If the call is cancelled, for example by `asyncio.timeout`, the event may be stored. The
         errors are those of `fire`, except `CannotBlockHere`.
         """
-        return await self._client.fire_async(self._message(args, kwargs))
+        return await self._publisher.fire_async(self._message(args, kwargs))
 
     def listen(
         self,
@@ -99,12 +100,26 @@ class BusPath:
         on_error: OnError | None = None,
         concurrency: int = 1,
     ) -> None:
-        """Have `listener` called with each of these events, once a worker runs.
+        """Call `listener` with each of these events, once a worker runs.
 
-        The arguments and errors are those of `BusClient.listen_for_events`.
+        Args:
+            listener: An async function, which runs on the worker's event loop, or a sync function,
+                which runs in a thread.
+            listener_name: Names the listener's durable queue, within this service and API. Keep it
+                stable. Default: the function's name, with a warning, because a renamed function
+                would get a new queue.
+            on_error: What happens when the listener fails. Default: `on_error` of the API in the
+                configuration, which is `OnError.SHUTDOWN` by default.
+            concurrency: How many events the listener handles at once. With more than 1, events are
+                not handled in order.
 
         Raises:
-            NotCallable: This is no event: its path is too short.
+            NotCallable: This is not an event: its path is too short.
+            DuplicateListenerName: The API has another listener of this name.
+            InvalidName: `listener_name`, or the name of the API or the event, is invalid.
+            InvalidEventListener: `listener` cannot be called with the event, or another argument is
+                invalid.
+            EventNotFound: The API is registered and has no such event.
         """
         api_name, event_name = self._api_and_event
         self._client.listen_for_event(
@@ -134,7 +149,7 @@ class BusPath:
 
     def _message(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> EventMessage:
         api_name, event_name = self._api_and_event
-        return self._client.message(api_name, event_name, kwargs, args)
+        return self._publisher.message(api_name, event_name, kwargs, args)
 
     @lazy_property
     def _api_and_event(self) -> tuple[str, str]:

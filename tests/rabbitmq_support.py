@@ -116,7 +116,7 @@ class Broker:
 
 def transport_of(bus: Bus) -> RabbitMQTransport:
     """Return the transport of a bus on the running loop."""
-    transport = bus.client.open_transport("auth").transport
+    transport = bus.client.transports.transport("auth").transport
     assert isinstance(transport, RabbitMQTransport)
     return transport
 

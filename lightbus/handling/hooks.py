@@ -22,9 +22,13 @@ class Hooks:
     handler run on the handler's thread. The next hooks and the handler see the context variables
     that a hook sets. A hook receives the arguments that it has parameters for. Unless stated
     otherwise, an error from a hook is raised to the caller, and the hooks after it are not called.
+
+    Args:
+        arguments: Passed to the hooks in every call, if they have parameters of these names.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, **arguments: Any) -> None:
+        self._arguments = arguments
         self._hooks: list[Callable[..., Any]] = []
 
     def __bool__(self) -> bool:
@@ -57,16 +61,17 @@ class Hooks:
 
         Args:
             run_sync: Calls a sync hook in a thread.
-            arguments: What the hooks may ask for.
+            arguments: Passed to the hooks if they have parameters of these names.
 
         Raises:
             HookExited: A hook tried to end the process, or was cancelled from within.
             IteratorReturned: A hook returned an iterator, so its work was not done.
             Exception: What a hook raised; the hooks after it are not called.
         """
+        offered = {**self._arguments, **arguments}
         for hook in self._hooks:
             try:
-                await call(partial(hook, **_wanted(hook, arguments)), run_sync)
+                await call(partial(hook, **_accepted(hook, offered)), run_sync)
             except Exception:
                 raise
             except BaseException as error:
@@ -80,7 +85,7 @@ def _is_being_cancelled() -> bool:
     return task is None or task.cancelling() > 0
 
 
-def _wanted(hook: Callable[..., Any], arguments: dict[str, Any]) -> dict[str, Any]:
+def _accepted(hook: Callable[..., Any], arguments: dict[str, Any]) -> dict[str, Any]:
     parameters = signature_of(hook).parameters
     if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         return arguments

@@ -6,8 +6,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any, TypeVar, cast
 
-from lightbus.exceptions import NoHandlerThread
-from lightbus.handling.calling import finish
+from lightbus.exceptions import InvalidMiddleware, NoHandlerThread
+from lightbus.handling.calling import finish, is_generator
 from lightbus.handling.threads import handler_thread
 from lightbus.message import EventMessage
 
@@ -71,6 +71,26 @@ async def run_on_handler_thread(function: Callable[[], T]) -> T:
     if thread is None or not thread.is_usable:
         raise NoHandlerThread
     return cast("T", await thread.call(function))
+
+
+def check_middleware(middleware: object) -> None:
+    """Check that `middleware` has the methods of `Middleware`.
+
+    Raises:
+        InvalidMiddleware: Its `send` or `handle` is missing, or is a generator.
+    """
+    for name in ("send", "handle"):
+        method = getattr(middleware, name, None)
+        if not callable(method):
+            raise InvalidMiddleware(
+                f"{middleware!r} cannot be a middleware: it has no method {name}(). Derive its "
+                f"class from lightbus.handling.middleware.Middleware, and pass an instance."
+            )
+        if is_generator(method):
+            raise InvalidMiddleware(
+                f"{middleware!r} cannot be a middleware: its method {name}() is a generator. "
+                f"Replace the yield with `await call_next(...)`."
+            )
 
 
 async def send_through(middleware: Sequence[Middleware], message: EventMessage, send: Send) -> None:

@@ -82,7 +82,7 @@ class _Tracing(Middleware):
 
     def _attributes(self, message: EventMessage, operation: str) -> dict[str, Any]:
         return {
-            "messaging.system": self._client.transport_name(message.api_name),
+            "messaging.system": self._client.transports.name(message.api_name),
             "messaging.operation.name": operation,
             "messaging.operation.type": operation,
             "messaging.destination.name": message.canonical_name,

@@ -38,7 +38,7 @@ class RecordingBus(Bus):
     def in_use(self) -> AbstractContextManager[None]:
         """Return a context in which the bus uses the broker of this recording."""
         transport = {"memory": {"name": self._broker}}
-        return self.client.using_transport(transport, on_sent=self._fired.append)
+        return self.client.transports.override(transport, on_sent=self._fired.append)
 
     def fired_events(self, name: str | None = None) -> list[EventMessage]:
         """Return the events that were fired, in that order.
@@ -113,7 +113,7 @@ class RecordingBus(Bus):
 
     async def _drain_one(self, listener: Listener, threads: HandlerThreads) -> bool:
         """Run what waits for one listener; return whether there was anything."""
-        transport = await self.client.opened_transport(listener.api_name)
+        transport = await self.client.transports.open(listener.api_name)
         subscription = listener.subscription(self.client.config.service_name)
         waiting = (await transport.stats(subscription)).waiting
         if waiting == 0:

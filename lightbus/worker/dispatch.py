@@ -74,7 +74,7 @@ class Dispatcher:
 
     def _plan(self, event_name: str) -> CallPlan:
         listener = self._listener
-        return self._client.plan_call(listener.handler, listener.api_name, event_name)
+        return self._client.listeners.plan_call(listener.handler, listener.api_name, event_name)
 
     async def run(self, stream: DeliveryStream, stopping: asyncio.Event) -> None:
         """Dispatch the deliveries of `stream`, one after another, until it is closed or `stopping`
@@ -206,11 +206,7 @@ class Dispatcher:
         self, call: Callable[[], Any], message: EventMessage, thread: HandlerThread
     ) -> None:
         client = self._client
-        hook_arguments = {
-            "client": client,
-            "event_message": message,
-            "listener_name": self._listener.name,
-        }
+        hook_arguments = {"event_message": message, "listener_name": self._listener.name}
         if client.before_event_execution:
             await client.before_event_execution.run(thread.call, **hook_arguments)
         result = await (call() if self._is_async else thread.call(call))

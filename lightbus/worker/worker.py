@@ -71,7 +71,7 @@ class Worker:
         self._streams: list[DeliveryStream] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._background: set[asyncio.Task[None]] = set()
-        self._end_notices: Callable[[], None] | None = None
+        self._end_notices: list[Callable[[], None]] = []
         self._loop_end: LoopEnd | None = None
         self._loop_watch: LoopWatch | None = None
 
@@ -214,10 +214,13 @@ class Worker:
         _serving.set(self)
         self._loop_end = LoopEnd(self._release)
         self._loop_watch = LoopWatch()
-        self._end_notices = self._client.notify_of_additions(
-            lambda added: self._call_soon(self._serve_soon, added)
-        )
-        await self._client.on_start.run(client=self._client)
+        self._end_notices = [
+            self._client.listeners.on_added(
+                lambda listener: self._call_soon(self._serve_soon, listener)
+            ),
+            self._client.tasks.on_added(lambda task: self._call_soon(self._run_soon, task)),
+        ]
+        await self._client.on_start.run()
         self._is_serving = True
         for listener in self._client.listeners:
             await self._serve(listener)
@@ -225,21 +228,22 @@ class Worker:
             self._run_task(task)
         self.has_served = True
 
-    def _serve_soon(self, added: Listener | Task) -> None:
-        # What on_start hooks add, start() serves itself, and reports where it cannot.
-        if not self._is_serving:
-            return
-        if isinstance(added, Listener):
-            self._own(self._serve(added))
-        else:
-            self._run_task(added)
+    # What on_start hooks add, start() serves, and raises the errors of.
+
+    def _serve_soon(self, listener: Listener) -> None:
+        if self._is_serving:
+            self._own(self._serve(listener))
+
+    def _run_soon(self, task: Task) -> None:
+        if self._is_serving:
+            self._run_task(task)
 
     def _run_task(self, task: Task) -> None:
         if not self.runs_tasks or task in self._served:
             return
         # A coroutine can be awaited once, by the first worker that runs tasks.
         is_coroutine = isinstance(task, BackgroundTask) and task.coroutine is not None
-        if is_coroutine and not self._client.take_task(task):
+        if is_coroutine and not self._client.tasks.claim(task):
             return
         if isinstance(task, ScheduledTask):
             self._served.add(task)
@@ -258,7 +262,7 @@ class Worker:
         dispatcher = Dispatcher(
             listener, client=self._client, threads=self._threads, on_failure=self._fail
         )
-        transport = await self._client.opened_transport(listener.api_name)
+        transport = await self._client.transports.open(listener.api_name)
         service_name = self._client.config.service_name
         stream = await transport.subscribe(listener.subscription(service_name))
         self._subscribed[listener] = transport
@@ -336,7 +340,7 @@ class Worker:
         if self._loop_end is not None:
             self._loop_end.cancel()
         if was_serving:
-            await self._client.on_stop.run(client=self._client)
+            await self._client.on_stop.run()
 
     async def _release(self) -> None:
         """Release what would outlive an event loop that ends before the worker was stopped."""
@@ -349,9 +353,9 @@ class Worker:
             self._loop_watch.close()
 
     def _ignore_additions(self) -> None:
-        end_notices, self._end_notices = self._end_notices, None
-        if end_notices is not None:
-            end_notices()
+        end_notices, self._end_notices = self._end_notices, []
+        for end_notice in end_notices:
+            end_notice()
 
     async def _drain(self) -> None:
         tasks = set(self._tasks)

@@ -315,7 +315,7 @@ def test_a_handler_that_requires_a_field_which_the_event_has_not_is_refused(bus:
     assert "handle_deleted() requires 'email'" in message
     assert "auth.user_deleted" in message
     assert "it has 'username'" in message
-    assert bus.client.listeners == ()
+    assert list(bus.client.listeners) == []
 
 
 def test_where_the_api_is_not_registered_the_same_handler_is_taken(make_bus: MakeBus) -> None:
@@ -335,11 +335,11 @@ def test_a_refused_pair_of_events_leaves_no_listener_behind(bus: Bus) -> None:
             [("auth", "user_deleted"), ("audit", "nothing")], ignore, listener_name="gather"
         )
 
-    assert bus.client.listeners == ()
+    assert list(bus.client.listeners) == []
 
 
 def test_listening_for_no_event_at_all_is_refused(bus: Bus) -> None:
-    with pytest.raises(InvalidEventListener, match="'gather' was given no event to listen for"):
+    with pytest.raises(InvalidEventListener, match="'gather' has no events to listen for"):
         bus.client.listen_for_events([], ignore, listener_name="gather")
 
 
@@ -352,14 +352,14 @@ def test_events_that_are_no_pairs_of_names_are_refused_with_an_example(bus: Bus)
 
 @pytest.mark.parametrize("concurrency", [0, -1, 1.5, "2", None])
 def test_a_concurrency_below_one_is_refused(bus: Bus, concurrency: Any) -> None:
-    with pytest.raises(InvalidEventListener, match=r"concurrency is .*; give 1 or more"):
+    with pytest.raises(InvalidEventListener, match=r"concurrency is .*; pass 1 or more"):
         bus.auth.user_deleted.listen(ignore, listener_name="gather", concurrency=concurrency)
 
 
 @pytest.mark.parametrize("on_error", ["shutdown", 3, OnError])
 def test_an_on_error_that_is_none_of_ours_is_refused(bus: Bus, on_error: Any) -> None:
     with pytest.raises(
-        InvalidEventListener, match=r"on_error is .*; give one of lightbus\.OnError"
+        InvalidEventListener, match=r"on_error is .*; pass a member of lightbus\.OnError"
     ):
         bus.auth.user_deleted.listen(ignore, listener_name="gather", on_error=on_error)
 
@@ -425,7 +425,7 @@ async def test_two_buses_in_one_thread_share_nothing(make_bus: MakeBus, received
     one.auth.user_deleted.listen(received.add_name, listener_name="gather")
 
     assert list(other.client.apis) == ["audit"]
-    assert other.client.listeners == ()
+    assert list(other.client.listeners) == []
     async with Worker(one):
         await one.auth.user_deleted.fire_async(username="ann")
         assert await received.next() == "ann"

@@ -347,8 +347,8 @@ def test_nothing_that_people_see_shows_the_password(url: str) -> None:
 
     for shown in (bus, bus.client, config, config.api("auth"), config.apis, settings):
         assert PASSWORD not in repr(shown) + str(shown)
-    assert PASSWORD not in bus.client.transport_described("auth")
-    assert "rabbit.example" in bus.client.transport_described("auth")
+    assert PASSWORD not in bus.client.transports.describe("auth")
+    assert "rabbit.example" in bus.client.transports.describe("auth")
 
 
 @pytest.mark.parametrize(
@@ -422,7 +422,7 @@ def test_with_no_config_all_services_of_a_user_meet_in_one_file(tmp_path: Path) 
     bus = lightbus.create({})
 
     file = tmp_path / "state" / "lightbus" / "events.db"
-    assert bus.client.transport_described("auth") == f"sqlite ({file})"
+    assert bus.client.transports.describe("auth") == f"sqlite ({file})"
 
 
 @pytest.mark.parametrize("ending", ["", "'", '"', "`", " ", "@"])

@@ -44,7 +44,7 @@ async def fire(count: int, rate: float) -> None:
 
 async def fire_one(number: int) -> None:
     event_name = "doomed" if number % DOOMED == 0 else "happened"
-    message = bus.client.message("soak", event_name, {"number": number})
+    message = bus.client.publisher.message("soak", event_name, {"number": number})
     journal.write("firing", message.id)
     try:
         await bus.client.fire_async(message)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import aiormq
 import pytest
 
-from lightbus import Bus, create
+from lightbus import Api, Bus, create
 from rabbitmq.topology_support import KilledMigrations, TopologyCommand
 from rabbitmq_server import RabbitMQServer
 from rabbitmq_support import AuthApi, Broker, MakeBus, Topology
@@ -22,6 +22,7 @@ async def make_bus(rabbitmq_url: str) -> AsyncIterator[MakeBus]:
 
     def make(
         *,
+        apis: Iterable[type[Api]] = (AuthApi,),
         service_name: str = "shop",
         url: str = rabbitmq_url,
         transport: dict[str, Any] | None = None,
@@ -30,7 +31,8 @@ async def make_bus(rabbitmq_url: str) -> AsyncIterator[MakeBus]:
         settings = {"url": url, **(transport or {})}
         default = {"event_transport": {"rabbitmq": settings}, **api_settings}
         bus = create({"apis": {"default": default}}, service_name=service_name)
-        bus.client.register_api(AuthApi)
+        for api in apis:
+            bus.client.register_api(api)
         made.append(bus)
         return bus
 

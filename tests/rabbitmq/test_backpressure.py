@@ -133,7 +133,9 @@ async def test_what_firing_holds_while_the_broker_is_short_does_not_grow(
     unknown: set[str] = set()
 
     async def fire_many() -> None:
-        message = bus.client.message("auth", "user_created", {"username": "u", "email": BODY})
+        message = bus.client.publisher.message(
+            "auth", "user_created", {"username": "u", "email": BODY}
+        )
         names = [f"u{len(unknown)}-{number}" for number in range(IN_FLIGHT)]
         fire, pay = bus.auth.user_created.fire_async, bus.billing.paid.fire_async
         told = await outcomes(

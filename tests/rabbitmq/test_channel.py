@@ -151,7 +151,9 @@ async def test_what_is_returned_of_an_event_that_was_given_up_is_not_taken_for_i
     bus = make_bus()
     await bus.auth.user_created.fire_async(username="first", email="e")
     transport = transport_of(bus)
-    message = bus.client.message("auth", "user_created", {"username": "ada", "email": "e"})
+    message = bus.client.publisher.message(
+        "auth", "user_created", {"username": "ada", "email": "e"}
+    )
     held_back: list[tuple[FrameReader, bytes]] = []
     feed_data = FrameReader.feed_data
 

@@ -277,6 +277,6 @@ async def test_a_bus_whose_worker_ran_many_times_holds_on_to_nothing(make_bus: M
         at_last = await tasks_beside_a_worker()
 
     assert at_last <= at_first
-    transport = bus.client.open_transport("auth").transport
+    transport = bus.client.transports.transport("auth").transport
     assert isinstance(transport, RabbitMQTransport)
     assert len(transport._streams) == 1

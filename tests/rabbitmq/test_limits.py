@@ -156,7 +156,7 @@ async def test_a_send_that_finds_no_channel_says_so(make_bus: MakeBus, own_rabbi
         with pytest.raises(TransportUnavailable, match="channel_max"):
             await bus.auth.user_created.fire_async(username="ada", email="e")
 
-        transport = bus.client.open_transport("auth").transport
+        transport = bus.client.transports.transport("auth").transport
         assert "channel_max" in " ".join(await transport.problems(timeout=2))
         await bus.client.close_async()
 

@@ -106,8 +106,8 @@ async def test_delayed_events_and_dead_letters_move_with_their_story(
     bus = made_bus(sqlite)
     seen = Seen[str]()
     bus.auth.user_created.listen(lambda username: seen.add(username), listener_name="welcome")
-    transport = await bus.client.open_transport("auth").opened(timeout=TIMEOUT)
-    stream = await transport.subscribe(bus.client.listeners[0].subscription("shop"))
+    transport = await bus.client.transports.transport("auth").opened(timeout=TIMEOUT)
+    stream = await transport.subscribe(next(iter(bus.client.listeners)).subscription("shop"))
     delivery = await anext(stream)
     assert (delivery.message.kwargs["username"], delivery.attempt) == ("delayed", 2)
     (letter,) = [letter async for letter in transport.dead_letters("shop")]

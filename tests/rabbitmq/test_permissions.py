@@ -48,7 +48,7 @@ async def test_one_user_that_only_fires_and_one_that_only_listens(
         assert await seen.wait_for(2) == ["ada", "ada"]
         await broker.wait_for_count("lightbus:shop:dead", 1)
         assert await worker.problems() == []
-    transport = await listening.client.open_transport("auth").opened(timeout=10)
+    transport = await listening.client.transports.transport("auth").opened(timeout=10)
     (letter,) = [letter async for letter in transport.dead_letters("shop")]
     assert json.loads(letter.message.body)["username"] == "ada"
 

@@ -38,7 +38,7 @@ import asyncio
 from bus import bus
 
 async def main():
-    transport = await bus.client.opened_transport('auth')
+    transport = await bus.client.transports.open('auth')
     async for letter in transport.dead_letters('shop'):
         print(letter.message.id, flush=True)
         await asyncio.sleep(60)
@@ -73,7 +73,7 @@ async def bury(bus: Bus, count: int, *, first: int = 0) -> list[str]:
         EventMessage.create("auth", "user_created", {"username": str(number)})
         for number in range(first, first + count)
     ]
-    transport = await bus.client.opened_transport("auth")
+    transport = await bus.client.transports.open("auth")
     for message in messages:
         await transport.bury("shop", message, failure, timeout=20)
     return [message.id for message in messages]

@@ -136,9 +136,9 @@ async def test_no_object_and_no_log_shows_the_password_while_all_is_well(
             "worker": worker,
             "config": client.config,
             "API's config": client.config.api("auth"),
-            "choice": client._choices["default"],
-            "loops": client._transports,
-            "open": client.open_transport("auth"),
+            "selection": client.transports._selection("auth"),
+            "transports": client.transports,
+            "open": client.transports.transport("auth"),
             "transport": transport,
             "settings": transport._settings,
             "link": transport._sending,
@@ -154,7 +154,7 @@ async def test_no_object_and_no_log_shows_the_password_while_all_is_well(
             for name, held in objects.items()
             if (shown := shows(f"{held} {held!r} {pretty_repr(held)}"))
         } == {}
-        assert shows(client.transport_described("auth")) == []
+        assert shows(client.transports.describe("auth")) == []
     assert shows(log.text) == []
 
 

@@ -155,7 +155,7 @@ async def test_a_channel_on_which_a_queue_refuses_is_left_without_harm_to_others
     bus.auth.user_created.listen(lambda username: None, listener_name="welcome")
     bus.auth.user_deleted.listen(lambda username: None, listener_name="farewell")
     await bus.auth.user_deleted.fire_async(username="ada")
-    transport = bus.client.open_transport("auth").transport
+    transport = bus.client.transports.transport("auth").transport
     assert isinstance(transport, RabbitMQTransport)
     first = transport._publisher._channel
     assert first is not None

@@ -115,7 +115,7 @@ async def test_an_api_may_have_the_name_of_an_object_of_the_bus(
     firing.client.register_api(type("SomeApi", (Api,), {"changed": Event(), "Meta": meta}))
 
     async with Worker(bus):
-        message = firing.client.message(api_name, "changed", {})
+        message = firing.client.publisher.message(api_name, "changed", {})
         await firing.client.fire_async(message)
         assert await seen.wait_for(2) == [message.id, message.id]
 

@@ -442,7 +442,7 @@ async def test_events_that_are_listened_for_no_more_are_parked_and_then_come_no_
         await asyncio.to_thread(newer.wait_for_output, "bob")
         assert newer.stop() == 0
     assert await broker.count(DEAD) == 2
-    transport = await older.client.opened_transport("auth")
+    transport = await older.client.transports.open("auth")
     letters = [letter async for letter in transport.dead_letters("shop")]
     assert [letter.message.kwargs["username"] for letter in letters] == ["eve", "fay"]
     assert letters[0].failure.error_type == "lightbus.exceptions.UnexpectedEvent"

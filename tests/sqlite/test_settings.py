@@ -98,9 +98,9 @@ def test_without_a_home_folder_the_default_transport_is_an_error_only_where_it_i
 
     bus = create({"apis": {"auth": auth}}, service_name="s")
 
-    assert bus.client.transport_described("auth").startswith("memory")
+    assert bus.client.transports.describe("auth").startswith("memory")
     with pytest.raises(InvalidConfig, match="Set `path` to an absolute path"):
-        bus.client.transport_described("other")
+        bus.client.transports.describe("other")
 
 
 def test_a_relative_path_is_an_error_if_the_current_folder_was_deleted(

@@ -267,7 +267,7 @@ async def test_nested_recordings_hear_their_own_events(programs_bus: Bus) -> Non
 def test_recordings_that_overlap_leave_the_bus_as_it_was(
     programs_bus: Bus, order: tuple[int, ...]
 ) -> None:
-    before = programs_bus.client.transport_described("auth")
+    before = programs_bus.client.transports.describe("auth")
     recordings = [recording(programs_bus) for _ in order]
     recorded = {number: one.__enter__() for number, one in enumerate(recordings)}
     running = set(recorded)
@@ -278,7 +278,7 @@ def test_recordings_that_overlap_leave_the_bus_as_it_was(
         recordings[number].__exit__(None, None, None)
         running.remove(number)
 
-    assert programs_bus.client.transport_described("auth") == before
+    assert programs_bus.client.transports.describe("auth") == before
     assert sum(len(one.fired_events()) for one in recorded.values()) == len(order)
     with pytest.raises(lightbus.exceptions.TransportRefused):
         programs_bus.auth.user_deleted.fire(username="ann")

@@ -78,7 +78,7 @@ def bus_under_test(
 async def fire(bus: Bus, text: str = "") -> None:
     """Fire one event."""
     (api,) = bus.client.apis
-    await bus.client.fire_async(bus.client.message(api, "happened", {"text": text}))
+    await bus.client.fire_async(bus.client.publisher.message(api, "happened", {"text": text}))
 
 
 def listen(bus: Bus) -> threading.Event:

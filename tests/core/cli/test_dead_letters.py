@@ -56,7 +56,7 @@ def dead_letters(bus: Bus, command: Command) -> Run:
 
 
 async def transport_of(bus: Bus) -> EventTransport:
-    return await bus.client.open_transport("auth").opened(timeout=TIMEOUT)
+    return await bus.client.transports.transport("auth").opened(timeout=TIMEOUT)
 
 
 def subscription_of(bus: Bus, listener_name: str) -> Subscription:

@@ -43,8 +43,8 @@ async def test_it_shows_where_an_event_is(bus: Bus, command: Command) -> None:
     )
     bus.auth.user_created.listen(fails, listener_name="later", on_error=OnError.RETRY)
     message = await fired(bus)
-    transport = await bus.client.opened_transport("auth")
-    later = bus.client.listeners[1].subscription("shop")
+    transport = await bus.client.transports.open("auth")
+    _, later = (listener.subscription("shop") for listener in bus.client.listeners)
     async with Worker(bus):
         letters: list[DeadLetter] = []
         while not letters or (await transport.stats(later)).delayed != 1:

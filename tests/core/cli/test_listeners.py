@@ -26,7 +26,7 @@ async def bus(tmp_path: Path, config: dict[str, Any]) -> AsyncIterator[Bus]:
     bus.client.register_api(AuthApi)
     bus.auth.user_created.listen(lambda username: None, listener_name="old")
     (listener,) = bus.client.listeners
-    transport = await bus.client.opened_transport("auth")
+    transport = await bus.client.transports.open("auth")
     await transport.declare(listener.subscription("shop"), timeout=TIMEOUT)
     for name in ("ann", "bob"):
         await bus.auth.user_created.fire_async(username=name, email="e")

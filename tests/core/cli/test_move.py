@@ -89,8 +89,8 @@ async def fire(file: Path, *names: str) -> None:
 
 async def transport_and_queue(bus: Bus) -> tuple[EventTransport, Subscription]:
     """Return the transport of a bus and the first of its subscriptions."""
-    transport = await bus.client.open_transport("auth").opened(timeout=TIMEOUT)
-    return transport, bus.client.listeners[0].subscription(SERVICE)
+    transport = await bus.client.transports.transport("auth").opened(timeout=TIMEOUT)
+    return transport, next(iter(bus.client.listeners)).subscription(SERVICE)
 
 
 async def waiting_in(file: Path) -> list[tuple[str, int]]:
@@ -107,7 +107,7 @@ async def waiting_in(file: Path) -> list[tuple[str, int]]:
 async def dead_in(file: Path) -> list[tuple[str, str]]:
     """Return the name and the error of each dead letter."""
     async with bus_on(file) as bus:
-        transport = await bus.client.open_transport("auth").opened(timeout=TIMEOUT)
+        transport = await bus.client.transports.transport("auth").opened(timeout=TIMEOUT)
         return [
             (letter.message.kwargs["username"], letter.failure.error_message)
             async for letter in transport.dead_letters(SERVICE)
@@ -268,7 +268,7 @@ async def test_dead_letters_do_not_go_round_in_a_circle(tmp_path: Path) -> None:
     source, target = client(a="one.db", b="two.db"), client(a="three.db", b="one.db")
     for api_name in "ba":
         source.listen_for_event(api_name, "x", lambda: None, listener_name="l")
-    transport = await source.open_transport("b").opened(timeout=TIMEOUT)
+    transport = await source.transports.transport("b").opened(timeout=TIMEOUT)
     failure = Failure.of(
         LookupError(), listener="l", attempt=1, service_name=SERVICE, process_name="p"
     )
@@ -292,8 +292,8 @@ async def test_a_move_can_be_stopped_while_a_broker_does_not_answer(tmp_path: Pa
     move = Move(source.client, target.client)
     for bus in (source, target):
         transport, subscription = (
-            await bus.client.open_transport("auth").opened(timeout=TIMEOUT),
-            source.client.listeners[0].subscription(SERVICE),
+            await bus.client.transports.transport("auth").opened(timeout=TIMEOUT),
+            next(iter(source.client.listeners)).subscription(SERVICE),
         )
         await transport.declare(subscription, timeout=TIMEOUT)
     lock = sqlite3.connect(tmp_path / "new.db", isolation_level=None)

@@ -35,7 +35,7 @@ async def test_it_shows_where_the_events_of_each_listener_are(
     )
     async with Worker(bus):
         await bus.auth.user_created.fire_async(username="ann", email="e")
-        transport = await bus.client.opened_transport("auth")
+        transport = await bus.client.transports.open("auth")
         letters: list[DeadLetter] = []
         while not letters:
             letters = [letter async for letter in transport.dead_letters("shop")]

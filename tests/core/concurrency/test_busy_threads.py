@@ -72,7 +72,7 @@ def test_a_destructor_that_fires_on_the_thread_of_sqlite_is_refused_at_once(tmp_
     script = """
 import asyncio
 async def collect_there():
-    transport = await bus.client.opened_transport("auth")
+    transport = await bus.client.transports.open("auth")
     gc.disable()
     Fires()
     await transport._database.write(lambda _: gc.collect(), timeout=30)

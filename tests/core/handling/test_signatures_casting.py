@@ -64,8 +64,8 @@ def test_lax_casting_accepts_text_for_numbers_and_numbers_for_text(
     def handle(*, number: int, is_new: bool, text: str, lines: list[Line]) -> None: ...
 
     bus = make_bus(LaxApi, cast_values=cast_values)
-    plan = bus.client.plan_call(handle, "lax", "sold")
-    message = bus.client.message(
+    plan = bus.client.listeners.plan_call(handle, "lax", "sold")
+    message = bus.client.publisher.message(
         "lax",
         "sold",
         {"number": "7", "is_new": "true", "text": 1.5, "lines": [{"name": 3, "count": "4"}]},
@@ -115,8 +115,8 @@ def test_lax_casting_refuses_values_of_other_types(
 
     handle.__annotations__["number"] = hint
     bus = make_bus(LaxApi, cast_values="lax")
-    message = bus.client.message(
+    message = bus.client.publisher.message(
         "lax", "sold", {"number": value, "is_new": True, "text": "", "lines": []}
     )
     with pytest.raises(UnfitEvent):
-        bus.client.plan_call(handle, "lax", "sold").arguments(message)
+        bus.client.listeners.plan_call(handle, "lax", "sold").arguments(message)

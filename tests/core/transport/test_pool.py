@@ -50,7 +50,7 @@ def bus(make_bus: MakeBus) -> Bus:
 
 
 async def transport_of(bus: Bus, api_name: str = "auth") -> EventTransport:
-    return bus.client.open_transport(api_name).transport
+    return bus.client.transports.transport(api_name).transport
 
 
 def test_a_bus_works_in_a_second_asyncio_run(bus: Bus, broker: Broker) -> None:

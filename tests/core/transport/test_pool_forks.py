@@ -36,7 +36,7 @@ def shared_bus(make_bus: MakeBus, tmp_path: Path) -> Bus:
 
 
 async def transport_of(bus: Bus, api_name: str = "auth") -> EventTransport:
-    return bus.client.open_transport(api_name).transport
+    return bus.client.transports.transport(api_name).transport
 
 
 async def count_waiting(bus: Bus) -> int:

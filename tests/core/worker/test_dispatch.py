@@ -508,7 +508,7 @@ async def lose_a_worker(broker_name: str, bus: Bus) -> None:
     """Take the next event as a worker that is then killed."""
     transport = MemoryTransport(MemorySettings(name=broker_name), client_name="killed")
     await transport.open(timeout=PATIENCE)
-    stream = await transport.subscribe(bus.client.listeners[0].subscription("shop"))
+    stream = await transport.subscribe(next(iter(bus.client.listeners)).subscription("shop"))
     async with asyncio.timeout(PATIENCE):
         await anext(stream)
     await transport.close()

@@ -37,7 +37,7 @@ def test_a_mistake_in_the_bus_module_is_told_with_its_place(
         bus.write("bus.auth.paid.listen(print, concurrency=0)\n")
     code, _, said = command(*subcommand.split())
     assert code == 2
-    assert "concurrency is 0; give 1 or more." in said
+    assert "concurrency is 0; pass 1 or more." in said
     assert "bus.py, line 3)" in said
 
 

@@ -120,7 +120,7 @@ async def bus(tmp_path: Path, config: dict[str, Any]) -> AsyncIterator[Bus]:
         id=f"12345678{HOSTILE}",
         service_name=HOSTILE,
     )
-    transport = await bus.client.opened_transport("auth")
+    transport = await bus.client.transports.open("auth")
     await transport.bury("shop", message, failure, timeout=TIMEOUT)
     yield bus
     await bus.client.close_async()
