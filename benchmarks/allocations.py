@@ -20,8 +20,9 @@ def run(bench: Bench) -> Report:
             summary = series.summary(_allocations)
             rows.append(("" if place else what, series.case.contender.name, shown(summary)))
     note = (
-        "As memray counts them, those of Python's own allocator with them. What an event costs is "
-        "what a run with so many more of them costs more, so that a start is not counted."
+        "memray counts the allocations, including those of Python's own allocator. The result is "
+        "the difference between a run with many and a run with few events, divided by the "
+        "difference in events. So it does not include the start."
     )
     return Report(tables=[Table(COLUMNS, rows)], notes=[note])
 

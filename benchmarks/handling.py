@@ -35,7 +35,7 @@ def run(bench: Bench) -> Report:
                     shown(series.summary(cpu_per_event)),
                 )
             )
-    note = "FastStream's handlers, of both kinds, are typed: they get a pydantic model."
+    note = "FastStream's async and sync handlers are typed: they receive a pydantic model."
     return Report(tables=[Table(COLUMNS, rows)], notes=[note])
 
 

@@ -1,4 +1,4 @@
-"""How Sphinx makes the documentation: ``sphinx-build -W docs`` in tox's environment ``docs``."""
+"""Configures Sphinx. The tox environment ``docs`` builds the pages."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ exclude_patterns = ["_build"]
 html_theme = "furo"
 html_title = f"Lightbus {release}"
 
-# A name in single backticks, in docstrings, is of something in Python.
+# In docstrings, single backticks refer to a Python object.
 default_role = "py:obj"
 
 autodoc_member_order = "bysource"

@@ -1,8 +1,8 @@
-# What the scripts beside this file share. They source it from the root of the project.
+# Functions that the scripts in this directory share. They source it from the root of the project.
 
 say() { printf 'scripts/%s: %s\n' "${0##*/}" "$*" >&2; }
 
-# install_package PACKAGE REASON: install a package of the distribution; fails where that may not be.
+# install_package PACKAGE REASON: install a package of the distribution; fail if that is not possible.
 install_package() {
     local as_root=()
     if [[ $EUID -ne 0 ]]; then as_root=(sudo -n); fi
@@ -13,7 +13,7 @@ install_package() {
         apt-get install -q -y --no-install-recommends "$1" </dev/null >&2
 }
 
-# need PACKAGE REASON: install a package, or say that someone must, and end.
+# need PACKAGE REASON: install a package, or ask the user to install it and exit.
 need() {
     if ! install_package "$1" "$2"; then
         say "$2 Please install it (Debian, Ubuntu: apt-get install $1), then try again."
@@ -21,20 +21,20 @@ need() {
     fi
 }
 
-# want PACKAGE REASON: install a package, or say what goes without it.
+# want PACKAGE REASON: install a package, or continue without it.
 want() {
-    install_package "$1" "$2" || say "$2 It goes on without."
+    install_package "$1" "$2" || say "$2 Continuing without it."
 }
 
-# RabbitMQ need not run: the scripts start nodes of their own.
+# RabbitMQ does not need to run, because the scripts start private nodes.
 need_rabbitmq() {
     # Debian's sbin folders are not on everybody's PATH.
     [[ -n ${RABBITMQ_SERVER:-} || -x /usr/lib/rabbitmq/bin/rabbitmq-server ]] ||
         command -v rabbitmq-server >/dev/null ||
-        need rabbitmq-server "There is no RabbitMQ server."
+        need rabbitmq-server "RabbitMQ is not installed."
 }
 
-# find_python: print the name of a Python, 3.11 or later; nothing where there is none.
+# find_python: print the name of a Python, 3.11 or newer; print nothing if there is none.
 find_python() {
     local name
     for name in python3 python3.14 python3.13 python3.12 python3.11; do
@@ -46,25 +46,25 @@ find_python() {
 }
 
 # install_python_packages FOLDER REQUIREMENT...: install into a virtual environment, in the versions
-# that constraints.txt names, so that the result is the same on every day.
+# of constraints.txt, so that the result is reproducible.
 install_python_packages() {
     PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt \
         "$1/bin/python" -m pip install --quiet --disable-pip-version-check "${@:2}"
 }
 
-# need_venv FOLDER: a virtual environment, kept from one run to the next.
+# need_venv FOLDER: create a virtual environment, unless an earlier run has created it.
 need_venv() {
     if "$1/bin/python" -m pip --version >/dev/null 2>&1; then return; fi
     if [[ -z $(find_python) ]]; then
-        need python3 "There is no Python 3.11 or later."
+        need python3 "Python 3.11 or newer is not installed."
     fi
     local python
     python=$(find_python)
     if [[ -z $python ]]; then
-        say "The distribution's Python is older than 3.11. Please install a later one."
+        say "The distribution's Python is older than 3.11. Please install a newer one."
         exit 2
     fi
-    # Debian packs what makes virtual environments separately.
+    # Debian has a separate package for virtual environments.
     "$python" -c 'import ensurepip, venv' 2>/dev/null ||
         need python3-venv "$python cannot make virtual environments."
     "$python" -m venv --clear "$1"

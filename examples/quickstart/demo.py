@@ -1,8 +1,7 @@
-"""Runs both services and tells what happens; `scripts/demo` starts it.
+"""Runs both services and prints each step. Use `scripts/demo` to start it.
 
-Without arguments, events go through the embedded default, a file. With ``--config FILE`` they go
-where that configuration says; where it asks for ``${AMQP_URL}`` and there is none, a RabbitMQ is
-started for the purpose.
+By default, events are stored in SQLite. With ``--config FILE``, the demo uses that configuration. If
+the file needs ``${AMQP_URL}`` and the variable is not set, the demo starts a private RabbitMQ.
 """
 
 from __future__ import annotations
@@ -36,11 +35,11 @@ COLOURS = {"auth_service": "36", "other_service": "33"}
 
 
 class DemoFailed(Exception):
-    """An expected thing did not happen."""
+    """An expected line or exit code did not come."""
 
 
 class Program:
-    """A command of one of the services. Its lines are shown behind the service's name."""
+    """A command of one of the services. Its output is printed with the service's name as prefix."""
 
     def __init__(self, service: str, *command: str, environment: dict[str, str]) -> None:
         self._service = service
@@ -77,7 +76,7 @@ class Program:
             self._lines.put(line)
 
     def expect_line(self, text: str) -> None:
-        """Wait for a line that holds `text`."""
+        """Wait for a line that contains `text`."""
         deadline = time.monotonic() + PATIENCE
         with contextlib.suppress(queue.Empty):
             while text not in self._lines.get(timeout=max(deadline - time.monotonic(), 0)):
@@ -104,10 +103,10 @@ class Program:
 
 
 class Demo:
-    """The story, told step by step.
+    """The steps of the demo.
 
     Args:
-        environment: What the services find in theirs.
+        environment: The environment variables of the services.
     """
 
     def __init__(self, environment: dict[str, str]) -> None:
@@ -115,7 +114,7 @@ class Demo:
         self._step = 0
 
     def run(self) -> None:
-        self._say("other_service starts to listen. A queue is kept for each of its listeners.")
+        self._say("other_service starts. Each of its listeners has a queue.")
         with self._listener() as worker:
             worker.expect_line("Ready.")
 
@@ -127,13 +126,13 @@ class Demo:
             self._fire("update_users.py", "adam")
             worker.expect_line("{'adam': 'adam@example.org'}")
 
-            self._say("SIGTERM stops other_service: it finishes what it handles and exits with 0.")
+            self._say("SIGTERM stops other_service: running handlers finish, and it exits with 0.")
             worker.stop()
 
-        self._say("auth_service fires while nobody listens. The events are kept.")
+        self._say("auth_service fires while other_service is down. The events are stored.")
         self._fire("create_users.py", "eve", "mallory")
 
-        self._say("other_service starts again and is given what it missed, in order.")
+        self._say("other_service starts again and receives the stored events, in order.")
         with self._listener() as worker:
             worker.expect_line("{'eve': 'eve@example.com'}")
             worker.expect_line("{'eve': 'eve@example.com', 'mallory': 'mallory@example.com'}")
@@ -156,13 +155,13 @@ class Demo:
 
 @contextlib.contextmanager
 def environment(config: Path | None) -> Iterator[dict[str, str]]:
-    """What the services find in their environment: also the programs that stand beside Python."""
+    """The environment of the services. The programs of this Python installation come first in PATH."""
     inherited = {k: v for k, v in os.environ.items() if not k.startswith("LIGHTBUS_")}
     programs = Path(sys.executable).parent
     path = f"{programs}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
     common = {**inherited, "PATH": path, "PYTHONUNBUFFERED": "1"}
     if config is None:
-        # A home of the demo's own, so that the default file of the user is left alone.
+        # A temporary home directory, so that the demo does not use the user's default file.
         with tempfile.TemporaryDirectory(prefix="lightbus-demo-") as home:
             yield {**common, "HOME": home, "XDG_STATE_HOME": home}
         return
@@ -170,7 +169,7 @@ def environment(config: Path | None) -> Iterator[dict[str, str]]:
     if "AMQP_URL" in common or "${AMQP_URL}" not in config.read_text():
         yield configured
         return
-    print("A private RabbitMQ node starts; a broker of this machine is left alone.", flush=True)
+    print("Starting a private RabbitMQ node; other brokers are not affected.", flush=True)
     with running_node() as node:
         print(f"  {node.name}, port {node.amqp_port}", flush=True)
         yield {**configured, "AMQP_URL": node.url()}
@@ -193,14 +192,14 @@ def exit_on_signal(number: int, _: object) -> NoReturn:
 def main() -> None:
     signal.signal(signal.SIGTERM, exit_on_signal)
     signal.signal(signal.SIGINT, exit_on_signal)
-    parser = argparse.ArgumentParser(description="Show the main job of Lightbus end to end.")
+    parser = argparse.ArgumentParser(description="Fire and handle events with two services.")
     parser.add_argument(
         "--config",
         metavar="FILE",
         type=lambda name: Path(name).resolve(),
         nargs="?",
         const=HERE / "rabbitmq.yaml",
-        help="where events go  [without FILE: RabbitMQ; without --config: a file]",
+        help="configuration file  [without FILE: RabbitMQ; without --config: SQLite]",
     )
     config = parser.parse_args().config
     try:

@@ -1,4 +1,4 @@
-"""Sends a mail to everyone who has a new account."""
+"""Sends a mail to each new user."""
 
 import lightbus
 

@@ -1,4 +1,4 @@
-"""What can happen in the shop. The programs beside this one fire it."""
+"""The bus and the events of the shop. The programs in this directory fire the events."""
 
 import lightbus
 from lightbus import Api, event
@@ -9,7 +9,7 @@ bus = lightbus.create(service_name="shop")
 class AuthApi(Api):
     @event
     def user_created(self, *, username: str, email: str) -> None:
-        """Someone has an account now."""
+        """A user has signed up."""
 
     class Meta:
         name = "auth"

@@ -1,4 +1,4 @@
-"""A plain program.
+"""Fires an event from a script.
 
 python script.py adam adam@example.com
 """

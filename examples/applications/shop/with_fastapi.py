@@ -1,4 +1,4 @@
-"""FastAPI: events are fired on the server's own event loop.
+"""Fires events from FastAPI, on the server's event loop.
 
 uvicorn with_fastapi:app
 """

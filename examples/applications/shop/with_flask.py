@@ -1,7 +1,6 @@
-"""Flask: events are fired from the threads of the server. gunicorn may fork before or after the bus
-is used.
+"""Fires events from Flask, on the threads of the server. gunicorn may fork before or after that.
 
-    gunicorn --workers 2 --threads 4 --preload with_flask:app
+gunicorn --workers 2 --threads 4 --preload with_flask:app
 """
 
 from bus import AuthApi, bus

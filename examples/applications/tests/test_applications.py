@@ -1,4 +1,4 @@
-"""Every program of this example, in processes of its own, on the embedded default."""
+"""Runs every program of this example in its own process, on SQLite."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Start = Callable[..., subprocess.Popen[str]]
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
-    """Starts a module in a folder, with a home that only the test has; ends it after the test."""
+    """Start a module in a directory, with a private home directory; stop it after the test."""
     started: list[subprocess.Popen[str]] = []
 
     def run(folder: Path, *args: str) -> subprocess.Popen[str]:
@@ -48,20 +48,20 @@ def start(tmp_path: Path) -> Iterator[Start]:
 
     yield run
     for process in started:
-        with contextlib.suppress(ProcessLookupError):  # all of it has ended
+        with contextlib.suppress(ProcessLookupError):  # the whole group has ended
             os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
 
 
 def line_with(text: str, lines: IO[str] | None) -> str:
-    """Read on until a line holds `text`; the test's time limit is its patience."""
+    """Read lines until one contains `text`. The time limit of the test also limits this."""
     assert lines is not None
     return next(line for line in lines if text in line)
 
 
 @pytest.fixture
 def mail(start: Start) -> IO[str]:
-    """What the mail service prints, once it is ready."""
+    """The output of the mail service, which is ready."""
     worker = start(ROOT / "mail", "lightbus.cli", "run")
     line_with("Ready.", worker.stderr)
     assert worker.stdout is not None

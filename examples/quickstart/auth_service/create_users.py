@@ -1,4 +1,4 @@
-"""``python create_users.py NAME ...`` fires from blocking code."""
+"""``python create_users.py NAME ...`` fires an event for each name, in synchronous code."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""``python update_users.py NAME ...`` fires from asyncio code."""
+"""``python update_users.py NAME ...`` fires an event for each name, in asynchronous code."""
 
 import asyncio
 import sys
