@@ -1,4 +1,4 @@
-"""`Api`, the events of a service under a name, and `ApiRegistry`, the APIs of a bus."""
+"""`Api`: a named group of events. `ApiRegistry`: the APIs of a bus."""
 
 from __future__ import annotations
 
@@ -17,21 +17,22 @@ _log = get_logger(__name__)
 
 _META_OPTIONS = ("name", "version", "internal")
 
-# What a bus, or a path of it, has under these names is no part of an API's name.
-_TAKEN_ON_A_BUS = ("client", "schema")
-_TAKEN_ON_A_PATH = ("fire", "fire_async", "listen")
+# Attributes of a bus and of its paths, which APIs and events cannot be named after
+_ATTRIBUTES_OF_BUS = ("client", "schema")
+_ATTRIBUTES_OF_PATH = ("fire", "fire_async", "listen")
 
-# What every transport can carry
-_LATEST_VERSION = 2**31 - 1
+# The largest version that every transport supports
+_MAX_VERSION = 2**31 - 1
 
 
 @attrs.frozen
 class ApiMeta:
-    """What an API's inner class ``Meta`` says.
+    """The settings in the inner class ``Meta`` of an API.
 
     Attributes:
-        name: The API's name; dots nest it (``bus.help_desk.ticket`` for ``"help_desk.ticket"``).
-        version: Travels with every event.
+        name: The name of the API. It may contain dots: ``"help_desk.ticket"`` is used as
+            ``bus.help_desk.ticket``.
+        version: The version of the API. It is sent with every event.
         internal: Whether the API belongs to the bus itself.
     """
 
@@ -52,14 +53,14 @@ class Api:
                 name = "auth"
 
     Attributes:
-        meta: What the inner class ``Meta`` says.
-        events: What the class declares or inherits, by name.
+        meta: The settings in the inner class ``Meta``.
+        events: The declared and inherited events, by name.
 
     Raises:
-        InvalidApi: On definition, where ``Meta`` or its ``name`` is missing or wrong, or an event's
-            name is taken by something else.
-        InvalidName: On definition, where the name of the API or of an event is too long, or holds a
-            character that names cannot have.
+        InvalidApi: When the class is defined: ``Meta`` or its ``name`` is missing or not valid, or
+            the name of an event is already used for something else.
+        InvalidName: When the class is defined: the name of the API or of an event is too long, or
+            contains a character that is not allowed.
     """
 
     meta: ClassVar[ApiMeta]
@@ -78,8 +79,8 @@ class Api:
         for name in names:
             _check_name(cls, name)
         cls.meta = _read_meta(cls)
-        found = {name: getattr(cls, name) for name in names}
-        cls.events = {name: event for name, event in found.items() if isinstance(event, Event)}
+        values = {name: getattr(cls, name) for name in names}
+        cls.events = {name: event for name, event in values.items() if isinstance(event, Event)}
         for name, event in cls.events.items():
             if event.name != name:
                 raise InvalidApi(
@@ -89,17 +90,21 @@ class Api:
 
     @classmethod
     def on_bus(cls, path: object) -> Self:
-        """Return this API on a bus, where it is at `path`."""
+        """Return this API as a part of a bus.
+
+        Args:
+            path: The `BusPath` of the API.
+        """
         api = cls.__new__(cls)
         vars(api)["_path"] = path
         return api
 
     @classmethod
     def event(cls, name: str) -> Event[...]:
-        """Return the event called `name`.
+        """Return the event `name`.
 
         Raises:
-            EventNotFound: There is none.
+            EventNotFound: The API has no such event.
         """
         try:
             return cls.events[name]
@@ -108,10 +113,10 @@ class Api:
 
 
 def api_class_of(api: object) -> type[Api]:
-    """Return `api`, which is a class, or its class.
+    """Return the class of `api`, which is an API class or an instance of one.
 
     Raises:
-        InvalidApi: It is not an API.
+        InvalidApi: `api` is not an API.
     """
     api_class = api if isinstance(api, type) else type(api)
     if not issubclass(api_class, Api) or api_class is Api:
@@ -173,7 +178,7 @@ class ApiRegistry(Mapping[str, type[Api]]):
         if api_name not in self._by_name:
             return None
         event = self._by_name[api_name].event(event_name)
-        return None if event.admits_any else tuple(event.parameters)
+        return None if event.allows_extra else tuple(event.parameters)
 
 
 def _warn_about_unsupported_hints(api: type[Api]) -> None:
@@ -195,7 +200,7 @@ def _check_name(api: type[Api], name: str) -> None:
             f"{api.__name__} cannot have an event named {name!r}: such names are private to a "
             f"Python class. Give it a name that does not begin with an underscore."
         )
-    if hasattr(Api, name) or name in {"Meta", *Api.__annotations__, *_TAKEN_ON_A_PATH}:
+    if hasattr(Api, name) or name in {"Meta", *Api.__annotations__, *_ATTRIBUTES_OF_PATH}:
         raise InvalidApi(
             f"{api.__name__} cannot have an event named {name!r}: every API, or its events on a "
             f"bus, has something else of that name. Give it another name."
@@ -222,14 +227,14 @@ def _read_meta(cls: type[Api]) -> ApiMeta:
         )
     checked_name("API", options["name"])
     version = options.get("version", 1)
-    if type(version) is not int or not 0 <= version <= _LATEST_VERSION:
+    if type(version) is not int or not 0 <= version <= _MAX_VERSION:
         raise InvalidApi(
             f"{cls.__name__}.Meta.version is {version!r}; give a whole number up to "
-            f"{_LATEST_VERSION:,}."
+            f"{_MAX_VERSION:,}."
         )
     first, *others = options["name"].split(".")
-    if first in _TAKEN_ON_A_BUS or any(
-        not part or part.startswith("_") or part in _TAKEN_ON_A_PATH for part in (first, *others)
+    if first in _ATTRIBUTES_OF_BUS or any(
+        not part or part.startswith("_") or part in _ATTRIBUTES_OF_PATH for part in (first, *others)
     ):
         raise InvalidApi(
             f"{cls.__name__} cannot be named {options['name']!r}: a bus has something else there."

@@ -1,4 +1,4 @@
-"""The parameters of an event, and the methods and classes that declare them."""
+"""Reads the parameters of an event from the method or class that declares it."""
 
 from __future__ import annotations
 
@@ -33,11 +33,12 @@ class Parameter:
     Attributes:
         name: A Python identifier; the key in the event's JSON body.
         annotation: The type of the value.
-        default: What is sent where `fire` is not given the value. A parameter whose annotation
-            admits ``None`` has the default ``None``.
+        default: The value that is sent if `fire` is called without one. If the annotation admits
+            ``None``, the default is ``None`` unless another is given.
 
     Raises:
-        InvalidApi: `name` is no identifier, or a keyword of Python, or `default` does not travel.
+        InvalidApi: `name` is not an identifier, or is a keyword of Python, or `default` cannot be
+            encoded.
     """
 
     name: str
@@ -61,18 +62,18 @@ class Parameter:
 
     @property
     def is_required(self) -> bool:
-        """Whether `fire` must be given this value."""
+        """Whether `fire` must be called with this value."""
         return self.default is _Required.REQUIRED
 
     @property
     def type(self) -> Any:
-        """The type of the value, which is also that of the default."""
+        """The type of the value. It includes None if the default is None."""
         return make_optional(self.annotation) if self.default is None else self.annotation
 
 
 @attrs.frozen
 class WildcardParameter:
-    """Among an event's parameters, admits any further parameters."""
+    """Allows an event to have any other parameters. Listed among the parameters of the event."""
 
 
 @attrs.frozen
@@ -81,9 +82,9 @@ class Declaration:
 
     Attributes:
         items: The parameters.
-        positional: The names of those that may be given by position, in order.
-        values: Returns the values that travel, by parameter, for the fired arguments; it raises the
-            errors of the class. None if the arguments travel as they are.
+        positional: The names of parameters that `fire` accepts as positional arguments, in order.
+        values: Takes the arguments of `fire` and returns the values to send, by parameter; raises
+            the errors of the class. None if the arguments are sent unchanged.
     """
 
     items: tuple[Parameter | WildcardParameter, ...]
@@ -97,10 +98,10 @@ def is_class(declaration: Any) -> bool:
 
 
 def declared_by_method(method: Callable[..., Any]) -> Declaration:
-    """Return what a method declares.
+    """Return the parameters that a method declares.
 
     Raises:
-        InvalidApi: It cannot declare an event.
+        InvalidApi: The method cannot declare an event.
     """
     signature = _signature_of(method)
     if not signature or signature[0].name != "self":
@@ -112,10 +113,10 @@ def declared_by_method(method: Callable[..., Any]) -> Declaration:
 
 
 def declared_by_class(class_: Any) -> Declaration:
-    """Return what a class, or a generic form of one, declares.
+    """Return the parameters that a class, or a generic form of one, declares.
 
     Raises:
-        InvalidApi: It cannot declare an event.
+        InvalidApi: The class cannot declare an event.
     """
     if pydantic_fields.has_fields(class_):
         return _declared_by_pydantic(class_)
@@ -138,15 +139,15 @@ def declared_by_class(class_: Any) -> Declaration:
             f"such field for the event to carry."
         )
     declared = _declared(name, signature, _hints_of_class(class_, attributes or {}))
-    held = {
+    attribute_names = {
         item.name: (attributes or {}).get(item.name, item.name)
         for item in declared.items
         if isinstance(item, Parameter)
     }
 
-    def values(given: Mapping[str, Any]) -> dict[str, Any]:
-        made = class_(**given)
-        return {name: getattr(made, attribute) for name, attribute in held.items()}
+    def values(arguments: Mapping[str, Any]) -> dict[str, Any]:
+        instance = class_(**arguments)
+        return {name: getattr(instance, attribute) for name, attribute in attribute_names.items()}
 
     return attrs.evolve(declared, values=values)
 
@@ -163,10 +164,10 @@ def _declared_by_pydantic(class_: Any) -> Declaration:
         items.append(WildcardParameter())
     keys = {field.name: field.key for field in fields}
 
-    def values(given: Mapping[str, Any]) -> dict[str, Any]:
-        made = class_(**{keys.get(name, name): value for name, value in given.items()})
-        carried = {field.name: getattr(made, field.attribute) for field in fields}
-        return {**pydantic_fields.extras_of(made), **carried}
+    def values(arguments: Mapping[str, Any]) -> dict[str, Any]:
+        instance = class_(**{keys.get(name, name): value for name, value in arguments.items()})
+        by_name = {field.name: getattr(instance, field.attribute) for field in fields}
+        return {**pydantic_fields.extras_of(instance), **by_name}
 
     is_positional = dataclasses.is_dataclass(class_)
     positional = [field.name for field in fields if is_positional and not field.is_keyword_only]
@@ -206,25 +207,27 @@ def _signature_of(declaration: Any) -> list[inspect.Parameter]:
 
 
 def _hints_of_method(method: Callable[..., Any]) -> dict[str, Any]:
-    with _wrong_hints(method.__qualname__):
+    with _report_invalid_hints(method.__qualname__):
         return typing.get_type_hints(method, include_extras=True)
 
 
 def _hints_of_class(class_: Any, attributes: Mapping[str, str]) -> dict[str, Any]:
-    """Return the hints of a class's arguments, by name."""
-    with _wrong_hints(_name_of(class_)):
+    """Return the type hints of the arguments of a class, by name."""
+    with _report_invalid_hints(_name_of(class_)):
         of_class = hints_of(class_)
-        taken = typing.get_type_hints((get_origin(class_) or class_).__init__, include_extras=True)
+        of_init = typing.get_type_hints(
+            (get_origin(class_) or class_).__init__, include_extras=True
+        )
         of_fields = {
             name: of_class[attribute]
             for name, attribute in attributes.items()
             if attribute in of_class
         }
-        return {**taken, **of_class, **of_fields}
+        return {**of_init, **of_class, **of_fields}
 
 
 @contextlib.contextmanager
-def _wrong_hints(name: str) -> Iterator[None]:
+def _report_invalid_hints(name: str) -> Iterator[None]:
     try:
         yield
     except NameError as error:
@@ -239,9 +242,7 @@ def _wrong_hints(name: str) -> Iterator[None]:
 
 
 def _attributes_of(class_: type[Any]) -> dict[str, str] | None:
-    """Return the attributes that hold a class's arguments, by the arguments' names; None if
-    unknown.
-    """
+    """Return the attributes for the arguments of a class, by argument; None if unknown."""
     if dataclasses.is_dataclass(class_):
         return {field.name: field.name for field in dataclasses.fields(class_) if field.init}
     if attrs.has(class_):

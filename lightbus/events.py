@@ -1,4 +1,4 @@
-"""`Event` and `event`: what can be fired."""
+"""`Event` and `event`: declare the events of an API."""
 
 from __future__ import annotations
 
@@ -38,18 +38,18 @@ This = TypeVar("This")
 
 
 class EventOnBus(Protocol[P]):
-    """An event of an API on a bus, as ``bus[AuthApi].user_created``.
+    """An event of an API on a bus, for example ``bus[AuthApi].user_created``.
 
-    It is the same as ``bus.auth.user_created``, and there type checkers know its parameters. Its
-    methods do, and raise, what those of a `BusPath` do.
+    It is the same as ``bus.auth.user_created``, but type checkers know its parameters. Its methods
+    are those of a `BusPath`.
     """
 
     def fire(self, *args: P.args, **kwargs: P.kwargs) -> EventMessage:
-        """Fire the event; see `BusPath.fire`. Interrupted, the event may be stored."""
+        """Fire the event; see `BusPath.fire`. If interrupted, the event may still be stored."""
         ...
 
     async def fire_async(self, *args: P.args, **kwargs: P.kwargs) -> EventMessage:
-        """Fire the event; see `BusPath.fire_async`. Cancelled, the event may be stored."""
+        """Fire the event; see `BusPath.fire_async`. If cancelled, the event may still be stored."""
         ...
 
     @overload
@@ -78,16 +78,16 @@ class Event(Generic[P]):
 
     Args:
         parameters: Names, `Parameter` objects or `WildcardParameter`; a plain string is one name.
-            Or a class whose fields they are, such as a dataclass: it is made of what is fired, and
-            so it has its say about the values.
-        method: What the decorator `event` was given.
+            Or a class, such as a dataclass, whose fields are the parameters. Firing the event
+            creates an object of the class, which may refuse or convert the values.
+        method: The method that the decorator `event` decorates.
 
     Attributes:
-        name: The attribute that it is; empty until its class is defined.
+        name: The name of the event; empty until its API class is defined.
 
     Raises:
-        InvalidApi: A parameter is none of these, or two have the same name.
-        NotOnBus: On access at an instance of an API that belongs to no bus.
+        InvalidApi: A parameter has another type, or two parameters have the same name.
+        NotOnBus: The event is accessed on an instance of an API that belongs to no bus.
     """
 
     @overload
@@ -125,29 +125,29 @@ class Event(Generic[P]):
         return cast("EventOnBus[P]", getattr(path, self.name))
 
     def __set_name__(self, owner: type, name: str) -> None:
-        # The first one stays; `Api` refuses an event that is met under another.
+        # The first name stays. `Api` refuses an event that has two names.
         self.name = self.name or name
 
     def __repr__(self) -> str:
-        names = [*self.parameters, *(["*"] if self.admits_any else [])]
+        names = [*self.parameters, *(["*"] if self.allows_extra else [])]
         return f"<Event {self.name}({', '.join(names)})>"
 
     @property
     def description(self) -> str:
-        """The docstring of what declares it; empty where there is none."""
-        signed = get_origin(self._class) or self._class or self._method
-        text = inspect.cleandoc((signed and signed.__doc__) or "")
-        # Dataclasses and named tuples without a docstring make one of their signature.
-        return "" if signed is None or text.startswith(f"{signed.__name__}(") else text
+        """The docstring of the class or method that declares the event; empty if there is none."""
+        source = get_origin(self._class) or self._class or self._method
+        text = inspect.cleandoc((source and source.__doc__) or "")
+        # Dataclasses and named tuples without a docstring generate one from their signature.
+        return "" if source is None or text.startswith(f"{source.__name__}(") else text
 
     @lazy_property
     def parameters(self) -> dict[str, Parameter]:
-        """What it carries, by name.
+        """The parameters of the event, by name.
 
         Raises:
-            InvalidApi: It is declared wrongly, as `check` finds.
+            InvalidApi: The declaration is not valid; see `check`.
         """
-        found: dict[str, Parameter] = {}
+        parameters: dict[str, Parameter] = {}
         for item in self._items:
             if isinstance(item, WildcardParameter):
                 continue
@@ -156,49 +156,49 @@ class Event(Generic[P]):
                     f"{item!r} is not an event's parameter: give a name or a Parameter."
                 )
             parameter = Parameter(item) if isinstance(item, str) else item
-            if parameter.name in found:
+            if parameter.name in parameters:
                 raise InvalidApi(f"An event has two parameters named {parameter.name!r}.")
-            found[parameter.name] = parameter
-        return found
+            parameters[parameter.name] = parameter
+        return parameters
 
     @lazy_property
-    def admits_any(self) -> bool:
-        """Whether it may carry more than its parameters.
+    def allows_extra(self) -> bool:
+        """Whether the event accepts other fields than its parameters.
 
         Raises:
-            InvalidApi: It is declared wrongly, as `check` finds.
+            InvalidApi: The declaration is not valid; see `check`.
         """
         return any(isinstance(item, WildcardParameter) for item in self._items)
 
     @lazy_property
     def decoder(self) -> FieldsDecoder | None:
-        """What decodes its values to the types that it is declared with; None where it has none.
+        """The decoder for the declared types; None if no parameter declares a type.
 
         Raises:
-            InvalidApi: It is declared wrongly, as `check` finds.
+            InvalidApi: The declaration is not valid; see `check`.
         """
         types = {p.name: p.type for p in self.parameters.values() if p.type is not Any}
         return FieldsDecoder(types, keeps_others=False) if types else None
 
     def check(self) -> None:
-        """Make sure that it is declared well.
+        """Check the declaration.
 
-        An event that is declared by a signature is checked only here, and so by `register_api`, for
-        its type hints may name what its module defines later.
+        `register_api` calls this. A declaration by a class or a method is checked only then,
+        because its type hints may refer to names that its module defines later.
 
         Raises:
-            InvalidApi: It is not.
+            InvalidApi: The declaration is not valid.
         """
-        _ = self.parameters, self.admits_any
+        _ = self.parameters, self.allows_extra
 
     def with_names(
-        self, canonical_name: str, args: tuple[Any, ...], given: Mapping[str, Any]
+        self, canonical_name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> dict[str, Any]:
-        """Return the arguments `given`, and with them `args`, which were given by position.
+        """Return the positional arguments `args` and the keyword arguments `kwargs`, by name.
 
         Raises:
-            InvalidParameters: The event is not declared to take so many of them, or one is given
-                twice.
+            InvalidParameters: The event does not accept so many positional arguments, or `kwargs`
+                repeats one of them.
         """
         names = () if self._declaration is None else self._declaration.positional
         if len(args) > len(names):
@@ -208,47 +208,47 @@ class Event(Generic[P]):
                 f"Give each by name: fire(name=value)."
             )
         named = dict(zip(names, args, strict=False))
-        if twice := named.keys() & given.keys():
+        if repeated := named.keys() & kwargs.keys():
             raise InvalidParameters(
-                f"{canonical_name} was fired with two values for {', '.join(sorted(twice))}."
+                f"{canonical_name} was fired with two values for {', '.join(sorted(repeated))}."
             )
-        return {**named, **given}
+        return {**named, **kwargs}
 
-    def arguments(self, canonical_name: str, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Return what an event fired with `given` carries: these, and defaults for the rest.
+    def arguments(self, canonical_name: str, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the fields of an event that is fired with `kwargs`, including defaults.
 
         Raises:
-            InvalidEventArguments: Some are missing, some do not belong to the event, or the class
-                that the event is declared by does not take them.
+            InvalidEventArguments: An argument is missing or unexpected, or the class that declares
+                the event refuses the values.
         """
-        if given.keys() == self.parameters.keys() and self._class is None:
-            return dict(given)
-        arguments = {**self._defaults, **given}
+        if kwargs.keys() == self.parameters.keys() and self._class is None:
+            return dict(kwargs)
+        arguments = {**self._defaults, **kwargs}
         missing = [name for name in self.parameters if name not in arguments]
         unexpected = (
-            [] if self.admits_any else [name for name in given if name not in self.parameters]
+            [] if self.allows_extra else [name for name in kwargs if name not in self.parameters]
         )
         if missing or unexpected:
             raise InvalidEventArguments(canonical_name, missing=missing, unexpected=unexpected)
         if self._declaration is None or self._declaration.values is None:
             return arguments
         try:
-            return self._declaration.values(given)
-        except Exception as error:  # a user's class may raise any
+            return self._declaration.values(kwargs)
+        except Exception as error:  # a user's class may raise any exception
             reason = f"{self._class.__name__} does not take them: {describe_error(error)}"
             raise InvalidEventArguments(canonical_name, reason=reason) from error
 
     def check_values(self, canonical_name: str, body: bytes) -> None:
-        """Make sure that the values in `body` are of the types that the event is declared with.
+        """Check that the values in `body` have the types that the event declares.
 
         Raises:
-            InvalidEventArguments: One is not; it says which, and where in it.
+            InvalidEventArguments: A value has another type. The error states its path.
         """
         try:
             if self.decoder is not None:
                 self.decoder.decode(body)
         except msgspec.ValidationError as error:
-            # Its own text may quote the value, which the traceback would show.
+            # The original message may quote the value, which the traceback would then show.
             raise InvalidEventArguments(
                 canonical_name, reason=describe_error(error)
             ) from error.__cause__
@@ -257,7 +257,7 @@ class Event(Generic[P]):
 
     @lazy_property
     def _declaration(self) -> Declaration | None:
-        """What its signature declares; None where it is declared by a list."""
+        """The declaration by a class or a method; None for a declaration by a list."""
         if self._class is not None:
             return declared_by_class(self._class)
         return declared_by_method(self._method) if self._method is not None else None
@@ -272,17 +272,18 @@ class Event(Generic[P]):
 
 
 def event(method: Callable[Concatenate[This, P], object]) -> Event[P]:
-    """Declare an event as a method, whose parameters are the event's.
+    """Declare an event by a method with the same parameters.
 
     ::
 
         class AuthApi(Api):
             @event
             def user_created(self, *, username: str, email: str) -> None:
-                \"\"\"Someone has an account now.\"\"\"
+                \"\"\"A user has signed up.\"\"\"
 
-    The method itself is never called. With ``bus[AuthApi].user_created.fire(...)``, type checkers
-    know what is right. A method that cannot declare an event is refused by `register_api`.
+    The method itself is never called. Type checkers check the arguments of
+    ``bus[AuthApi].user_created.fire(...)``. `register_api` refuses a method that cannot declare an
+    event.
     """
     return Event(method=method)
 

@@ -83,7 +83,7 @@ def _schema_of_event(event: Event[...], values: Mapping[str, Schema]) -> Schema:
         "type": "object",
         "properties": properties,
         "required": [p.name for p in event.parameters.values() if p.is_required],
-        **({"additionalProperties": True} if event.admits_any else {}),
+        **({"additionalProperties": True} if event.allows_extra else {}),
     }
 
 

@@ -489,7 +489,7 @@ def test_the_command_prints_a_schema_and_checks_against_it(
     assert list(read_schema(tmp_path / "old.json")["properties"]) == ["auth.user_created"]
 
     code, said, _ = command("schema", "check", "old.json")
-    assert (code, said) == (0, "No listener breaks: 1 events compared.\n")
+    assert (code, said) == (0, "No breaking changes in 1 event.\n")
 
     (tmp_path / "bus.py").write_text(BUS.format(more="age: int | str"))
     code, said, _ = command("schema", "check", "old.json")
