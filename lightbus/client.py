@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable
 from datetime import UTC, tzinfo
 from typing import Any, Unpack
 
@@ -19,7 +19,6 @@ from lightbus.publisher import Publisher
 from lightbus.schema.events import LoadedSchemas
 from lightbus.transport.configured import ConfiguredTransports
 from lightbus.transport.contract import EventTransport
-from lightbus.transport.features import Capability
 from lightbus.transport.records import AsyncAPIParts
 
 
@@ -210,9 +209,6 @@ class BusClient:
 
     async def opened_transport(self, api_name: str) -> EventTransport:
         return await self.transports.open(api_name)
-
-    def lacking(self, api_name: str) -> Mapping[Capability, str]:
-        return self.transports.transport_class(api_name).lacking
 
     def described_for_asyncapi(self, api_name: str, event_name: str) -> AsyncAPIParts:
         return self.transports.asyncapi(api_name, event_name)

@@ -510,6 +510,25 @@ class TransportRefused(TransportError):
     """
 
 
+class FeatureNotSupported(TransportRefused):
+    """A transport does not support an optional feature.
+
+    Attributes:
+        transport: The name of the transport's class.
+        feature: The name of the feature.
+        needed_by: What needs it, such as "lightbus tail".
+    """
+
+    def __init__(self, transport: str, feature: str, needed_by: str) -> None:
+        super().__init__(
+            f"{transport} does not support {feature}, which {needed_by} needs. Use another "
+            "transport."
+        )
+        self.transport = transport
+        self.feature = feature
+        self.needed_by = needed_by
+
+
 class NotDeclared(TransportRefused):
     """The broker keeps nothing for a listener, which never ran."""
 

@@ -11,8 +11,8 @@ import attrs
 
 from lightbus.client import BusClient
 from lightbus.message import EventMessage
-from lightbus.transport.features import DeadLetter
-from lightbus.transport.records import Subscription
+from lightbus.transport.features import DeadLetter, DeadLetterStore, require
+from lightbus.transport.records import QueueAddress
 
 # The number of characters that identify an event, of its whole id.
 SHORT_ID = 8
@@ -109,7 +109,8 @@ class DeadLetters:
         service_name = self._client.config.service_name
         for api_name in self._client.one_api_of_each_place():
             transport = await self._client.opened_transport(api_name)
-            letters = transport.dead_letters(service_name)
+            store = require(transport, DeadLetterStore, "Reading dead letters")
+            letters = store.dead_letters(service_name)
             async with contextlib.aclosing(letters):
                 async for letter in letters:
                     if wanted.matches(letter):
@@ -129,16 +130,12 @@ class DeadLetters:
                 may still exist.
         """
         message = message or letter.message
-        subscription = Subscription(
+        queue = QueueAddress(
             service_name=letter.failure.service_name or self._client.config.service_name,
             listener_name=letter.failure.listener,
             api_name=message.api_name,
-            events=frozenset({message.event_name}),
-            concurrency=1,
-            acknowledgement_timeout=1,
-            delays=frozenset(),
         )
         transport = await self._client.opened_transport(message.api_name)
         timeout = self._client.config.api(message.api_name).fire_timeout
-        await transport.put(subscription, message, attempt=1, timeout=timeout)
+        await transport.send(message, to=queue, timeout=timeout)
         await letter.discard()

@@ -9,7 +9,7 @@ import attrs
 from lightbus.client import BusClient
 from lightbus.message import EventMessage
 from lightbus.operations.dead_letters import DeadLetters, Filter
-from lightbus.transport.features import DeadLetter
+from lightbus.transport.features import DeadLetter, FindEvent, supports
 from lightbus.transport.records import EventLocation
 
 
@@ -73,7 +73,8 @@ async def _find_in_queues(client: BusClient, event_id: str) -> tuple[list[EventL
     is_complete = True
     for api_name in client.one_api_of_each_place():
         transport = await client.opened_transport(api_name)
-        found = await transport.find(event_id)
-        is_complete = is_complete and found is not None
-        locations += found or []
+        if supports(transport, FindEvent):
+            locations += await transport.find(event_id)
+        else:
+            is_complete = False
     return locations, is_complete

@@ -8,8 +8,10 @@ import attrs
 
 from lightbus.client import BusClient
 from lightbus.exceptions import ListenerInUse, ListenerQueueNotEmpty, NotDeclared, TransportRefused
+from lightbus.transport import features
 from lightbus.transport.contract import EventTransport
-from lightbus.transport.records import ListenerQueue, Subscription
+from lightbus.transport.features import QueueStats, require
+from lightbus.transport.records import ListenerQueue, QueueAddress
 
 
 @attrs.frozen(kw_only=True)
@@ -22,7 +24,7 @@ class FoundQueue:
     """
 
     queue: ListenerQueue
-    transport: EventTransport
+    transport: features.ListenerQueues
 
 
 class ListenerQueues:
@@ -55,14 +57,15 @@ class ListenerQueues:
         is_unknown = False
         for place, name_there in places.items():
             transport = await client.opened_transport(name_there)
-            queues = await transport.listener_queues(self._service_name)
+            removable = require(transport, features.ListenerQueues, "Removing a listener")
+            queues = await removable.listener_queues(self._service_name)
             if queues is None and api_name and client.transport_described(api_name) == place:
                 queues = await self._named(transport, listener_name, api_name)
             is_unknown = is_unknown or queues is None
             for queue in queues or []:
                 if queue.listener_name == listener_name and api_name in (None, queue.api_name):
                     self._check_unused(queue, place)
-                    found.append(FoundQueue(queue=queue, transport=transport))
+                    found.append(FoundQueue(queue=queue, transport=removable))
         if not found and is_unknown and api_name is None:
             raise TransportRefused(
                 "The broker does not list its queues, so the API of the listener must be given: "
@@ -89,11 +92,15 @@ class ListenerQueues:
     async def remove(self, found: FoundQueue, *, discard: bool) -> int:
         """Delete a queue; return how many events were lost with it.
 
-        The errors are those of `EventTransport.remove_listener_queue`.
+        The errors are those of `lightbus.transport.features.ListenerQueues.remove_listener_queue`.
         """
         queue = found.queue
-        return await found.transport.remove_listener_queue(
-            self._service_name, queue.listener_name, queue.api_name, discard=discard
+        address = self._address(queue.listener_name, queue.api_name)
+        return await found.transport.remove_listener_queue(address, discard=discard)
+
+    def _address(self, listener_name: str, api_name: str) -> QueueAddress:
+        return QueueAddress(
+            service_name=self._service_name, listener_name=listener_name, api_name=api_name
         )
 
     def _check_unused(self, queue: ListenerQueue, place: str) -> None:
@@ -111,17 +118,8 @@ class ListenerQueues:
     async def _named(
         self, transport: EventTransport, listener_name: str, api_name: str
     ) -> list[ListenerQueue]:
-        subscription = Subscription(
-            service_name=self._service_name,
-            listener_name=listener_name,
-            api_name=api_name,
-            events=frozenset(),
-            concurrency=1,
-            acknowledgement_timeout=1,
-            delays=frozenset(),
-        )
+        stats = require(transport, QueueStats, "Removing a listener")
         with contextlib.suppress(NotDeclared):
-            stats = await transport.stats(subscription)
-            events = stats.waiting + (stats.delayed or 0) + (stats.taken or 0)
+            events = (await stats.stats(self._address(listener_name, api_name))).total
             return [ListenerQueue(listener_name=listener_name, api_name=api_name, events=events)]
         return []

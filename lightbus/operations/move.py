@@ -15,11 +15,11 @@ from typing import Any
 import attrs
 
 from lightbus.client import BusClient
-from lightbus.exceptions import InvalidConfig, TransportRefused
+from lightbus.exceptions import InvalidConfig
 from lightbus.handling.listener import Listener
 from lightbus.transport.contract import Delivery, DeliveryStream, EventTransport
-from lightbus.transport.features import Capability
-from lightbus.transport.records import Subscription
+from lightbus.transport.features import DeadLetterStore, QueueStats, SharedBroker, require
+from lightbus.transport.records import Subscription, SubscriptionStats
 
 # How many events of one queue are on their way at once.
 _AT_ONCE = 64
@@ -47,7 +47,7 @@ class QueueMove:
         in_hand: How many are on their way.
         left: How many are known to be left, as counted a moment ago.
         is_done: Whether none is left.
-        has_begun: Whether the first has arrived.
+        has_started: Whether the first has arrived.
         turn: Held by the one that is to be put next.
         first_id: The id of the first.
         times_seen: How often that one came.
@@ -58,7 +58,7 @@ class QueueMove:
     in_hand: int = 0
     left: int = 0
     is_done: bool = False
-    has_begun: bool = False
+    has_started: bool = False
     turn: asyncio.Lock = attrs.field(factory=asyncio.Lock)
     first_id: str = ""
     times_seen: int = 0
@@ -92,7 +92,7 @@ class Move:
         Raises:
             InvalidConfig: There is nothing that the two configurations keep in different places, or
                 what is moved comes back.
-            TransportRefused: A transport keeps its events where no other process finds them.
+            FeatureNotSupported: A transport keeps its events in one process, or cannot count them.
             TransportError: A broker failed; run again to move the rest.
             Exception: What a hook raised.
         """
@@ -124,8 +124,7 @@ class Move:
     async def _prepare(self, listener: Listener) -> None:
         for client in (self._source, self._target):
             transport = await client.opened_transport(listener.api_name)
-            if reason := transport.lacking.get(Capability.SHARED):
-                raise TransportRefused(f"{reason} Events cannot be moved from or to it.")
+            require(transport, SharedBroker, "Moving events")
             timeout = client.config.api(listener.api_name).fire_timeout
             await transport.declare(_subscription(client, listener), timeout=timeout)
 
@@ -142,7 +141,7 @@ class Move:
             finally:
                 await stream.aclose()
             # What the stream held ahead and gave back is counted only now.
-            queue.is_done = (await transport.stats(subscription)).waiting == 0
+            queue.is_done = (await _stats(transport, subscription)).waiting == 0
 
     async def _carry(self, stream: DeliveryStream, queue: QueueMove) -> None:
         client, listener = self._target, queue.listener
@@ -151,16 +150,16 @@ class Move:
         timeout = client.config.api(listener.api_name).fire_timeout
         async for delivery in stream:
             queue.in_hand += 1
-            put = functools.partial(
-                transport.put,
-                subscription,
+            send = functools.partial(
+                transport.send,
                 delivery.message,
+                to=subscription,
                 attempt=delivery.attempt,
                 timeout=timeout,
             )
             try:
                 self._check_circle(queue, delivery.message.id)
-                await self._put_in_turn(queue, put)
+                await self._send_in_turn(queue, send)
             except BaseException:
                 await _give_back(delivery)
                 raise
@@ -168,17 +167,17 @@ class Move:
             queue.in_hand -= 1
             queue.moved += 1
 
-    async def _put_in_turn(
-        self, queue: QueueMove, put: Callable[[], Coroutine[Any, Any, None]]
+    async def _send_in_turn(
+        self, queue: QueueMove, send: Callable[[], Coroutine[Any, Any, None]]
     ) -> None:
         # A queue may refuse what comes in the first moments of its life, and take it later. So that
         # the order is kept, the others wait until it has taken the first, and then begin in turn.
         async with queue.turn:
-            if not queue.has_begun:
-                await put()
-                queue.has_begun = True
+            if not queue.has_started:
+                await send()
+                queue.has_started = True
                 return
-        await put()
+        await send()
 
     def _check_circle(self, queue: QueueMove, event_id: str) -> None:
         queue.first_id = queue.first_id or event_id
@@ -201,9 +200,9 @@ class Move:
         now = asyncio.get_running_loop().time
         moved_before = -1
         while True:
-            stats = await transport.stats(subscription)
-            queue.left = stats.waiting + (stats.delayed or 0) + (stats.taken or 0)
-            is_told = stats.delayed is not None and stats.taken is not None
+            stats = await _stats(transport, subscription)
+            queue.left = stats.total
+            is_told = stats.delayed is not None and stats.in_flight is not None
             is_quiet = queue.left == queue.in_hand == 0 and queue.moved == moved_before
             if is_quiet and (is_told or now() >= delays_end_at):
                 return
@@ -217,14 +216,16 @@ class Move:
         }
         for place, api_name in by_place.items():
             transport = await self._source.opened_transport(api_name)
-            letters = transport.dead_letters(self._source.config.service_name)
+            store = require(transport, DeadLetterStore, "Moving dead letters")
+            letters = store.dead_letters(self._source.config.service_name)
             async with contextlib.aclosing(letters):
                 async for letter in letters:
                     name = letter.message.api_name
                     if self._target.transport_described(name) == place:
                         continue
-                    target = await self._target.opened_transport(name)
-                    await target.bury(
+                    opened = await self._target.opened_transport(name)
+                    target = require(opened, DeadLetterStore, "Moving dead letters")
+                    await target.add_dead_letter(
                         self._target.config.service_name,
                         letter.message,
                         letter.failure,
@@ -232,6 +233,10 @@ class Move:
                     )
                     await letter.discard()
                     self.dead_letters += 1
+
+
+async def _stats(transport: EventTransport, subscription: Subscription) -> SubscriptionStats:
+    return await require(transport, QueueStats, "Moving events").stats(subscription)
 
 
 def _subscription(client: BusClient, listener: Listener) -> Subscription:

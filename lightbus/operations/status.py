@@ -9,6 +9,8 @@ import attrs
 from lightbus.client import BusClient
 from lightbus.exceptions import NotDeclared
 from lightbus.handling.listener import Listener
+from lightbus.transport.contract import EventTransport
+from lightbus.transport.features import DeadLetterStore, QueueStats, supports
 from lightbus.transport.records import DeadLetterCount, SubscriptionStats
 
 
@@ -61,9 +63,10 @@ class Status:
 
     async def _stats(self, listener: Listener) -> SubscriptionStats | None:
         transport = await self._client.opened_transport(listener.api_name)
-        subscription = listener.subscription(self._client.config.service_name)
+        if not supports(transport, QueueStats):
+            return SubscriptionStats(waiting=None, delayed=None, in_flight=None)
         try:
-            return await transport.stats(subscription)
+            return await transport.stats(listener.subscription(self._client.config.service_name))
         except NotDeclared:
             return None
 
@@ -73,10 +76,16 @@ class Status:
         by_listener: Counter[tuple[str, str]] | None = Counter()
         for api_name in self._client.one_api_of_each_place():
             transport = await self._client.opened_transport(api_name)
-            found = await transport.count_dead_letters(self._client.config.service_name)
+            found = await _count(transport, self._client.config.service_name)
             total = None if total is None or found.total is None else total + found.total
             if by_listener is None or found.by_listener is None:
                 by_listener = None
             else:
                 by_listener.update(found.by_listener)
         return DeadLetterCount(total=total, by_listener=by_listener)
+
+
+async def _count(transport: EventTransport, service_name: str) -> DeadLetterCount:
+    if not supports(transport, DeadLetterStore):
+        return DeadLetterCount(total=None)
+    return await transport.count_dead_letters(service_name)

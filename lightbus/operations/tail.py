@@ -12,6 +12,7 @@ from lightbus.client import BusClient
 from lightbus.exceptions import InvalidName, TransportUnavailable
 from lightbus.log import get_logger
 from lightbus.message import EventMessage
+from lightbus.transport.features import Tail, require
 
 _log = get_logger(__name__)
 
@@ -126,4 +127,5 @@ async def _keep(
 
 
 async def _begun(client: BusClient, api_name: str) -> AsyncGenerator[EventMessage]:
-    return await (await client.opened_transport(api_name)).tail(api_name)
+    transport = await client.opened_transport(api_name)
+    return await require(transport, Tail, "Showing events while they are sent").tail(api_name)

@@ -9,6 +9,7 @@ import attrs
 
 from lightbus.client import BusClient
 from lightbus.transport.contract import EventTransport
+from lightbus.transport.features import ListenerQueues, ManagedTopology, supports
 from lightbus.transport.records import BrokerObject, MigrationProgress, ObjectState, Subscription
 
 
@@ -36,12 +37,15 @@ class Topology:
         """
         found: list[BrokerObject] = []
         for wanted in self._wanted:
-            found += await wanted.transport.topology(wanted.subscriptions, wanted.events)
+            if supports(wanted.transport, ManagedTopology):
+                found += await wanted.transport.topology(wanted.subscriptions, wanted.events)
             found += await self._unused(wanted)
         return found
 
     async def _unused(self, wanted: _Wanted) -> list[BrokerObject]:
-        queues = await wanted.transport.listener_queues(self._service_name)
+        queues = None
+        if supports(wanted.transport, ListenerQueues):
+            queues = await wanted.transport.listener_queues(self._service_name)
         if queues is None:
             unknown = BrokerObject(
                 kind="listeners",
@@ -75,9 +79,10 @@ class Topology:
             TransportError: A broker failed.
         """
         for wanted in self._wanted:
-            await wanted.transport.migrate(
-                wanted.subscriptions, wanted.events, on_progress=on_progress
-            )
+            if supports(wanted.transport, ManagedTopology):
+                await wanted.transport.migrate(
+                    wanted.subscriptions, wanted.events, on_progress=on_progress
+                )
 
 
 @contextlib.asynccontextmanager

@@ -16,6 +16,7 @@ from lightbus.exceptions import did_you_mean
 from lightbus.handling.listener import Listener
 from lightbus.handling.threads import HandlerThreads
 from lightbus.message import EventMessage
+from lightbus.transport.features import QueueStats, require
 from lightbus.worker.dispatch import Dispatcher
 
 _ABSENT = object()
@@ -115,8 +116,9 @@ class RecordingBus(Bus):
         """Run what waits for one listener; return whether there was anything."""
         transport = await self.client.transports.open(listener.api_name)
         subscription = listener.subscription(self.client.config.service_name)
-        waiting = (await transport.stats(subscription)).waiting
-        if waiting == 0:
+        stats = require(transport, QueueStats, "A recording")
+        waiting = (await stats.stats(subscription)).waiting
+        if not waiting:
             return False
         dispatcher = Dispatcher(
             listener,

@@ -14,6 +14,7 @@ from lightbus.config import DEFAULT_TRANSPORT, Config, TransportSettings, conver
 from lightbus.exceptions import InvalidConfig
 from lightbus.message import EventMessage
 from lightbus.transport.contract import EventTransport
+from lightbus.transport.features import AsyncAPISource
 from lightbus.transport.pool import TransportPool
 from lightbus.transport.records import AsyncAPIParts
 from lightbus.transport.registry import find_transport
@@ -83,6 +84,8 @@ class ConfiguredTransports(TransportPool):
     def asyncapi(self, api_name: str, event_name: str) -> AsyncAPIParts:
         """Return what the transport adds to an event's channel in an AsyncAPI document (3.0.0)."""
         selection = self._selection(api_name)
+        if not issubclass(selection.transport, AsyncAPISource):
+            return AsyncAPIParts()
         return selection.transport.asyncapi(selection.settings, api_name, event_name)
 
     @contextlib.contextmanager

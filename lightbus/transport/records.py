@@ -13,26 +13,35 @@ from lightbus.message import EventMessage
 
 
 @attrs.frozen(kw_only=True, cache_hash=True)
-class Subscription:
-    """What one listener wants of one API.
+class QueueAddress:
+    """Names the queue of one listener on one API.
 
     Attributes:
-        service_name: Listeners of different services each get every event.
-        listener_name: So do differently named listeners of one service. Workers of one service
-            that subscribe under one name share the events.
+        service_name: The listener's service. Each service receives every event.
+        listener_name: The listener. Each listener of a service receives every event; the workers
+            of one service share the events of a listener.
         api_name: The API.
-        events: Names of the API's events.
-        concurrency: How many deliveries the listener works on at once. So many, at least, it can
-            take without settling one.
-        acknowledgement_timeout: How long it may work on one, in seconds. What is handed out ahead
-            of it waits for as many of these as there are deliveries before it.
-        delays: Every wait that the listener may ask for, in seconds, so that the broker can be
-            prepared when all is well.
     """
 
     service_name: str
     listener_name: str
     api_name: str
+
+
+@attrs.frozen(kw_only=True, cache_hash=True)
+class Subscription(QueueAddress):
+    """What one listener receives of one API, and how.
+
+    Attributes:
+        events: The names of the API's events.
+        concurrency: How many deliveries the listener handles at once. The stream yields at least
+            this many before one is settled.
+        acknowledgement_timeout: How long a handler may take, in seconds. A prefetched delivery may
+            wait this long for each delivery before it.
+        delays: Each delay that the listener may ask for, in seconds, so that the broker can be
+            prepared when the listener starts.
+    """
+
     events: frozenset[str]
     concurrency: int
     acknowledgement_timeout: float
@@ -41,32 +50,37 @@ class Subscription:
 
 @attrs.frozen(kw_only=True)
 class SubscriptionStats:
-    """How many events of one subscription are where; None is for what the broker cannot tell.
+    """How many events of a subscription are in each state; None if the broker does not tell.
 
     Attributes:
-        waiting: Ready to be taken.
-        delayed: Waiting for their time.
-        taken: Handed to a worker, and not settled.
-        workers: How many there are that take them.
+        waiting: Ready to be delivered.
+        delayed: Not to be delivered before a certain time.
+        in_flight: Delivered to a worker, and not settled.
+        workers: How many workers consume them.
     """
 
-    waiting: int
+    waiting: int | None
     delayed: int | None
-    taken: int | None
+    in_flight: int | None
     workers: int | None = None
+
+    @property
+    def total(self) -> int:
+        """How many events there are, as far as the broker tells."""
+        return (self.waiting or 0) + (self.delayed or 0) + (self.in_flight or 0)
 
 
 class ObjectState(enum.Enum):
-    """How an object at a broker compares with the topology of the service.
+    """How an object at a broker differs from the topology of the service.
 
     Attributes:
-        OK: It matches.
-        MISSING: It is not there.
+        OK: It does not differ.
+        MISSING: It does not exist.
         DIFFERENT: One of its settings differs.
         UNFINISHED: An interrupted migration left it behind.
         UNUSED: Nothing needs it any more.
         UNKNOWN: The broker does not report it.
-        OLD: It is from an earlier version, and a migration replaces it.
+        OLD: An earlier version made it, and a migration replaces it.
     """
 
     OK = "ok"
@@ -79,7 +93,7 @@ class ObjectState(enum.Enum):
 
     @property
     def is_good(self) -> bool:
-        """Whether all that is wanted is there, as far as the broker tells."""
+        """Whether the service can work with it, as far as the broker tells."""
         return self in (ObjectState.OK, ObjectState.UNUSED, ObjectState.UNKNOWN)
 
 
@@ -88,13 +102,13 @@ class BrokerObject:
     """An object of the topology, and its state at the broker.
 
     Attributes:
-        kind: What it is, in the broker's own word, such as "queue".
-        name: Its name there.
-        state: How it compares.
-        argument: Which of its settings differs, if one does.
-        wanted: The wanted value of that setting.
+        kind: The broker's word for it, such as "queue".
+        name: Its name at the broker.
+        state: How it differs.
+        argument: The setting that differs; empty if none does.
+        wanted: The expected value of that setting.
         actual: The actual value of that setting.
-        note: What else there is to know, or to do, in a sentence or two.
+        note: More to know, or what to do, in a sentence or two.
     """
 
     kind: str
@@ -108,13 +122,13 @@ class BrokerObject:
 
 @attrs.frozen(kw_only=True)
 class MigrationProgress:
-    """How far the migration of one object is.
+    """The progress of the migration of one object.
 
     Attributes:
-        name: The object's name.
-        moved: How many events were moved. Each moves twice: away, and back.
-        left: How many are known to be left to move.
-        is_done: Whether the object is as it is wanted.
+        name: The name of the object.
+        moved: How many events were moved. Each moves twice: to a temporary queue, and back.
+        left: How many events are known to be left to move.
+        is_done: Whether the object matches the topology now.
     """
 
     name: str
@@ -125,7 +139,7 @@ class MigrationProgress:
 
 @attrs.frozen(kw_only=True)
 class ListenerQueue:
-    """What a broker keeps for one listener on one API.
+    """A listener's queue at the broker.
 
     Attributes:
         listener_name: The listener.
@@ -139,17 +153,17 @@ class ListenerQueue:
 
 
 class LocationState(enum.Enum):
-    """What an event does in a listener's queue.
+    """The state of an event in a listener's queue.
 
     Attributes:
-        WAITING: It can be taken.
-        DELAYED: It waits for its time.
-        TAKEN: A worker has it.
+        WAITING: It can be delivered.
+        DELAYED: It is not delivered before a certain time.
+        IN_FLIGHT: It was delivered to a worker, and not settled.
     """
 
     WAITING = "waiting"
     DELAYED = "delayed"
-    TAKEN = "taken"
+    IN_FLIGHT = "taken"  # the commands' JSON output has this word
 
 
 @attrs.frozen(kw_only=True)
@@ -160,10 +174,9 @@ class EventLocation:
         message: The event.
         service_name: The listener's service.
         listener_name: The listener.
-        state: What it does there.
-        attempt: Which attempt it is, or will be, counted from 1.
-        until: When its delay, or the lease of the worker that has it, ends, in UTC; None where it
-            waits.
+        state: Its state there.
+        attempt: The number of this attempt, or of the next one, from 1.
+        until: When the delay, or the lease of the worker, ends, in UTC; None if it is waiting.
     """
 
     message: EventMessage
@@ -176,13 +189,13 @@ class EventLocation:
 
 @attrs.frozen(kw_only=True)
 class AsyncAPIParts:
-    """What a transport adds to an AsyncAPI document, for one event; what is empty is left out.
+    """What a transport adds to an AsyncAPI document, for one event. Empty parts are left out.
 
     The objects are those of AsyncAPI 3.0.0.
 
     Attributes:
-        address: Where the event is sent to; by default its canonical name.
-        server: A Server Object. It holds no secret.
+        address: Where the event is sent. Default: its canonical name.
+        server: A Server Object, without secrets.
         channel: A Channel Bindings Object.
     """
 
@@ -193,12 +206,12 @@ class AsyncAPIParts:
 
 @attrs.frozen(kw_only=True)
 class DeadLetterCount:
-    """How many dead letters a service has; None if the broker does not report it.
+    """How many dead letters a service has; None if the broker does not tell.
 
     Attributes:
         total: All of them.
-        by_listener: The number for each listener, by the names of its API and of the listener. A
-            listener that is missing has none.
+        by_listener: The number for each listener, by the names of its API and of the listener.
+            A listener without dead letters is missing.
     """
 
     total: int | None

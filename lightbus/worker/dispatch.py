@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import itertools
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from lightbus.client import BusClient
@@ -31,11 +31,13 @@ from lightbus.message import EventMessage
 from lightbus.policy import OnError
 from lightbus.transport.contract import Delivery, DeliveryStream
 from lightbus.transport.failure import Failure
+from lightbus.transport.features import LastAttempt
+from lightbus.transport.kit import backoff
 
 _log = get_logger(__name__)
 
-# One return is an accident; from the second on, the event may be what kills its workers.
-_SUSPICIOUS_RETURNS = 2
+# One redelivery is an accident; from the second on, the event may be what kills its workers.
+_SUSPICIOUS_REDELIVERIES = 2
 
 _EVENTS_IN_A_TURN = 20
 
@@ -110,7 +112,7 @@ class Dispatcher:
     async def _dispatch(self, delivery: Delivery, limit: TimeLimit[Delivery]) -> None:
         try:
             most = self._listener.max_attempts
-            if delivery.returns >= _SUSPICIOUS_RETURNS and delivery.attempt <= most:
+            if delivery.redeliveries >= _SUSPICIOUS_REDELIVERIES and delivery.attempt <= most:
                 await self._defer(delivery)
             elif delivery.attempt >= most and delivery.attempt > 1:
                 await self._attempt_last(delivery, limit)
@@ -124,12 +126,15 @@ class Dispatcher:
         most = self._listener.max_attempts
         last: Delivery | None = None
 
-        async def begin() -> None:
+        async def start() -> None:
             nonlocal last
-            last = await delivery.last_attempt(most)
+            if isinstance(delivery, LastAttempt):
+                last = await delivery.last_attempt(most)
+            else:
+                last = delivery if delivery.attempt <= most else None
 
         try:
-            await self._settle(delivery, begin)
+            await self._settle(delivery, start)
         except EventRequeued:
             return
         if last is None:
@@ -147,11 +152,11 @@ class Dispatcher:
         after = self._listener.acknowledgement_timeout
         _log.warning(
             "Workers were lost, or timed out, with this event; it waits before the next try.",
-            returns=delivery.returns,
+            redeliveries=delivery.redeliveries,
             after=after,
             **self._fields(delivery),
         )
-        await self._settle(delivery, functools.partial(delivery.defer, after=after))
+        await self._settle(delivery, functools.partial(delivery.retry, after=after, counts=False))
 
     async def _attempt(self, delivery: Delivery, limit: TimeLimit[Delivery]) -> None:
         try:
@@ -285,7 +290,7 @@ class Dispatcher:
         await self._settle(delivery, functools.partial(delivery.dead_letter, failure))
 
     async def _settle(self, delivery: Delivery, settle: Callable[[], Awaitable[None]]) -> None:
-        for wait in _growing_waits():
+        for wait in backoff(longest=30.0):
             try:
                 await settle()
                 return
@@ -293,7 +298,7 @@ class Dispatcher:
                 _log.error(
                     "Could not settle the event at the broker; listener paused.",
                     reason=str(error),
-                    next_try_in=wait,
+                    next_try_in=round(wait, 1),
                     **self._fields(delivery),
                 )
                 await asyncio.sleep(wait)
@@ -307,8 +312,3 @@ class Dispatcher:
             "listener": self._listener.name,
             "attempt": delivery.attempt,
         }
-
-
-def _growing_waits() -> Iterator[float]:
-    yield from (0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
-    yield from itertools.repeat(30.0)

@@ -44,7 +44,7 @@ class HealthEndpoint:
             return _Shared(lambda: asyncio.run_coroutine_threadsafe(question(), loop))
 
         self._client = client
-        self._live, self._ready = ask(_nothing), ask(worker.problems)
+        self._live, self._ready = ask(_nothing), ask(worker.check_health)
         self._metrics = _Shared(lambda: _in_thread(self._metrics_answer))
         try:
             self._server = HTTPServer(self.answer, host=host, port=port)

@@ -16,6 +16,7 @@ from lightbus.handling.tasks import BackgroundTask, ScheduledTask, Task
 from lightbus.handling.threads import HandlerThreads
 from lightbus.log import get_logger
 from lightbus.transport.contract import DeliveryStream, EventTransport
+from lightbus.transport.features import HealthCheck, supports
 from lightbus.transport.kit import SharedTask
 from lightbus.transport.loop_end import LoopEnd
 from lightbus.transport.pool import asyncio_loop, running_loop
@@ -97,7 +98,7 @@ class Worker:
         is_starting = self._starting is not None and not self._starting.done()
         return self._threads.running + len(self._tasks) + is_starting
 
-    async def problems(self, *, timeout: float = 2.0) -> list[str]:
+    async def check_health(self, *, timeout: float = 2.0) -> list[str]:
         """Say what keeps this worker's listeners from taking events, or its process from sending
         them, just now: a sentence each, and none where all is well.
 
@@ -112,9 +113,12 @@ class Worker:
             if listener not in self._subscribed and self.serves_events
         ]
         transports = set(self._subscribed.values())
-        for problems in await asyncio.gather(
-            *(transport.problems(timeout=timeout) for transport in transports)
-        ):
+        checks = [
+            transport.check_health(timeout=timeout)
+            for transport in transports
+            if supports(transport, HealthCheck)
+        ]
+        for problems in await asyncio.gather(*checks):
             found += problems
         return found
 
@@ -208,7 +212,7 @@ class Worker:
 
     async def _stop_when_requested(self) -> None:
         await self._stop_requested.wait()
-        self._stopping.begin()
+        self._stopping.start()
 
     async def _start(self) -> None:
         _serving.set(self)
@@ -280,7 +284,7 @@ class Worker:
         try:
             await dispatcher.run(stream, self._stop_requested)
         except asyncio.CancelledError as error:
-            if self._stopping.has_begun:
+            if self._stopping.has_started:
                 raise
             raise HandlerExited(listener.name, error) from error
         if not self._stop_requested.is_set():
@@ -320,7 +324,7 @@ class Worker:
         self._is_used = True
         self._stop_requested.set()
         if _serving.get() is self:
-            self._stopping.begin()
+            self._stopping.start()
         else:
             await self._stopping()
 

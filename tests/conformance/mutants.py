@@ -3,14 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Collection, Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import attrs
 
+from lightbus.exceptions import ListenerInUse
 from lightbus.message import EventMessage
-from lightbus.transport.contract import EventTransport
+from lightbus.transport.contract import Delivery, EventTransport
 from lightbus.transport.failure import Failure
-from lightbus.transport.records import MigrationProgress, Subscription
+from lightbus.transport.features import (
+    AsyncAPISource,
+    FindEvent,
+    InexactAttempts,
+    LastAttempt,
+    ManagedTopology,
+    SharedBroker,
+)
+from lightbus.transport.records import (
+    AsyncAPIParts,
+    BrokerObject,
+    EventLocation,
+    MigrationProgress,
+    QueueAddress,
+    Subscription,
+    SubscriptionStats,
+)
 from lightbus_memory.broker import MemoryDeadLetter
 from lightbus_memory.transport import MemoryDelivery, MemoryStream, MemoryTransport
 
@@ -29,11 +46,9 @@ class ReturnsFromSendEarly(MemoryTransport):
 
     late: EventMessage | None = None
 
-    async def send(
-        self, message: EventMessage, *, timeout: float, require_listeners: bool = False
-    ) -> None:
+    async def send(self, message: EventMessage, **options: Any) -> None:
         if self.late is not None:
-            await super().send(self.late, timeout=timeout)
+            await super().send(self.late, **options)
         self.late = message
 
 
@@ -71,8 +86,13 @@ class SendsWhenClosed(MemoryTransport):
         self._is_closed = False
 
 
-class LosesWhatItMigrates(MemoryTransport):
+class LosesEventsInAMigration(MemoryTransport, ManagedTopology):
     """A migration empties the queues."""
+
+    async def topology(
+        self, subscriptions: Collection[Subscription], events: Mapping[str, Collection[str]]
+    ) -> list[BrokerObject]:
+        return []
 
     async def migrate(
         self,
@@ -86,6 +106,64 @@ class LosesWhatItMigrates(MemoryTransport):
             while stream.queue.take() is not None:
                 stream.queue.settled()
             await stream.stop()
+
+
+class ClaimsToBeShared(MemoryTransport, SharedBroker):
+    """A broker in one process is listed as shared."""
+
+
+class CountsOneEventTooMany(MemoryTransport):
+    """A count is wrong."""
+
+    async def stats(self, queue: QueueAddress) -> SubscriptionStats:
+        stats = await super().stats(queue)
+        return attrs.evolve(stats, waiting=(stats.waiting or 0) + 1)
+
+
+class DescribesNoServer(MemoryTransport, AsyncAPISource):
+    """The AsyncAPI document names no server."""
+
+    @classmethod
+    def asyncapi(cls, settings: Any, api_name: str, event_name: str) -> AsyncAPIParts:
+        return AsyncAPIParts(server={"host": "", "protocol": ""})
+
+
+class DoesNotListAFeature(MemoryTransport):
+    """The methods of a feature are there, and the feature is not listed."""
+
+    async def find(self, event_id: str) -> list[EventLocation]:
+        return []
+
+
+class FindsNothing(MemoryTransport, FindEvent):
+    """No event is found."""
+
+    async def find(self, event_id: str) -> list[EventLocation]:
+        return []
+
+
+class IsAlwaysHealthy(MemoryTransport):
+    """A closed transport says that it is healthy."""
+
+    async def check_health(self, *, timeout: float) -> list[str]:
+        return []
+
+
+class RemovesQueuesInUse(MemoryTransport):
+    """A queue is removed although a worker uses it."""
+
+    async def remove_listener_queue(self, queue: QueueAddress, *, discard: bool = False) -> int:
+        try:
+            return await super().remove_listener_queue(queue, discard=discard)
+        except ListenerInUse:
+            return 0
+
+
+class ShowsEventsOfEveryApi(MemoryTransport):
+    """A tail shows the events of all APIs."""
+
+    async def tail(self, api_name: str) -> AsyncGenerator[EventMessage]:
+        return await super().tail(api_name.removesuffix(".v2"))
 
 
 # Streams
@@ -153,15 +231,15 @@ class SettlesAgain(MemoryDelivery):
 class ForgetsTheAttempt(MemoryDelivery):
     """Every try is the first."""
 
-    async def retry(self, *, after: float) -> None:
+    async def retry(self, *, after: float, counts: bool = True) -> None:
         self._entry.attempt = self.attempt = 0
-        await super().retry(after=after)
+        await super().retry(after=after, counts=counts)
 
 
 class RetriesAtOnce(MemoryDelivery):
     """A delay is not waited for."""
 
-    async def retry(self, *, after: float) -> None:
+    async def retry(self, *, after: float, counts: bool = True) -> None:
         await super().retry(after=0)
 
 
@@ -177,6 +255,18 @@ class ForgetsTheStory(MemoryDelivery):
 
     async def dead_letter(self, failure: Failure) -> None:
         await super().dead_letter(attrs.evolve(failure, error_message="failed", traceback=""))
+
+
+class StartsALastAttemptOnce(MemoryDelivery, LastAttempt):
+    """A last attempt that was requeued cannot start again."""
+
+    _started: ClassVar[set[str]] = set()
+
+    async def last_attempt(self, max_attempts: int) -> Delivery | None:
+        if self.message.id in self._started:
+            return None
+        self._started.add(self.message.id)
+        return self
 
 
 def with_stream(stream_class: type[MemoryStream]) -> type[MemoryTransport]:
@@ -214,10 +304,24 @@ _DELIVERIES = (
     SettlesAgain,
 )
 
+
+class StartsALastAttemptOnceTransport(with_delivery(StartsALastAttemptOnce), InexactAttempts):  # type: ignore[misc]
+    """Lists the feature of its deliveries."""
+
+
 MUTANTS: Mapping[str, type[EventTransport]] = {
+    "ClaimsToBeShared": ClaimsToBeShared,
+    "CountsOneEventTooMany": CountsOneEventTooMany,
+    "DescribesNoServer": DescribesNoServer,
+    "DoesNotListAFeature": DoesNotListAFeature,
+    "FindsNothing": FindsNothing,
+    "IsAlwaysHealthy": IsAlwaysHealthy,
+    "RemovesQueuesInUse": RemovesQueuesInUse,
+    "ShowsEventsOfEveryApi": ShowsEventsOfEveryApi,
+    "StartsALastAttemptOnce": StartsALastAttemptOnceTransport,
     "DeliversToOneListenerOnly": DeliversToOneListenerOnly,
     "DiscardsWhatIsRead": DiscardsWhatIsRead,
-    "LosesWhatItMigrates": LosesWhatItMigrates,
+    "LosesEventsInAMigration": LosesEventsInAMigration,
     "ReturnsFromSendEarly": ReturnsFromSendEarly,
     "SendsWhenClosed": SendsWhenClosed,
     "SharesDeadLettersAmongReaders": SharesDeadLettersAmongReaders,

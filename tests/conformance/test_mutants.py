@@ -37,25 +37,30 @@ def patience():
 """
 
 CAUGHT_BY = {
+    "ClaimsToBeShared": "test_another_process_shares_the_broker",
+    "CountsOneEventTooMany": "test_waiting_events_are_counted",
+    "DescribesNoServer": "test_what_it_says_of_an_event_is_json_with_a_server",
+    "DoesNotListAFeature": "a_feature_is_listed_if_and_only_if_it_is_implemented and FindEvent",
+    "FindsNothing": "test_an_event_is_found_in_each_queue_by_its_id",
+    "IsAlwaysHealthy": "test_a_transport_is_healthy_while_it_works_and_not_when_it_is_closed",
+    "RemovesQueuesInUse": "test_a_queue_is_not_removed_while_a_worker_uses_it",
+    "ShowsEventsOfEveryApi": "test_events_of_another_api_are_not_shown",
+    "StartsALastAttemptOnce": "test_a_requeued_last_attempt_can_start_again",
     "AcksTwice": "test_one_consumer_gets_events_in_the_order_they_were_sent",
     "DeliversToOneListenerOnly": "test_every_listener_of_every_service_gets_its_own_copy",
     "DiscardsWhatIsRead": "test_reading_dead_letters_leaves_those_that_are_not_discarded",
     "DropsOnRequeue": "test_a_requeued_event_comes_again_as_it_was",
     "ForgetsTheAttempt": "test_a_retry_at_once_comes_back_as_the_next_attempt",
-    "ForgetsTheStory": "test_a_dead_letter_keeps_the_event_and_its_story",
+    "ForgetsTheStory": "test_a_dead_letter_keeps_the_event_and_its_failure",
     "HoldsEverythingAhead": "test_a_listener_holds_few_events_ahead",
     "LeavesUnsettledEventsBehind": "test_an_event_that_was_left_unsettled_comes_again",
-    "LosesDeadLetters": "test_a_dead_letter_keeps_the_event_and_its_story",
-    "LosesWhatItMigrates": (
-        "test_what_was_declared_is_as_wanted_and_a_migration_leaves_its_events_alone"
-    ),
+    "LosesDeadLetters": "test_a_dead_letter_keeps_the_event_and_its_failure",
+    "LosesEventsInAMigration": "test_what_was_declared_matches_and_a_migration_keeps_its_events",
     "RetriesAtOnce": "test_a_retry_comes_back_after_its_delay_and_others_do_not_wait",
     "ReturnsFromSendEarly": "test_a_send_that_returned_has_stored_the_event",
     "ReversesOrder": "test_one_consumer_gets_events_in_the_order_they_were_sent",
     "SendsWhenClosed": "test_a_closed_transport_sends_nothing_and_says_so",
-    "SharesDeadLettersAmongReaders": (
-        "test_those_who_read_dead_letters_at_the_same_time_each_get_all"
-    ),
+    "SharesDeadLettersAmongReaders": "test_readers_at_the_same_time_each_read_all_dead_letters",
     "SettlesAgain": "test_a_second_settlement_does_nothing and requeue",
 }
 

@@ -7,8 +7,7 @@ import tomllib
 import pytest
 
 from docs.pages import ROOT, Page, Program
-from lightbus.transport.contract import EventTransport
-from lightbus.transport.features import Capability
+from lightbus.transport.features import DeadLetterStore, SharedBroker
 
 PAGE = Page("transports")
 EXAMPLE = ROOT / "examples" / "file_transport"
@@ -28,9 +27,10 @@ def test_the_suite_is_the_one_that_the_example_passes() -> None:
     assert shown in real.replace("  # noqa: F403", "")
 
 
-async def test_a_transport_says_what_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
-    program = Program(monkeypatch, EventTransport=EventTransport, Capability=Capability)
+async def test_a_transport_lists_its_features(monkeypatch: pytest.MonkeyPatch) -> None:
+    program = Program(monkeypatch)
 
-    await program.run(PAGE.block("lacking ="))
+    await program.run(PAGE.block("class MyTransport"))
 
-    assert Capability.SHARED in program["MyTransport"].lacking
+    assert SharedBroker in program["MyTransport"].__mro__
+    assert DeadLetterStore in program["MyTransport"].__mro__

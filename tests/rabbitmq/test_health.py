@@ -18,7 +18,7 @@ async def until(worker: Worker, holds: Callable[[list[str]], bool]) -> list[str]
     """Return what the worker's problems are, once `holds` is true of them."""
     async with asyncio.timeout(40):
         # Nothing tells of it.
-        while not holds(problems := await worker.problems(timeout=1)):  # noqa: ASYNC110
+        while not holds(problems := await worker.check_health(timeout=1)):  # noqa: ASYNC110
             await asyncio.sleep(0.05)
     return problems
 
@@ -35,12 +35,12 @@ async def test_a_worker_is_ready_when_it_has_started_and_not_when_it_has_stopped
     bus = make_bus()
     listening(bus)
     worker = Worker(bus)
-    assert await worker.problems()
+    assert await worker.check_health()
 
     async with worker:
-        assert await worker.problems() == []
+        assert await worker.check_health() == []
 
-    assert await worker.problems()
+    assert await worker.check_health()
 
 
 async def test_a_consumer_that_is_lost_is_restored_or_told(
@@ -71,7 +71,7 @@ async def test_readiness_follows_the_broker(private_rabbitmq_node: RabbitMQNode)
     async with Worker(bus) as worker:
         await bus.auth.user_created.fire_async(username="ada", email="e")
         await seen.wait_for(1)
-        assert await worker.problems() == []
+        assert await worker.check_health() == []
 
         await asyncio.to_thread(node.ctl, "set_vm_memory_high_watermark", "0.00000001")
         # The broker says so to one that sends.

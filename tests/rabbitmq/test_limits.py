@@ -15,6 +15,7 @@ from lightbus.exceptions import (
     TransportRefused,
     TransportUnavailable,
 )
+from lightbus_rabbitmq import RabbitMQTransport
 from lightbus_rabbitmq.driver.waiting import Backoff
 from rabbitmq_node import RabbitMQNode, running_node
 from rabbitmq_server import RabbitMQServer
@@ -157,7 +158,8 @@ async def test_a_send_that_finds_no_channel_says_so(make_bus: MakeBus, own_rabbi
             await bus.auth.user_created.fire_async(username="ada", email="e")
 
         transport = bus.client.transports.transport("auth").transport
-        assert "channel_max" in " ".join(await transport.problems(timeout=2))
+        assert isinstance(transport, RabbitMQTransport)
+        assert "channel_max" in " ".join(await transport.check_health(timeout=2))
         await bus.client.close_async()
 
 

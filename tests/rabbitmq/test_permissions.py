@@ -12,6 +12,7 @@ from aiormq.exceptions import ChannelAccessRefused
 from lightbus import EventMessage, OnError, Worker
 from lightbus.exceptions import TransportRefused
 from lightbus.operations.topology import topology_of
+from lightbus_rabbitmq import RabbitMQTransport
 from rabbitmq_server import RabbitMQServer
 from rabbitmq_support import Broker, MakeBus, Seen
 
@@ -47,8 +48,9 @@ async def test_one_user_that_only_fires_and_one_that_only_listens(
         # Handled, delayed, tried again, and given up: all that a listener does at a broker.
         assert await seen.wait_for(2) == ["ada", "ada"]
         await broker.wait_for_count("lightbus:shop:dead", 1)
-        assert await worker.problems() == []
+        assert await worker.check_health() == []
     transport = await listening.client.transports.transport("auth").opened(timeout=10)
+    assert isinstance(transport, RabbitMQTransport)
     (letter,) = [letter async for letter in transport.dead_letters("shop")]
     assert json.loads(letter.message.body)["username"] == "ada"
 

@@ -20,6 +20,7 @@ from command import Command
 from lightbus import Bus, EventMessage, Worker
 from lightbus.exceptions import DeadLettersInUse
 from lightbus.transport.failure import Failure
+from lightbus_rabbitmq import RabbitMQTransport
 from lightbus_rabbitmq import dead_letters as reading
 from lightbus_rabbitmq.driver.channel import Channel
 from rabbitmq.topology_support import TopologyCommand
@@ -64,7 +65,7 @@ async def foreigner(broker: Broker) -> AsyncIterator[AbstractChannel]:
     await channel.close()
 
 
-async def bury(bus: Bus, count: int, *, first: int = 0) -> list[str]:
+async def add_dead_letter(bus: Bus, count: int, *, first: int = 0) -> list[str]:
     """Add dead letters; return their ids."""
     failure = Failure.of(
         ValueError("broken"), listener="welcome", attempt=1, service_name="shop", process_name="p"
@@ -74,8 +75,9 @@ async def bury(bus: Bus, count: int, *, first: int = 0) -> list[str]:
         for number in range(first, first + count)
     ]
     transport = await bus.client.transports.open("auth")
+    assert isinstance(transport, RabbitMQTransport)
     for message in messages:
-        await transport.bury("shop", message, failure, timeout=20)
+        await transport.add_dead_letter("shop", message, failure, timeout=20)
     return [message.id for message in messages]
 
 
@@ -89,7 +91,7 @@ async def read(bus: Bus) -> list[str]:
 async def test_two_exports_that_start_together_each_write_all(
     make_bus: MakeBus, folder: Path
 ) -> None:
-    ids = await bury(make_bus(), 400)
+    ids = await add_dead_letter(make_bus(), 400)
 
     with Command(folder) as command:
         began = time.monotonic()
@@ -107,7 +109,7 @@ async def test_an_export_that_nobody_reads_yet_keeps_nothing_from_others(
     make_bus: MakeBus, folder: Path
 ) -> None:
     bus = make_bus()
-    ids = await bury(bus, 400)
+    ids = await add_dead_letter(bus, 400)
 
     with Command(folder) as command:
         process = command.start("dead-letters", "export")
@@ -123,7 +125,7 @@ async def test_a_reader_that_waits_too_long_is_told_who_reads(
 ) -> None:
     monkeypatch.setattr(reading, "_PATIENCE", 0.3)
     bus = make_bus()
-    ids = await bury(bus, 3)
+    ids = await add_dead_letter(bus, 3)
     first = transport_of(bus).dead_letters("shop")
     async with contextlib.aclosing(first):
         await anext(first)
@@ -140,7 +142,7 @@ async def test_a_reader_that_is_killed_keeps_nothing_from_the_next(
     make_bus: MakeBus, folder: Path
 ) -> None:
     bus = make_bus()
-    ids = await bury(bus, 20)
+    ids = await add_dead_letter(bus, 20)
     (folder / "reader.py").write_text(STUCK_READER)
     process = await asyncio.create_subprocess_exec(
         *("python", "reader.py"), cwd=folder, stdout=asyncio.subprocess.PIPE
@@ -163,7 +165,7 @@ async def test_letters_that_a_foreign_client_holds_are_waited_for_and_then_told(
     is_consumer: bool,
 ) -> None:
     bus = make_bus()
-    ids = await bury(bus, 5)
+    ids = await add_dead_letter(bus, 5)
     if is_consumer:
         arrived = asyncio.Queue[DeliveredMessage]()
         await foreigner.basic_consume(DEAD, arrived.put)
@@ -185,7 +187,7 @@ async def test_letters_that_a_foreign_client_takes_while_they_are_read_are_told(
     make_bus: MakeBus, foreigner: AbstractChannel
 ) -> None:
     bus = make_bus()
-    ids = await bury(bus, 5)
+    ids = await add_dead_letter(bus, 5)
     letters = transport_of(bus).dead_letters("shop")
     assert (await anext(letters)).message.id == ids[0]
     await foreigner.basic_get(DEAD)
@@ -199,7 +201,7 @@ async def test_a_foreign_client_that_begins_to_consume_does_not_hold_up_a_reader
     make_bus: MakeBus, foreigner: AbstractChannel, broker: Broker
 ) -> None:
     bus = make_bus()
-    await bury(bus, 100)
+    await add_dead_letter(bus, 100)
     letters = transport_of(bus).dead_letters("shop")
     for _ in range(100):
         await anext(letters)
@@ -218,7 +220,7 @@ async def test_a_reader_takes_the_lock_though_another_deletes_its_name(
     make_bus: MakeBus, foreigner: AbstractChannel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bus = make_bus()
-    ids = await bury(bus, 3)
+    ids = await add_dead_letter(bus, 3)
     bind = Channel.queue_bind
 
     async def delete_and_bind(channel: Channel, *args: Any, **kwargs: Any) -> Any:
@@ -235,7 +237,7 @@ async def test_letters_that_a_foreign_client_removes_while_they_are_read_are_tol
     make_bus: MakeBus, broker: Broker
 ) -> None:
     bus = make_bus()
-    await bury(bus, 5)
+    await add_dead_letter(bus, 5)
     letters = transport_of(bus).dead_letters("shop")
     await anext(letters)
     await broker.get(DEAD)
@@ -249,7 +251,7 @@ async def test_letters_that_a_foreign_client_returns_while_they_are_read_are_see
     make_bus: MakeBus, foreigner: AbstractChannel
 ) -> None:
     bus = make_bus()
-    ids = await bury(bus, 5)
+    ids = await add_dead_letter(bus, 5)
     letters = transport_of(bus).dead_letters("shop")
     found = [(await anext(letters)).message.id]
     held = [await foreigner.basic_get(DEAD) for _ in range(4)]
@@ -266,12 +268,12 @@ async def test_letters_that_come_while_others_are_read_and_discarded_are_seen_to
     make_bus: MakeBus, broker: Broker
 ) -> None:
     bus = make_bus()
-    ids = await bury(bus, 3)
+    ids = await add_dead_letter(bus, 3)
     found = []
     async for letter in transport_of(bus).dead_letters("shop"):
         found.append(letter.message.id)
         if len(found) == 3:
-            ids += await bury(bus, 2, first=3)
+            ids += await add_dead_letter(bus, 2, first=3)
         if len(found) % 2:
             await letter.discard()
 
@@ -283,13 +285,13 @@ async def test_reading_ends_though_letters_come_as_fast_as_they_are_read(
     make_bus: MakeBus,
 ) -> None:
     bus, busy = make_bus(), make_bus()
-    ids = await bury(bus, 3)
+    ids = await add_dead_letter(bus, 3)
     found = []
     letters = transport_of(bus).dead_letters("shop")
     async with contextlib.aclosing(letters):
         async for letter in letters:
             found.append(letter.message.id)
-            await bury(busy, 1)
+            await add_dead_letter(busy, 1)
             assert len(found) < 100
 
     assert found[:3] == ids
@@ -302,7 +304,7 @@ async def test_letters_in_the_queue_of_an_interrupted_migration_are_not_overlook
     bus.auth.user_created.listen(lambda username: None, listener_name="welcome")
     async with Worker(bus):
         pass
-    ids = await bury(bus, 2)
+    ids = await add_dead_letter(bus, 2)
     temporary = f"{DEAD}#migrating"
     await foreigner.queue_declare(temporary, durable=True, arguments={"x-queue-type": "quorum"})
     moved = await foreigner.basic_get(DEAD)
@@ -322,7 +324,7 @@ async def test_what_a_killed_reader_left_of_its_lock_is_replaced(
     make_bus: MakeBus, broker: Broker, foreigner: AbstractChannel
 ) -> None:
     bus = make_bus()
-    ids = await bury(bus, 1)
+    ids = await add_dead_letter(bus, 1)
     # As when it was killed before the lock had its name.
     await foreigner.exchange_declare(exchange=LOCK, exchange_type="fanout")
 
@@ -339,7 +341,7 @@ async def test_status_counts_dead_letters_and_takes_none(
     make_bus: MakeBus, folder: Path, foreigner: AbstractChannel
 ) -> None:
     bus = make_bus()
-    await bury(bus, 1200)
+    await add_dead_letter(bus, 1200)
     letters = transport_of(bus).dead_letters("shop")
 
     def status() -> tuple[int | None, str]:

@@ -16,6 +16,7 @@ from lightbus import Bus, Worker, create
 from lightbus.exceptions import TransportError, TransportRefused
 from lightbus.operations.topology import topology_of
 from lightbus.transport.records import MigrationProgress
+from lightbus_rabbitmq import RabbitMQTransport
 from lightbus_rabbitmq.topology import migration
 from lightbus_rabbitmq.topology.migration_lock import MigrationLock
 from rabbitmq.topology_support import (
@@ -443,6 +444,7 @@ async def test_events_that_are_listened_for_no_more_are_parked_and_then_come_no_
         assert newer.stop() == 0
     assert await broker.count(DEAD) == 2
     transport = await older.client.transports.open("auth")
+    assert isinstance(transport, RabbitMQTransport)
     letters = [letter async for letter in transport.dead_letters("shop")]
     assert [letter.message.kwargs["username"] for letter in letters] == ["eve", "fay"]
     assert letters[0].failure.error_type == "lightbus.exceptions.UnexpectedEvent"

@@ -73,7 +73,7 @@ async def waiting_in(file: Path) -> int:
     """Return how many events wait in the file, as another process would see it."""
     transport = await open_transport(file)
     try:
-        return (await transport.stats(SUBSCRIPTION)).waiting
+        return (await transport.stats(SUBSCRIPTION)).total
     finally:
         await transport.close()
 

@@ -42,7 +42,7 @@ async def test_a_blocked_event_loop_keeps_its_leases(
     await received.ack()
     rest = [await anext(stream) for _ in range(2)]
     assert [(name_of(one), one.attempt) for one in rest] == [("b", 1), ("c", 1)]
-    assert (await transport.stats(SUBSCRIPTION)).taken == 2
+    assert (await transport.stats(SUBSCRIPTION)).in_flight == 2
     await transport.close()
 
 

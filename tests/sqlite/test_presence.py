@@ -36,7 +36,7 @@ async def test_a_queue_can_be_removed_once_the_row_of_a_killed_worker_has_expire
         connection.execute("INSERT INTO consumer SELECT 'killed', id, 1.0 FROM listener")
     connection.close()
 
-    assert await transport.remove_listener_queue("shop", "old", "auth") == 0
+    assert await transport.remove_listener_queue(SUBSCRIPTION) == 0
     await transport.close()
 
 
@@ -84,7 +84,7 @@ async def test_a_worker_whose_queue_was_removed_receives_no_events_of_a_later_li
     with sqlite3.connect(file) as connection:  # as if its process had been suspended for minutes
         connection.execute("UPDATE consumer SET expires_at = 1.0")
     connection.close()
-    await other.remove_listener_queue("shop", "old", "auth")
+    await other.remove_listener_queue(SUBSCRIPTION)
     new = attrs.evolve(SUBSCRIPTION, listener_name="new")
     await other.declare(new, timeout=10)
     event = EventMessage.create("auth", "user_created", {"username": "ann"})

@@ -84,7 +84,7 @@ async def test_a_cancelled_write_leases_no_deliveries(
         for _ in range(30):
             await (await anext(stream)).ack()
     await held.ack()
-    assert (await transport.stats(SUBSCRIPTION)).taken == 0
+    assert (await transport.stats(SUBSCRIPTION)).in_flight == 0
     await transport.close()
 
 
@@ -116,5 +116,5 @@ async def test_a_delivery_whose_lease_ended_in_the_buffer_is_not_counted_as_an_a
     async with asyncio.timeout(PATIENCE):
         delivery = await anext(stream)
 
-    assert (name_of(delivery), delivery.attempt, delivery.returns) == ("b", 1, 0)
+    assert (name_of(delivery), delivery.attempt, delivery.redeliveries) == ("b", 1, 0)
     await transport.close()

@@ -18,7 +18,7 @@ import attrs
 from lightbus.message import EventMessage
 from lightbus.transport.failure import Failure
 from lightbus.transport.features import DeadLetter
-from lightbus.transport.records import Subscription, SubscriptionStats
+from lightbus.transport.records import QueueAddress, Subscription, SubscriptionStats
 
 QueueName = tuple[str, str, str]
 
@@ -26,9 +26,9 @@ QueueName = tuple[str, str, str]
 _MOST_TAILED = 1000
 
 
-def queue_name(subscription: Subscription) -> QueueName:
-    """Return the name of the queue of `subscription`."""
-    return subscription.service_name, subscription.listener_name, subscription.api_name
+def queue_name(address: QueueAddress) -> QueueName:
+    """Return the key of the queue at `address`."""
+    return address.service_name, address.listener_name, address.api_name
 
 
 @attrs.define(eq=False)
@@ -39,14 +39,14 @@ class Entry:
         position: Where it stands among the queue's events.
         message: The event.
         attempt: The attempt that its next delivery is.
-        returns: How often it came back unsettled.
+        redeliveries: How often it returned unsettled.
         first_failed_at: When it was first to be tried again.
     """
 
     position: int
     message: EventMessage
     attempt: int = 1
-    returns: int = 0
+    redeliveries: int = 0
     first_failed_at: datetime | None = None
 
 
@@ -91,7 +91,7 @@ class Queue:
         """Count the entries."""
         with self.lock:
             return SubscriptionStats(
-                waiting=len(self._waiting), delayed=len(self._delayed), taken=self._taken
+                waiting=len(self._waiting), delayed=len(self._delayed), in_flight=self._taken
             )
 
     @property
@@ -144,7 +144,7 @@ class MemoryDeadLetter(DeadLetter):
         self._broker.discard(self)
 
 
-class Tail:
+class TailedEvents:
     """The last events of an API, for one who looks at them on the running loop."""
 
     def __init__(self) -> None:
@@ -187,7 +187,7 @@ class Broker:
         self._lock = threading.Lock()
         self._queues: dict[QueueName, Queue] = {}
         self._dead: dict[str, list[MemoryDeadLetter]] = {}
-        self._tails: list[tuple[str, Tail]] = []
+        self._tails: list[tuple[str, TailedEvents]] = []
         self._positions = itertools.count()
 
     def declare(self, subscription: Subscription) -> Queue:
@@ -227,7 +227,7 @@ class Broker:
             return bool(wanting)
 
     @contextlib.contextmanager
-    def tailed(self, api_name: str, tail: Tail) -> Iterator[None]:
+    def tailed(self, api_name: str, tail: TailedEvents) -> Iterator[None]:
         """Put every event of an API into `tail` while the block runs."""
         with self._lock:
             self._tails = [*self._tails, (api_name, tail)]
@@ -241,7 +241,7 @@ class Broker:
         """Return the position behind all that were given out."""
         return next(self._positions)
 
-    def bury(self, service_name: str, message: EventMessage, failure: Failure) -> None:
+    def add_dead_letter(self, service_name: str, message: EventMessage, failure: Failure) -> None:
         """Keep a dead letter of a service."""
         with self._lock:
             letters = self._dead.setdefault(service_name, [])

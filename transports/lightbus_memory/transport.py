@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator
 from datetime import UTC, datetime
 from typing import Any, ClassVar, Self
 
@@ -22,9 +22,24 @@ from lightbus.log import get_logger
 from lightbus.message import EventMessage
 from lightbus.transport.contract import Delivery, DeliveryStream, EventTransport
 from lightbus.transport.failure import Failure
-from lightbus.transport.features import Capability, start_generator
-from lightbus.transport.records import ListenerQueue, Subscription, SubscriptionStats
-from lightbus_memory.broker import Broker, Entry, MemoryDeadLetter, Queue, Tail, broker_named
+from lightbus.transport.features import (
+    DeadLetterStore,
+    HealthCheck,
+    ListenerQueues,
+    QueueStats,
+    Tail,
+)
+from lightbus.transport.kit import check_delay, start_generator
+from lightbus.transport.records import ListenerQueue, QueueAddress, Subscription, SubscriptionStats
+from lightbus_memory.broker import (
+    Broker,
+    Entry,
+    MemoryDeadLetter,
+    Queue,
+    TailedEvents,
+    broker_named,
+    queue_name,
+)
 
 _log = get_logger(__name__)
 
@@ -42,33 +57,41 @@ class MemorySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         return f"this process's memory, named {self.name!r}"
 
 
-class MemoryTransport(EventTransport):
+class MemoryTransport(
+    EventTransport, DeadLetterStore, HealthCheck, ListenerQueues, QueueStats, Tail
+):
     """Keeps events in the memory of this process: they end with it, and never leave it."""
 
     Settings: ClassVar[type[Any]] = MemorySettings
-    lacking: ClassVar[Mapping[Capability, str]] = {
-        Capability.SHARED: "The memory transport keeps events in the memory of one process."
-    }
 
     def __init__(self, settings: MemorySettings, *, client_name: str) -> None:
         self._broker = broker_named(settings.name)
         self._streams: list[MemoryStream] = []
-        self._tails: set[Tail] = set()
+        self._tails: set[TailedEvents] = set()
         self._is_closed = False
 
     async def open(self, *, timeout: float) -> None:
         self._check_open()
         if self._broker.pid != os.getpid():
             raise TransportRefused(
-                f"{self.lacking[Capability.SHARED]} A process that was forked from it cannot "
-                "share them: use the SQLite transport."
+                "The memory transport keeps events in the memory of one process. A process that "
+                "was forked from it cannot share them. Use the SQLite transport."
             )
 
     async def send(
-        self, message: EventMessage, *, timeout: float, require_listeners: bool = False
+        self,
+        message: EventMessage,
+        *,
+        timeout: float,
+        require_listeners: bool = False,
+        to: QueueAddress | None = None,
+        attempt: int = 1,
     ) -> None:
         self._check_open()
-        if not self._broker.send(message) and require_listeners:
+        if to is not None:
+            entry = Entry(self._broker.next_position(), message, attempt=attempt)
+            self._queue(to).put(entry)
+        elif not self._broker.send(message) and require_listeners:
             raise SendRefused(message.id, "no listener wants it")
 
     async def declare(self, subscription: Subscription, *, timeout: float) -> None:
@@ -81,19 +104,12 @@ class MemoryTransport(EventTransport):
         self._streams = [*(open_ for open_ in self._streams if not open_.is_closed), stream]
         return stream
 
-    async def put(
-        self, subscription: Subscription, message: EventMessage, *, attempt: int, timeout: float
-    ) -> None:
-        self._check_open()
-        entry = Entry(self._broker.next_position(), message, attempt=attempt)
-        self._broker.declare(subscription).put(entry)
-
     async def tail(self, api_name: str) -> AsyncGenerator[EventMessage]:
         self._check_open()
         return await start_generator(self._tailed(api_name))
 
     async def _tailed(self, api_name: str) -> AsyncGenerator[EventMessage | None]:
-        tail = Tail()
+        tail = TailedEvents()
         self._tails.add(tail)
         try:
             with self._broker.tailed(api_name, tail):
@@ -104,31 +120,28 @@ class MemoryTransport(EventTransport):
         finally:
             self._tails.discard(tail)
 
-    async def stats(self, subscription: Subscription) -> SubscriptionStats:
+    async def stats(self, queue: QueueAddress) -> SubscriptionStats:
         self._check_open()
-        return self._broker.declare(subscription).stats()
+        return self._queue(queue).stats()
 
     async def listener_queues(self, service_name: str) -> list[ListenerQueue]:
         self._check_open()
         return [
-            ListenerQueue(listener_name=listener, api_name=api, events=_events_in(queue))
+            ListenerQueue(listener_name=listener, api_name=api, events=queue.stats().total)
             for (_, listener, api), queue in self._broker.queues_of(service_name).items()
         ]
 
-    async def remove_listener_queue(
-        self, service_name: str, listener_name: str, api_name: str, *, discard: bool = False
-    ) -> int:
+    async def remove_listener_queue(self, queue: QueueAddress, *, discard: bool = False) -> int:
         self._check_open()
-        name = (service_name, listener_name, api_name)
-        queue = self._broker.queues_of(service_name).get(name)
-        if queue is None:
-            raise NotDeclared(f"There is no queue of listener {listener_name!r} on {api_name}.")
-        if queue.is_in_use:
-            raise ListenerInUse(listener_name, api_name, "a worker uses it. Stop the worker first")
-        events = _events_in(queue)
+        found = self._queue(queue)
+        if found.is_in_use:
+            raise ListenerInUse(
+                queue.listener_name, queue.api_name, "a worker uses it. Stop the worker first"
+            )
+        events = found.stats().total
         if events and not discard:
-            raise ListenerQueueNotEmpty(listener_name, api_name, events)
-        self._broker.remove(name)
+            raise ListenerQueueNotEmpty(queue.listener_name, queue.api_name, events)
+        self._broker.remove(queue_name(queue))
         return events
 
     async def dead_letters(self, service_name: str) -> AsyncGenerator[MemoryDeadLetter]:
@@ -136,13 +149,21 @@ class MemoryTransport(EventTransport):
         for letter in self._broker.dead_letters(service_name):
             yield letter
 
-    async def bury(
+    async def add_dead_letter(
         self, service_name: str, message: EventMessage, failure: Failure, *, timeout: float
     ) -> None:
         self._check_open()
-        self._broker.bury(service_name, message, failure)
+        self._broker.add_dead_letter(service_name, message, failure)
 
-    async def problems(self, *, timeout: float) -> list[str]:
+    def _queue(self, address: QueueAddress) -> Queue:
+        queue = self._broker.queues_of(address.service_name).get(queue_name(address))
+        if queue is None:
+            raise NotDeclared(
+                f"There is no queue of listener {address.listener_name!r} on {address.api_name}."
+            )
+        return queue
+
+    async def check_health(self, *, timeout: float) -> list[str]:
         return ["The memory transport was closed."] if self._is_closed else []
 
     async def close(self) -> None:
@@ -156,11 +177,6 @@ class MemoryTransport(EventTransport):
     def _check_open(self) -> None:
         if self._is_closed:
             raise TransportClosed("The memory transport was closed.")
-
-
-def _events_in(queue: Queue) -> int:
-    stats = queue.stats()
-    return stats.waiting + (stats.delayed or 0) + (stats.taken or 0)
 
 
 class MemoryStream(DeliveryStream):
@@ -222,7 +238,7 @@ class MemoryDelivery(Delivery):
     def __init__(self, stream: MemoryStream, entry: Entry) -> None:
         self.message = entry.message
         self.attempt = entry.attempt
-        self.returns = entry.returns
+        self.redeliveries = entry.redeliveries
         self.first_failed_at = entry.first_failed_at
         self._stream = stream
         self._entry = entry
@@ -235,35 +251,31 @@ class MemoryDelivery(Delivery):
         if self._settle():
             self._stream.queue.put(self._entry)
 
-    async def retry(self, *, after: float) -> None:
+    async def retry(self, *, after: float, counts: bool = True) -> None:
+        check_delay(self._stream.subscription, after, counts=counts)
         if after == 0:
             self.take_back()
-        else:
-            failed_at = self.first_failed_at or datetime.now(UTC)
-            self._put_behind(attempt=self.attempt + 1, after=after, first_failed_at=failed_at)
-
-    async def defer(self, *, after: float) -> None:
-        self._put_behind(attempt=self.attempt, after=after, first_failed_at=self.first_failed_at)
+        elif self._settle():
+            failed_at = self.first_failed_at or datetime.now(UTC) if counts else None
+            entry = Entry(
+                self._stream.broker.next_position(),
+                self.message,
+                attempt=self.attempt + counts,
+                first_failed_at=failed_at if counts else self.first_failed_at,
+            )
+            self._stream.queue.put(entry, after=after)
 
     async def dead_letter(self, failure: Failure) -> None:
         if self._settle():
             service_name = self._stream.subscription.service_name
-            self._stream.broker.bury(service_name, self.message, failure)
+            self._stream.broker.add_dead_letter(service_name, self.message, failure)
 
     def take_back(self) -> None:
         """Return the entry to its old place, counted as an attempt."""
         if self._settle():
             self._entry.attempt += 1
-            self._entry.returns += 1
+            self._entry.redeliveries += 1
             self._stream.queue.put(self._entry)
-
-    def _put_behind(self, *, attempt: int, after: float, first_failed_at: datetime | None) -> None:
-        if after not in self._stream.subscription.delays:
-            raise ValueError(f"{after} s is not one of the delays that the subscription names")
-        if self._settle():
-            position = self._stream.broker.next_position()
-            entry = Entry(position, self.message, attempt=attempt, first_failed_at=first_failed_at)
-            self._stream.queue.put(entry, after=after)
 
     def _settle(self) -> bool:
         if self._is_settled:

@@ -117,7 +117,7 @@ class RabbitMQStream(DeliveryStream):
     @property
     def problem(self) -> str | None:
         """Why no events are taken, in a sentence; None where they are."""
-        if self._stopping.has_begun:
+        if self._stopping.has_started:
             return None
         if self._error is not None:
             return f"Listener queue {self.queue!r} is not consumed from: {self._error}"
@@ -270,7 +270,7 @@ class RabbitMQStream(DeliveryStream):
         # What ended another worker may be among the events that were returned. No more are taken
         # with them than begin at once, so that no others are returned, and counted, when it ends
         # this one.
-        return self._prefetch_for_returned if delivery.returns > 0 else self._full_prefetch
+        return self._prefetch_for_returned if delivery.redeliveries > 0 else self._full_prefetch
 
     def _release_held(self) -> None:
         for delivery in self._held:

@@ -13,10 +13,12 @@ from lightbus.exceptions import EventRequeued, TransportError
 from lightbus.log import get_logger
 from lightbus.transport.contract import Delivery
 from lightbus.transport.failure import Failure
+from lightbus.transport.features import LastAttempt
+from lightbus.transport.kit import check_delay
 from lightbus.transport.records import Subscription
 from lightbus_rabbitmq import dead_letter_headers, headers, names
 from lightbus_rabbitmq.driver.channel import Channel
-from lightbus_rabbitmq.last_attempt import LastAttempt, MakeNote, Note
+from lightbus_rabbitmq.last_attempt import MakeNote, Note, NotedDelivery
 from lightbus_rabbitmq.publisher import Publisher
 
 _log = get_logger(__name__)
@@ -25,7 +27,7 @@ _log = get_logger(__name__)
 _NACKS_NOT_COUNTED_SINCE = (4, 3)
 
 
-class RabbitMQDelivery(Delivery):
+class RabbitMQDelivery(LastAttempt):
     """One delivery on one channel; when the channel is gone, the broker sends the event again."""
 
     # Of the class, because next to no delivery has one
@@ -41,8 +43,8 @@ class RabbitMQDelivery(Delivery):
     ) -> None:
         api_name = subscription.api_name
         self.message = headers.message_of(delivered, api_name)
-        self.returns = headers.returns_of(delivered, channel.connection.server_properties)
-        self.attempt = headers.attempt_of(delivered, api_name) + self.returns
+        self.redeliveries = headers.returns_of(delivered, channel.connection.server_properties)
+        self.attempt = headers.attempt_of(delivered, api_name) + self.redeliveries
         self.first_failed_at = headers.first_failed_at(delivered, api_name)
         self._delivered = delivered
         self._channel = channel
@@ -68,7 +70,7 @@ class RabbitMQDelivery(Delivery):
             raise EventRequeued(self.message.id)
         name = names.last_attempt_exchange(self._queue, event_id)
         self._note = self._note or self._make_note(name)
-        return LastAttempt(self, self._note) if await self._note.make() else None
+        return NotedDelivery(self, self._note) if await self._note.make() else None
 
     async def requeue(self) -> None:
         # Also removed if making the note was interrupted, because it may exist.
@@ -76,8 +78,8 @@ class RabbitMQDelivery(Delivery):
             await self._note.remove_quietly()
         # A nack that is counted keeps the event's place. Counted twice, it would look like the loss
         # of two workers. So the second time, a copy is sent with the number of certain attempts.
-        if self.returns > 0 and self._are_nacks_counted:
-            certain = self.attempt - self.returns
+        if self.redeliveries > 0 and self._are_nacks_counted:
+            certain = self.attempt - self.redeliveries
             try:
                 await self._copy_and_ack("", self._queue, **{headers.ATTEMPT: certain})
                 return
@@ -85,16 +87,18 @@ class RabbitMQDelivery(Delivery):
                 _log.warning("An event could not be renewed.", reason=str(error), **self._fields())
         self._settle(self._channel.nack)
 
-    async def retry(self, *, after: float) -> None:
+    async def retry(self, *, after: float, counts: bool = True) -> None:
+        check_delay(self._subscription, after, counts=counts)
         if after == 0:
             # From RabbitMQ 4.3 on, of the ways to return an event only a reject is counted.
             self._settle(self._channel.reject)
             return
-        first_failed_at = self.first_failed_at or datetime.now(UTC)
-        await self._delay(after, attempt=self.attempt + 1, first_failed_at=first_failed_at)
-
-    async def defer(self, *, after: float) -> None:
-        await self._delay(after, attempt=self.attempt)
+        added: dict[str, Any] = {headers.ATTEMPT: self.attempt + counts}
+        if counts:
+            first_failed_at = self.first_failed_at or datetime.now(UTC)
+            added[headers.FIRST_FAILED_AT] = first_failed_at.isoformat()
+        routing_key = f"{names.in_milliseconds(after)}.{self._queue}"
+        await self._copy_and_ack(names.DELAY_EXCHANGE, routing_key, **added)
 
     async def dead_letter(self, failure: Failure) -> None:
         story = dead_letter_headers.failure_headers(
@@ -108,17 +112,6 @@ class RabbitMQDelivery(Delivery):
         )
         if self._note is not None:
             await self._note.remove_quietly()
-
-    async def _delay(
-        self, after: float, *, attempt: int, first_failed_at: datetime | None = None
-    ) -> None:
-        if after not in self._subscription.delays:
-            raise ValueError(f"{after} s is not one of the delays that the subscription names")
-        added: dict[str, Any] = {headers.ATTEMPT: attempt}
-        if first_failed_at is not None:
-            added[headers.FIRST_FAILED_AT] = first_failed_at.isoformat()
-        routing_key = f"{names.in_milliseconds(after)}.{self._queue}"
-        await self._copy_and_ack(names.DELAY_EXCHANGE, routing_key, **added)
 
     async def _copy_and_ack(self, exchange: str, routing_key: str, **added: Any) -> None:
         # The copy is safe before the original goes: in between, both exist, never neither.

@@ -1,4 +1,4 @@
-"""`LastAttempt`: the delivery of an event whose last attempt is noted at the broker.
+"""`NotedDelivery`: the delivery of an event whose last attempt is noted at the broker.
 
 The attempt number includes every return to the queue, and RabbitMQ does not know which of a lost
 worker's events a handler had started. So the transport notes the last attempt before it starts. The
@@ -26,7 +26,7 @@ T = TypeVar("T")
 _log = get_logger(__name__)
 
 
-class LastAttempt(Delivery):
+class NotedDelivery(Delivery):
     """A delivery that removes the note of its last attempt when it is settled.
 
     Args:
@@ -37,7 +37,7 @@ class LastAttempt(Delivery):
     def __init__(self, delivery: Delivery, note: Note) -> None:
         self.message = delivery.message
         self.attempt = delivery.attempt
-        self.returns = delivery.returns
+        self.redeliveries = delivery.redeliveries
         self.first_failed_at = delivery.first_failed_at
         self._delivery = delivery
         self._note = note
@@ -51,13 +51,9 @@ class LastAttempt(Delivery):
     async def requeue(self) -> None:
         await self._delivery.requeue()
 
-    async def retry(self, *, after: float) -> None:
+    async def retry(self, *, after: float, counts: bool = True) -> None:
         await self._note.remove()
-        await self._delivery.retry(after=after)
-
-    async def defer(self, *, after: float) -> None:
-        await self._note.remove()
-        await self._delivery.defer(after=after)
+        await self._delivery.retry(after=after, counts=counts)
 
     async def dead_letter(self, failure: Failure) -> None:
         await self._delivery.dead_letter(failure)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
-from lightbus.transport.records import Subscription
+from lightbus.transport.records import QueueAddress
 
 # The names of APIs, services and listeners are never empty. So `lightbus::` cannot begin the name
 # of any of their objects.
@@ -39,9 +39,9 @@ def is_of_copies(exchange: str | None, api_name: str) -> bool:
     return exchange in ("", RETURN_EXCHANGE)
 
 
-def listener_queue(subscription: Subscription) -> str:
-    """Return the queue in which the events of a subscription wait."""
-    return queue_of(subscription.service_name, subscription.listener_name, subscription.api_name)
+def listener_queue(queue: QueueAddress) -> str:
+    """Return the name of a listener's queue."""
+    return queue_of(queue.service_name, queue.listener_name, queue.api_name)
 
 
 def queue_of(service_name: str, listener_name: str, api_name: str) -> str:

@@ -11,7 +11,7 @@ from aiormq.abc import DeliveredMessage
 
 from lightbus.exceptions import TransportUnavailable
 from lightbus.message import EventMessage
-from lightbus.transport.features import start_generator
+from lightbus.transport.kit import start_generator
 from lightbus_rabbitmq import headers, names
 from lightbus_rabbitmq.driver.channel import Channel
 from lightbus_rabbitmq.driver.connection import ReconnectingConnection

@@ -12,7 +12,17 @@ from lightbus.exceptions import NotDeclared, TransportClosed, TransportRefused
 from lightbus.message import EventMessage
 from lightbus.transport.contract import EventTransport
 from lightbus.transport.failure import Failure
-from lightbus.transport.features import Capability
+from lightbus.transport.features import (
+    AsyncAPISource,
+    DeadLetterStore,
+    HealthCheck,
+    InexactAttempts,
+    ListenerQueues,
+    ManagedTopology,
+    QueueStats,
+    SharedBroker,
+    Tail,
+)
 from lightbus.transport.kit import SharedTask
 from lightbus.transport.records import (
     AsyncAPIParts,
@@ -20,6 +30,7 @@ from lightbus.transport.records import (
     DeadLetterCount,
     ListenerQueue,
     MigrationProgress,
+    QueueAddress,
     Subscription,
     SubscriptionStats,
 )
@@ -44,7 +55,18 @@ from lightbus_rabbitmq.topology.diff import compare
 from lightbus_rabbitmq.topology.management_api import ManagementAPI
 
 
-class RabbitMQTransport(EventTransport):
+class RabbitMQTransport(
+    EventTransport,
+    SharedBroker,
+    InexactAttempts,
+    AsyncAPISource,
+    DeadLetterStore,
+    HealthCheck,
+    ListenerQueues,
+    ManagedTopology,
+    QueueStats,
+    Tail,
+):
     """Keeps events in RabbitMQ, which it reaches by AMQP 0-9-1.
 
     It sends and consumes on connections of their own, for a broker that is short of memory stops
@@ -52,10 +74,6 @@ class RabbitMQTransport(EventTransport):
     """
 
     Settings: ClassVar[type[Any]] = RabbitMQSettings
-    lacking: ClassVar[Mapping[Capability, str]] = {
-        Capability.EXACT_ATTEMPTS: "RabbitMQ also counts an attempt for events that a lost worker "
-        "held before a handler started."
-    }
 
     def __init__(self, settings: RabbitMQSettings, *, client_name: str) -> None:
         self._settings = settings
@@ -75,9 +93,21 @@ class RabbitMQTransport(EventTransport):
         await self._sending.open(timeout=timeout)
 
     async def send(
-        self, message: EventMessage, *, timeout: float, require_listeners: bool = False
+        self,
+        message: EventMessage,
+        *,
+        timeout: float,
+        require_listeners: bool = False,
+        to: QueueAddress | None = None,
+        attempt: int = 1,
     ) -> None:
-        await self._publisher.send_event(message, timeout=timeout, must_route=require_listeners)
+        if to is None:
+            await self._publisher.send_event(message, timeout=timeout, must_route=require_listeners)
+            return
+        properties = headers.properties_of(message, **{headers.ATTEMPT: attempt})
+        await self._publisher.send_copy(
+            "", names.listener_queue(to), message.body, properties, timeout=timeout
+        )
 
     async def declare(self, subscription: Subscription, *, timeout: float) -> None:
         await self._sending.until_connected(
@@ -105,7 +135,7 @@ class RabbitMQTransport(EventTransport):
         except BaseException:
             await stream.aclose()
             raise
-        if self._closing.has_begun:
+        if self._closing.has_started:
             await stream.aclose()
             self._check_open()
         self._streams = [*(open_ for open_ in self._streams if not open_.is_closed), stream]
@@ -122,28 +152,17 @@ class RabbitMQTransport(EventTransport):
             "channel_max in rabbitmq.conf, or divide the listeners among several services."
         )
 
-    async def put(
-        self, subscription: Subscription, message: EventMessage, *, attempt: int, timeout: float
-    ) -> None:
-        await self._publisher.send_copy(
-            "",
-            names.listener_queue(subscription),
-            message.body,
-            headers.properties_of(message, **{headers.ATTEMPT: attempt}),
-            timeout=timeout,
-        )
-
-    async def stats(self, subscription: Subscription) -> SubscriptionStats:
+    async def stats(self, queue: QueueAddress) -> SubscriptionStats:
         operation_timeout = self._settings.operation_timeout
-        queue = names.listener_queue(subscription)
+        name = names.listener_queue(queue)
         counted = await self._sending.until_connected(
-            lambda: queue_counts(self._sending, queue, timeout=operation_timeout),
+            lambda: queue_counts(self._sending, name, timeout=operation_timeout),
             timeout=operation_timeout,
         )
         if counted is None:
-            raise NotDeclared(f"RabbitMQ has no queue {queue!r}: its listener never ran.")
+            raise NotDeclared(f"RabbitMQ has no queue {name!r}: its listener never ran.")
         return SubscriptionStats(
-            waiting=counted.ready, delayed=None, taken=None, workers=counted.users
+            waiting=counted.ready, delayed=None, in_flight=None, workers=counted.users
         )
 
     async def tail(self, api_name: str) -> AsyncGenerator[EventMessage]:
@@ -196,15 +215,11 @@ class RabbitMQTransport(EventTransport):
             timeout=timeout,
         )
 
-    async def remove_listener_queue(
-        self, service_name: str, listener_name: str, api_name: str, *, discard: bool = False
-    ) -> int:
+    async def remove_listener_queue(self, queue: QueueAddress, *, discard: bool = False) -> int:
         async with self._extra_link("removing a listener") as link:
             return await listener_queues.remove(
                 link,
-                service_name,
-                listener_name,
-                api_name,
+                queue,
                 client_name=self._client_name,
                 discard=discard,
                 timeout=self._settings.operation_timeout,
@@ -229,7 +244,7 @@ class RabbitMQTransport(EventTransport):
             timeout=operation_timeout,
         )
 
-    async def bury(
+    async def add_dead_letter(
         self, service_name: str, message: EventMessage, failure: Failure, *, timeout: float
     ) -> None:
         await self._sending.until_connected(
@@ -249,7 +264,7 @@ class RabbitMQTransport(EventTransport):
             timeout=timeout,
         )
 
-    async def problems(self, *, timeout: float) -> list[str]:
+    async def check_health(self, *, timeout: float) -> list[str]:
         found = [await self._sending.problem(timeout=timeout)]
         found += [stream.problem for stream in self._streams]
         return [problem for problem in found if problem is not None]
@@ -278,5 +293,5 @@ class RabbitMQTransport(EventTransport):
             await link.close()
 
     def _check_open(self) -> None:
-        if self._closing.has_begun:
+        if self._closing.has_started:
             raise TransportClosed("The connection to RabbitMQ was closed.")

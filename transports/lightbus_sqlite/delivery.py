@@ -15,6 +15,7 @@ from lightbus.log import get_logger
 from lightbus.message import EventMessage
 from lightbus.transport.contract import Delivery
 from lightbus.transport.failure import Failure
+from lightbus.transport.kit import check_delay
 from lightbus.transport.records import Subscription
 from lightbus_sqlite import schema
 from lightbus_sqlite.database import Database, Work
@@ -60,7 +61,7 @@ class SQLiteDelivery(Delivery):
     def __init__(
         self, stream: Leaseholder, row: tuple[Any, ...], owner: str, *, leased_until: float
     ) -> None:
-        row_id, self.attempt, self.returns, first_failed_at, *message = row
+        row_id, self.attempt, self.redeliveries, first_failed_at, *message = row
         self.first_failed_at = datetime.fromisoformat(first_failed_at) if first_failed_at else None
         self.message = message_of(message)
         self.key: tuple[int, str] = (row_id, owner)
@@ -87,37 +88,29 @@ class SQLiteDelivery(Delivery):
     async def requeue(self) -> None:
         await self._settle_until_written(schema.REQUEUE)
 
-    async def retry(self, *, after: float) -> None:
+    async def retry(self, *, after: float, counts: bool = True) -> None:
+        check_delay(self._stream.subscription, after, counts=counts)
         if after == 0:
             await self._settle_until_written(schema.RETURN)
-        else:
-            await self._delay(after, attempt=self.attempt + 1, failed_at=datetime.now(UTC))
+            return
+        failed_at = datetime.now(UTC).isoformat() if counts else None
 
-    async def defer(self, *, after: float) -> None:
-        await self._delay(after, attempt=self.attempt)
+        def move(connection: sqlite3.Connection) -> int:
+            row = (self.attempt + counts, time.time() + after, failed_at, *self.key)
+            connection.execute(schema.DELAY, row)
+            return connection.execute(schema.ACK, self.key).rowcount
+
+        await self._settle(move)
 
     async def dead_letter(self, failure: Failure) -> None:
         service = self._stream.subscription.service_name
         story = msgspec.json.encode(failure).decode()
 
-        def bury(connection: sqlite3.Connection) -> int:
+        def add(connection: sqlite3.Connection) -> int:
             connection.execute(schema.ADD_DEAD_LETTER, (service, story, *self.key))
             return connection.execute(schema.ACK, self.key).rowcount
 
-        await self._settle(bury)
-
-    async def _delay(
-        self, after: float, *, attempt: int, failed_at: datetime | None = None
-    ) -> None:
-        if after not in self._stream.subscription.delays:
-            raise ValueError(f"{after} s is not one of the delays that the subscription names")
-
-        def move(connection: sqlite3.Connection) -> int:
-            at = failed_at.isoformat() if failed_at else None
-            connection.execute(schema.DELAY, (attempt, time.time() + after, at, *self.key))
-            return connection.execute(schema.ACK, self.key).rowcount
-
-        await self._settle(move)
+        await self._settle(add)
 
     async def _settle_until_written(self, statement: str) -> None:
         """Settle, and return when that is stored, so that the listener waits."""

@@ -70,7 +70,7 @@ class SQLiteStream(DeliveryStream, Leaseholder):
         return self
 
     async def __anext__(self) -> SQLiteDelivery:
-        while not self._stopping.has_begun:
+        while not self._stopping.has_started:
             while self._begun:
                 delivery = self._begun.popleft()
                 if delivery.is_leased:
@@ -98,7 +98,7 @@ class SQLiteStream(DeliveryStream, Leaseholder):
     @property
     def problem(self) -> str | None:
         """Why no events are taken, in a sentence; None where they are."""
-        if self._stopping.has_begun or self._last_error is None:
+        if self._stopping.has_started or self._last_error is None:
             return None
         return f"Listener {self.subscription.listener_name!r} takes no events: {self._last_error}"
 
@@ -106,7 +106,7 @@ class SQLiteStream(DeliveryStream, Leaseholder):
         self._leases.discard(delivery)
 
     def begin_next(self) -> SQLiteDelivery | None:
-        if self._stopping.has_begun or not self._ahead:
+        if self._stopping.has_started or not self._ahead:
             return None
         delivery = self._ahead.popleft()
         self._beginning.add(delivery)
@@ -151,7 +151,7 @@ class SQLiteStream(DeliveryStream, Leaseholder):
         )
 
     async def _take(self) -> None:
-        while self._receivers and not self._begun and not self._stopping.has_begun:
+        while self._receivers and not self._begun and not self._stopping.has_started:
             is_idle = False
             try:
                 if self._ahead:
@@ -210,7 +210,7 @@ class SQLiteStream(DeliveryStream, Leaseholder):
 
     async def _until_available(self) -> None:
         self._wake.clear()
-        if not self._stopping.has_begun:
+        if not self._stopping.has_started:
             with self._watcher.watching(self._listener, self._wake.set):
                 await self._wake.wait()
 

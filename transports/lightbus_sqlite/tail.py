@@ -1,4 +1,4 @@
-"""`Tail`: copies of events in the file, for a process that shows events live."""
+"""`TailedEvents`: copies of events in the file, for a process that shows events live."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _remove_expired(connection: sqlite3.Connection, now: float) -> None:
         connection.execute(schema.REMOVE_EVENTS_OF_NO_TAIL)
 
 
-class Tail:
+class TailedEvents:
     """Copies of the events of one API. Its methods are operations for `Database.write`."""
 
     def __init__(self, api_name: str) -> None:

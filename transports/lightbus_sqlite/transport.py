@@ -27,13 +27,23 @@ from lightbus.log import get_logger
 from lightbus.message import EventMessage
 from lightbus.transport.contract import EventTransport
 from lightbus.transport.failure import Failure
-from lightbus.transport.features import DeadLetter, start_generator
-from lightbus.transport.kit import SharedTask
+from lightbus.transport.features import (
+    DeadLetter,
+    DeadLetterStore,
+    FindEvent,
+    HealthCheck,
+    ListenerQueues,
+    QueueStats,
+    SharedBroker,
+    Tail,
+)
+from lightbus.transport.kit import SharedTask, start_generator
 from lightbus.transport.records import (
     DeadLetterCount,
     EventLocation,
     ListenerQueue,
     LocationState,
+    QueueAddress,
     Subscription,
     SubscriptionStats,
 )
@@ -44,7 +54,7 @@ from lightbus_sqlite.delivery import OPERATION_TIMEOUT, PAUSE, message_of
 from lightbus_sqlite.presence import Presence
 from lightbus_sqlite.settings import SQLiteSettings
 from lightbus_sqlite.stream import SQLiteStream
-from lightbus_sqlite.tail import TAIL_PERIOD, Tail, show
+from lightbus_sqlite.tail import TAIL_PERIOD, TailedEvents, show
 from lightbus_sqlite.watcher import Watcher
 
 _log = get_logger(__name__)
@@ -56,7 +66,16 @@ _MOST_BYTES = 999_000_000
 _LARGEST_CORRECTION = 3 * 3600.0
 
 
-class SQLiteTransport(EventTransport):
+class SQLiteTransport(
+    EventTransport,
+    SharedBroker,
+    DeadLetterStore,
+    FindEvent,
+    HealthCheck,
+    ListenerQueues,
+    QueueStats,
+    Tail,
+):
     """Keeps events in a file, which any number of processes on one machine share."""
 
     Settings: ClassVar[type[Any]] = SQLiteSettings
@@ -73,8 +92,17 @@ class SQLiteTransport(EventTransport):
         await self._write(lambda _: None, timeout=timeout)
 
     async def send(
-        self, message: EventMessage, *, timeout: float, require_listeners: bool = False
+        self,
+        message: EventMessage,
+        *,
+        timeout: float,
+        require_listeners: bool = False,
+        to: QueueAddress | None = None,
+        attempt: int = 1,
     ) -> None:
+        if to is not None:
+            await self._send_to(to, message, attempt=attempt, timeout=timeout)
+            return
         name = (message.api_name, message.event_name)
 
         def add(connection: sqlite3.Connection) -> bool:
@@ -99,7 +127,7 @@ class SQLiteTransport(EventTransport):
     async def subscribe(self, subscription: Subscription) -> SQLiteStream:
         presence = Presence(self._database)
         listener = await self._declared(subscription, presence)
-        if self._closing.has_begun:
+        if self._closing.has_started:
             raise TransportClosed(f"SQLite file {self._settings} was closed.")
         if self._watcher is None:
             self._watcher = Watcher(self._file, asyncio.get_running_loop())
@@ -109,26 +137,16 @@ class SQLiteTransport(EventTransport):
         self._streams = [*(open_ for open_ in self._streams if not open_.is_closed), stream]
         return stream
 
-    async def put(
-        self, subscription: Subscription, message: EventMessage, *, attempt: int, timeout: float
-    ) -> None:
-        def add(connection: sqlite3.Connection) -> None:
-            listener = _listener(connection, _key_of(subscription))
-            event = connection.execute(schema.ADD_EVENT, _columns_of(message)).lastrowid
-            connection.execute(schema.ADD_DELIVERY, (listener, event, attempt))
-
-        await self._send(add, message, timeout=timeout)
-
-    async def stats(self, subscription: Subscription) -> SubscriptionStats:
+    async def stats(self, queue: QueueAddress) -> SubscriptionStats:
         def count(connection: sqlite3.Connection) -> Any:
-            which = {"now": time.time(), "listener": _listener(connection, _key_of(subscription))}
+            which = {"now": time.time(), "listener": _listener(connection, _key_of(queue))}
             return connection.execute(schema.STATS, which).fetchone()
 
-        waiting, delayed, taken = await self._write(count, timeout=OPERATION_TIMEOUT)
-        return SubscriptionStats(waiting=waiting, delayed=delayed, taken=taken)
+        waiting, delayed, in_flight = await self._write(count, timeout=OPERATION_TIMEOUT)
+        return SubscriptionStats(waiting=waiting, delayed=delayed, in_flight=in_flight)
 
     async def tail(self, api_name: str) -> AsyncGenerator[EventMessage]:
-        tail = Tail(api_name)
+        tail = TailedEvents(api_name)
         try:
             await self._write(tail.begin, timeout=OPERATION_TIMEOUT)
         except BaseException:
@@ -136,7 +154,7 @@ class SQLiteTransport(EventTransport):
             raise
         return await start_generator(self._tailed(tail))
 
-    async def _tailed(self, tail: Tail) -> AsyncGenerator[EventMessage | None]:
+    async def _tailed(self, tail: TailedEvents) -> AsyncGenerator[EventMessage | None]:
         try:
             yield None
             while True:
@@ -148,7 +166,7 @@ class SQLiteTransport(EventTransport):
         finally:
             await self._end(tail)
 
-    async def _end(self, tail: Tail) -> None:
+    async def _end(self, tail: TailedEvents) -> None:
         with contextlib.suppress(TransportError):  # it expires
             await self._write(tail.end, timeout=OPERATION_TIMEOUT)
 
@@ -164,21 +182,19 @@ class SQLiteTransport(EventTransport):
             for name, api, events in rows
         ]
 
-    async def remove_listener_queue(
-        self, service_name: str, listener_name: str, api_name: str, *, discard: bool = False
-    ) -> int:
+    async def remove_listener_queue(self, queue: QueueAddress, *, discard: bool = False) -> int:
         def remove(connection: sqlite3.Connection) -> int:
-            listener = _listener(connection, (service_name, listener_name, api_name))
+            listener = _listener(connection, _key_of(queue))
             which = {"listener": listener, "now": time.time()}
             if connection.execute(schema.IS_IN_USE, which).fetchone()[0]:
                 raise ListenerInUse(
-                    listener_name,
-                    api_name,
+                    queue.listener_name,
+                    queue.api_name,
                     "a worker uses it. Stop the worker first; if it was killed, wait a minute",
                 )
             (events,) = connection.execute(schema.COUNT_DELIVERIES, (listener,)).fetchone()
             if events and not discard:
-                raise ListenerQueueNotEmpty(listener_name, api_name, events)
+                raise ListenerQueueNotEmpty(queue.listener_name, queue.api_name, events)
             for statement in schema.REMOVE_LISTENER:
                 connection.execute(statement, (listener,))
             return int(events)
@@ -186,7 +202,7 @@ class SQLiteTransport(EventTransport):
         removed: int = await self._write(remove, timeout=OPERATION_TIMEOUT)
         return removed
 
-    async def find(self, event_id: str) -> list[EventLocation] | None:
+    async def find(self, event_id: str) -> list[EventLocation]:
         rows = await self._write(
             lambda connection: connection.execute(schema.FIND, (event_id, event_id)).fetchall(),
             timeout=OPERATION_TIMEOUT,
@@ -215,7 +231,7 @@ class SQLiteTransport(EventTransport):
         by_listener = {(api_name, listener): count for api_name, listener, count in rows}
         return DeadLetterCount(total=sum(by_listener.values()), by_listener=by_listener)
 
-    async def bury(
+    async def add_dead_letter(
         self, service_name: str, message: EventMessage, failure: Failure, *, timeout: float
     ) -> None:
         row = (service_name, msgspec.json.encode(failure).decode(), *_columns_of(message))
@@ -230,7 +246,7 @@ class SQLiteTransport(EventTransport):
             timeout=OPERATION_TIMEOUT,
         )
 
-    async def problems(self, *, timeout: float) -> list[str]:
+    async def check_health(self, *, timeout: float) -> list[str]:
         try:
             await self._write(lambda _: None, timeout=timeout)
         except TransportError as error:
@@ -274,6 +290,16 @@ class SQLiteTransport(EventTransport):
         listener: int = await self._write(add, timeout=timeout)
         return listener
 
+    async def _send_to(
+        self, queue: QueueAddress, message: EventMessage, *, attempt: int, timeout: float
+    ) -> None:
+        def add(connection: sqlite3.Connection) -> None:
+            listener = _listener(connection, _key_of(queue))
+            event = connection.execute(schema.ADD_EVENT, _columns_of(message)).lastrowid
+            connection.execute(schema.ADD_DELIVERY, (listener, event, attempt))
+
+        await self._send(add, message, timeout=timeout)
+
     async def _send(self, work: Work, message: EventMessage, *, timeout: float) -> Any:
         if len(message.body) > _MOST_BYTES:
             raise SendRefused(
@@ -312,7 +338,7 @@ def _place_of(row: tuple[Any, ...], now: float) -> EventLocation:
     service, listener, attempt, available_at, is_owned, *columns = row
     state = LocationState.WAITING
     if available_at > now:
-        state = LocationState.TAKEN if is_owned else LocationState.DELAYED
+        state = LocationState.IN_FLIGHT if is_owned else LocationState.DELAYED
     return EventLocation(
         message=message_of(columns),
         service_name=service,
@@ -323,8 +349,8 @@ def _place_of(row: tuple[Any, ...], now: float) -> EventLocation:
     )
 
 
-def _key_of(subscription: Subscription) -> tuple[str, str, str]:
-    return subscription.service_name, subscription.listener_name, subscription.api_name
+def _key_of(queue: QueueAddress) -> tuple[str, str, str]:
+    return queue.service_name, queue.listener_name, queue.api_name
 
 
 def _listener(connection: sqlite3.Connection, key: tuple[str, str, str]) -> int:

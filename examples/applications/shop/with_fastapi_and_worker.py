@@ -34,7 +34,7 @@ app = FastAPI(lifespan=lifespan)
 
 @app.get("/ready")
 async def get_ready():
-    problems = await app.state.worker.problems()
+    problems = await app.state.worker.check_health()
     return JSONResponse({"problems": problems}, status_code=503 if problems else 200)
 
 

@@ -11,7 +11,7 @@
     workers/        a file for each worker, locked for as long as it lives
     temporary/      where files are written before they are moved to where they belong
 
-An event's file is named ``{nanoseconds},{attempt},{returns},{first failed at},{unique}``: all that
+An event's file is named ``{nanoseconds},{attempt},{redeliveries},{first failed at},{unique}``: all that
 changes about an event is in its name, so every step is one rename, which happens wholly or not at all.
 """
 
@@ -36,7 +36,7 @@ class Name:
 
     position: int
     attempt: int
-    returns: int
+    redeliveries: int
     first_failed_at: int  # in microseconds since 1970; 0 where no attempt failed
     unique: str
 
@@ -48,11 +48,11 @@ class Name:
     @classmethod
     def read(cls, text: str) -> Self:
         """Return what `text`, the name of a file, says."""
-        position, attempt, returns, first_failed_at, unique = text.split(",")[:5]
-        return cls(int(position), int(attempt), int(returns), int(first_failed_at), unique)
+        position, attempt, redeliveries, first_failed_at, unique = text.split(",")[:5]
+        return cls(int(position), int(attempt), int(redeliveries), int(first_failed_at), unique)
 
     def __str__(self) -> str:
-        numbers = f"{self.position:020},{self.attempt},{self.returns},{self.first_failed_at}"
+        numbers = f"{self.position:020},{self.attempt},{self.redeliveries},{self.first_failed_at}"
         return f"{numbers},{self.unique}"
 
 
@@ -108,7 +108,7 @@ class Queue:
         """Put an event where it was; return whether `worker` still had it."""
         back = name
         if is_attempt:
-            back = attrs.evolve(name, attempt=name.attempt + 1, returns=name.returns + 1)
+            back = attrs.evolve(name, attempt=name.attempt + 1, redeliveries=name.redeliveries + 1)
         return self._move(name, worker, "waiting", back)
 
     def delay(self, name: Name, worker: str, *, seconds: float, is_failure: bool) -> bool:
@@ -116,7 +116,7 @@ class Queue:
         whether `worker` still had it.
         """
         ready_at = time.time_ns() + int(seconds * 1e9)
-        later = attrs.evolve(name, position=ready_at, returns=0)
+        later = attrs.evolve(name, position=ready_at, redeliveries=0)
         if is_failure:
             failed_at = name.first_failed_at or time.time_ns() // 1000
             later = attrs.evolve(later, attempt=name.attempt + 1, first_failed_at=failed_at)

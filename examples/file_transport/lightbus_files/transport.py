@@ -7,16 +7,23 @@ from collections import deque
 from collections.abc import AsyncGenerator, Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, ClassVar, Self, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import msgspec
 
 from lightbus.exceptions import SendRefused, TransportClosed, TransportError, TransportRefused
 from lightbus.transport.failure import Failure
 from lightbus.message import EventMessage
-from lightbus.transport.features import DeadLetter
+from lightbus.transport.features import (
+    DeadLetter,
+    DeadLetterStore,
+    HealthCheck,
+    QueueStats,
+    SharedBroker,
+)
 from lightbus.transport.contract import Delivery, DeliveryStream, EventTransport
-from lightbus.transport.records import Subscription, SubscriptionStats
+from lightbus.transport.kit import check_delay
+from lightbus.transport.records import QueueAddress, Subscription, SubscriptionStats
 from lightbus_files import folder
 from lightbus_files.folder import Name, Queue, Worker
 
@@ -50,7 +57,7 @@ class DeadLetterFile(msgspec.Struct, frozen=True):
     failure: Failure
 
 
-class FileTransport(EventTransport):
+class FileTransport(EventTransport, SharedBroker, DeadLetterStore, HealthCheck, QueueStats):
     """Keeps events in files."""
 
     Settings: ClassVar[type[Any]] = FileSettings
@@ -64,10 +71,20 @@ class FileTransport(EventTransport):
         await self.run(lambda: folder.prepare(self._root))
 
     async def send(
-        self, message: EventMessage, *, timeout: float, require_listeners: bool = False
+        self,
+        message: EventMessage,
+        *,
+        timeout: float,
+        require_listeners: bool = False,
+        to: QueueAddress | None = None,
+        attempt: int = 1,
     ) -> None:
         # Its place in the order is that of the call, not of the thread that writes it.
-        name, content = Name.new(), msgspec.json.encode(message)
+        name, content = Name.new(attempt=attempt), msgspec.json.encode(message)
+        if to is not None:
+            queue = self._queue(to)
+            await self.run(lambda: queue.put(content, name))
+            return
 
         def write() -> bool:
             queues = [*folder.queues_that_want(self._root, message.api_name, message.event_name)]
@@ -88,18 +105,12 @@ class FileTransport(EventTransport):
         self._streams.append(stream)
         return stream
 
-    async def put(
-        self, subscription: Subscription, message: EventMessage, *, attempt: int, timeout: float
-    ) -> None:
-        name, content = Name.new(attempt=attempt), msgspec.json.encode(message)
-        await self.run(lambda: self._queue(subscription).put(content, name))
-
-    async def stats(self, subscription: Subscription) -> SubscriptionStats:
-        queue = self._queue(subscription)
+    async def stats(self, queue: QueueAddress) -> SubscriptionStats:
+        files = self._queue(queue)
         return SubscriptionStats(
-            waiting=await self.run(lambda: queue.count("waiting")),
-            delayed=await self.run(lambda: queue.count("delayed")),
-            taken=await self.run(lambda: queue.count("taken")),
+            waiting=await self.run(lambda: files.count("waiting")),
+            delayed=await self.run(lambda: files.count("delayed")),
+            in_flight=await self.run(lambda: files.count("taken")),
         )
 
     async def dead_letters(self, service_name: str) -> AsyncGenerator[FileDeadLetter]:
@@ -107,7 +118,7 @@ class FileTransport(EventTransport):
         for file in await self.run(lambda: sorted(letters.iterdir())):
             yield FileDeadLetter(self, file, await self.run(file.read_bytes))
 
-    async def bury(
+    async def add_dead_letter(
         self, service_name: str, message: EventMessage, failure: Failure, *, timeout: float
     ) -> None:
         name, content = Name.new(), msgspec.json.encode(DeadLetterFile(message, failure))
@@ -118,7 +129,7 @@ class FileTransport(EventTransport):
 
         await self.run(write)
 
-    async def problems(self, *, timeout: float) -> list[str]:
+    async def check_health(self, *, timeout: float) -> list[str]:
         try:
             await self.open(timeout=timeout)
         except TransportError as error:
@@ -146,12 +157,12 @@ class FileTransport(EventTransport):
                 f"Folder {self._root} cannot be used: {error.strerror}."
             ) from error
 
-    def _queue(self, subscription: Subscription) -> Queue:
+    def _queue(self, address: QueueAddress) -> Queue:
         return Queue.named(
             self._root,
-            subscription.api_name,
-            subscription.service_name,
-            subscription.listener_name,
+            address.api_name,
+            address.service_name,
+            address.listener_name,
         )
 
 
@@ -175,9 +186,6 @@ class FileStream(DeliveryStream):
         self._taking = asyncio.Lock()
         self._is_stopped = asyncio.Event()
         self._is_closed = False
-
-    def __aiter__(self) -> Self:
-        return self
 
     async def __anext__(self) -> FileDelivery:
         while not self._is_stopped.is_set():
@@ -224,7 +232,7 @@ class FileDelivery(Delivery):
     def __init__(self, stream: FileStream, name: Name, content: bytes) -> None:
         self.message = msgspec.json.decode(content, type=EventMessage)
         self.attempt = name.attempt
-        self.returns = name.returns
+        self.redeliveries = name.redeliveries
         self.first_failed_at = None
         if name.first_failed_at:
             self.first_failed_at = datetime.fromtimestamp(name.first_failed_at / 1e6, UTC)
@@ -239,32 +247,27 @@ class FileDelivery(Delivery):
             lambda: self._queue.give_back(self._name, self._worker, is_attempt=False)
         )
 
-    async def retry(self, *, after: float) -> None:
+    async def retry(self, *, after: float, counts: bool = True) -> None:
+        check_delay(self._stream.subscription, after, counts=counts)
         if after == 0:
             await self._settle(
                 lambda: self._queue.give_back(self._name, self._worker, is_attempt=True)
             )
         else:
-            await self._delay(after, is_failure=True)
-
-    async def defer(self, *, after: float) -> None:
-        await self._delay(after, is_failure=False)
+            await self._settle(
+                lambda: self._queue.delay(
+                    self._name, self._worker, seconds=after, is_failure=counts
+                )
+            )
 
     async def dead_letter(self, failure: Failure) -> None:
         if self in self._stream.unsettled:
             # First the copy: in between both exist, never neither.
             service_name = self._stream.subscription.service_name
-            await self._stream.transport.bury(service_name, self.message, failure, timeout=0)
-            await self.ack()
-
-    async def _delay(self, after: float, *, is_failure: bool) -> None:
-        if after not in self._stream.subscription.delays:
-            raise ValueError(f"{after} s is not one of the delays that the subscription names")
-        await self._settle(
-            lambda: self._queue.delay(
-                self._name, self._worker, seconds=after, is_failure=is_failure
+            await self._stream.transport.add_dead_letter(
+                service_name, self.message, failure, timeout=0
             )
-        )
+            await self.ack()
 
     async def _settle(self, settle: Callable[[], object]) -> None:
         if self in self._stream.unsettled:

@@ -14,7 +14,7 @@ from lightbus import config
 from lightbus.bus import Bus, get_bus
 from lightbus.cli.support.console import err
 from lightbus.client import BusClient
-from lightbus.transport.features import Capability
+from lightbus.transport.features import SharedBroker
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -104,6 +104,10 @@ def load_client(**options: Any) -> BusClient:
     """
     client = load_bus(**options).client
     for api_name in client.one_api_of_each_place():
-        if reason := client.lacking(api_name).get(Capability.SHARED):
-            err.print_line(("Warning:", "yellow"), f" {reason} This command runs in another.")
+        if SharedBroker not in client.transports.transport_class(api_name).__mro__:
+            err.print_line(
+                ("Warning:", "yellow"),
+                f" The {client.transports.name(api_name)} transport stores events in the memory of "
+                "one process. This command runs in another process and sees none of them.",
+            )
     return client

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
+import string
 from collections.abc import AsyncIterator, Iterable
 from datetime import UTC, datetime
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import pytest
 import pytest_asyncio
@@ -16,12 +17,22 @@ from lightbus.config import TransportSettings, convert
 from lightbus.message import EventMessage
 from lightbus.transport.contract import Delivery, DeliveryStream, EventTransport
 from lightbus.transport.failure import Failure
-from lightbus.transport.features import Capability, DeadLetter
-from lightbus.transport.records import Subscription
+from lightbus.transport.features import DeadLetter, DeadLetterStore, require, supports
+from lightbus.transport.records import QueueAddress, Subscription
 from lightbus.transport.registry import find_transport
+
+F = TypeVar("F")
 
 # What the cases ask for as a short delay, in seconds.
 DELAY = 0.3
+
+# Every character that a name may hold, and what file systems and patterns give a meaning to.
+NAMES = {
+    "every character": string.ascii_letters + string.digits + "-_.,@/+",
+    "folders": "../..",
+    "long": "x" * 100,
+    "case": "Aa",
+}
 
 _END = "end of the events: "
 
@@ -62,10 +73,18 @@ class BrokerUnderTest:
             async with asyncio.timeout(self.patience):
                 await transport.close()
 
-    def need(self, capability: Capability) -> None:
-        """Skip the case, with the transport's own reason, where it lacks `capability`."""
-        if reason := self.transport_class.lacking.get(capability):
-            pytest.skip(reason)
+    def need(self, feature: type[Any]) -> None:
+        """Skip the case if the transport does not list `feature`."""
+        if feature not in self.transport_class.__mro__:
+            pytest.skip(f"{self.transport_class.__name__} does not support {feature.__name__}.")
+
+    async def open_with(self, feature: type[F]) -> tuple[EventTransport, F]:
+        """Return a new open transport twice: as itself, and as one that supports `feature`. Skip
+        the case if it does not.
+        """
+        self.need(feature)
+        transport = await self.open()
+        return transport, require(transport, feature, "the conformance suite")
 
     def make(self) -> EventTransport:
         """Return a new transport that is not open."""
@@ -121,12 +140,12 @@ class BrokerUnderTest:
         for text in texts:
             await transport.send(self.message(text), timeout=self.patience)
 
-    async def put(
-        self, transport: EventTransport, subscription: Subscription, text: str, *, attempt: int = 1
+    async def send_to(
+        self, transport: EventTransport, queue: QueueAddress, text: str, *, attempt: int = 1
     ) -> None:
-        """Put an event into one subscription's queue."""
-        message = self.message(text, api_name=subscription.api_name)
-        await transport.put(subscription, message, attempt=attempt, timeout=self.patience)
+        """Send an event to one queue."""
+        message = self.message(text, api_name=queue.api_name)
+        await transport.send(message, to=queue, attempt=attempt, timeout=self.patience)
 
     async def take(self, stream: DeliveryStream) -> Delivery:
         """Return the next delivery."""
@@ -156,7 +175,11 @@ class BrokerUnderTest:
     async def dead_letters(
         self, transport: EventTransport, service_name: str | None = None
     ) -> list[DeadLetter]:
-        """Return the dead letters of the service. They cannot be discarded any more."""
+        """Return the dead letters of the service; none if the transport does not list
+        `DeadLetterStore`. They cannot be discarded any more.
+        """
+        if not supports(transport, DeadLetterStore):
+            return []
         letters = transport.dead_letters(service_name or self.service_name)
         async with contextlib.aclosing(letters):
             return [letter async for letter in letters]

@@ -1,4 +1,4 @@
-"""The process that the cases in `crashing` start, and kill.
+"""The process that `processes` starts and kills.
 
 It reads what to use from its standard input, and prints one line for each thing done.
 """
@@ -17,6 +17,7 @@ from lightbus.message import EventMessage
 from lightbus.testing.conformance.broker import DELAY, text_of
 from lightbus.transport.contract import EventTransport
 from lightbus.transport.failure import Failure
+from lightbus.transport.features import LastAttempt
 from lightbus.transport.records import Subscription
 from lightbus.transport.registry import find_transport
 
@@ -59,10 +60,11 @@ async def ack_one(transport: EventTransport, subscription: Subscription) -> None
     await asyncio.Event().wait()
 
 
-async def begin_last(transport: EventTransport, subscription: Subscription) -> None:
+async def start_last(transport: EventTransport, subscription: Subscription) -> None:
     """Take one event as if a single attempt were allowed; print whether that attempt may start."""
     delivery = await anext(await transport.subscribe(subscription))
-    print("begins" if await delivery.last_attempt(1) else "begun before", flush=True)
+    assert isinstance(delivery, LastAttempt)
+    print("starts" if await delivery.last_attempt(1) else "started before", flush=True)
     await asyncio.Event().wait()
 
 
@@ -99,7 +101,7 @@ async def _main(job: str, orders: dict[str, Any]) -> None:
         "take": take,
         "take_all": take_all,
         "ack_one": ack_one,
-        "begin_last": begin_last,
+        "start_last": start_last,
         "work": work,
     }
     await jobs[job](transport, subscription)

@@ -18,9 +18,9 @@ import lightbus
 from command import TIMEOUT, Command, ended, wait_until_reading
 from core.apis import AuthApi
 from lightbus import Bus, EventMessage
-from lightbus.transport.contract import EventTransport
 from lightbus.transport.failure import Failure
 from lightbus.transport.records import Subscription
+from lightbus_sqlite import SQLiteTransport
 
 EDITOR = """
 import pathlib, sys
@@ -55,8 +55,10 @@ def dead_letters(bus: Bus, command: Command) -> Run:
     return run
 
 
-async def transport_of(bus: Bus) -> EventTransport:
-    return await bus.client.transports.transport("auth").opened(timeout=TIMEOUT)
+async def transport_of(bus: Bus) -> SQLiteTransport:
+    transport = await bus.client.transports.transport("auth").opened(timeout=TIMEOUT)
+    assert isinstance(transport, SQLiteTransport)
+    return transport
 
 
 def subscription_of(bus: Bus, listener_name: str) -> Subscription:
@@ -64,7 +66,7 @@ def subscription_of(bus: Bus, listener_name: str) -> Subscription:
     return listener.subscription("shop")
 
 
-async def bury(
+async def add_dead_letter(
     bus: Bus,
     username: str = "ann",
     *,
@@ -94,20 +96,22 @@ async def bury(
         service_name="shop",
         process_name="worker-1",
     )
-    await (await transport_of(bus)).bury("shop", message, failure, timeout=TIMEOUT)
+    await (await transport_of(bus)).add_dead_letter("shop", message, failure, timeout=TIMEOUT)
     return message
 
 
 async def left(bus: Bus) -> list[str]:
     """Return the ids of the dead letters."""
     transport = await transport_of(bus)
+    assert isinstance(transport, SQLiteTransport)
     return [letter.message.id async for letter in transport.dead_letters("shop")]
 
 
 async def waiting_for(bus: Bus, listener_name: str) -> list[tuple[Any, int]]:
     """Return the parameters and the attempt of each event that waits for a listener."""
     transport, subscription = await transport_of(bus), subscription_of(bus, listener_name)
-    count = (await transport.stats(subscription)).waiting
+    assert isinstance(transport, SQLiteTransport)
+    count = (await transport.stats(subscription)).total
     stream = await transport.subscribe(subscription)
     taken = [await anext(stream) for _ in range(count)]
     return [(delivery.message.kwargs, delivery.attempt) for delivery in taken]
@@ -117,7 +121,7 @@ async def waiting_for(bus: Bus, listener_name: str) -> list[tuple[Any, int]]:
 
 
 async def test_the_list_shows_who_gave_up_what_when_and_why(bus: Bus, dead_letters: Run) -> None:
-    message = await bury(bus, error=KeyError("user\n [bold]name"))
+    message = await add_dead_letter(bus, error=KeyError("user\n [bold]name"))
 
     code, shown, _ = dead_letters("list")
 
@@ -129,7 +133,7 @@ async def test_the_list_shows_who_gave_up_what_when_and_why(bus: Bus, dead_lette
 
 
 async def test_80_columns_show_all_of_an_error_and_fewer_the_id(bus: Bus, command: Command) -> None:
-    message = await bury(bus, error=KeyError("user"))
+    message = await add_dead_letter(bus, error=KeyError("user"))
 
     code, shown, _ = command("dead-letters", "list", COLUMNS="80")
     assert code == 0
@@ -143,7 +147,7 @@ async def test_80_columns_show_all_of_an_error_and_fewer_the_id(bus: Bus, comman
 
 
 async def test_what_a_terminal_can_not_show_ends_no_command(bus: Bus, command: Command) -> None:
-    await bury(bus, error=KeyError("ü" * 200))
+    await add_dead_letter(bus, error=KeyError("ü" * 200))
 
     code, shown, _ = ended(command.start("dead-letters", "list", PYTHONIOENCODING="ascii"))
 
@@ -152,7 +156,7 @@ async def test_what_a_terminal_can_not_show_ends_no_command(bus: Bus, command: C
 
 
 async def test_programs_are_shown_all_of_a_dead_letter_as_json(bus: Bus, dead_letters: Run) -> None:
-    message = await bury(bus, error=KeyError("user"))
+    message = await add_dead_letter(bus, error=KeyError("user"))
 
     code, shown, _ = dead_letters("show", message.id[:8], "--format", "json")
 
@@ -164,7 +168,7 @@ async def test_programs_are_shown_all_of_a_dead_letter_as_json(bus: Bus, dead_le
 
 
 async def test_nothing_of_a_dead_letter_steers_the_terminal(bus: Bus, dead_letters: Run) -> None:
-    message = await bury(
+    message = await add_dead_letter(
         bus, "\x1b[2J", error=KeyError("\x1b]0;title\x07"), event_name="user\x1b[31m"
     )
 
@@ -181,7 +185,7 @@ def test_an_empty_list_says_so(dead_letters: Run) -> None:
 
 
 async def test_the_list_can_be_read_by_programs(bus: Bus, dead_letters: Run) -> None:
-    message = await bury(bus)
+    message = await add_dead_letter(bus)
 
     code, shown, _ = dead_letters("list", "--format", "json")
 
@@ -216,10 +220,10 @@ async def test_the_list_can_be_read_by_programs(bus: Bus, dead_letters: Run) -> 
 async def test_the_list_can_be_narrowed(
     bus: Bus, dead_letters: Run, filters: list[str], found: list[str]
 ) -> None:
-    await bury(bus, "a")
-    await bury(bus, "b", listener="count")
-    await bury(bus, "c", event_name="user_deleted")
-    await bury(bus, "d", error=KeyError("d"), minutes_ago=60)
+    await add_dead_letter(bus, "a")
+    await add_dead_letter(bus, "b", listener="count")
+    await add_dead_letter(bus, "c", event_name="user_deleted")
+    await add_dead_letter(bus, "d", error=KeyError("d"), minutes_ago=60)
     then = (datetime.now(UTC) - timedelta(minutes=30)).isoformat()
     arguments = [part.replace("{30 minutes ago}", then) for part in filters]
 
@@ -230,8 +234,8 @@ async def test_the_list_can_be_narrowed(
 
 async def test_the_list_can_be_grouped(bus: Bus, dead_letters: Run) -> None:
     for number in range(3):
-        await bury(bus, str(number))
-    await bury(bus, error=KeyError("x"), listener="count")
+        await add_dead_letter(bus, str(number))
+    await add_dead_letter(bus, error=KeyError("x"), listener="count")
 
     code, shown, _ = dead_letters("list", "--group-by", "error")
     _, as_json, _ = dead_letters("list", "--group-by", "listener", "--format", "json")
@@ -250,7 +254,7 @@ async def test_the_list_can_be_grouped(bus: Bus, dead_letters: Run) -> None:
 
 
 async def test_one_is_shown_with_all_that_is_known_about_it(bus: Bus, dead_letters: Run) -> None:
-    message = await bury(bus)
+    message = await add_dead_letter(bus)
 
     code, shown, _ = dead_letters("show", message.id)
 
@@ -260,7 +264,7 @@ async def test_one_is_shown_with_all_that_is_known_about_it(bus: Bus, dead_lette
 
 
 async def test_bytes_that_are_no_json_are_shown_too(bus: Bus, dead_letters: Run) -> None:
-    message = await bury(bus, body=b"\xff\xfe")
+    message = await add_dead_letter(bus, body=b"\xff\xfe")
 
     assert "//4=" in dead_letters("show", message.id)[1]
     assert json.loads(dead_letters("export")[1])["body_base64"] == "//4="
@@ -276,7 +280,7 @@ def test_one_that_is_not_there_is_told(dead_letters: Run) -> None:
 async def test_an_id_that_is_not_there_is_named_by_what_would_change_it(
     bus: Bus, dead_letters: Run, arguments: list[str]
 ) -> None:
-    message = await bury(bus)
+    message = await add_dead_letter(bus)
 
     code, _, said = dead_letters(*arguments, message.id, "deadbeef")
 
@@ -286,12 +290,12 @@ async def test_an_id_that_is_not_there_is_named_by_what_would_change_it(
 
 
 async def test_a_search_that_finds_nothing_says_so(bus: Bus, dead_letters: Run) -> None:
-    await bury(bus)
+    await add_dead_letter(bus)
     assert dead_letters("list", "--error", "KeyEror")[1] == "No dead letters match.\n"
 
 
 async def test_ctrl_c_ends_a_question(bus: Bus, command: Command) -> None:
-    message = await bury(bus)
+    message = await add_dead_letter(bus)
 
     process = command.start("dead-letters", "discard", "--all")
     assert process.stderr is not None
@@ -306,7 +310,7 @@ async def test_ctrl_c_ends_a_question(bus: Bus, command: Command) -> None:
 
 
 async def test_an_export_holds_everything(bus: Bus, dead_letters: Run, tmp_path: Path) -> None:
-    message = await bury(bus)
+    message = await add_dead_letter(bus)
 
     assert dead_letters("export", "-o", "letters.jsonl")[0] == 0
 
@@ -319,7 +323,7 @@ async def test_an_export_holds_everything(bus: Bus, dead_letters: Run, tmp_path:
 async def test_nobody_else_may_read_the_file_that_an_export_makes(
     bus: Bus, dead_letters: Run, tmp_path: Path
 ) -> None:
-    await bury(bus)
+    await add_dead_letter(bus)
     existing = tmp_path / "existing.jsonl"
     existing.touch()
     existing.chmod(0o644)
@@ -337,12 +341,12 @@ async def test_nobody_else_may_read_the_file_that_an_export_makes(
 async def test_only_what_was_exported_is_forgotten_where_that_is_meant(
     bus: Bus, dead_letters: Run, tmp_path: Path
 ) -> None:
-    exported = await bury(bus)
+    exported = await add_dead_letter(bus)
     file = tmp_path / "old.jsonl"
     assert dead_letters("export", "-o", str(file))[0] == 0
     # Of the same time as those that were exported, and of one of the same events.
-    later = await bury(bus)
-    other_listener = await bury(bus, message=exported, listener="audit")
+    later = await add_dead_letter(bus)
+    other_listener = await add_dead_letter(bus, message=exported, listener="audit")
 
     code, _, said = dead_letters("discard", "--exported", str(file), "--yes")
 
@@ -363,13 +367,13 @@ def test_a_file_that_no_export_wrote_discards_nothing(dead_letters: Run, tmp_pat
 async def test_what_comes_while_a_question_is_asked_is_not_forgotten(
     bus: Bus, command: Command
 ) -> None:
-    await bury(bus)
+    await add_dead_letter(bus)
     process = command.start("dead-letters", "discard", "--until", "2030-01-01")
     assert process.stderr is not None
     asked = ""
     while not asked.endswith("[y/N]: "):
         asked += await asyncio.to_thread(process.stderr.read, 1)
-    later = await bury(bus)
+    later = await add_dead_letter(bus)
 
     code, _, said = ended(process, given="y\n")
 
@@ -381,8 +385,8 @@ async def test_what_comes_while_a_question_is_asked_is_not_forgotten(
 async def test_one_is_sent_to_the_listener_that_gave_it_up_and_to_no_other(
     bus: Bus, dead_letters: Run
 ) -> None:
-    message = await bury(bus)
-    other = await bury(bus, "bob")
+    message = await add_dead_letter(bus)
+    other = await add_dead_letter(bus, "bob")
 
     # The id as the list shows it.
     code, _, told = dead_letters("replay", message.id[:8])
@@ -394,7 +398,7 @@ async def test_one_is_sent_to_the_listener_that_gave_it_up_and_to_no_other(
 
 
 async def test_an_id_that_is_too_short_means_none(bus: Bus, dead_letters: Run) -> None:
-    message = await bury(bus)
+    message = await add_dead_letter(bus)
 
     assert "Discarded 0 dead letters." in dead_letters("discard", "--yes", message.id[:7])[2]
     assert await left(bus) == [message.id]
@@ -404,8 +408,8 @@ async def test_those_that_pass_a_filter_are_sent_in_their_order(
     bus: Bus, dead_letters: Run
 ) -> None:
     for number in range(150):
-        await bury(bus, str(number))
-    kept = await bury(bus, error=KeyError("x"))
+        await add_dead_letter(bus, str(number))
+    kept = await add_dead_letter(bus, error=KeyError("x"))
 
     code, _, told = dead_letters("replay", "--error", "LookupError")
 
@@ -416,8 +420,8 @@ async def test_those_that_pass_a_filter_are_sent_in_their_order(
 
 
 async def test_all_are_sent_where_all_are_meant(bus: Bus, dead_letters: Run) -> None:
-    await bury(bus)
-    await bury(bus, listener="count")
+    await add_dead_letter(bus)
+    await add_dead_letter(bus, listener="count")
 
     assert dead_letters("replay")[0] == 2
     assert len(await left(bus)) == 2
@@ -428,8 +432,8 @@ async def test_all_are_sent_where_all_are_meant(bus: Bus, dead_letters: Run) -> 
 async def test_one_whose_listener_is_gone_stays_and_the_others_are_sent(
     bus: Bus, dead_letters: Run
 ) -> None:
-    gone = await bury(bus, listener="gone")
-    await bury(bus)
+    gone = await add_dead_letter(bus, listener="gone")
+    await add_dead_letter(bus)
 
     code, _, told = dead_letters("replay", "--all")
 
@@ -442,7 +446,7 @@ async def test_one_whose_listener_is_gone_stays_and_the_others_are_sent(
 async def test_its_parameters_can_be_corrected_first(
     bus: Bus, dead_letters: Run, tmp_path: Path
 ) -> None:
-    message = await bury(bus)
+    message = await add_dead_letter(bus)
     (tmp_path / "editor.py").write_text(EDITOR.format(old='"ann"', new='"Ann"'))
 
     code, _, _ = dead_letters(
@@ -457,7 +461,7 @@ async def test_its_parameters_can_be_corrected_first(
 async def test_one_whose_correction_is_no_json_stays(
     bus: Bus, dead_letters: Run, tmp_path: Path
 ) -> None:
-    message = await bury(bus)
+    message = await add_dead_letter(bus)
     (tmp_path / "editor.py").write_text(EDITOR.format(old="{", new=""))
 
     _, _, told = dead_letters(
@@ -483,7 +487,7 @@ EDITS = {
 async def test_one_stays_where_the_editor_cannot_be_run(
     bus: Bus, dead_letters: Run, editor: str, problem: str
 ) -> None:
-    message = await bury(bus)
+    message = await add_dead_letter(bus)
 
     code, _, said = dead_letters("replay", "--edit", message.id, EDITOR=editor)
 
@@ -503,7 +507,7 @@ async def test_one_stays_where_the_editor_cannot_be_run(
 async def test_one_whose_correction_is_wrong_can_be_edited_again(
     bus: Bus, dead_letters: Run, tmp_path: Path, edit: bytes, problem: str
 ) -> None:
-    message = await bury(bus)
+    message = await add_dead_letter(bus)
     # The second time, the editor has what was written the first time.
     (tmp_path / "editor.py").write_text(
         "import pathlib, sys\n"
@@ -528,8 +532,8 @@ async def test_one_whose_correction_is_wrong_can_be_edited_again(
 
 
 async def test_one_is_forgotten_when_that_is_confirmed(bus: Bus, dead_letters: Run) -> None:
-    message = await bury(bus)
-    other = await bury(bus)
+    message = await add_dead_letter(bus)
+    other = await add_dead_letter(bus)
 
     refused, _, asked = dead_letters("discard", message.id, given="n\n")
     assert (refused, "Permanently delete 1 dead letter?" in asked) == (1, True)
@@ -562,7 +566,7 @@ def test_a_mistake_is_told_in_a_line(dead_letters: Run, arguments: list[str], to
 async def test_a_body_as_deep_as_can_be_decoded_is_shown_and_exported(
     bus: Bus, dead_letters: Run
 ) -> None:
-    message = await bury(bus, body=b'{"deep":' + b"[" * 940 + b"]" * 940 + b"}")
+    message = await add_dead_letter(bus, body=b'{"deep":' + b"[" * 940 + b"]" * 940 + b"}")
 
     for arguments in (["show", message.id], ["export"]):
         code, shown, error = dead_letters(*arguments)
@@ -575,7 +579,7 @@ async def test_values_of_any_depth_are_shown_exported_and_edited(
     bus: Bus, dead_letters: Run, tmp_path: Path, depth: int
 ) -> None:
     body = b'{"deep":' + b"[" * depth + b"]" * depth + b"}"
-    message = await bury(bus, body=body)
+    message = await add_dead_letter(bus, body=body)
     (tmp_path / "editor.py").write_text(EDITOR.format(old="deep", new="deeper"))
 
     for arguments in (["show", message.id], ["show", message.id, "--format", "json"], ["export"]):

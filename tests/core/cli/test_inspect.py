@@ -15,6 +15,7 @@ from core.apis import AuthApi
 from core.support import Broken
 from lightbus import Bus, EventMessage, OnError, Worker
 from lightbus.transport.features import DeadLetter
+from lightbus_sqlite import SQLiteTransport
 
 
 @pytest.fixture
@@ -44,6 +45,7 @@ async def test_it_shows_where_an_event_is(bus: Bus, command: Command) -> None:
     bus.auth.user_created.listen(fails, listener_name="later", on_error=OnError.RETRY)
     message = await fired(bus)
     transport = await bus.client.transports.open("auth")
+    assert isinstance(transport, SQLiteTransport)
     _, later = (listener.subscription("shop") for listener in bus.client.listeners)
     async with Worker(bus):
         letters: list[DeadLetter] = []

@@ -24,6 +24,7 @@ from lightbus.operations.move import Move
 from lightbus.transport.contract import EventTransport
 from lightbus.transport.failure import Failure
 from lightbus.transport.records import Subscription
+from lightbus_sqlite import SQLiteTransport
 
 SERVICE = "shop"
 SLOW = {
@@ -94,8 +95,9 @@ async def waiting_in(file: Path) -> list[tuple[str, int]]:
     async with bus_on(file) as bus:
         listen(bus, lambda username: None)
         transport, subscription = await transport_and_queue(bus)
+        assert isinstance(transport, SQLiteTransport)
         stream = await transport.subscribe(subscription)
-        count = (await transport.stats(subscription)).waiting
+        count = (await transport.stats(subscription)).total
         deliveries = [await anext(stream) for _ in range(count)]
         return [(delivery.message.kwargs["username"], delivery.attempt) for delivery in deliveries]
 
@@ -104,6 +106,7 @@ async def dead_in(file: Path) -> list[tuple[str, str]]:
     """Return the name and the error of each dead letter."""
     async with bus_on(file) as bus:
         transport = await bus.client.transports.transport("auth").opened(timeout=TIMEOUT)
+        assert isinstance(transport, SQLiteTransport)
         return [
             (letter.message.kwargs["username"], letter.failure.error_message)
             async for letter in transport.dead_letters(SERVICE)
@@ -130,6 +133,7 @@ async def test_delayed_events_and_dead_letters_move_too(command: Command, tmp_pa
             listen(bus, fail, on_error=on_error)
             await bus.auth.user_created.fire_async(username=username, email="e")
             transport, subscription = await transport_and_queue(bus)
+            assert isinstance(transport, SQLiteTransport)
             with contextlib.suppress(LookupError):
                 async with Worker(bus), asyncio.timeout(TIMEOUT):
                     # Nothing shows that the event was handled.
@@ -157,6 +161,7 @@ async def test_a_move_that_is_killed_again_and_again_loses_nothing(
     async with bus_on(tmp_path / "new.db") as bus:
         listen(bus, lambda username: None)
         transport, subscription = await transport_and_queue(bus)
+        assert isinstance(transport, SQLiteTransport)
         await transport.declare(subscription, timeout=TIMEOUT)
         while kills < 6:
             before, process = await transport.stats(subscription), command.start(*MOVE)
@@ -263,11 +268,12 @@ async def test_dead_letters_do_not_move_in_a_circle(tmp_path: Path) -> None:
     for api_name in "ba":
         source.listen_for_event(api_name, "x", lambda: None, listener_name="l")
     transport = await source.transports.transport("b").opened(timeout=TIMEOUT)
+    assert isinstance(transport, SQLiteTransport)
     failure = Failure.of(
         LookupError(), listener="l", attempt=1, service_name=SERVICE, process_name="p"
     )
     message = EventMessage.create("b", "x", {})
-    await transport.bury(SERVICE, message, failure, timeout=TIMEOUT)
+    await transport.add_dead_letter(SERVICE, message, failure, timeout=TIMEOUT)
     move = Move(source, target)
 
     async with asyncio.timeout(TIMEOUT):

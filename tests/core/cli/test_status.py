@@ -15,6 +15,7 @@ from core.apis import AuthApi
 from core.support import BUS, Broken
 from lightbus import OnError, Worker
 from lightbus.transport.features import DeadLetter
+from lightbus_sqlite import SQLiteTransport
 
 
 @pytest.fixture(autouse=True)
@@ -36,6 +37,7 @@ async def test_it_shows_where_the_events_of_each_listener_are(
     async with Worker(bus):
         await bus.auth.user_created.fire_async(username="ann", email="e")
         transport = await bus.client.transports.open("auth")
+        assert isinstance(transport, SQLiteTransport)
         letters: list[DeadLetter] = []
         while not letters:
             letters = [letter async for letter in transport.dead_letters("shop")]

@@ -13,6 +13,7 @@ from core.apis import AuditApi, AuthApi
 from core.support import MakeBus
 from lightbus import Bus
 from lightbus.transport.contract import EventTransport
+from lightbus.transport.features import QueueStats, require
 
 
 def ignore(username: str) -> None:
@@ -43,7 +44,8 @@ async def count_waiting(bus: Bus) -> int:
     """Return how many events wait for the only listener of `bus`."""
     (listener,) = bus.client.listeners
     subscription = listener.subscription("shop")
-    return (await (await transport_of(bus)).stats(subscription)).waiting
+    transport = require(await transport_of(bus), QueueStats, "the test")
+    return (await transport.stats(subscription)).total
 
 
 def in_a_fork(child: Callable[[], object]) -> tuple[int, str]:

@@ -543,7 +543,7 @@ async def test_after_two_lost_workers_an_event_waits_before_the_next_try(
         assert received.is_empty
         assert await received.next() == "ann"
     (warning,) = [record for record in caplog.records if record.levelno == logging.WARNING]
-    assert (fields_of(warning)["returns"], fields_of(warning)["after"]) == (2, 0.3)
+    assert (fields_of(warning)["redeliveries"], fields_of(warning)["after"]) == (2, 0.3)
 
 
 async def test_an_event_that_loses_too_many_workers_is_a_dead_letter_without_another_try(

@@ -94,7 +94,7 @@ async def test_past_the_shutdown_timeout_an_event_is_given_back_untouched(
 
     assert await received.next() == "cancelled"
     (left,) = take_waiting(broker, bus)
-    assert (left.message.kwargs, left.attempt, left.returns) == ({"username": "ann"}, 1, 0)
+    assert (left.message.kwargs, left.attempt, left.redeliveries) == ({"username": "ann"}, 1, 0)
 
 
 async def test_past_the_shutdown_timeout_a_sync_handler_is_left_behind_and_counted(
@@ -273,9 +273,9 @@ async def test_a_handler_in_a_thread_can_ask_its_worker_to_stop(
     def last() -> None:
         worker.request_stop()
         deadline = time.monotonic() + PATIENCE / 2
-        while not worker._stopping.has_begun and time.monotonic() < deadline:
+        while not worker._stopping.has_started and time.monotonic() < deadline:
             time.sleep(0.005)
-        received.add(worker._stopping.has_begun)
+        received.add(worker._stopping.has_started)
 
     bus.auth.user_deleted.listen(last, listener_name="last")
 

@@ -8,7 +8,7 @@ from lightbus.exceptions import (
     NotDeclared,
     TransportUnavailable,
 )
-from lightbus.transport.records import ListenerQueue
+from lightbus.transport.records import ListenerQueue, QueueAddress
 from lightbus_rabbitmq import names
 from lightbus_rabbitmq.driver.connection import ReconnectingConnection
 from lightbus_rabbitmq.driver.errors import ConnectionLost
@@ -42,9 +42,7 @@ async def all_of(
 
 async def remove(
     link: ReconnectingConnection,
-    service_name: str,
-    listener_name: str,
-    api_name: str,
+    address: QueueAddress,
     *,
     client_name: str,
     discard: bool,
@@ -54,9 +52,7 @@ async def remove(
 
     Args:
         link: A connection that nothing else uses; the caller closes it.
-        service_name: The service.
-        listener_name: The listener.
-        api_name: The API.
+        address: The queue.
         client_name: The name of this client, for others that migrate meanwhile.
         discard: Whether the events in the queue may be lost.
         timeout: How long the broker may take for one answer, in seconds.
@@ -68,7 +64,7 @@ async def remove(
         TransportRefused: A migration is running, or the broker's permissions do not allow it.
         TransportUnavailable: The connection was lost.
     """
-    queue = names.queue_of(service_name, listener_name, api_name)
+    queue = names.listener_queue(address)
     await link.open(timeout=timeout)
     claim = MigrationLock(link, timeout=timeout)
     try:
@@ -79,12 +75,12 @@ async def remove(
         # RabbitMQ deletes a quorum queue whether it is in use and has messages or not.
         if counted.users:
             raise ListenerInUse(
-                listener_name,
-                api_name,
+                address.listener_name,
+                address.api_name,
                 f"{counted.users:,} workers use queue {queue!r}. Stop them first",
             )
         if counted.ready and not discard:
-            raise ListenerQueueNotEmpty(listener_name, api_name, counted.ready)
+            raise ListenerQueueNotEmpty(address.listener_name, address.api_name, counted.ready)
         return await claim.delete(queue)
     except ConnectionLost as error:
         raise TransportUnavailable(

@@ -24,6 +24,7 @@ from core.support import BUS
 from lightbus import Bus, EventMessage
 from lightbus.cli.support.console import SafeConsole, to_json
 from lightbus.transport.failure import Failure
+from lightbus_sqlite import SQLiteTransport
 from service import AUTH_API
 
 MARKUP = ":skull: [red]lightbus:dead[/] :warning: https://x 'y' 3"
@@ -121,7 +122,8 @@ async def bus(tmp_path: Path, config: dict[str, Any]) -> AsyncIterator[Bus]:
         service_name=HOSTILE,
     )
     transport = await bus.client.transports.open("auth")
-    await transport.bury("shop", message, failure, timeout=TIMEOUT)
+    assert isinstance(transport, SQLiteTransport)
+    await transport.add_dead_letter("shop", message, failure, timeout=TIMEOUT)
     yield bus
     await bus.client.close_async()
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import string
 
 import pytest
 
-from lightbus.testing.conformance.broker import BrokerUnderTest, text_of, texts_of
+from lightbus.testing.conformance.broker import NAMES, BrokerUnderTest, text_of, texts_of
 from lightbus.transport.contract import DeliveryStream
 
 # How many events there are where a transport could hold some of them ahead, and how many it must
@@ -17,14 +16,6 @@ LEFT_TO_OTHERS = 100
 
 # How soon a waiting listener must react, in seconds, on a slow machine.
 SOON = 1.0
-
-# Every character that a name may hold, and what file systems and patterns give a meaning to.
-NAMES = {
-    "every character": string.ascii_letters + string.digits + "-_.,@/+",
-    "folders": "../..",
-    "long": "x" * 100,
-    "case": "Aa",
-}
 
 
 @pytest.mark.asyncio
@@ -159,7 +150,7 @@ class TestConsuming:
 
         delivery = await broker.take(stream)
 
-        assert (delivery.attempt, delivery.returns) == (1, 0)
+        assert (delivery.attempt, delivery.redeliveries) == (1, 0)
 
     async def test_tasks_that_wait_at_once_get_an_event_each(self, broker: BrokerUnderTest) -> None:
         transport = await broker.open()
@@ -217,30 +208,12 @@ class TestConsuming:
             await (await taking).ack()
             assert loop.time() - sent_at < SOON
 
-    async def test_what_waits_is_counted(self, broker: BrokerUnderTest) -> None:
-        transport = await broker.open()
-        subscription = broker.subscription()
-        await transport.declare(subscription, timeout=broker.patience)
-        assert (await transport.stats(subscription)).waiting == 0
-
-        await broker.send(transport, *"abc")
-
-        stats = await transport.stats(subscription)
-        assert stats.waiting == 3
-        assert stats.delayed in (0, None)
-        assert stats.taken in (0, None)
-
     @pytest.mark.parametrize("name", list(NAMES.values()), ids=list(NAMES))
-    async def test_names_may_hold_what_lightbus_lets_them_hold(
+    async def test_names_may_hold_each_character_that_lightbus_allows(
         self, broker: BrokerUnderTest, name: str
     ) -> None:
         transport = await broker.open()
-        subscription = broker.subscription(name)
-        stream = await transport.subscribe(subscription)
+        stream = await transport.subscribe(broker.subscription(name))
         await broker.send(transport, "hello")
 
-        delivery = await broker.take(stream)
-        await delivery.dead_letter(broker.failure())
-
-        (letter,) = await broker.dead_letters(transport)
-        assert text_of(letter) == "hello"
+        assert text_of(await broker.take(stream)) == "hello"

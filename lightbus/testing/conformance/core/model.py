@@ -24,7 +24,7 @@ from lightbus.testing.conformance.broker import (
     texts_of,
 )
 from lightbus.transport.contract import Delivery, DeliveryStream, EventTransport
-from lightbus.transport.features import Capability
+from lightbus.transport.features import InexactAttempts
 
 T = TypeVar("T")
 
@@ -64,7 +64,7 @@ class TransportMachine(RuleBasedStateMachine):
     def __init__(self, broker: BrokerUnderTest) -> None:
         super().__init__()
         self.broker = broker
-        self.are_attempts_exact = Capability.EXACT_ATTEMPTS not in broker.transport_class.lacking
+        self.are_attempts_exact = InexactAttempts not in broker.transport_class.__mro__
         self.runner = asyncio.Runner()
         self.transport = self.run(broker.open())
         self.queues = {name: ModelQueue() for name in LISTENERS}
@@ -131,7 +131,7 @@ class TransportMachine(RuleBasedStateMachine):
                 self.run(delivery.retry(after=data.draw(st.sampled_from((0, DELAY)))))
                 queue.waiting[text] = delivery.attempt + 1
             case "defer":
-                self.run(delivery.defer(after=DELAY))
+                self.run(delivery.retry(after=DELAY, counts=False))
                 queue.waiting[text] = delivery.attempt
             case "give up":
                 self.run(delivery.dead_letter(self.broker.failure()))

@@ -41,18 +41,6 @@ class TestLifecycle:
 
         assert await broker.texts_before_end(other, stream) == ["before"]
 
-    async def test_a_transport_has_problems_when_it_is_closed_and_none_while_it_works(
-        self, broker: BrokerUnderTest
-    ) -> None:
-        transport = await broker.open()
-        assert await transport.problems(timeout=broker.patience) == []
-        await transport.subscribe(broker.subscription())
-        assert await transport.problems(timeout=broker.patience) == []
-
-        await transport.close()
-
-        assert await transport.problems(timeout=broker.patience)
-
     async def test_every_method_of_a_closed_transport_says_that_it_is_closed(
         self, broker: BrokerUnderTest
     ) -> None:
@@ -64,10 +52,8 @@ class TestLifecycle:
         for call in (
             transport.declare(subscription, timeout=broker.patience),
             transport.subscribe(subscription),
-            transport.put(subscription, message, attempt=1, timeout=broker.patience),
-            transport.stats(subscription),
-            broker.dead_letters(transport),
-            transport.bury("shop", message, broker.failure(), timeout=broker.patience),
+            transport.send(message, timeout=broker.patience),
+            transport.send(message, to=subscription, timeout=broker.patience),
         ):
             with pytest.raises(TransportClosed):
                 async with asyncio.timeout(broker.patience):
@@ -96,23 +82,6 @@ class TestLifecycle:
 
         stream = await transport.subscribe(broker.subscription())
         assert await broker.texts_before_end(transport, stream) == ["hello"]
-
-    async def test_what_was_declared_is_as_wanted_and_a_migration_leaves_its_events_alone(
-        self, broker: BrokerUnderTest
-    ) -> None:
-        transport = await broker.open()
-        subscription = broker.subscription()
-        wanted = [subscription], {subscription.api_name: subscription.events}
-        await transport.declare(subscription, timeout=broker.patience)
-        await broker.send(transport, "a", "b")
-
-        compared = await transport.topology(*wanted)
-        async with asyncio.timeout(broker.patience):
-            await transport.migrate(*wanted, on_progress=lambda _: None)
-
-        assert [one.name for one in compared if not one.state.is_good] == []
-        stream = await transport.subscribe(subscription)
-        assert await broker.texts_before_end(transport, stream) == ["a", "b"]
 
     async def test_many_declare_one_subscription_at_once(self, broker: BrokerUnderTest) -> None:
         transports = [await broker.open() for _ in range(5)]

@@ -1,0 +1,134 @@
+"""Events that fail: retried, deferred, or dead-lettered with the failure."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+
+import pytest
+
+from lightbus.testing.conformance.broker import DELAY, BrokerUnderTest, text_of, texts_of
+
+# Clocks and timers differ by a little.
+TOLERANCE = 0.05
+
+
+@pytest.mark.asyncio
+class TestFailing:
+    async def test_a_retry_at_once_comes_back_as_the_next_attempt(
+        self, broker: BrokerUnderTest
+    ) -> None:
+        transport = await broker.open()
+        stream = await transport.subscribe(broker.subscription())
+        await broker.send(transport, "hello")
+
+        for attempt in range(1, 5):
+            delivery = await broker.take(stream)
+            assert (delivery.attempt, delivery.redeliveries) == (attempt, attempt - 1)
+            await delivery.retry(after=0)
+
+    async def test_a_retry_comes_back_after_its_delay_and_others_do_not_wait(
+        self, broker: BrokerUnderTest
+    ) -> None:
+        transport = await broker.open()
+        stream = await transport.subscribe(broker.subscription())
+        loop = asyncio.get_running_loop()
+        await broker.send(transport, "fails", "other")
+        delivery = await broker.take(stream)
+        retried_at = loop.time()
+        await delivery.retry(after=DELAY)
+
+        other, again = await broker.take_ones(stream, 2)
+
+        assert texts_of([other, again]) == ["other", "fails"]
+        assert loop.time() - retried_at >= DELAY - TOLERANCE
+        assert (again.attempt, again.redeliveries) == (2, 0)
+        assert again.message == delivery.message
+
+    async def test_an_event_that_was_sent_later_may_be_delivered_during_the_delay(
+        self, broker: BrokerUnderTest
+    ) -> None:
+        transport = await broker.open()
+        stream = await transport.subscribe(broker.subscription())
+        await broker.send(transport, "fails")
+        await (await broker.take(stream)).retry(after=60.0)
+
+        await broker.send(transport, "later")
+
+        assert text_of(await broker.take(stream)) == "later"
+
+    async def test_attempts_survive_the_transport(self, broker: BrokerUnderTest) -> None:
+        await (await broker.open()).declare(broker.subscription(), timeout=broker.patience)
+        await broker.send(await broker.open(), "hello")
+        for attempt, after in ((1, DELAY), (2, 0), (3, DELAY), (4, 0)):
+            transport = await broker.open()
+            stream = await transport.subscribe(broker.subscription())
+            delivery = await broker.take(stream)
+            assert delivery.attempt == attempt
+            # So that it does not come to this one once more.
+            await stream.stop()
+            await delivery.retry(after=after)
+            await transport.close()
+
+    async def test_when_an_event_failed_first_is_known_at_every_later_attempt(
+        self, broker: BrokerUnderTest
+    ) -> None:
+        transport = await broker.open()
+        stream = await transport.subscribe(broker.subscription())
+        await broker.send(transport, "hello")
+        first = await broker.take(stream)
+        assert first.first_failed_at is None
+        before = datetime.now(UTC)
+        await first.retry(after=DELAY)
+        after = datetime.now(UTC)
+
+        second = await broker.take(stream)
+        assert second.first_failed_at is not None
+        assert before <= second.first_failed_at <= after
+        await second.retry(after=DELAY, counts=False)
+        third = await broker.take(stream)
+        await third.retry(after=DELAY)
+
+        assert (await broker.take(stream)).first_failed_at == second.first_failed_at
+
+    async def test_a_deferred_event_comes_back_as_the_same_attempt(
+        self, broker: BrokerUnderTest
+    ) -> None:
+        transport = await broker.open()
+        stream = await transport.subscribe(broker.subscription())
+        await broker.send(transport, "hello")
+        await (await broker.take(stream)).retry(after=0)
+        returned = await broker.take(stream)
+        assert (returned.attempt, returned.redeliveries) == (2, 1)
+
+        await returned.retry(after=DELAY, counts=False)
+
+        deferred = await broker.take(stream)
+        assert (deferred.attempt, deferred.redeliveries) == (2, 0)
+
+    async def test_only_the_listener_that_failed_tries_again(self, broker: BrokerUnderTest) -> None:
+        transport = await broker.open()
+        failing = await transport.subscribe(broker.subscription("failing"))
+        other = await transport.subscribe(broker.subscription("other"))
+        await broker.send(transport, "hello")
+        await (await broker.take(failing)).retry(after=0)
+        await (await broker.take(failing)).retry(after=DELAY)
+        assert (await broker.take(failing)).attempt == 3
+
+        assert await broker.texts_before_end(transport, other) == ["hello"]
+
+    async def test_a_delay_that_was_not_prepared_is_refused_and_settles_nothing(
+        self, broker: BrokerUnderTest
+    ) -> None:
+        transport = await broker.open()
+        stream = await transport.subscribe(broker.subscription())
+        await broker.send(transport, "hello")
+        delivery = await broker.take(stream)
+
+        with pytest.raises(ValueError, match=r"12\.5"):
+            await delivery.retry(after=12.5)
+        with pytest.raises(ValueError, match=r"12\.5"):
+            await delivery.retry(after=12.5, counts=False)
+
+        await delivery.retry(after=0)
+        assert text_of(await broker.take(stream)) == "hello"

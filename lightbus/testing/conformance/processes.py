@@ -1,0 +1,66 @@
+"""Starts and kills the processes of `child`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import sys
+from collections.abc import AsyncIterator
+
+import msgspec
+
+from lightbus.testing.conformance import child
+from lightbus.testing.conformance.broker import BrokerUnderTest
+from lightbus.transport.records import Subscription
+
+
+class Child:
+    """A process that uses the broker, until it is killed."""
+
+    def __init__(self, process: asyncio.subprocess.Process, patience: float) -> None:
+        self._process = process
+        self._patience = patience
+
+    async def said(self) -> str:
+        """Return the next line that it printed; an empty one after the last."""
+        assert self._process.stdout is not None
+        async with asyncio.timeout(self._patience):
+            return (await self._process.stdout.readline()).decode().strip()
+
+    async def kill(self) -> list[str]:
+        """End it with SIGKILL; return what else it had printed."""
+        with contextlib.suppress(ProcessLookupError):
+            self._process.kill()
+        assert self._process.stdout is not None
+        rest = await self._process.stdout.read()
+        await self._process.wait()
+        # The last line may be cut off.
+        return [line.decode() for line in rest.split(b"\n")[:-1]]
+
+
+@contextlib.asynccontextmanager
+async def child_of(
+    broker: BrokerUnderTest, job: str, subscription: Subscription
+) -> AsyncIterator[Child]:
+    """Start a process that does one of the jobs in `child`; kill it in the end."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        child.__name__,
+        job,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    started = Child(process, broker.patience)
+    try:
+        assert process.stdin is not None
+        orders = {
+            "event_transport": broker.event_transport,
+            "subscription": msgspec.to_builtins(subscription),
+        }
+        process.stdin.write(json.dumps(orders).encode() + b"\n")
+        await process.stdin.drain()
+        yield started
+    finally:
+        await started.kill()
