@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-import attrs
 import click
 from rich.console import Group
 from rich.live import Live
@@ -87,8 +86,13 @@ def _as_json(one: ListenerStatus) -> dict[str, Any]:
 
 def _numbers(one: ListenerStatus) -> dict[str, int | None]:
     stats = one.stats
-    counted = attrs.asdict(stats) if stats is not None else {}
-    return {name: one.dead if name == "dead" else counted.get(name) for name in _NUMBERS}
+    return {
+        "waiting": stats and stats.waiting,
+        "taken": stats and stats.in_flight,
+        "delayed": stats and stats.delayed,
+        "dead": one.dead,
+        "workers": stats and stats.workers,
+    }
 
 
 def _table(found: list[ListenerStatus]) -> Table | Group | str:

@@ -107,7 +107,7 @@ def load_client(**options: Any) -> BusClient:
         if SharedBroker not in client.transports.transport_class(api_name).__mro__:
             err.print_line(
                 ("Warning:", "yellow"),
-                f" The {client.transports.name(api_name)} transport stores events in the memory of "
-                "one process. This command runs in another process and sees none of them.",
+                f" The {client.transports.name(api_name)} transport keeps events in the memory of "
+                "one process. This command runs in another.",
             )
     return client
