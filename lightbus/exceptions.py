@@ -521,7 +521,7 @@ class FeatureNotSupported(TransportRefused):
 
     def __init__(self, transport: str, feature: str, needed_by: str) -> None:
         super().__init__(
-            f"{transport} does not support {feature}, which {needed_by} needs. Use another "
+            f"{needed_by} needs {feature}, which {transport} does not support. Configure another "
             "transport."
         )
         self.transport = transport

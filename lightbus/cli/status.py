@@ -87,11 +87,11 @@ def _as_json(one: ListenerStatus) -> dict[str, Any]:
 def _numbers(one: ListenerStatus) -> dict[str, int | None]:
     stats = one.stats
     return {
-        "waiting": stats and stats.waiting,
-        "taken": stats and stats.in_flight,
-        "delayed": stats and stats.delayed,
+        "waiting": stats.waiting if stats else None,
+        "taken": stats.in_flight if stats else None,
+        "delayed": stats.delayed if stats else None,
         "dead": one.dead,
-        "workers": stats and stats.workers,
+        "workers": stats.workers if stats else None,
     }
 
 

@@ -228,8 +228,8 @@ async def test_a_move_that_is_interrupted_before_it_begins_exits_with_1(
 @pytest.mark.parametrize(
     ("source", "target", "outcome"),
     [
-        ({"memory": {}}, None, (1, "memory of one process. Events cannot be moved")),
-        (None, {"memory": {}}, (1, "memory of one process. Events cannot be moved")),
+        ({"memory": {}}, None, (1, "needs SharedBroker, which MemoryTransport does not support")),
+        (None, {"memory": {}}, (1, "needs SharedBroker, which MemoryTransport does not support")),
         (None, {"sqlite": {"path": "old.db"}}, (2, "there is nothing to move")),
         (None, {"sqlte": {}}, (2, "Did you mean 'sqlite'?")),
         (None, {"sqlite": {"path": "/dev/null/x.db"}}, (1, "cannot be used")),
