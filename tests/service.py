@@ -70,7 +70,7 @@ class Service:
     def start(self) -> Self:
         """Start the process and wait until its listeners take events."""
         self.start_process()
-        self.wait_for_log("Ready. Ctrl-C stops.")
+        self.wait_for_log("Ready. Press Ctrl-C to stop.")
         return self
 
     def start_process(self) -> Self:

@@ -1,4 +1,4 @@
-"""``lightbus run``: runs the listeners of a bus until it is asked to stop."""
+"""``lightbus run``: runs the listeners and tasks of a bus until it is stopped."""
 
 from __future__ import annotations
 
@@ -32,28 +32,31 @@ _KINDS = ("events", "tasks")
 
 
 @click.command(short_help="Handle events and run tasks until stopped.")
-@bus_options
 @click.option("--log-level", type=click.Choice(LEVELS), default="info", show_default=True)
 @click.option(
     "--log-format",
     type=click.Choice(FORMATS),
     default="auto",
     show_default=True,
-    help="auto is console on a terminal, and JSON lines otherwise.",
+    help="auto: console on a terminal, and JSON lines otherwise.",
 )
 @click.option(
     "--health-port",
     type=click.IntRange(0, 65535),
-    help="Answer GET /live, /ready and /metrics on this port; 0 is any free one.",
-)
-@click.option("--health-host", default="127.0.0.1", show_default=True, help="... of this address.")
-@click.option(
-    "--reload", is_flag=True, help="Start again whenever a file changes, for development."
+    metavar="PORT",
+    help="Serve /live, /ready and /metrics on this port; 0 selects a free port.",
 )
 @click.option(
-    "--only", type=click.Choice(_KINDS), help="Do only this: handle events, or run tasks."
+    "--health-host",
+    metavar="HOST",
+    default="127.0.0.1",
+    show_default=True,
+    help="Address of the health port.",
 )
-@click.option("--skip", type=click.Choice(_KINDS), help="Do all but this.")
+@click.option("--reload", is_flag=True, help="Restart when a file changes, for development.")
+@click.option("--only", type=click.Choice(_KINDS), help="Only handle events, or only run tasks.")
+@click.option("--skip", type=click.Choice(_KINDS), help="Do not handle events, or not run tasks.")
+@bus_options
 def run(
     *,
     log_level: str,
@@ -67,33 +70,40 @@ def run(
 ) -> None:
     """Run the listeners of a bus, and its scheduled and background tasks, until stopped.
 
-    Ctrl-C, or SIGTERM, lets running handlers finish and gives the other events back; a second one
-    stops at once.
+    On Ctrl-C or SIGTERM, the worker waits for running handlers and requeues its other events. A
+    second signal stops it at once.
 
-    Exits with 0 when asked to stop, 1 when a listener, a task or a hook failed or a broker was not
-    reached, and 2 when the usage, the configuration or the bus module is wrong.
+    Exits with 0 if stopped, 1 if a listener, a task or a hook failed or a broker could not be
+    reached, and 2 if the usage, the configuration or the bus module is wrong.
     """
     if only is not None and skip is not None:
-        raise click.UsageError("Give --only or --skip, not both.")
+        raise click.UsageError("--only and --skip exclude each other.")
     set_up_logging(log_format, log_level)
+    bus = _load_bus(options, reload=reload)
+    kinds = [kind for kind in _KINDS if kind != skip and only in (None, kind)]
+    worker = Worker(bus, serves_events="events" in kinds, runs_tasks="tasks" in kinds)
+    with ForkSafeSignals(), asyncio.Runner(loop_factory=new_event_loop) as runner:
+        code = runner.run(_serve(bus, worker, health_host, health_port))
+        if worker.unfinished:
+            # Leaving the block would wait for handlers that cannot be ended.
+            _end_process(code, at_once=True)
+    _end_process(code)
+
+
+def _load_bus(options: dict[str, Any], *, reload: bool) -> Bus:
+    """Return the bus of this worker. With `reload`, run the worker in a child process instead, and
+    do not return.
+    """
     try:
         if reload:
             sys.exit(run_with_reload([word for word in sys.argv[1:] if word != "--reload"]))
-        bus = load_bus(**options)
+        return load_bus(**options)
     except LightbusException as error:
         _log.critical(str(error))
         _end_process(WRONG_USAGE)
     except KeyboardInterrupt:
         _log.info("Stopped.")
         _end_process(SUCCEEDED)
-    wanted = [kind for kind in _KINDS if kind != skip and only in (None, kind)]
-    worker = Worker(bus, serves_events="events" in wanted, runs_tasks="tasks" in wanted)
-    with ForkSafeSignals(), asyncio.Runner(loop_factory=new_event_loop) as runner:
-        code = runner.run(_serve(bus, worker, health_host, health_port))
-        if worker.unfinished:
-            # Else what cannot be ended would be waited for.
-            _end_process(code, at_once=True)
-    _end_process(code)
 
 
 async def _serve(bus: Bus, worker: Worker, health_host: str, health_port: int | None) -> int:
@@ -105,9 +115,7 @@ async def _serve(bus: Bus, worker: Worker, health_host: str, health_port: int | 
     try:
         if health_port is not None:
             health = HealthEndpoint(worker, bus.client, host=health_host, port=health_port)
-            _log.info(
-                f"Health checks are served at {health.address}/live and {health.address}/ready."
-            )
+            _log.info(f"Health endpoint: {health.address}/live and {health.address}/ready.")
         await worker.run(on_started=lambda: _announce_ready(bus, worker))
     except Exception as error:
         return _report(error, worker)
@@ -122,7 +130,7 @@ async def _serve(bus: Bus, worker: Worker, health_host: str, health_port: int | 
 def _on_signal(worker: Worker, number: int) -> None:
     worker.request_stop()
     _log.info(
-        "Stopping: running handlers may finish. Once more stops at once.",
+        "Stopping: waiting for running handlers. Send the signal again to stop at once.",
         signal=signal.Signals(number).name,
     )
 
@@ -130,7 +138,7 @@ def _on_signal(worker: Worker, number: int) -> None:
 def _announce_bus(bus: Bus) -> None:
     client = bus.client
     _log.info(
-        f"Lightbus {version('lightbus')} starts.",
+        f"Starting Lightbus {version('lightbus')}.",
         service=client.config.service_name,
         process=client.config.process_name(),
         config=client.config.source,
@@ -154,11 +162,11 @@ def _announce_ready(bus: Bus, worker: Worker) -> None:
         _log.info("Running.", task=task.name)
     if listeners and not client.config.is_service_named:
         _log.warning(
-            "No service_name is set, so the folder's name is used. Services of one name share "
-            "their events: set one before two services run in folders of one name.",
+            "service_name is not set; using the name of the folder. Set it, because services with "
+            "the same name share their events.",
             service=client.config.service_name,
         )
-    _log.info("Ready. Ctrl-C stops.", listeners=len(listeners), tasks=len(tasks))
+    _log.info("Ready. Press Ctrl-C to stop.", listeners=len(listeners), tasks=len(tasks))
 
 
 def _apis_by_transport(client: BusClient) -> dict[str, list[str]]:
@@ -169,15 +177,15 @@ def _apis_by_transport(client: BusClient) -> dict[str, list[str]]:
 
 
 def _report(error: Exception, worker: Worker) -> int:
-    """Say why the worker stopped and return the exit code for it."""
+    """Log why the worker stopped and return the exit code for it."""
     if isinstance(error, LightbusException):
         _log.critical(f"Stopped: {error}")
-        # Once it has served, the set-up was right; and a broker that is away may come back.
-        is_right = worker.has_served or error is worker.failure
-        return FAILED if is_right or isinstance(error, TransportUnavailable) else WRONG_USAGE
+        # Once the worker has served, the configuration is right. An unreachable broker may return.
+        is_valid = worker.has_served or error is worker.failure
+        return FAILED if is_valid or isinstance(error, TransportUnavailable) else WRONG_USAGE
     _log.critical(
-        f"Stopped, for a listener, a task or a hook failed: {type(error).__name__}: {error}",
-        # A failed listener's traceback was logged with its event, and a task's when it failed.
+        f"Stopped because a listener, a task or a hook failed: {type(error).__name__}: {error}",
+        # The tracebacks of listeners and tasks are logged when they fail.
         exc_info=None if error is worker.failure else error,
     )
     return FAILED
@@ -185,9 +193,9 @@ def _report(error: Exception, worker: Worker) -> int:
 
 def _end_process(code: int, *, at_once: bool = False) -> NoReturn:
     for number in STOP_SIGNALS:
-        signal.signal(number, signal.SIG_IGN)  # it stops, as it was asked to
+        signal.signal(number, signal.SIG_IGN)  # the process is about to stop
     if at_once:
-        # Python would wait for the threads of handlers that cannot be ended.
+        # `sys.exit` would wait for the threads of handlers that cannot be ended.
         flush()
         logging.shutdown()
         for stream in (sys.stdout, sys.stderr):

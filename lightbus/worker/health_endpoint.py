@@ -1,4 +1,4 @@
-"""`HealthEndpoint`: answers whether a worker lives, and whether it is ready, over HTTP."""
+"""`HealthEndpoint`: reports over HTTP whether a worker is alive and ready."""
 
 from __future__ import annotations
 
@@ -20,16 +20,24 @@ _log = get_logger(__name__)
 
 T = TypeVar("T")
 
-# How long the event loop may take to answer, in seconds.
+# Seconds to wait for the event loop of the worker.
 _LOOP_TIMEOUT = 5.0
 
-# How long the metrics may take, in seconds: as Prometheus waits by default.
+# Seconds to wait for the metrics; Prometheus waits as long by default.
 _METRICS_TIMEOUT = 10.0
 
 
 class HealthEndpoint:
-    """Serves ``/live``, ``/ready`` and, if the program counts events, ``/metrics``. It has its own
-    thread, so that it answers while the event loop is stuck.
+    """Serves ``/live``, ``/ready`` and, if the program has metrics, ``/metrics``.
+
+    It runs on its own thread, so that it answers while the event loop is blocked. Create it on the
+    event loop of the worker.
+
+    Args:
+        worker: The worker to report on.
+        client: The client of its bus.
+        host: The address to listen at.
+        port: The port; 0 for any free one.
 
     Raises:
         HealthPortUnusable: It cannot listen there.
@@ -38,14 +46,12 @@ class HealthEndpoint:
     def __init__(self, worker: Worker, client: BusClient, *, host: str, port: int) -> None:
         loop = asyncio.get_running_loop()
 
-        def ask(
-            question: Callable[[], Coroutine[Any, Any, list[str]]],
-        ) -> _Shared[list[str]]:
-            return _Shared(lambda: asyncio.run_coroutine_threadsafe(question(), loop))
+        def on_loop(check: Callable[[], Coroutine[Any, Any, list[str]]]) -> _Shared[list[str]]:
+            return _Shared(lambda: asyncio.run_coroutine_threadsafe(check(), loop))
 
         self._client = client
-        self._live, self._ready = ask(_nothing), ask(worker.check_health)
-        self._metrics = _Shared(lambda: _in_thread(self._metrics_answer))
+        self._live, self._ready = on_loop(_find_no_problem), on_loop(worker.check_health)
+        self._metrics = _Shared(lambda: _in_thread(self._render_metrics))
         try:
             self._server = HTTPServer(self.answer, host=host, port=port)
         except (OSError, ValueError, TypeError) as error:
@@ -54,45 +60,49 @@ class HealthEndpoint:
 
     @property
     def address(self) -> str:
-        """Where it listens, as a URL."""
+        """The URL that it listens at."""
         host, port = self._server.address
         return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
     async def answer(self, target: str) -> Answer:
-        """Return the answer for the target of a request, on any event loop but the worker's."""
+        """Return the answer to a request. Await it on another event loop than the worker's.
+
+        Args:
+            target: The path of the request, such as ``/live``, with its query.
+        """
         match target.partition("?")[0]:
             case "/live":
-                return await _told("live", self._live)
+                return await _answer_of("live", self._live)
             case "/ready":
-                return await _told("ready", self._ready)
+                return await _answer_of("ready", self._ready)
             case "/metrics" if self._client.metrics_page is not None:
-                return await self._metrics_page()
+                return await self._answer_metrics()
             case _:
                 others = [] if self._client.metrics_page is None else ["/metrics"]
                 return _json(HTTPStatus.NOT_FOUND, {"paths": ["/live", "/ready", *others]})
 
     def close(self) -> None:
-        """Answer no more."""
+        """Stop answering requests."""
         self._server.close()
 
-    async def _metrics_page(self) -> Answer:
+    async def _answer_metrics(self) -> Answer:
         try:
             return await self._metrics(_METRICS_TIMEOUT)
         except TimeoutError:
             reason = f"The metrics took longer than {_METRICS_TIMEOUT:g} s.\n".encode()
             return Answer(HTTPStatus.SERVICE_UNAVAILABLE, "text/plain", reason)
 
-    def _metrics_answer(self) -> Answer:
+    def _render_metrics(self) -> Answer:
         assert self._client.metrics_page is not None  # noqa: S101 - for the type checker
         try:
             return Answer(HTTPStatus.OK, *self._client.metrics_page())
-        except Exception:  # metrics of the program may raise any error
-            _log.exception("The metrics cannot be shown.")
+        except Exception:  # the metrics of a program may raise any
+            _log.exception("Cannot render the metrics.")
             return Answer(HTTPStatus.INTERNAL_SERVER_ERROR, "text/plain", b"See the log.\n")
 
 
 class _Shared(Generic[T]):
-    """Does `work` once at a time. Concurrent callers share its result, so that many requests do not
+    """Runs `work` once at a time. Concurrent callers share its result, so that many requests do not
     cause many runs.
     """
 
@@ -103,7 +113,7 @@ class _Shared(Generic[T]):
     async def __call__(self, timeout: float) -> T:
         if self._running is None or self._running.done():
             self._running = asyncio.wrap_future(self._work())
-            # If nobody waits for it any more, its error is ignored.
+            # Read the error, so that asyncio does not log it if every caller has timed out.
             self._running.add_done_callback(lambda done: done.cancelled() or done.exception())
         return await asyncio.wait_for(asyncio.shield(self._running), timeout)
 
@@ -117,20 +127,20 @@ def _in_thread(function: Callable[[], T]) -> concurrent.futures.Future[T]:
     return result
 
 
-async def _told(what: str, question: _Shared[list[str]]) -> Answer:
+async def _answer_of(name: str, check: _Shared[list[str]]) -> Answer:
     try:
-        problems = await question(_LOOP_TIMEOUT)
+        problems = await check(_LOOP_TIMEOUT)
     except TimeoutError:
         problems = [
             f"The event loop did not answer within {_LOOP_TIMEOUT:g} s: something blocks it."
         ]
     status = HTTPStatus.SERVICE_UNAVAILABLE if problems else HTTPStatus.OK
-    return _json(status, {what: not problems, "problems": problems})
+    return _json(status, {name: not problems, "problems": problems})
 
 
 def _json(status: HTTPStatus, content: dict[str, Any]) -> Answer:
     return Answer(status, "application/json", json.dumps(content).encode() + b"\n")
 
 
-async def _nothing() -> list[str]:
+async def _find_no_problem() -> list[str]:
     return []

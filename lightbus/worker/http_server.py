@@ -1,4 +1,4 @@
-"""Serves small answers over HTTP/1.1, to few clients at once and each in bounded time."""
+"""A small HTTP/1.1 server for few clients, with a time limit for each."""
 
 from __future__ import annotations
 
@@ -14,31 +14,30 @@ from lightbus.log import get_logger
 
 _log = get_logger(__name__)
 
-# A further client replaces the one that has been connected for the longest time, so that clients
-# that hold connections cannot keep others out.
+# One more client replaces the oldest, so that clients that hold connections cannot keep others out.
 _MAX_CLIENTS = 32
 
-# How many connections may wait to be accepted
+# Connections that may wait to be accepted
 _BACKLOG = 64
 
-# How long a client may take to send its request, and again to read the answer, in seconds
+# Seconds for a client to send its request, and again to read the answer
 _CLIENT_TIMEOUT = 5.0
 
-# Bytes of a request line with its header fields
+# Bytes of a request line with its headers
 _MAX_REQUEST = 16_384
 
-# How many bytes that follow a request are read, so that the client gets its answer before the
-# connection is reset
+# Bytes after a request that are read and ignored. Unread bytes would reset the connection before
+# the client has the answer.
 _MAX_UNREAD = 65_536
 
 
 @attrs.frozen
 class Answer:
-    """What a client gets.
+    """An answer to a request.
 
     Attributes:
         status: The status code.
-        content_type: Of the body.
+        content_type: The media type of the body.
         body: The content.
     """
 
@@ -51,8 +50,8 @@ class HTTPServer:
     """Answers GET and HEAD on a thread and an event loop of its own.
 
     Args:
-        answer: Returns the answer for the target of a request, such as ``/live?verbose``. Awaited
-            on the event loop of the server; must not block.
+        answer: Returns the answer to a request for a target, such as ``/live?verbose``. It is
+            awaited on the event loop of the server, and must not block.
         host: The address to listen at.
         port: The port; 0 for any free one.
 
@@ -76,7 +75,7 @@ class HTTPServer:
         return self._address
 
     def close(self) -> None:
-        """Drop every client and stop."""
+        """Disconnect all clients and stop."""
         self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join()
 
@@ -103,8 +102,8 @@ class HTTPServer:
         await self._stop.wait()
         for client in self._clients:
             client.cancel()
-        # A task of asyncio that accepts a connection would leave its file open if the server closed
-        # before. Bounded, for others can connect meanwhile.
+        # If the server closed first, a task of asyncio that accepts a connection would leave its
+        # socket open. The loop is bounded, because more clients can connect meanwhile.
         for _ in range(_MAX_CLIENTS):
             if tasks := asyncio.all_tasks() - {asyncio.current_task()}:
                 await asyncio.wait(tasks)
@@ -123,7 +122,7 @@ class HTTPServer:
         client.add_done_callback(self._drop)
 
     def _drop(self, client: asyncio.Task[None]) -> None:
-        # Not in the task itself, which does not run where it is cancelled before it starts.
+        # Not in the task itself, which does not run if it is cancelled before it starts.
         if writer := self._clients.pop(client, None):
             writer.transport.abort()
 
@@ -158,11 +157,11 @@ class HTTPServer:
 
 
 async def _read_request(reader: asyncio.StreamReader) -> list[str]:
-    """Return the words of the request line, once the header fields are read; none where those are
-    too long.
+    """Read a request with its headers and return the words of its first line; none if the headers
+    are too long.
 
     Raises:
-        EOFError: The client ended the connection before.
+        EOFError: The client closed the connection early.
     """
     lines: list[bytes] = []
     size = 0
@@ -190,7 +189,7 @@ async def _write(writer: asyncio.StreamWriter, answer: Answer, *, has_body: bool
         f"{allowed}"
         "Connection: close\r\n\r\n"
     )
-    # So that `drain` waits until the client has it all.
+    # `drain` then waits until everything is sent.
     writer.transport.set_write_buffer_limits(high=0)
     writer.write(head.encode("latin-1") + (answer.body if has_body else b""))
     await writer.drain()
@@ -198,7 +197,7 @@ async def _write(writer: asyncio.StreamWriter, answer: Answer, *, has_body: bool
 
 
 async def _read_rest(reader: asyncio.StreamReader) -> None:
-    """Read on until the client ends the connection, within bounds."""
+    """Read a limited number of bytes, until the client closes the connection."""
     unread = 0
     while unread < _MAX_UNREAD and (data := await reader.read(_MAX_UNREAD)):
         unread += len(data)

@@ -115,7 +115,7 @@ def test_what_happens_is_counted(shell: Shell) -> None:
         bus_module.write(PAGE.block("count_events(bus)"))
 
     with shell.serving("lightbus run --health-port 0 --log-format json") as worker:
-        address = worker.wait_for(re.compile(r"Health checks are served at (http://\S+)/live"))[1]
+        address = worker.wait_for(re.compile(r"Health endpoint: (http://\S+)/live"))[1]
         shell.run(FIRE)
         worker.wait_for("kept as a dead letter")
         worker.wait_for("Welcome, adam!")

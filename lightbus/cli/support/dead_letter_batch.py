@@ -44,7 +44,8 @@ def run_batch(options: dict[str, Any], batch: Batch, *, shows_progress: bool = T
         letters = await read_all(client, batch.wanted)
         is_incomplete = report_missing(sorted(batch.wanted.ids), letters)
         batch.check(len(letters))
-        with Progress(console=err, disable=not (shows_progress and letters)) as progress:
+        is_disabled = not (shows_progress and err.is_terminal)
+        with Progress(console=err, disable=is_disabled, transient=True) as progress:
             done, failed = await _process(client, batch, letters, progress)
         total = counted(len(letters), "dead letter")
         err.print_line(f"{batch.done} {total if done == len(letters) else f'{done:,} of {total}'}.")

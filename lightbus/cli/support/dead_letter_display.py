@@ -16,13 +16,13 @@ from lightbus.transport.features import DeadLetter
 
 def print_table(letters: list[DeadLetter]) -> None:
     """Print one row for each dead letter."""
-    table = Table(box=None, expand=True)
+    table = Table(box=None, pad_edge=False, expand=True)
     table.add_column("id", no_wrap=True, min_width=SHORT_ID)
     table.add_column("failed at")
     table.add_column("listener", overflow="fold")
     table.add_column("event", overflow="fold")
     table.add_column("attempts", justify="right")
-    table.add_column("error", overflow="fold", min_width=10, ratio=1)
+    table.add_column("error", overflow="fold", min_width=16, ratio=1)
     for letter in letters:
         failure = letter.failure
         error = f"{failure.error_type.rpartition('.')[2]}: {failure.error_message}"
@@ -51,7 +51,7 @@ def print_groups(letters: list[DeadLetter], group_by: str, form: str) -> None:
         counts = [{group_by: name, "count": len(times)} for name, times in groups]
         out.write_json(counts)
         return
-    table = Table("count", group_by, "first", "last", box=None)
+    table = Table("count", group_by, "first", "last", box=None, pad_edge=False)
     for name, times in groups:
         table.add_row(f"{len(times):,}", name, _local(min(times)), _local(max(times)))
     out.print(table)
@@ -62,7 +62,7 @@ def print_details(letter: DeadLetter) -> None:
     details = export(letter)
     traceback = details.pop("traceback")
     parameters = details.pop("parameters", None)
-    table = Table(box=None, show_header=False)
+    table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in details.items():

@@ -97,10 +97,10 @@ def test_its_first_lines_say_what_it_serves(run: Run) -> None:
 
     by_event = {line["event"]: line for line in lines}
     assert list(by_event) == [
-        next(event for event in by_event if event.startswith("Lightbus 0.")),
+        next(event for event in by_event if event.startswith("Starting Lightbus 0.")),
         "Using memory (this process's memory, named 'default').",
         "Listening.",
-        "Ready. Ctrl-C stops.",
+        "Ready. Press Ctrl-C to stop.",
     ]
     assert (lines[0]["service"], lines[0]["config"]) == ("shop", "lightbus.json")
     assert lines[1]["apis"] == "auth"
@@ -211,7 +211,7 @@ bus.auth.user_deleted.listen(fails, listener_name="gather")
 
     assert code == 1
     assert said.count("Traceback") == 1
-    assert "Stopped, for a listener, a task or a hook failed: ValueError: no database" in said
+    assert "Stopped because a listener, a task or a hook failed: ValueError: no database" in said
 
 
 @pytest.mark.parametrize("moment", ["on_start", "on_stop"])
@@ -334,7 +334,7 @@ def test_the_bus_module_can_be_named(
 
 
 def test_the_service_can_be_named_on_the_command_line(run: Run) -> None:
-    lines = said_until(run(BUS, "-s", "bank", "-p", "teller-{pid}"), "Lightbus")
+    lines = said_until(run(BUS, "-s", "bank", "-p", "teller-{pid}"), "Starting Lightbus")
 
     assert lines[0]["service"] == "bank"
     assert lines[0]["process"].startswith("teller-")

@@ -47,7 +47,7 @@ def test_a_changed_file_starts_the_worker_again(
 
     (tmp_path / "notes.txt").write_text("no part of a program")
     (tmp_path / "bus.py").write_text(BUS.format(name="second"))
-    assert line_with("Files have changed", worker.stderr).split("files=")[1].strip() == "bus.py"
+    assert line_with("Files changed", worker.stderr).split("files=")[1].strip() == "bus.py"
     assert "second" in line_with("Listening.", worker.stderr)
     line_with("Ready.", worker.stderr)
 
