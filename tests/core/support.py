@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Collection
 from typing import Any, Protocol
 
@@ -72,6 +73,12 @@ async def eventually(condition: Callable[[], object]) -> None:
     async with asyncio.timeout(PATIENCE):
         while not condition():  # noqa: ASYNC110 - as said
             await asyncio.sleep(0.005)
+
+
+def fields_of(record: logging.LogRecord) -> dict[str, Any]:
+    """Return the fields that Lightbus gave a log record; none for another library's."""
+    fields: dict[str, Any] = getattr(record, "lightbus", {})
+    return fields
 
 
 def take_waiting(broker: Broker, bus: Bus) -> list[Entry]:

@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 import pytest
 
-from core.support import MakeBus
+from core.support import MakeBus, fields_of
 from lightbus import Api, Event, Parameter, Worker
-
-
-def fields_of(record: logging.LogRecord) -> dict[str, Any]:
-    """Return the fields that Lightbus gave a log record."""
-    fields: dict[str, Any] = getattr(record, "lightbus", {})
-    return fields
 
 
 class Unknown:

@@ -1,0 +1,34 @@
+"""`Failure`: the description of an exception."""
+
+from __future__ import annotations
+
+import pytest
+
+from lightbus.transport.failure import Failure
+
+
+class NotPrintable(Exception):
+    def __str__(self) -> str:
+        raise ValueError("no text for this one")
+
+
+class NotesNotPrintable(Exception):
+    @property
+    def __notes__(self) -> list[str]:  # type: ignore[override]
+        raise ValueError("no notes for this one")
+
+
+@pytest.mark.parametrize("raised", [NotPrintable, NotesNotPrintable])
+def test_a_failure_describes_an_exception_that_cannot_describe_itself(
+    raised: type[Exception],
+) -> None:
+    with pytest.raises(raised) as caught:
+        raise raised
+
+    failure = Failure.of(
+        caught.value, listener="odd", attempt=1, service_name="shop", process_name="p"
+    )
+
+    assert failure.error_type == f"core.transport.test_failure.{raised.__name__}"
+    # Since 3.13, Python prints a text of its own instead of the notes.
+    assert "ValueError" in failure.error_message + failure.traceback
