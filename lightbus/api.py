@@ -11,7 +11,7 @@ from lightbus.config import Config
 from lightbus.events import Event
 from lightbus.exceptions import EventNotFound, InvalidApi, UnknownApi, did_you_mean
 from lightbus.log import get_logger
-from lightbus.names import checked_name
+from lightbus.names import check_name
 
 _log = get_logger(__name__)
 
@@ -194,7 +194,7 @@ def _warn_about_unsupported_hints(api: type[Api]) -> None:
 
 
 def _check_name(api: type[Api], name: str) -> None:
-    checked_name("event", name)
+    check_name("event", name)
     if name.startswith("_"):
         raise InvalidApi(
             f"{api.__name__} cannot have an event named {name!r}: such names are private to a "
@@ -225,7 +225,7 @@ def _read_meta(cls: type[Api]) -> ApiMeta:
             f"{cls.__name__} cannot be named 'default': in the configuration that stands for "
             f"every API that is not named."
         )
-    checked_name("API", options["name"])
+    check_name("API", options["name"])
     version = options.get("version", 1)
     if type(version) is not int or not 0 <= version <= _MAX_VERSION:
         raise InvalidApi(

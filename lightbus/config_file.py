@@ -1,4 +1,4 @@
-"""Reads a config file, in YAML, JSON or TOML, and fills in the environment variables it names."""
+"""Reads a config file in YAML, JSON or TOML, and replaces references to environment variables."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _VARIABLE = re.compile(r"\$\{([^}]*)\}")
 
 
 def read_config_file(file: Path) -> Any:
-    """Return what a YAML, JSON or TOML file holds.
+    """Return the content of a YAML, JSON or TOML file.
 
     Raises:
-        InvalidConfig: The file cannot be read or is not valid, a key of it is a duplicate, its
-            aliases stand for too many values, or an environment variable that it names is not set
-            or leaves a value empty.
+        InvalidConfig: The file cannot be read or is not valid, has a duplicate key, or has aliases
+            that expand to too many values; or an environment variable to which it refers is not
+            set, or makes a value empty.
     """
     data = _parse(file)
     try:
@@ -29,7 +29,7 @@ def read_config_file(file: Path) -> Any:
 
 
 def _parse(file: Path) -> Any:
-    # Imported here, because these are slow to import, and not every program has a config file.
+    # Imported here, because these modules load slowly, and many programs have no config file.
     import json  # noqa: PLC0415
     import tomllib  # noqa: PLC0415
 
@@ -56,26 +56,26 @@ def _parse(file: Path) -> Any:
         reason = " ".join(str(getattr(error, "problem", None) or error).split())
         mark = getattr(error, "problem_mark", None)
         line = f" (line {mark.line + 1})" if mark else ""
-    # Not chained to that error, which holds lines of the file, and perhaps a password.
+    # Not chained to that error, which quotes lines of the file, and perhaps a password.
     raise InvalidConfig(f"is not valid {file.suffix[1:]}: {reason}{line}.", source=str(file))
 
 
 class _DuplicateKey(dict[str, Any]):
-    """A JSON object that holds a key twice."""
+    """A JSON object that has the same key twice."""
 
     key: str
 
 
 def _json_object(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for key, value in pairs:
-        if key in found:
-            # Its path is known only once the whole file is read.
-            found = _DuplicateKey(found)
-            found.key = key
+        if key in values:
+            # Reported later, because the path of the object is not known yet.
+            values = _DuplicateKey(values)
+            values.key = key
             break
-        found[key] = value
-    return found
+        values[key] = value
+    return values
 
 
 def _fill_in(value: Any, source: str, path: str) -> Any:

@@ -1,10 +1,10 @@
-"""Log lines with fields, sent through the standard `logging`, whose settings decide what is seen.
+"""Structured log messages, sent through the standard `logging`, whose settings apply.
 
-A plain formatter shows the fields behind the text. A record also carries them, unrendered, as
-`record.lightbus`, for formatters that know what to do with them.
+A plain formatter shows the fields after the message. A formatter for structured output finds the
+unformatted fields in `record.lightbus`.
 
-Logging never raises, whatever the handlers of the program do, and threads on which the bus works
-never wait for them.
+Logging never raises, whatever the handlers of the application do. The threads of the bus never wait
+for these handlers.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from lightbus.concurrency.lazy import lazy_property
 if TYPE_CHECKING:
     import structlog
 
-# What steers a terminal, ends a line or reorders text: the control characters of Unicode but for
-# the tab and the line feed, its line and paragraph separators, invisible format characters,
+# Characters that control a terminal, end a line or reorder text: the control characters of Unicode
+# except the tab and the line feed, line and paragraph separators, invisible format characters,
 # bidirectional overrides and isolates (UAX #9), and surrogates.
 _UNSAFE = (
     r"\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff"
@@ -44,23 +44,24 @@ _STANDARD_ARGUMENTS = ("exc_info", "stack_info", "stacklevel")
 
 
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:
-    """Return the structured logger called `name`.
+    """Return the structured logger `name`.
 
-    Its settings are its own: `structlog.configure` is left to the application.
+    `structlog.configure` does not affect it, and is left to the application.
     """
     return cast("structlog.stdlib.BoundLogger", _Logger(name))
 
 
 class _Logger:
-    """Stands for a structured logger, and makes it when something is first logged: to import
-    `structlog` takes as long as to import all of the rest.
+    """A structured logger that is created at the first message.
+
+    Importing `structlog` takes as long as importing everything else.
     """
 
     def __init__(self, name: str) -> None:
         self._name = name
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):  # also asked for while this is copied, and has no attributes yet
+        if name.startswith("_"):  # `copy` looks these up before the object has attributes
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         if name not in _METHODS:
             return getattr(self.structured, name)
@@ -86,11 +87,11 @@ def _log_safely(logger: _Logger, method: str, *args: Any, **fields: Any) -> None
     if may_wait():
         _write(logger, method, args, fields)
         return
-    # Code that waits for this thread may hold the lock of a handler. So another thread writes the
-    # line.
+    # Another thread may wait for this one and hold the lock of a log handler. So the writer's
+    # thread writes the message.
     if method == "exception" or fields.get("exc_info") is True:
         fields["exc_info"] = sys.exc_info()
-    _writer.put(logger, method, args, fields)
+    _writer.add(logger, method, args, fields)
 
 
 def _write(logger: _Logger, method: str, args: tuple[Any, ...], fields: dict[str, Any]) -> None:
@@ -98,28 +99,28 @@ def _write(logger: _Logger, method: str, args: tuple[Any, ...], fields: dict[str
         getattr(logger.structured, method)(*args, **fields)
     except KeyboardInterrupt:
         raise
-    except BaseException:  # a handler may even try to end the process
+    except BaseException:  # a handler may even raise `SystemExit`
         if logging.raiseExceptions and sys.stderr is not None:
             with contextlib.suppress(Exception):
-                sys.stderr.write(f"A handler of the log failed at this line: {args}\n")
+                sys.stderr.write(f"A logging handler failed for this message: {args}\n")
                 traceback.print_exc()
 
 
 class _Writer:
-    """Writes lines to the log in a thread of its own, in order."""
+    """Writes messages to the log in its own thread, in order."""
 
     def __init__(self) -> None:
-        self.start_afresh()
+        self.reset()
 
-    def start_afresh(self) -> None:
-        """Start with no thread and no lines, in a forked child."""
+    def reset(self) -> None:
+        """Forget the thread and the pending messages, which a forked child does not have."""
         self._lines: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        # Holds the thread under one key, because a dict has atomic operations. A lock could be held
-        # by the very code that a signal handler has interrupted.
+        # Contains at most one thread. A dictionary has atomic operations. A lock could be held by
+        # the code that a signal handler has interrupted.
         self._thread: dict[None, threading.Thread] = {}
 
-    def put(self, *line: Any) -> None:
-        """Write a line soon."""
+    def add(self, *line: Any) -> None:
+        """Add a message, to be written soon."""
         self._lines.put(line)
         if not self._thread:
             self._start()
@@ -130,15 +131,15 @@ class _Writer:
             return
         try:
             thread.start()
-        except RuntimeError:  # no thread is left: the next line tries again
+        except RuntimeError:  # no thread could be started; the next message tries again
             self._thread.pop(None, None)
 
     def flush(self) -> None:
-        """Wait until what was put is written, for a second at most."""
+        """Wait until all messages are written, for at most one second."""
         thread = self._thread.pop(None, None)
         if thread is not None:
             self._lines.put(None)
-            with contextlib.suppress(RuntimeError):  # it has not started yet
+            with contextlib.suppress(RuntimeError):  # the thread has not started yet
                 thread.join(1)
 
     def _run(self) -> None:
@@ -149,29 +150,29 @@ class _Writer:
 _writer = _Writer()
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_writer.start_afresh)
+    os.register_at_fork(after_in_child=_writer.reset)
 
 
 def flush() -> None:
-    """Wait until what the threads of the bus have logged is written, for a second at most."""
+    """Wait until the messages of the bus's threads are written, for at most one second."""
     _writer.flush()
 
 
-# Registered later than the handlers of `logging`, so called before they are closed.
+# Registered after `logging`, and therefore called before `logging` closes its handlers.
 atexit.register(flush)
 
 
 def printable(text: str) -> str:
-    """Return `text` for a terminal: what could steer it or reorder text is escaped.
+    """Return `text` with characters escaped that control a terminal or reorder text.
 
-    Names and values of an event can come from anyone. Lines remain lines.
+    Names and values in an event may come from an untrusted sender. Line breaks are kept.
     """
     return UNSAFE_IN_TEXT.sub(_escape, text)
 
 
 def in_one_line(value: object) -> str:
-    """Return `value` as text for a terminal, as `printable` does, and without a line break."""
-    # A line that a sender could begin would be taken for one of the log's own.
+    """Return `value` as text on a single line, with characters escaped as by `printable`."""
+    # A sender could otherwise forge a log message by a line break.
     return _UNSAFE_IN_LINE.sub(_escape, str(value))
 
 

@@ -1,4 +1,4 @@
-"""Which names APIs, services and listeners may have, and names made up from placeholders."""
+"""Checks the names of APIs, services and listeners, and replaces placeholders in names."""
 
 from __future__ import annotations
 
@@ -12,17 +12,16 @@ import unicodedata
 
 from lightbus.exceptions import InvalidName, did_you_mean
 
-# Transports join the names of a service, a listener and an API into one, with up to 30 characters
-# more, and a name in AMQP holds 255 bytes. With this limit on each name, they always fit together.
-# Every allowed character is one byte.
-LONGEST_NAME = 75
+# Transports join the names of a service, a listener and an API, and add up to 30 characters. The
+# strictest limit of a broker for the joined name is 255 bytes. Each allowed character is one byte.
+MAX_LENGTH = 75
 
-# The name of a process is not joined to others, and the full name of a host may be long.
-_LONGEST_PROCESS_NAME = 120
+# The name of a process is not joined to others, and contains the name of a host, which may be long.
+_MAX_PROCESS_LENGTH = 120
 
-# Transports separate joined names by ":". Every broker and driver accepts the characters that are
-# left, so a name that works with one transport works with all.
-_REFUSED = re.compile(r"[^a-zA-Z0-9_.,@/+-]")
+# Transports join names with ":". All brokers and drivers support the other characters, so a name
+# that works with one transport works with all of them.
+_NOT_ALLOWED = re.compile(r"[^a-zA-Z0-9_.,@/+-]")
 
 _ADJECTIVES = (
     "amber bold brisk calm clever eager fair gentle happy keen lively merry proud quiet swift warm"
@@ -30,54 +29,54 @@ _ADJECTIVES = (
 _NOUNS = "badger cedar comet dune falcon fern heron lark maple meadow otter pine raven river robin"
 
 
-def checked_name(kind: str, name: object) -> str:
-    """Return `name` if it can be the name of a `kind`.
+def check_name(kind: str, name: object) -> str:
+    """Return `name` if it is a valid name.
 
     Args:
         kind: "API", "event", "service", "listener" or "process".
         name: The name.
 
     Raises:
-        InvalidName: It is not a string, is empty, is longer than 75 characters (120 for a process),
-            or holds another character than the letters a to z and A to Z, digits, and ``-_.,@/+``.
+        InvalidName: The name is not a string, is empty, is longer than 75 characters (120 for a
+            process), or contains other characters than ASCII letters, digits, and ``-_.,@/+``.
     """
     if not isinstance(name, str):
         raise InvalidName(kind, name, "it is not a string")
     if not name:
         raise InvalidName(kind, name, "it is empty")
-    if found := _REFUSED.search(name):
+    if found := _NOT_ALLOWED.search(name):
         raise InvalidName(
             kind,
             name,
             f"it holds {found.group()!r}; a to z, A to Z, digits and any of -_.,@/+ can be used",
         )
-    longest = _LONGEST_PROCESS_NAME if kind == "process" else LONGEST_NAME
+    longest = _MAX_PROCESS_LENGTH if kind == "process" else MAX_LENGTH
     if len(name) > longest:
         raise InvalidName(kind, name, f"it is longer than {longest} characters; shorten it")
     return name
 
 
-def usable_name(text: str) -> str:
-    """Return `text` if it can be a name, and otherwise a name like it.
+def to_valid_name(text: str) -> str:
+    """Return `text` if it is a valid name, and a similar name otherwise.
 
-    Other characters become ``-``, and a hash of the text follows, so that different texts give
-    different names.
+    Characters that are not allowed become ``-``. A hash of the text is appended, so that different
+    texts give different names.
     """
-    if len(text) <= LONGEST_NAME and not _REFUSED.search(text):
+    if len(text) <= MAX_LENGTH and not _NOT_ALLOWED.search(text):
         return text
     # Some systems store an accented letter as one character, and others as two.
     composed = unicodedata.normalize("NFC", text)
     encoded = composed.encode("utf-8", "surrogatepass")
     end = hashlib.blake2s(encoded, digest_size=4).hexdigest()
-    readable = _REFUSED.sub("-", composed)[: LONGEST_NAME - len(end) - 1].strip("-")
+    readable = _NOT_ALLOWED.sub("-", composed)[: MAX_LENGTH - len(end) - 1].strip("-")
     return f"{readable}-{end}" if readable else end
 
 
-def filled_in(template: str) -> str:
+def fill_placeholders(template: str) -> str:
     """Return `template` with its placeholders replaced.
 
-    ``{hostname}``, ``{pid}``, ``{random4}``, ``{random8}``, ``{random16}`` (letters and digits) and
-    ``{friendly}`` (an adjective and a noun) are known.
+    The placeholders are ``{hostname}``, ``{pid}``, ``{random4}``, ``{random8}`` and ``{random16}``
+    (letters and digits), and ``{friendly}`` (an adjective and a noun).
 
     Raises:
         InvalidName: A placeholder is unknown, or a brace is not closed.

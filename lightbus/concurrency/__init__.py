@@ -1,1 +1,1 @@
-"""Event loops in threads, and the threads that must not wait for them."""
+"""Runs event loops in threads, supports gevent, and keeps threads from waiting for themselves."""

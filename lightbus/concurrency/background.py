@@ -1,4 +1,4 @@
-"""An event loop in a background thread, and threads that wait for what it runs."""
+"""Runs an event loop in a background thread, for other threads that wait for its results."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class NotStarted(Exception):
 
 
 class Call(Generic[T]):
-    """A coroutine that one thread waits for while the event loop of another thread runs it.
+    """A coroutine that runs on the event loop of one thread while another thread waits for it.
 
-    No code here takes a lock, because a signal handler or a destructor can interrupt a call on its
-    thread at any point and make another one.
+    This code uses no locks, because a signal handler or a destructor can interrupt a call at any
+    point and make another call on the same thread.
     """
 
     def __init__(self, function: Callable[[], Coroutine[Any, Any, T]]) -> None:
@@ -45,7 +45,7 @@ class Call(Generic[T]):
         except (Exception, asyncio.CancelledError):
             raise
         except BaseException as error:
-            # The waiting thread raises it. Raised here, it would end the loop of all calls.
+            # The waiting thread raises the error. Here it would end the loop for all calls.
             self._exit = error
             raise RuntimeError from error
 
@@ -59,15 +59,15 @@ class Call(Generic[T]):
             self._task.cancel()
 
     def wait(self) -> None:
-        """Return when the call has ended."""
+        """Wait until the call has ended."""
         self._waiter.wait()
 
     def result(self) -> T:
         """Return what the coroutine returned, or raise what it raised.
 
         Raises:
-            NotStarted: Its loop stopped before it started.
-            TransportClosed: Its loop stopped before it ended.
+            NotStarted: The loop stopped before the coroutine started.
+            TransportClosed: The loop stopped before the coroutine ended.
         """
         if self._task is None:
             raise NotStarted
@@ -76,25 +76,25 @@ class Call(Generic[T]):
                 "The bus was closed during this call; the outcome of the call is unknown."
             )
         if self._exit is not None:
-            self._task.exception()  # asyncio would report that nobody has seen it
+            self._task.exception()  # otherwise asyncio reports an exception that is never retrieved
             raise self._exit
         return self._task.result()
 
 
 class BackgroundLoop:
-    """An event loop in a daemon thread. Under gevent, too, it is a thread and no greenlet.
+    """An event loop in a daemon thread. It is a real thread even under gevent.
 
     Args:
-        new_loop: Makes the loop, on its thread.
-        before_end: Awaited on the loop when it is stopped.
-        on_ended: Called with the loop once it is closed.
+        new_loop: Creates the loop. Called on its thread.
+        before_end: Awaited on the loop before it stops.
+        on_ended: Called with the loop after it is closed.
 
     Attributes:
-        loop: The loop.
-        ended: Done once the loop is closed.
+        loop: The event loop.
+        ended: Completed when the loop is closed.
 
     Raises:
-        OSError: The operating system has no thread or no file left for it.
+        OSError: The operating system cannot provide another thread or file.
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class BackgroundLoop:
     ) -> None:
         self.loop: asyncio.AbstractEventLoop
         self.ended: concurrent.futures.Future[None] = concurrent.futures.Future()
-        # A thread that stops waiting must not cancel the end for other threads.
+        # Prevents a thread that stops waiting from cancelling the future for other threads.
         self.ended.set_running_or_notify_cancel()
         self._before_end = before_end
         self._on_ended = on_ended
@@ -136,9 +136,9 @@ class BackgroundLoop:
             threading.Thread(target=run, name="lightbus", daemon=True).start()
         try:
             started.wait()
-        except BaseException:  # interrupted, as by Ctrl-C
+        except BaseException:  # interrupted, for example by Ctrl-C
             self._stopping.set()
-            with contextlib.suppress(AttributeError):  # the loop does not run yet
+            with contextlib.suppress(AttributeError):  # the loop does not exist yet
                 self.request_stop()
             raise
         if errors:
@@ -157,7 +157,7 @@ class BackgroundLoop:
         try:
             with contextlib.suppress(RuntimeError):  # the loop is closed
                 self.loop.call_soon_threadsafe(self._start_call, call)
-            # The thread of the loop looks at the calls after it has said that it ended.
+            # The thread of the loop sets `_has_ended` before it wakes the remaining calls.
             if not self._has_ended:
                 call.wait()
         except BaseException:
@@ -170,8 +170,8 @@ class BackgroundLoop:
         return call.result()
 
     def request_stop(self) -> None:
-        """Stop the loop. Tasks that run on it are cancelled."""
-        with contextlib.suppress(RuntimeError):  # it has ended
+        """Stop the loop, and cancel the tasks that run on it."""
+        with contextlib.suppress(RuntimeError):  # the loop is closed
             self.loop.call_soon_threadsafe(self._stopping.set)
 
     def _start_call(self, call: Call[Any]) -> None:
@@ -197,7 +197,7 @@ class BackgroundLoop:
 
 
 def run_apart_from_greenlets(function: Callable[[], None]) -> None:
-    """Call `function`; under gevent, in a thread, so that the greenlets of this thread run."""
+    """Call `function`. Under gevent, call it in a thread, so that other greenlets can run."""
     if not green.is_gevent():
         function()
         return
@@ -212,7 +212,7 @@ def run_apart_from_greenlets(function: Callable[[], None]) -> None:
     try:
         green.original("_thread", "start_new_thread")(run, ())
     except RuntimeError:
-        # Python 3.12 starts no thread while the interpreter ends. Other greenlets have ended then.
+        # Python 3.12 starts no thread at exit. No other greenlets run then.
         function()
     else:
         waiter.wait()
@@ -223,7 +223,7 @@ def _new_waiter() -> _GreenletWaiter | _ThreadWaiter:
 
 
 class _ThreadWaiter:
-    """Lets a thread wait. Its queue takes no lock of Python code, so that it can be interrupted."""
+    """Lets a thread wait. Signal handlers can interrupt the queue, which is not Python code."""
 
     def __init__(self) -> None:
         self._woken = green.original("queue", "SimpleQueue")()
@@ -236,7 +236,7 @@ class _ThreadWaiter:
 
 
 class _GreenletWaiter:
-    """Lets a greenlet wait for another thread, and the other greenlets of this thread run."""
+    """Lets a greenlet wait for another thread while other greenlets run."""
 
     def __init__(self) -> None:
         hub: Any = importlib.import_module("gevent").get_hub()

@@ -1,4 +1,4 @@
-"""Which threads must not wait for the bus, because the bus works on them."""
+"""Tracks the threads that must not wait for the bus, because the bus runs on them."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from collections.abc import Iterator
 
 from lightbus.concurrency.green import original
 
-# By thread id: how many reasons forbid it to wait for the bus.
+# The number of unbalanced calls of `forbid_waiting`, by thread id
 _busy_threads: dict[int, int] = {}
 
 
 def may_wait() -> bool:
-    """Return whether this thread may wait for the bus: whether the bus can work meanwhile.
+    """Return whether this thread may wait for the bus.
 
-    A destructor, a weakref callback or a signal handler of the program may run on any thread, also
-    on one that the bus works on.
+    A destructor, a weakref callback or a signal handler of the application may run on any thread.
+    On a thread of the bus, waiting for the bus would never end.
     """
     return original("_thread", "get_ident")() not in _busy_threads
 
 
 def forbid_waiting() -> None:
-    """Forbid this thread to wait for the bus until `permit_waiting` has been called as often."""
+    """Forbid this thread to wait for the bus, until as many calls of `permit_waiting`."""
     thread = original("_thread", "get_ident")()
     _busy_threads[thread] = _busy_threads.get(thread, 0) + 1
 
@@ -37,7 +37,7 @@ def permit_waiting() -> None:
 
 @contextlib.contextmanager
 def working_for_the_bus() -> Iterator[None]:
-    """Mark this thread, while the block runs, as one that the bus works on."""
+    """Mark this thread as a thread of the bus while the block runs."""
     forbid_waiting()
     try:
         yield

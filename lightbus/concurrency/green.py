@@ -1,4 +1,4 @@
-"""Support for gevent, and refusal of eventlet: both replace Python's threads by greenlets."""
+"""Supports gevent and refuses eventlet. Both replace Python's threads with greenlets."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def is_gevent() -> bool:
 
 
 def is_gevent_hub() -> bool:
-    """Return whether this runs as a callback of gevent's own loop, which cannot wait."""
+    """Return whether this is a callback in gevent's own loop, which must not wait."""
     if not is_gevent():
         return False
     gevent: Any = sys.modules["gevent"]
@@ -24,10 +24,10 @@ def is_gevent_hub() -> bool:
 
 
 def refuse_eventlet() -> None:
-    """Raise where eventlet has replaced modules of Python.
+    """Refuse to run under eventlet.
 
     Raises:
-        EventletNotSupported: It has.
+        EventletNotSupported: eventlet has patched modules of Python.
     """
     patcher: Any = sys.modules.get("eventlet.patcher")
     if patcher is not None and patcher.already_patched:
@@ -35,7 +35,7 @@ def refuse_eventlet() -> None:
 
 
 def original(module: str, name: str) -> Any:
-    """Return Python's own object of a module, even if gevent has replaced it."""
+    """Return the original object from a module of Python, even if gevent has replaced it."""
     monkey: Any = sys.modules.get("gevent.monkey")
     if monkey is None:
         return getattr(importlib.import_module(module), name)

@@ -9,11 +9,11 @@ T = TypeVar("T")
 
 
 class lazy_property(Generic[T]):  # noqa: N801 - a decorator, as `property` is
-    """Do what `functools.cached_property` does, on every Python without a lock.
+    """Like `functools.cached_property`, but without a lock on every version of Python.
 
-    On Python 3.11, `cached_property` takes one lock for all instances. A signal handler that fires
-    could interrupt the code that holds the lock, and then wait for a thread that needs it. If
-    several threads read the attribute at once, each may compute it.
+    On Python 3.11, `cached_property` uses one lock for all instances. A signal handler that fires
+    an event could interrupt the code that holds the lock, and then wait for a thread that needs it.
+    If several threads read the attribute at the same time, each of them may compute the value.
     """
 
     def __init__(self, make: Callable[[Any], T]) -> None:

@@ -13,7 +13,7 @@ from lightbus.handling.listener import Listener
 from lightbus.handling.registry import Registry
 from lightbus.handling.signatures import CallPlan, Handler, plan_call
 from lightbus.log import get_logger
-from lightbus.names import checked_name
+from lightbus.names import check_name
 from lightbus.policy import OnError
 from lightbus.transport.records import Subscription
 
@@ -67,7 +67,7 @@ class ListenerRegistry(Registry[Listener]):
         name = _listener_name(handler, listener_name)
         events_by_api: defaultdict[str, set[str]] = defaultdict(set)
         for api_name, event_name in _pairs(events, name):
-            events_by_api[checked_name("API", api_name)].add(checked_name("event", event_name))
+            events_by_api[check_name("API", api_name)].add(check_name("event", event_name))
             self._warn_about_unsupported_hints(name, handler, api_name, event_name)
         for listener in self:
             if listener.name == name and listener.api_name in events_by_api:
@@ -104,7 +104,7 @@ class ListenerRegistry(Registry[Listener]):
             handler,
             f"{api_name}.{event_name}",
             self._field_names(api_name, event_name),
-            casting=self._config.api(api_name).casting,
+            cast_mode=self._config.api(api_name).cast_mode,
         )
 
     def _warn_about_unsupported_hints(
@@ -133,8 +133,8 @@ def _check_options(handler: Handler, on_error: OnError | None, concurrency: int)
 
 def _listener_name(handler: Handler, given: str | None) -> str:
     if given is not None:
-        return checked_name("listener", given)
-    name = checked_name("listener", name_of(handler))
+        return check_name("listener", given)
+    name = check_name("listener", name_of(handler))
     _log.warning(
         "Listener: no listener_name given, so the function's name names the durable queue. Pass "
         "listener_name to keep the queue when you rename the function.",

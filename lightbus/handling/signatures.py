@@ -101,7 +101,7 @@ def plan_call(
     event: str,
     known_fields: Collection[str] | None,
     *,
-    casting: CastMode = "strict",
+    cast_mode: CastMode = "strict",
 ) -> CallPlan:
     """Return how `handler` is called for the event of canonical name `event`.
 
@@ -115,7 +115,7 @@ def plan_call(
         event: For messages.
         known_fields: The event's fields; None where its API is not registered here, or where it
             admits any.
-        casting: How it gets values, as `ApiConfig.cast_values` says.
+        cast_mode: How it gets values, as `ApiConfig.cast_values` says.
 
     Raises:
         InvalidEventListener: `handler` is not callable, is a generator, or requires a field that
@@ -139,12 +139,12 @@ def plan_call(
         takes_any=takes_any,
         decoder=FieldsDecoder(
             {
-                p.name: _type_of(handler, p) if casting != "off" else Any
+                p.name: _type_of(handler, p) if cast_mode != "off" else Any
                 for p in fields
                 if p.kind in _OF_FIELDS
             },
             keeps_others=takes_any,
-            is_lax=casting == "lax",
+            is_lax=cast_mode == "lax",
         ),
     )
     if known_fields is not None and (

@@ -1,1 +1,1 @@
-"""Other libraries that watch what is fired and handled."""
+"""Integrations with other libraries for metrics and traces."""

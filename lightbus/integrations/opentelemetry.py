@@ -1,4 +1,4 @@
-"""Spans for what is fired and handled, joined across services (OpenTelemetry)."""
+"""Creates OpenTelemetry spans for fired and handled events, linked across services."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ _TRACEPARENT = "traceparent"
 
 
 def trace_events(bus: Bus, tracer_provider: trace.TracerProvider | None = None) -> None:
-    """Make a span for each event that `bus` fires, and for each that its listeners handle.
+    """Create a span for each event that `bus` fires, and for each that its listeners handle.
 
-    Where an event was fired in a span, here or in another service, the span of its handling is a
-    child of that: the event carries the ``traceparent`` of W3C Trace Context (section 3.2), and no
+    If an event was fired in a span, in this or another service, the span of its handler is a child
+    of that span. The event contains the ``traceparent`` of W3C Trace Context (section 3.2), but no
     ``tracestate``. Names and attributes follow OpenTelemetry's semantic conventions for messaging.
 
     Args:
-        bus: Whose events these are.
-        tracer_provider: Left out, the global one.
+        bus: The bus to trace.
+        tracer_provider: The provider of the tracer. Default: the global provider.
 
     Raises:
-        PackageMissing: On import, where the extra ``lightbus[opentelemetry]`` is not installed.
+        PackageMissing: On import: the extra ``lightbus[opentelemetry]`` is not installed.
     """
     bus.client.add_middleware(_Tracing(bus, tracer_provider))
 
@@ -58,7 +58,7 @@ class _Tracing(Middleware):
             carrier: dict[str, str] = {}
             self._propagator.inject(carrier)
             traceparent = carrier.get(_TRACEPARENT, message.traceparent)
-            with _telling_errors(span):
+            with _recording_errors(span):
                 await call_next(attrs.evolve(message, traceparent=traceparent))
 
     async def handle(self, message: EventMessage, listener_name: str, call_next: Handle) -> None:
@@ -73,7 +73,7 @@ class _Tracing(Middleware):
                     "messaging.destination.subscription.name": listener_name,
                 },
             ) as span,
-            _telling_errors(span),
+            _recording_errors(span),
         ):
             await call_next()
 
@@ -92,12 +92,12 @@ class _Tracing(Middleware):
 
 
 @contextlib.contextmanager
-def _telling_errors(span: trace.Span) -> Iterator[None]:
-    """Have a span say what ended it: an error, or a cancellation, as of a handler that was late."""
+def _recording_errors(span: trace.Span) -> Iterator[None]:
+    """Record in a span that it ended with an error, or a cancellation, such as a timeout."""
     try:
         yield
     except Exception as error:
-        # The SDK records the error and sets the status, and leaves this out.
+        # The SDK records the error and sets the status, but does not set this attribute.
         span.set_attribute("error.type", f"{type(error).__module__}.{type(error).__qualname__}")
         raise
     except asyncio.CancelledError:

@@ -1,4 +1,4 @@
-"""Numbers of what is fired and handled, for Prometheus."""
+"""Prometheus metrics of fired and handled events."""
 
 from __future__ import annotations
 
@@ -33,19 +33,18 @@ _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 
 
 
 def count_events(bus: Bus, registry: CollectorRegistry = REGISTRY) -> None:
-    """Count the events that `bus` fires and that its listeners handle, and how long that takes, in
-    seconds.
+    """Count the events that `bus` fires and its listeners handle, and measure the durations.
 
-    ``lightbus run --health-port`` shows the numbers at ``/metrics``, in the text format of
+    ``lightbus run --health-port`` serves the metrics at ``/metrics``, in the text format of
     Prometheus.
 
     Args:
-        bus: Whose events these are.
-        registry: Where the numbers go; each registry takes those of one bus.
+        bus: The bus to measure.
+        registry: The registry for the metrics. A registry supports one bus.
 
     Raises:
-        PackageMissing: On import, where the extra ``lightbus[prometheus]`` is not installed.
-        ValueError: `registry` has such numbers already, of this bus or of another.
+        PackageMissing: On import: the extra ``lightbus[prometheus]`` is not installed.
+        ValueError: `registry` already contains the metrics of a bus.
     """
     bus.client.add_middleware(_Metrics(registry))
     bus.client.metrics_page = lambda: (CONTENT_TYPE_LATEST, generate_latest(registry))
@@ -55,39 +54,39 @@ class _Metrics(Middleware):
     def __init__(self, registry: CollectorRegistry) -> None:
         self._fired = Counter(
             "lightbus_events_fired",
-            "Events that were fired; the outcome is stored, or failed.",
+            "Fired events, by outcome: stored or failed.",
             (*_EVENT, "outcome"),
             registry=registry,
         )
         self._fire_seconds = Histogram(
             "lightbus_fire_seconds",
-            "From fire() to the broker's confirm, or an error.",
+            "Time from fire() to the confirmation of the broker, or to an error.",
             _EVENT,
             buckets=_BUCKETS,
             registry=registry,
         )
         self._handled = Counter(
             "lightbus_events_handled",
-            "Attempts; the outcome is handled, failed, or cancelled (timed out, or stopped).",
+            "Attempts, by outcome: handled, failed or cancelled (timeout, or the worker stopped).",
             (*_LISTENER, "outcome"),
             registry=registry,
         )
         self._handle_seconds = Histogram(
             "lightbus_handle_seconds",
-            "How long a handler took, whatever the outcome.",
+            "Duration of a handler, for all outcomes.",
             _LISTENER,
             buckets=_BUCKETS,
             registry=registry,
         )
         self._running = Gauge(
             "lightbus_handlers_running",
-            "Handlers that run now.",
+            "Handlers that are running.",
             _LISTENER,
             registry=registry,
         )
         self._delay_seconds = Histogram(
             "lightbus_delay_seconds",
-            "From fire() to an attempt, the first or a later one, by the clocks of both machines.",
+            "Time from fire() to an attempt, first or later, by the clocks of both machines.",
             _LISTENER,
             buckets=(*_BUCKETS, 300, 1800, 7200),
             registry=registry,
@@ -111,8 +110,8 @@ class _Metrics(Middleware):
 
 
 @contextmanager
-def _counted(counter: Counter, labels: tuple[str, ...], good: str) -> Iterator[None]:
-    outcome = good
+def _counted(counter: Counter, labels: tuple[str, ...], success: str) -> Iterator[None]:
+    outcome = success
     try:
         yield
     except asyncio.CancelledError:

@@ -10,7 +10,8 @@ from typing import Any
 import attrs
 import msgspec
 
-from lightbus.config import DEFAULT_TRANSPORT, Config, TransportSettings, convert
+from lightbus.config import DEFAULT_TRANSPORT, Config, TransportSettings
+from lightbus.encoding.settings import convert_settings
 from lightbus.exceptions import InvalidConfig
 from lightbus.message import EventMessage
 from lightbus.transport.contract import EventTransport
@@ -175,7 +176,7 @@ def _select(event_transport: TransportSettings, path: str, source: str) -> _Sele
     return _Selection(
         name=name,
         transport=transport,
-        settings=convert(
+        settings=convert_settings(
             settings or {},
             transport.Settings,
             source=source,

@@ -262,7 +262,7 @@ class Dispatcher:
             await self._give_up(delivery, error)
             return
         if self._listener.on_error is OnError.RETRY:
-            after = self._listener.retry.after(delivery.attempt)
+            after = self._listener.retry.delay_after(delivery.attempt)
             message = "A listener failed; the event will be retried."
         else:
             after = self._listener.acknowledgement_timeout

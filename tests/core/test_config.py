@@ -12,7 +12,8 @@ import msgspec
 import pytest
 
 import lightbus
-from lightbus.config import Config, Overrides, convert, load, overridden
+from lightbus.config import Config, Overrides, load, overridden
+from lightbus.encoding.settings import convert_settings
 from lightbus.exceptions import InvalidConfig, InvalidName, LightbusException, TransportNotFound
 from lightbus_rabbitmq.settings import RabbitMQSettings
 
@@ -289,9 +290,9 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True):
 
 def test_a_mistake_is_told_with_the_near_name_wherever_settings_stand() -> None:
     with pytest.raises(InvalidConfig, match=r"'flor'\. Did you mean 'floor'\?"):
-        convert({"inner": {"flor": 1}}, Settings, source="a test", path="$")
+        convert_settings({"inner": {"flor": 1}}, Settings, source="a test", path="$")
     with pytest.raises(InvalidConfig, match=r"'limts'\. Did you mean 'limits'\?"):
-        convert({"limts": {}}, Settings, source="a test", path="$")
+        convert_settings({"limts": {}}, Settings, source="a test", path="$")
 
 
 def test_a_file_that_is_not_there_says_so() -> None:
@@ -343,7 +344,7 @@ def test_a_virtual_host_is_one_place_however_it_is_written(path: str) -> None:
 def test_nothing_that_people_see_shows_the_password(url: str) -> None:
     bus = lightbus.create(default_api(event_transport={"rabbitmq": {"url": url}}))
     config: Config = bus.client.config
-    settings = convert({"url": url}, RabbitMQSettings, source="test")
+    settings = convert_settings({"url": url}, RabbitMQSettings, source="test")
 
     for shown in (bus, bus.client, config, config.api("auth"), config.apis, settings):
         assert PASSWORD not in repr(shown) + str(shown)

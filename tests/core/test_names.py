@@ -12,12 +12,12 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from lightbus.exceptions import InvalidName
-from lightbus.names import LONGEST_NAME, checked_name, filled_in, usable_name
+from lightbus.names import MAX_LENGTH, check_name, fill_placeholders, to_valid_name
 
 
 @pytest.mark.parametrize("name", ["auth", "help_desk.ticket", "a-b", "x" * 75, "/", "a@b+c,d"])
 def test_a_name_is_given_back_unchanged(name: str) -> None:
-    assert checked_name("API", name) == name
+    assert check_name("API", name) == name
 
 
 @pytest.mark.parametrize(
@@ -25,7 +25,7 @@ def test_a_name_is_given_back_unchanged(name: str) -> None:
 )
 def test_a_name_that_brokers_can_not_use_is_refused(name: object) -> None:
     with pytest.raises(InvalidName, match="Invalid service name") as raised:
-        checked_name("service", name)
+        check_name("service", name)
 
     assert (raised.value.kind, raised.value.name) == ("service", name)
 
@@ -33,32 +33,32 @@ def test_a_name_that_brokers_can_not_use_is_refused(name: object) -> None:
 @given(st.text())
 def test_a_name_that_is_taken_has_no_letter_that_brokers_give_a_meaning_to(name: str) -> None:
     with contextlib.suppress(InvalidName):
-        taken = checked_name("service", name)
-        assert 0 < len(taken) <= LONGEST_NAME
+        taken = check_name("service", name)
+        assert 0 < len(taken) <= MAX_LENGTH
         assert taken.isascii()
         assert not set(taken) & set(" :*#\t\r\n\x00")
 
 
 def test_a_name_that_is_too_long_is_refused() -> None:
     with pytest.raises(InvalidName, match="longer than 75 characters"):
-        checked_name("API", "x" * 76)
+        check_name("API", "x" * 76)
 
 
 def test_a_name_of_a_process_may_hold_the_full_name_of_a_host() -> None:
-    assert checked_name("process", "x" * 120)
+    assert check_name("process", "x" * 120)
     with pytest.raises(InvalidName, match="longer than 120 characters"):
-        checked_name("process", "x" * 121)
+        check_name("process", "x" * 121)
 
 
 @given(st.text(st.characters(exclude_categories=[])))
 @example("\udcff")
 def test_any_text_can_be_made_usable(text: str) -> None:
-    assert not text or checked_name("service", usable_name(text))
+    assert not text or check_name("service", to_valid_name(text))
 
 
 @pytest.mark.parametrize("text", ["shop", "my-shop", "x" * 75])
 def test_a_text_that_is_a_name_stays_as_it_is(text: str) -> None:
-    assert usable_name(text) == text
+    assert to_valid_name(text) == text
 
 
 @pytest.mark.parametrize(
@@ -71,36 +71,36 @@ def test_a_text_that_is_a_name_stays_as_it_is(text: str) -> None:
     ],
 )
 def test_texts_that_differ_give_names_that_differ(texts: tuple[str, ...]) -> None:
-    assert len({usable_name(text) for text in texts}) == len(texts)
+    assert len({to_valid_name(text) for text in texts}) == len(texts)
 
 
 def test_a_name_made_of_a_text_is_like_it_and_always_the_same() -> None:
-    assert usable_name("My shop (new)") == "My-shop--new-3d47d2da"
-    assert usable_name("gr\u00f6\u00dfe") == usable_name("gro\u0308\u00dfe")
+    assert to_valid_name("My shop (new)") == "My-shop--new-3d47d2da"
+    assert to_valid_name("gr\u00f6\u00dfe") == to_valid_name("gro\u0308\u00dfe")
 
 
 def test_the_host_and_the_process_can_be_named() -> None:
-    assert filled_in("{hostname}-{pid}") == f"{socket.gethostname()}-{os.getpid()}"
+    assert fill_placeholders("{hostname}-{pid}") == f"{socket.gethostname()}-{os.getpid()}"
 
 
 @pytest.mark.parametrize("length", [4, 8, 16])
 def test_chance_gives_letters_and_digits(length: int) -> None:
-    made = filled_in(f"{{random{length}}}")
+    made = fill_placeholders(f"{{random{length}}}")
 
     assert re.fullmatch(f"[a-z0-9]{{{length}}}", made)
-    assert made != filled_in(f"{{random{length}}}")
+    assert made != fill_placeholders(f"{{random{length}}}")
 
 
 def test_a_friendly_name_is_two_words() -> None:
-    assert re.fullmatch("[a-z]+-[a-z]+", filled_in("{friendly}"))
+    assert re.fullmatch("[a-z]+-[a-z]+", fill_placeholders("{friendly}"))
 
 
 def test_an_unknown_placeholder_is_named_with_the_near_one() -> None:
     with pytest.raises(InvalidName, match=r"\{hostnam\} is not known. Did you mean 'hostname'"):
-        filled_in("{hostnam}")
+        fill_placeholders("{hostnam}")
 
 
 @pytest.mark.parametrize("template", ["{", "}", "{0}", "{pid.real.x}", "{}"])
 def test_a_brace_that_is_no_placeholder_is_refused(template: str) -> None:
     with pytest.raises(InvalidName, match=r"braces do not match|is not known"):
-        filled_in(template)
+        fill_placeholders(template)

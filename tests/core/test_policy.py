@@ -108,7 +108,7 @@ async def test_the_wait_is_kept_by_the_broker_and_not_by_the_worker(
 def test_waits_grow_up_to_the_limit_and_are_spread() -> None:
     retry = Retry(first=1, factor=4, longest=30)
 
-    waits = {attempt: {retry.after(attempt) for _ in range(200)} for attempt in range(1, 7)}
+    waits = {attempt: {retry.delay_after(attempt) for _ in range(200)} for attempt in range(1, 7)}
 
     assert waits[1] == {0.8, 1.0, 1.2}
     assert waits[2] == {3.2, 4.0, 4.8}
@@ -130,7 +130,7 @@ def test_every_wait_is_one_that_was_announced(
         retry = msgspec.convert(settings, Retry)
     except msgspec.ValidationError:
         return
-    assert retry.after(attempt) in retry.delays
+    assert retry.delay_after(attempt) in retry.delays
     assert 3 <= len(retry.delays) <= 63 or first < 0.01
 
 

@@ -18,7 +18,8 @@ from yarl import URL
 import lightbus
 from command import Command, ended
 from lightbus import Worker
-from lightbus.config import convert, load
+from lightbus.config import load
+from lightbus.encoding.settings import convert_settings
 from lightbus.exceptions import LightbusException
 from lightbus_rabbitmq.settings import RabbitMQSettings
 from rabbitmq_node import RabbitMQNode
@@ -247,7 +248,7 @@ def test_no_command_shows_the_password(
 
 
 def test_settings_are_pretty_without_the_password() -> None:
-    settings: Any = convert(
+    settings: Any = convert_settings(
         {"url": "amqp://shop:hunter2@rabbit.example/"}, RabbitMQSettings, source="test"
     )
     config = load({"apis": {"default": {"event_transport": {"rabbitmq": {"url": settings.url}}}}})

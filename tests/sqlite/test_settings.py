@@ -15,7 +15,7 @@ import pytest
 import lightbus
 from core.apis import AuthApi
 from lightbus import Bus, create
-from lightbus.config import convert
+from lightbus.encoding.settings import convert_settings
 from lightbus.exceptions import InvalidConfig
 from lightbus_sqlite.settings import SQLiteSettings
 
@@ -112,8 +112,8 @@ def test_a_relative_path_is_an_error_if_the_current_folder_was_deleted(
     shutil.rmtree(folder)
 
     with pytest.raises(InvalidConfig, match="current folder cannot be read"):
-        convert({"path": "events.db"}, SQLiteSettings, source="a test")
-    assert convert({"path": "/e.db"}, SQLiteSettings, source="a test").path == "/e.db"
+        convert_settings({"path": "events.db"}, SQLiteSettings, source="a test")
+    assert convert_settings({"path": "/e.db"}, SQLiteSettings, source="a test").path == "/e.db"
 
 
 @pytest.mark.parametrize("arguments", [["config", "check"], ["run"]])

@@ -13,7 +13,8 @@ from typing import Any, Self, TypeVar
 import pytest
 import pytest_asyncio
 
-from lightbus.config import TransportSettings, convert
+from lightbus.config import TransportSettings
+from lightbus.encoding.settings import convert_settings
 from lightbus.message import EventMessage
 from lightbus.transport.contract import Delivery, DeliveryStream, EventTransport
 from lightbus.transport.failure import Failure
@@ -90,7 +91,9 @@ class BrokerUnderTest:
         """Return a new transport that is not open."""
         ((name, settings),) = self.event_transport.items()
         wanted = self.transport_class.Settings
-        converted = convert(settings or {}, wanted, source="the fixture event_transport", path=name)
+        converted = convert_settings(
+            settings or {}, wanted, source="the fixture event_transport", path=name
+        )
         transport = self.transport_class(converted, client_name="conformance")
         self._made.append(transport)
         return transport

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from lightbus.config import convert
+from lightbus.encoding.settings import convert_settings
 from lightbus.message import EventMessage
 from lightbus.testing.conformance.broker import DELAY, text_of
 from lightbus.transport.contract import EventTransport
@@ -92,7 +92,7 @@ async def work(transport: EventTransport, subscription: Subscription) -> None:
 async def _main(job: str, orders: dict[str, Any]) -> None:
     ((name, settings),) = orders["event_transport"].items()
     transport_class = find_transport(name)
-    converted = convert(settings or {}, transport_class.Settings, source="standard input")
+    converted = convert_settings(settings or {}, transport_class.Settings, source="standard input")
     transport = transport_class(converted, client_name="child")
     await transport.open(timeout=TIMEOUT)
     subscription = msgspec.convert(orders["subscription"], Subscription)
