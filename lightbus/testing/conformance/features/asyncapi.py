@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from lightbus.config import TransportSettings, convert
+from lightbus.config import TransportSettings
+from lightbus.encoding.settings import convert_settings
 from lightbus.testing.conformance.broker import BrokerUnderTest
 from lightbus.transport.features import AsyncAPISource
 
@@ -19,7 +20,9 @@ class TestAsyncAPISource:
         broker.need(AsyncAPISource)
         ((name, settings),) = event_transport.items()
         transport_class = broker.transport_class
-        converted = convert(settings or {}, transport_class.Settings, source="suite", path=name)
+        converted = convert_settings(
+            settings or {}, transport_class.Settings, source="suite", path=name
+        )
         assert issubclass(transport_class, AsyncAPISource)
 
         parts = transport_class.asyncapi(converted, broker.api_name, "happened")

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import attrs
 import pytest
 
-from lightbus.names import LONGEST_NAME
+from lightbus.names import MAX_LENGTH
 from lightbus.testing.conformance.broker import DELAY, NAMES, BrokerUnderTest, text_of, texts_of
 from lightbus.transport.features import DeadLetterStore
 
@@ -165,7 +165,7 @@ class TestDeadLetterStore:
         self, broker: BrokerUnderTest
     ) -> None:
         def longest(name: str) -> str:
-            return name.ljust(LONGEST_NAME, "x")
+            return name.ljust(MAX_LENGTH, "x")
 
         transport, store = await broker.open_with(DeadLetterStore)
         subscription = broker.subscription(
