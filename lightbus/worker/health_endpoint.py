@@ -21,7 +21,7 @@ _log = get_logger(__name__)
 T = TypeVar("T")
 
 # Seconds to wait for the event loop of the worker.
-_LOOP_TIMEOUT = 5.0
+LOOP_TIMEOUT = 5.0
 
 # Seconds to wait for the metrics; Prometheus waits as long by default.
 _METRICS_TIMEOUT = 10.0
@@ -129,10 +129,10 @@ def _in_thread(function: Callable[[], T]) -> concurrent.futures.Future[T]:
 
 async def _answer_of(name: str, check: _Shared[list[str]]) -> Answer:
     try:
-        problems = await check(_LOOP_TIMEOUT)
+        problems = await check(LOOP_TIMEOUT)
     except TimeoutError:
         problems = [
-            f"The event loop did not answer within {_LOOP_TIMEOUT:g} s: something blocks it."
+            f"The event loop did not answer within {LOOP_TIMEOUT:g} s: something blocks it."
         ]
     status = HTTPStatus.SERVICE_UNAVAILABLE if problems else HTTPStatus.OK
     return _json(status, {name: not problems, "problems": problems})

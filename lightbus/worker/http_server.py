@@ -21,7 +21,7 @@ _MAX_CLIENTS = 32
 _BACKLOG = 64
 
 # Seconds for a client to send its request, and again to read the answer
-_CLIENT_TIMEOUT = 5.0
+CLIENT_TIMEOUT = 5.0
 
 # Bytes of a request line with its headers
 _MAX_REQUEST = 16_384
@@ -130,10 +130,10 @@ class HTTPServer:
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
         try:
-            async with asyncio.timeout(_CLIENT_TIMEOUT):
+            async with asyncio.timeout(CLIENT_TIMEOUT):
                 request = await _read_request(reader)
             has_body, answer = await self._answer_to(request)
-            async with asyncio.timeout(_CLIENT_TIMEOUT):
+            async with asyncio.timeout(CLIENT_TIMEOUT):
                 await _write(writer, answer, has_body=has_body)
                 await _read_rest(reader)
         except (TimeoutError, OSError, EOFError):

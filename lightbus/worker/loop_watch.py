@@ -12,8 +12,8 @@ from lightbus.log import get_logger
 _log = get_logger(__name__)
 
 # How long the loop may take to answer, and how often it is asked, in seconds.
-_LIMIT = 2.0
-_PERIOD = 0.5
+LIMIT = 2.0
+PERIOD = 0.5
 
 _REMEDY = (
     "Meanwhile the worker acknowledges no event and sends no heartbeat, so the broker may "
@@ -41,14 +41,14 @@ class LoopWatch:
         self._answered.set()
 
     def _watch(self) -> None:
-        while not self._is_ended.wait(_PERIOD):
+        while not self._is_ended.wait(PERIOD):
             self._answered.clear()
             asked_at = time.monotonic()
             try:
                 self._loop.call_soon_threadsafe(self._answered.set)
             except RuntimeError:
                 return  # the loop is closed
-            if not self._answered.wait(_LIMIT) and self._is_watched:
+            if not self._answered.wait(LIMIT) and self._is_watched:
                 self._report(asked_at)
 
     @property
@@ -57,8 +57,8 @@ class LoopWatch:
 
     def _report(self, asked_at: float) -> None:
         culprit = self._culprit()
-        _log.warning(f"{culprit} has blocked the event loop for {_LIMIT:g} s. {_REMEDY}")
-        while not self._answered.wait(_PERIOD):
+        _log.warning(f"{culprit} has blocked the event loop for {LIMIT:g} s. {_REMEDY}")
+        while not self._answered.wait(PERIOD):
             if not self._is_watched:
                 return
         seconds = time.monotonic() - asked_at

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Collection
 from typing import Any, Protocol
 
-from lightbus import Api, Bus
+from lightbus import Api, Bus, Worker
 from lightbus_memory.broker import Broker, Entry
 
 # Long enough for a slow machine; a test that waits so long has failed.
@@ -72,6 +72,13 @@ async def eventually(condition: Callable[[], object]) -> None:
     """Return once `condition` holds, for what nothing tells of."""
     async with asyncio.timeout(PATIENCE):
         while not condition():  # noqa: ASYNC110 - as said
+            await asyncio.sleep(0.005)
+
+
+async def wait_until_stopping(worker: Worker) -> None:
+    """Return once `worker` takes no more events."""
+    async with asyncio.timeout(PATIENCE):
+        while not await worker.check_health():  # noqa: ASYNC110 - nothing tells when it stops
             await asyncio.sleep(0.005)
 
 

@@ -308,11 +308,11 @@ class OneOf(Shape):
 
     @property
     def hint(self) -> Any:
-        return Union[*(option.hint for option in self._distinct)]
+        return Union[*(option.hint for option in self.distinct)]
 
     @property
     def values(self) -> SearchStrategy[Any]:
-        return st.one_of(*(option.values for option in self._distinct))
+        return st.one_of(*(option.values for option in self.distinct))
 
     def changes(self) -> Iterator[SearchStrategy[Shape]]:
         yield from (shapes, shapes.map(lambda option: OneOf((*self.options, option))))
@@ -323,12 +323,12 @@ class OneOf(Shape):
         return OneOf(tuple(option.in_model() for option in self.options))
 
     @property
-    def _distinct(self) -> list[Shape]:
+    def distinct(self) -> list[Shape]:
         # msgspec merges the limits of two numbers or two strings. msgspec 0.23.0 corrupts memory
         # where a union has a tuple and a string with limits.
         kept: dict[type[Shape], Shape] = {}
         for option in self.options:
-            for one in option._distinct if isinstance(option, OneOf) else [option]:
+            for one in option.distinct if isinstance(option, OneOf) else [option]:
                 kept.setdefault(type(one), one)
         kept.pop(Tuple, None)
         return list(kept.values()) or [Plain("none")]

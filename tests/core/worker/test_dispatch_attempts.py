@@ -79,9 +79,9 @@ async def test_a_timeout_counts_as_an_attempt_with_any_on_error(
 
 
 async def test_the_event_of_a_late_sync_handler_is_retried_after_its_thread_has_ended(
-    make_bus: MakeBus, broker: Broker, received: Received
+    make_bus: MakeBus, broker: Broker, received: Received, caplog: pytest.LogCaptureFixture
 ) -> None:
-    bus = make_bus(acknowledgement_timeout=0.2)
+    bus = make_bus(acknowledgement_timeout=0.3)
     running = 0
 
     def slow_once(username: str) -> None:
@@ -90,15 +90,17 @@ async def test_the_event_of_a_late_sync_handler_is_retried_after_its_thread_has_
         received.add(running)
         if not second_try.is_set():
             second_try.set()
-            late.wait(0.3)
+            is_late.wait(PATIENCE)
         running -= 1
 
-    second_try, late = threading.Event(), threading.Event()
+    second_try, is_late = threading.Event(), threading.Event()
     bus.auth.user_deleted.listen(slow_once, listener_name="slow")
 
     async with Worker(bus) as worker:
         await bus.auth.user_deleted.fire_async(username="ann")
-        # It is never run twice at once: one handler at a time, the late one included.
+        await eventually(lambda: "did not finish" in caplog.text)
+        is_late.set()
+        # It never runs twice at once.
         assert await received.next_ones(2) == [1, 1]
 
     assert worker.failure is None
@@ -107,19 +109,21 @@ async def test_the_event_of_a_late_sync_handler_is_retried_after_its_thread_has_
 
 
 async def test_a_late_result_is_ignored(
-    make_bus: MakeBus, broker: Broker, received: Received
+    make_bus: MakeBus, broker: Broker, received: Received, caplog: pytest.LogCaptureFixture
 ) -> None:
     bus = make_bus(acknowledgement_timeout=0.1, max_attempts=1)
 
     def late(username: str) -> None:
-        go_on.wait(0.15)
+        is_late.wait(PATIENCE)
         received.add(username)
 
-    go_on = threading.Event()
+    is_late = threading.Event()
     bus.auth.user_deleted.listen(late, listener_name="late")
 
     async with Worker(bus):
         await bus.auth.user_deleted.fire_async(username="ann")
+        await eventually(lambda: "did not finish" in caplog.text)
+        is_late.set()
         assert await received.next() == "ann"
 
     assert names(broker.dead_letters("shop")) == ["ann"]

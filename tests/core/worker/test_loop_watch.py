@@ -18,8 +18,8 @@ BLOCKED = 4 * LIMIT
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop_watch, "_LIMIT", LIMIT)
-    monkeypatch.setattr(loop_watch, "_PERIOD", LIMIT / 4)
+    monkeypatch.setattr(loop_watch, "LIMIT", LIMIT)
+    monkeypatch.setattr(loop_watch, "PERIOD", LIMIT / 4)
 
 
 async def test_an_async_handler_that_blocks_the_loop_is_named_with_the_time_and_the_remedy(

@@ -19,6 +19,7 @@ from core.support import (
     names,
     next_delay,
     take_waiting,
+    wait_until_stopping,
 )
 from lightbus import OnError, Worker
 from lightbus.exceptions import (
@@ -168,17 +169,15 @@ async def test_when_one_handler_fails_the_others_finish(
     make_bus: MakeBus, broker: Broker, received: Received
 ) -> None:
     bus = make_bus()
-    begun, failed = asyncio.Event(), asyncio.Event()
+    worker, has_started = Worker(bus), asyncio.Event()
 
     async def slow(username: str) -> None:
-        begun.set()
-        await failed.wait()
-        await asyncio.sleep(0.05)
+        has_started.set()
+        await wait_until_stopping(worker)
         received.add("finished")
 
     async def fails(username: str) -> None:
-        await begun.wait()
-        failed.set()
+        await has_started.wait()
         raise Broken
 
     bus.auth.user_deleted.listen(slow, listener_name="slow")
@@ -186,7 +185,7 @@ async def test_when_one_handler_fails_the_others_finish(
     await bus.auth.user_deleted.fire_async(username="ann")
 
     with pytest.raises(Broken):
-        await Worker(bus).run()
+        await worker.run()
 
     assert await received.next() == "finished"
     assert take_waiting(broker, bus) == []
@@ -273,7 +272,7 @@ async def test_an_error_behind_a_failing_handler_is_not_hidden_by_a_later_one(
     make_bus: MakeBus,
 ) -> None:
     bus = make_bus()
-    both = asyncio.Barrier(2)
+    worker, both = Worker(bus), asyncio.Barrier(2)
 
     async def fails_first(username: str) -> None:
         await both.wait()
@@ -281,7 +280,7 @@ async def test_an_error_behind_a_failing_handler_is_not_hidden_by_a_later_one(
 
     async def fails_later(username: str) -> None:
         await both.wait()
-        await asyncio.sleep(0.05)
+        await wait_until_stopping(worker)
         raise Broken("later")
 
     bus.auth.user_deleted.listen(fails_first, listener_name="first")
@@ -289,7 +288,7 @@ async def test_an_error_behind_a_failing_handler_is_not_hidden_by_a_later_one(
     await bus.auth.user_deleted.fire_async(username="ann")
 
     with pytest.raises(Broken, match="first"):
-        await Worker(bus).run()
+        await worker.run()
 
 
 async def test_on_error_given_to_listen_decides_for_that_listener_alone(

@@ -1,10 +1,9 @@
-"""The worker: how it stops when asked to, and what becomes of the events that it had."""
+"""How a worker stops, and what happens to its events."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
-import time
 
 import pytest
 
@@ -12,22 +11,22 @@ from core.support import (
     PATIENCE,
     MakeBus,
     Received,
-    eventually,
     names,
     take_waiting,
+    wait_until_stopping,
 )
 from lightbus import Worker
 from lightbus_memory.broker import Broker
 
 
-async def test_stop_lets_a_running_handler_finish_and_leaves_the_rest(
+async def test_stop_lets_a_running_handler_finish_and_leaves_the_other_events(
     make_bus: MakeBus, broker: Broker, received: Received
 ) -> None:
     bus = make_bus()
     go_on = asyncio.Event()
 
     async def handle(username: str) -> None:
-        received.add(f"{username} begun")
+        received.add(f"{username} started")
         await go_on.wait()
         received.add(f"{username} finished")
 
@@ -36,9 +35,9 @@ async def test_stop_lets_a_running_handler_finish_and_leaves_the_rest(
     async with Worker(bus) as worker:
         for username in ("ann", "bob"):
             await bus.auth.user_deleted.fire_async(username=username)
-        assert await received.next() == "ann begun"
+        assert await received.next() == "ann started"
         stopping = asyncio.create_task(worker.stop())
-        await eventually(lambda: worker._streams[0]._is_stopped)  # type: ignore[attr-defined]
+        await wait_until_stopping(worker)
         go_on.set()
         await stopping
 
@@ -55,7 +54,7 @@ async def test_stop_lets_a_running_sync_handler_finish(
     go_on = threading.Event()
 
     def handle(username: str) -> None:
-        received.add("begun")
+        received.add("started")
         assert go_on.wait(PATIENCE)
         received.add("finished")
 
@@ -63,9 +62,9 @@ async def test_stop_lets_a_running_sync_handler_finish(
 
     async with Worker(bus) as worker:
         await bus.auth.user_deleted.fire_async(username="ann")
-        assert await received.next() == "begun"
+        assert await received.next() == "started"
         stopping = asyncio.create_task(worker.stop())
-        await asyncio.sleep(0)
+        await wait_until_stopping(worker)
         go_on.set()
         await stopping
 
@@ -74,13 +73,13 @@ async def test_stop_lets_a_running_sync_handler_finish(
     assert take_waiting(broker, bus) == []
 
 
-async def test_past_the_shutdown_timeout_an_event_is_given_back_untouched(
+async def test_after_the_shutdown_timeout_an_event_is_requeued_unchanged(
     make_bus: MakeBus, broker: Broker, received: Received
 ) -> None:
     bus = make_bus(shutdown_timeout=0.1)
 
     async def never_ends(username: str) -> None:
-        received.add("begun")
+        received.add("started")
         try:
             await asyncio.Event().wait()
         finally:
@@ -90,28 +89,28 @@ async def test_past_the_shutdown_timeout_an_event_is_given_back_untouched(
 
     async with Worker(bus):
         await bus.auth.user_deleted.fire_async(username="ann")
-        assert await received.next() == "begun"
+        assert await received.next() == "started"
 
     assert await received.next() == "cancelled"
     (left,) = take_waiting(broker, bus)
     assert (left.message.kwargs, left.attempt, left.redeliveries) == ({"username": "ann"}, 1, 0)
 
 
-async def test_past_the_shutdown_timeout_a_sync_handler_is_left_behind_and_counted(
+async def test_after_the_shutdown_timeout_a_sync_handler_is_left_running_and_counted(
     make_bus: MakeBus, broker: Broker, received: Received
 ) -> None:
     bus = make_bus(shutdown_timeout=0.1)
     go_on = threading.Event()
 
     def never_ends(username: str) -> None:
-        received.add("begun")
+        received.add("started")
         go_on.wait(PATIENCE)
 
     bus.auth.user_deleted.listen(never_ends, listener_name="slow")
 
     async with Worker(bus) as worker:
         await bus.auth.user_deleted.fire_async(username="ann")
-        assert await received.next() == "begun"
+        assert await received.next() == "started"
 
     assert worker.unfinished == 1
     assert names(take_waiting(broker, bus)) == ["ann"]
@@ -133,13 +132,13 @@ async def test_run_serves_until_it_is_asked_to_stop(make_bus: MakeBus, received:
         await running
 
 
-async def test_asked_to_stop_twice_it_stops_at_once(
+async def test_a_worker_that_is_asked_to_stop_twice_stops_at_once(
     make_bus: MakeBus, broker: Broker, received: Received
 ) -> None:
     bus = make_bus(shutdown_timeout=600)
 
     async def never_ends(username: str) -> None:
-        received.add("begun")
+        received.add("started")
         await asyncio.Event().wait()
 
     bus.auth.user_deleted.listen(never_ends, listener_name="slow")
@@ -147,7 +146,7 @@ async def test_asked_to_stop_twice_it_stops_at_once(
 
     running = asyncio.create_task(worker.run())
     await bus.auth.user_deleted.fire_async(username="ann")
-    assert await received.next() == "begun"
+    assert await received.next() == "started"
     worker.request_stop()
     await asyncio.sleep(0)
     assert not running.done()
@@ -177,7 +176,7 @@ async def test_a_handler_can_stop_its_worker_and_finishes_first(
     assert take_waiting(broker, bus) == []
 
 
-async def test_once_a_worker_is_asked_to_stop_no_other_handler_begins(
+async def test_after_a_worker_is_asked_to_stop_no_other_handler_starts(
     make_bus: MakeBus, broker: Broker, received: Received
 ) -> None:
     bus = make_bus()
@@ -199,7 +198,7 @@ async def test_once_a_worker_is_asked_to_stop_no_other_handler_begins(
     assert names(take_waiting(broker, bus)) == ["bob", "cid"]
 
 
-async def test_what_a_handler_awaits_can_stop_its_worker(
+async def test_a_coroutine_that_a_handler_awaits_can_stop_its_worker(
     make_bus: MakeBus, broker: Broker, received: Received
 ) -> None:
     bus = make_bus()
@@ -268,14 +267,12 @@ async def test_a_handler_in_a_thread_can_ask_its_worker_to_stop(
     make_bus: MakeBus, received: Received
 ) -> None:
     bus = make_bus()
-    worker = Worker(bus)
+    worker, loop = Worker(bus), asyncio.get_running_loop()
 
     def last() -> None:
         worker.request_stop()
-        deadline = time.monotonic() + PATIENCE / 2
-        while not worker._stopping.has_started and time.monotonic() < deadline:
-            time.sleep(0.005)
-        received.add(worker._stopping.has_started)
+        asyncio.run_coroutine_threadsafe(wait_until_stopping(worker), loop).result(PATIENCE)
+        received.add("stopping")
 
     bus.auth.user_deleted.listen(last, listener_name="last")
 
@@ -283,7 +280,7 @@ async def test_a_handler_in_a_thread_can_ask_its_worker_to_stop(
     assert await received.next() == "started"
     await bus.auth.user_deleted.fire_async(username="ann")
 
-    assert await received.next() is True
+    assert await received.next() == "stopping"
     async with asyncio.timeout(PATIENCE):
         await running
 
@@ -298,7 +295,7 @@ async def test_a_worker_whose_loop_is_closed_may_be_asked_to_stop(make_bus: Make
     worker.request_stop()
 
 
-async def test_a_worker_whose_loop_is_closed_keeps_nobody_from_listening(
+async def test_a_bus_accepts_listeners_after_the_loop_of_its_worker_is_closed(
     make_bus: MakeBus,
 ) -> None:
     bus = make_bus()
@@ -313,7 +310,7 @@ async def test_a_worker_whose_loop_is_closed_keeps_nobody_from_listening(
     assert [listener.name for listener in bus.client.listeners] == ["late"]
 
 
-async def test_asked_to_stop_while_it_starts_it_stops(make_bus: MakeBus) -> None:
+async def test_a_worker_that_is_asked_to_stop_while_it_starts_stops(make_bus: MakeBus) -> None:
     bus = make_bus()
 
     @bus.client.on_start()
