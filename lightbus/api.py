@@ -9,9 +9,9 @@ import attrs
 
 from lightbus.config import Config
 from lightbus.events import Event
-from lightbus.exceptions import EventNotFound, InvalidApi, UnknownApi, did_you_mean
+from lightbus.exceptions import EventNotFound, InvalidApi
 from lightbus.log import get_logger
-from lightbus.names import check_name
+from lightbus.names import check_name, did_you_mean
 
 _log = get_logger(__name__)
 
@@ -109,7 +109,13 @@ class Api:
         try:
             return cls.events[name]
         except KeyError:
-            raise EventNotFound(cls.meta.name, name, cls.events) from None
+            known = ", ".join(repr(event) for event in sorted(cls.events)) or "none"
+            raise EventNotFound(
+                f"API {cls.meta.name!r} has no event {name!r}. Its events: {known}."
+                f"{did_you_mean(name, cls.events)}",
+                api_name=cls.meta.name,
+                event_name=name,
+            ) from None
 
 
 def api_class_of(api: object) -> type[Api]:
@@ -161,12 +167,18 @@ class ApiRegistry(Mapping[str, type[Api]]):
         """Return the API called `name`.
 
         Raises:
-            UnknownApi: It is not registered.
+            EventNotFound: It is not registered.
         """
         try:
             return self._by_name[name]
         except KeyError:
-            raise UnknownApi(name, self._by_name) from None
+            registered = ", ".join(repr(api) for api in sorted(self._by_name)) or "none"
+            raise EventNotFound(
+                f"API {name!r} is not registered on this bus, so its events cannot be fired. "
+                f"Register it with bus.client.register_api(...). Registered APIs: {registered}."
+                f"{did_you_mean(name, self._by_name)}",
+                api_name=name,
+            ) from None
 
     def field_names(self, api_name: str, event_name: str) -> tuple[str, ...] | None:
         """Return the fields of an event; None if the API is not registered, or if the event accepts

@@ -14,14 +14,14 @@ from lightbus.api import Api, api_class_of
 from lightbus.client import BusClient
 from lightbus.concurrency import green
 from lightbus.concurrency.lazy import lazy_property
-from lightbus.exceptions import ConfigError, InvalidBusModule, NotCallable
+from lightbus.exceptions import ApiError, ConfigError
 from lightbus.handling.signatures import Handler
 from lightbus.message import EventMessage
 from lightbus.policy import OnError
 
 DEFAULT_MODULE = "bus"
 
-# Where an error in a bus module may have been raised, of which its author wants to know no place.
+# Files that the author of a bus module does not want to see in an error
 _NOT_THE_USERS = (str(Path(__file__).parent), str(Path(importlib.__file__).parent), "<frozen")
 
 SomeApi = TypeVar("SomeApi", bound=Api)
@@ -62,13 +62,11 @@ class BusPath:
         another exception from a signal handler, interrupts the call, the event may be stored.
 
         Raises:
-            NotCallable: This is no event: its path is too short.
-            UnknownApi: The API is not registered here.
-            EventNotFound: It has no such event.
-            InvalidEventArguments: Arguments are missing, do not belong to the event, or are wrong.
-            InvalidParameters: The event takes no arguments, or not so many, by position, or one was
-                given twice.
-            UnencodableValue: An argument cannot travel as JSON.
+            ApiError: This is not an event, because its path is too short.
+            EventNotFound: The API is not registered on this bus, or has no such event.
+            InvalidEventArguments: Arguments are missing, do not belong to the event, have wrong
+                values, or are positional where the event does not accept that.
+            UnencodableValue: An argument cannot be encoded as JSON.
             CannotBlockHere: An event loop runs on this thread; use `fire_async`.
             TransportUnavailable: The broker was not reached in time; the event was not sent.
             TransportRefused: The broker refused the connection or the permission to send; the event
@@ -114,7 +112,7 @@ class BusPath:
                 not handled in order.
 
         Raises:
-            NotCallable: This is not an event: its path is too short.
+            ApiError: This is not an event: its path is too short.
             DuplicateListenerName: The API has another listener of this name.
             InvalidName: `listener_name`, or the name of the API or the event, is invalid.
             InvalidEventListener: `listener` cannot be called with the event, or another argument is
@@ -135,14 +133,14 @@ class BusPath:
         """Refuse to be called, as a remote procedure would be.
 
         Raises:
-            NotCallable: Always; it says what to call instead.
+            ApiError: Always. It says what to call instead.
         """
         name = ".".join(self._parts)
         *api_parts, last = self._parts or ("",)
         api = self._client.apis.get(".".join(api_parts))
         if api is not None and last in api.events:
-            raise NotCallable(f"{name} is an event: fire it with bus.{name}.fire(...).")
-        raise NotCallable(
+            raise ApiError(f"{name} is an event. Fire it with bus.{name}.fire(...).")
+        raise ApiError(
             f"bus.{name}(...) looks like a remote procedure call, which Lightbus does not support. "
             f"Events are used with .fire(...), .fire_async(...) and .listen(...)."
         )
@@ -155,8 +153,8 @@ class BusPath:
     def _api_and_event(self) -> tuple[str, str]:
         *api_parts, event_name = self._parts or ("",)
         if not api_parts:
-            raise NotCallable(
-                f"{self!r} is not an event. An event is reached as bus.<api name>.<event name>."
+            raise ApiError(
+                f"{self!r} is not an event. The path of an event is bus.<api name>.<event name>."
             )
         return ".".join(api_parts), event_name
 
@@ -223,12 +221,10 @@ def create(
         process_name: Names this process at the broker; may hold placeholders such as ``{pid}``.
 
     Raises:
-        InvalidConfig: The file cannot be read; or a setting is unknown, has a wrong value, or
-            names an environment variable that is not set.
-        InvalidName: The service's or the process's name is not valid.
-        TransportNotFound: No installed package offers a transport that is configured, or a package
-            that it needs is not installed.
-        EventletNotSupported: eventlet has patched this process.
+        ConfigError: The file cannot be read; a setting is unknown, has a wrong value, or names an
+            environment variable that is not set; a transport or a package that it needs is not
+            installed; or eventlet has patched this process.
+        InvalidName: The name of the service or of the process is not valid.
     """
     green.refuse_eventlet()
     loaded = configuration.load(
@@ -246,39 +242,42 @@ def get_bus(module_name: str | None = None) -> Bus:
         module_name: A dotted name. Left out: ``$LIGHTBUS_MODULE``, else ``bus``.
 
     Raises:
-        InvalidBusModule: It cannot be found, raises when imported, or has no ``bus``.
-        ConfigError: One from within the module, such as those of `create`.
+        ConfigError: The module cannot be found, raises when it is imported, or has no ``bus``.
     """
     name = module_name or os.environ.get("LIGHTBUS_MODULE") or DEFAULT_MODULE
     if name.endswith(".py") or not all(part.isidentifier() for part in name.split(".")):
-        raise InvalidBusModule(name, "is no module's dotted name, such as 'bus' or 'shop.bus'.")
+        raise ConfigError(
+            f"Bus module {name!r} is not the dotted name of a module, such as 'bus' or 'shop.bus'."
+        )
     try:
         module = importlib.import_module(name)
     except ConfigError:
         raise
     except ModuleNotFoundError as error:
         if error.name and (name == error.name or name.startswith(f"{error.name}.")):
-            raise InvalidBusModule(
-                name,
-                f"was not found; looked in {Path.cwd()} and sys.path. "
-                f"Name it with --bus or LIGHTBUS_MODULE.",
-                is_missing=True,
+            raise ConfigError(
+                f"Bus module {name!r} was not found; looked in {Path.cwd()} and sys.path. "
+                f"Name it with --bus or LIGHTBUS_MODULE."
             ) from error
-        raise InvalidBusModule(name, f"needs {error.name!r}, which is not installed.") from error
+        raise ConfigError(
+            f"Bus module {name!r} needs {error.name!r}, which is not installed."
+        ) from error
     except (Exception, SystemExit) as error:
-        raise InvalidBusModule(name, f"raised {_told(error)} when imported.") from error
+        raise ConfigError(
+            f"Bus module {name!r} raised {_describe_error(error)} when it was imported."
+        ) from error
     bus = getattr(module, "bus", None)
     if not isinstance(bus, Bus):
         found = "has no attribute 'bus'" if bus is None else f"has a 'bus' that is {bus!r}"
-        raise InvalidBusModule(name, f"{found}. Add to it: bus = lightbus.create()")
+        raise ConfigError(f"Bus module {name!r} {found}. Add to it: bus = lightbus.create()")
     return bus
 
 
-def _told(error: BaseException) -> str:
+def _describe_error(error: BaseException) -> str:
     place = ""
     for frame, line in traceback.walk_tb(error.__traceback__):
         file = frame.f_code.co_filename
-        # A syntax error says itself where it is. Others are where the user's code is left.
+        # The message of a syntax error has its place. Others belong to the last line of user code.
         if not (isinstance(error, SyntaxError) or file.startswith(_NOT_THE_USERS)):
             place = f" ({file}, line {line})"
     return f"{type(error).__name__}: {error}{place}"

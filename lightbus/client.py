@@ -44,8 +44,8 @@ class BusClient:
         after_event_execution: Hooks called with the same arguments after a handler has succeeded.
 
     Raises:
-        InvalidConfig: The settings of a transport are invalid.
-        TransportNotFound: A configured transport, or a package that it needs, is not installed.
+        ConfigError: The settings of a transport are invalid, or a configured transport, or a
+            package that it needs, is not installed.
     """
 
     def __init__(self, config: Config) -> None:
@@ -143,7 +143,7 @@ class BusClient:
             seconds: The interval; `minutes`, `hours` and `days` are added to it.
 
         Raises:
-            InvalidTask: The interval is not positive, an option is invalid, or the function has
+            ApiError: The interval is not positive, an option is invalid, or the function has
                 required parameters or is a generator.
         """
         return self.tasks.every(seconds=seconds, minutes=minutes, hours=hours, days=days, **options)
@@ -163,7 +163,7 @@ class BusClient:
             timezone: A name from the IANA time zone database, or a `tzinfo`.
 
         Raises:
-            InvalidTask: The expression or the time zone is invalid, or as for `every`.
+            ApiError: The expression or the time zone is invalid, or as for `every`.
         """
         return self.tasks.schedule(cron, timezone=timezone, **options)
 
@@ -175,7 +175,7 @@ class BusClient:
         It is cancelled when the worker stops. If it raises an error, the worker exits.
 
         Raises:
-            InvalidTask: `task` is neither, or the function has required parameters.
+            ApiError: `task` is neither, or the function has required parameters.
         """
         self.tasks.add_background_task(task)
 
@@ -185,7 +185,7 @@ class BusClient:
         It runs inside the middleware that was added before.
 
         Raises:
-            InvalidMiddleware: Its `send` or `handle` is missing, or is a generator.
+            ApiError: Its `send` or `handle` is missing, or is a generator.
         """
         check_middleware(middleware)
         self.middleware.append(middleware)

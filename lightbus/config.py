@@ -19,7 +19,7 @@ import msgspec.inspect
 from lightbus.config_file import read_config_file
 from lightbus.encoding.json_codec import CastMode
 from lightbus.encoding.settings import convert_settings
-from lightbus.exceptions import InvalidConfig
+from lightbus.exceptions import ConfigError
 from lightbus.names import check_name, fill_placeholders, to_valid_name
 from lightbus.policy import Retry, Seconds
 
@@ -194,7 +194,7 @@ def load(
         process_name: Overrides ``$LIGHTBUS_PROCESS_NAME`` and the file.
 
     Raises:
-        InvalidConfig: The file cannot be read or has a duplicate key, an environment variable that
+        ConfigError: The file cannot be read or has a duplicate key, an environment variable that
             it refers to is not set or is empty, or a setting is unknown or has a wrong value.
         InvalidName: The name of the service or the process is not valid.
     """
@@ -225,7 +225,7 @@ def load_file(file: str | Path, *, service_name: str) -> Config:
         service_name: The name of the service if the file does not state it.
 
     Raises:
-        InvalidConfig: As for `load`.
+        ConfigError: As for `load`.
         InvalidName: The name of the service or the process is not valid.
     """
     source, data = str(file), read_config_file(Path(file))
@@ -270,8 +270,8 @@ def _read_apis(apis: Mapping[str, Mapping[str, Any] | None], source: str) -> dic
         configs[name] = convert_settings(settings, ApiConfig, source=source, path=path)
         transports = configs[name].event_transport
         if len(transports) != 1:
-            raise InvalidConfig(
-                f"names {', '.join(transports) or 'no transport'}; give one transport.",
+            raise ConfigError(
+                f"expected one transport, got {', '.join(transports) or 'none'}.",
                 source=source,
                 path=f"{path}.event_transport",
             )
@@ -287,10 +287,10 @@ def _read(config: Mapping[str, Any] | str | Path | None) -> tuple[str, Any]:
     if isinstance(chosen, Mapping):
         return "the config given to create()", dict(chosen)
     if "://" in str(chosen):
-        # Not shown: it may hold a password.
-        raise InvalidConfig("a URL is no path of a file.", source="the configuration")
+        # Not shown, because it may contain a password.
+        raise ConfigError("expected the path of a file, got a URL.", source="the configuration")
     if chosen == "":
-        raise InvalidConfig("the path of the config file is empty.", source="the configuration")
+        raise ConfigError("the path of the config file is empty.", source="the configuration")
     file = Path(chosen) if chosen is not None else _default_file()
     if file is None:
         return "no lightbus.yaml in this folder", {}
@@ -300,8 +300,8 @@ def _read(config: Mapping[str, Any] | str | Path | None) -> tuple[str, Any]:
 def _default_file() -> Path | None:
     existing = [name for name in DEFAULT_FILES if Path(name).is_file()]
     if len(existing) > 1:
-        raise InvalidConfig(
-            f"{' and '.join(existing)} both exist. Keep one, or say which with LIGHTBUS_CONFIG.",
+        raise ConfigError(
+            f"{' and '.join(existing)} both exist. Remove one, or name one in LIGHTBUS_CONFIG.",
             source=str(Path.cwd()),
         )
     return Path(existing[0]) if existing else None

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from lightbus.exceptions import InvalidConfig
+from lightbus.exceptions import ConfigError
 
 _VARIABLE = re.compile(r"\$\{([^}]*)\}")
 
@@ -17,7 +17,7 @@ def read_config_file(file: Path) -> Any:
     """Return the content of a YAML, JSON or TOML file.
 
     Raises:
-        InvalidConfig: The file cannot be read or is not valid, has a duplicate key, or has aliases
+        ConfigError: The file cannot be read or is not valid, has a duplicate key, or has aliases
             that expand to too many values; or an environment variable to which it refers is not
             set, or makes a value empty.
     """
@@ -25,7 +25,7 @@ def read_config_file(file: Path) -> Any:
     try:
         return _fill_in({} if data is None else data, str(file), "$")
     except RecursionError:
-        raise InvalidConfig("it is nested too deeply.", source=str(file)) from None
+        raise ConfigError("it is nested too deeply.", source=str(file)) from None
 
 
 def _parse(file: Path) -> Any:
@@ -45,11 +45,13 @@ def _parse(file: Path) -> Any:
     }
     parser = parsers.get(file.suffix)
     if parser is None:
-        raise InvalidConfig(f"a config file ends in {', '.join(parsers)}.", source=str(file))
+        raise ConfigError(
+            f"the name of a config file must end in {', '.join(parsers)}.", source=str(file)
+        )
     try:
         return parser(file.read_text("utf-8"), str(file))
     except OSError as error:
-        raise InvalidConfig(f"cannot be read: {error.strerror}.", source=str(file)) from error
+        raise ConfigError(f"cannot be read: {error.strerror}.", source=str(file)) from error
     except RecursionError:
         reason, line = "it is nested too deeply", ""
     except (ValueError, yaml.YAMLError) as error:
@@ -57,7 +59,7 @@ def _parse(file: Path) -> Any:
         mark = getattr(error, "problem_mark", None)
         line = f" (line {mark.line + 1})" if mark else ""
     # Not chained to that error, which quotes lines of the file, and perhaps a password.
-    raise InvalidConfig(f"is not valid {file.suffix[1:]}: {reason}{line}.", source=str(file))
+    raise ConfigError(f"is not valid {file.suffix[1:]}: {reason}{line}.", source=str(file))
 
 
 class _DuplicateKey(dict[str, Any]):
@@ -81,7 +83,7 @@ def _json_object(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
 def _fill_in(value: Any, source: str, path: str) -> Any:
     """Return `value` with each ``${NAME}`` replaced by the environment variable of that name."""
     if isinstance(value, _DuplicateKey):
-        raise InvalidConfig(f"the key {value.key!r} is a duplicate.", source=source, path=path)
+        raise ConfigError(f"the key {value.key!r} is a duplicate.", source=source, path=path)
     if isinstance(value, dict):
         return {k: _fill_in(v, source, f"{path}.{k}") for k, v in value.items()}
     if isinstance(value, list):
@@ -92,7 +94,7 @@ def _fill_in(value: Any, source: str, path: str) -> Any:
     def look_up(match: re.Match[str]) -> str:
         variable = match.group(1)
         if variable not in os.environ:
-            raise InvalidConfig(
+            raise ConfigError(
                 f"the environment variable {variable!r} is not set.", source=source, path=path
             )
         return os.environ[variable]
@@ -101,5 +103,5 @@ def _fill_in(value: Any, source: str, path: str) -> Any:
     if value and not filled:
         # An empty value would silently select the default.
         names = ", ".join(repr(name) for name in _VARIABLE.findall(value))
-        raise InvalidConfig(f"the environment variable {names} is empty.", source=source, path=path)
+        raise ConfigError(f"the environment variable {names} is empty.", source=source, path=path)
     return filled

@@ -29,7 +29,7 @@ from lightbus.declarations import (
 )
 from lightbus.encoding.custom_types import describe_error
 from lightbus.encoding.json_codec import FieldsDecoder
-from lightbus.exceptions import InvalidApi, InvalidEventArguments, InvalidParameters, NotOnBus
+from lightbus.exceptions import EventNotFound, InvalidApi, InvalidEventArguments
 from lightbus.message import EventMessage
 from lightbus.policy import OnError
 
@@ -87,7 +87,7 @@ class Event(Generic[P]):
 
     Raises:
         InvalidApi: A parameter has another type, or two parameters have the same name.
-        NotOnBus: The event is accessed on an instance of an API that belongs to no bus.
+        EventNotFound: The event is accessed on an instance of an API that belongs to no bus.
     """
 
     @overload
@@ -121,7 +121,12 @@ class Event(Generic[P]):
             return self
         path = vars(instance).get("_path")
         if path is None:
-            raise NotOnBus(owner.__name__, self.name)
+            raise EventNotFound(
+                f"This {owner.__name__} does not belong to a bus. Use bus[{owner.__name__}]."
+                f"{self.name}.",
+                api_name=cast("Any", owner).meta.name,
+                event_name=self.name,
+            )
         return cast("EventOnBus[P]", getattr(path, self.name))
 
     def __set_name__(self, owner: type, name: str) -> None:
@@ -197,21 +202,20 @@ class Event(Generic[P]):
         """Return the positional arguments `args` and the keyword arguments `kwargs`, by name.
 
         Raises:
-            InvalidParameters: The event does not accept so many positional arguments, or `kwargs`
-                repeats one of them.
+            InvalidEventArguments: The event does not accept so many positional arguments, or
+                `kwargs` repeats one of them.
         """
         names = () if self._declaration is None else self._declaration.positional
         if len(args) > len(names):
-            raise InvalidParameters(
-                f"{canonical_name} was fired with {len(args)} positional argument(s)"
-                f"{f', and takes {len(names)}' if names else ''}. "
-                f"Give each by name: fire(name=value)."
+            reason = (
+                f"{len(args)} positional, but at most {len(names)} expected; pass each by name: "
+                "fire(name=value)"
             )
+            raise InvalidEventArguments(canonical_name, reason=reason)
         named = dict(zip(names, args, strict=False))
         if repeated := named.keys() & kwargs.keys():
-            raise InvalidParameters(
-                f"{canonical_name} was fired with two values for {', '.join(sorted(repeated))}."
-            )
+            reason = f"two values for {', '.join(sorted(repeated))}"
+            raise InvalidEventArguments(canonical_name, reason=reason)
         return {**named, **kwargs}
 
     def arguments(self, canonical_name: str, kwargs: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,111 +3,73 @@
 ::
 
     LightbusException
-    ├── ApiError                    a program declares or names something wrongly
-    │   ├── InvalidApi
-    │   ├── InvalidName
-    │   ├── UnknownApi
-    │   ├── EventNotFound
-    │   ├── InvalidParameters
-    │   ├── NotCallable
-    │   ├── NotOnBus
-    │   ├── InvalidEventListener
-    │   ├── InvalidHook
-    │   ├── InvalidMiddleware
-    │   ├── InvalidTask
-    │   └── DuplicateListenerName
-    ├── ValidationError             an event's values do not fit
-    │   ├── InvalidEventArguments
-    │   ├── UnencodableValue
-    │   ├── UndecodableEvent
-    │   └── UnfitEvent
-    ├── CannotBlockHere
-    ├── NoEventLoop
-    ├── TaskExited
-    ├── HookExited
-    ├── IteratorReturned
-    ├── NoHandlerThread
-    ├── WorkerNotReusable
-    ├── ConfigError                 a worker or a bus cannot be set up
-    │   ├── InvalidConfig
-    │   ├── TransportNotFound
-    │   ├── InvalidBusModule
-    │   ├── InvalidSchema
-    │   ├── EventletNotSupported
-    │   ├── PackageMissing
-    │   └── HealthPortUnusable
-    ├── TransportError              the broker, or the way to it
-    │   ├── TransportUnavailable    not reached: nothing was sent
-    │   ├── TransportRefused        reached, and it said no
-    │   │   └── NotDeclared         it keeps nothing for the listener yet
-    │   ├── TopologyMismatch        it holds an object that differs from the declared one
-    │   ├── SendRefused             it did not take this event
-    │   ├── SendOutcomeUnknown      it may or may not have taken this event
-    │   └── TransportClosed
-    ├── EventRequeued               its last attempt waits for another delivery
-    └── ListenerError               an event could not be handled
-        ├── UnexpectedEvent
-        ├── HandlerExited
-        ├── HandlerTimeout
-        ├── StuckHandler
-        └── AttemptsExhausted
+    ├── ApiError                     the program uses Lightbus wrongly
+    │   ├── InvalidApi               an API, an event or a parameter is declared wrongly
+    │   ├── InvalidName              a name is empty, too long, or has a wrong character
+    │   ├── EventNotFound            an API or an event has no such name here
+    │   ├── InvalidEventListener     a handler cannot be called with its events
+    │   ├── DuplicateListenerName    a service has two listeners of one name on one API
+    │   └── CannotBlockHere          a blocking call on a thread that must not wait
+    ├── ValidationError              the values of an event are wrong
+    │   ├── InvalidEventArguments    fire() was called with wrong arguments
+    │   ├── UnencodableValue         an argument cannot be encoded as JSON
+    │   ├── UndecodableEvent         the body of an event is not a JSON object
+    │   └── UnfitEvent               an event does not fit the type hints of a handler
+    ├── ConfigError                  a bus or a worker cannot be set up
+    ├── TransportError               the broker, or the connection to it, failed
+    │   ├── TransportUnavailable     not reached: nothing was sent
+    │   ├── TransportRefused         reached, but it refused the request
+    │   │   └── NotDeclared          it has no queue for this listener
+    │   ├── TopologyMismatch         an object at the broker has other settings
+    │   ├── SendRefused              the broker did not accept this event
+    │   ├── SendOutcomeUnknown       the event may or may not be stored
+    │   └── TransportClosed          the program closed the transport
+    ├── ListenerError                a listener could not handle an event
+    │   ├── UnexpectedEvent          the listener does not listen for it
+    │   ├── HandlerExited            the handler tried to end the process
+    │   ├── HandlerTimeout           the handler took too long
+    │   └── AttemptsExhausted        all attempts ended without a result
+    ├── CallbackExited               a hook or a task tried to end the process
+    └── IteratorReturned             a function returned an iterator that nothing runs
 
-What an error is about (an API's name, an event's id, a path in a file) is also an attribute of it.
+An error has the data of its message, such as the name of an API, as attributes.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable
-from typing import Any
+from collections.abc import Collection
+from typing import Any, ClassVar
 
-
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return `` Did you mean 'x'?`` for the known name nearest to `name`, or an empty string."""
-    from difflib import get_close_matches  # noqa: PLC0415 - it is slow to import
-
-    matches = get_close_matches(name, list(known), n=1)
-    return f" Did you mean {matches[0]!r}?" if matches else ""
-
-
-def _listing(names: Iterable[str]) -> str:
-    return ", ".join(repr(name) for name in names)
-
-
-# Not that of the example in our own message
-# and up to the last @, for a password may hold anything. A path has one slash of the two.
+# The last @ ends a login, because a password may contain one. The first slash is optional, because
+# a path can have one slash of the two. The example URL in a message of our own is not a login.
 _LOGIN = re.compile(r"(?<=:/)(/?)(?!/?user:password@host)[^\n]*@")
 
+# Two full stops that end a sentence, but not an ellipsis, and not the parent folder
+_TWO_FULL_STOPS = re.compile(r"""(?<=[\w)'"\]}`])\.\.(?=\s|$)""")
 
-def without_login(text: str) -> str:
-    """Return `text` with the user and the password of every URL in it replaced by ``***``.
 
-    A broker's URL can stand where it does not belong, as for a key of the configuration.
-    """
+def _without_login(text: str) -> str:
     # Not a template: `re` would import a module for it, which fails at interpreter exit.
     return _LOGIN.sub(lambda found: f"{found[1]}***@", text)
 
 
-# Not an ellipsis, and not the folder above
-_TWO_FULL_STOPS = re.compile(r"""(?<=[\w)'"\]}`])\.\.(?=\s|$)""")
-
-
 def _clean(text: str) -> str:
-    """Return the text of an error without a login, and with one full stop after each sentence.
-
-    A reason that another library or a broker gives can end with a full stop of its own.
-    """
-    return _TWO_FULL_STOPS.sub(lambda _: ".", without_login(text))
+    # The quoted reason of a broker or a library may end with a full stop of its own.
+    return _TWO_FULL_STOPS.sub(lambda _: ".", _without_login(text))
 
 
 class LightbusException(Exception):
-    """The root of every error that Lightbus raises. Its text shows no password of a URL."""
+    """The root of every error that Lightbus raises.
+
+    Messages show ``***`` instead of the user and the password in a URL.
+    """
 
     def __init__(self, *args: object) -> None:
         super().__init__(*(_clean(arg) if isinstance(arg, str) else arg for arg in args))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Pickled, as between processes, it is no call of `__init__`, which takes other arguments.
+        # Unpickling must not call `__init__`, whose arguments are not `self.args`.
         return _rebuilt, (type(self), self.args, self.__dict__)
 
 
@@ -120,7 +82,7 @@ def _rebuilt(
 
 
 class ApiError(LightbusException):
-    """A program declares, or names, an API, an event or a listener wrongly."""
+    """The program uses Lightbus wrongly: what it declares, names or calls cannot work."""
 
 
 class InvalidApi(ApiError):
@@ -128,128 +90,78 @@ class InvalidApi(ApiError):
 
 
 class InvalidName(ApiError):
-    """A name is empty or too long, holds a character that names cannot have, or has an unknown
-    placeholder.
+    """A name is empty or too long, or has a character or a placeholder that is not allowed.
 
     Attributes:
-        kind: What is named, for example ``"listener"``.
-        name: The name that was refused.
+        kind: What has the name, for example ``"listener"``.
+        name: The invalid name.
     """
 
     def __init__(self, kind: str, name: object, reason: str) -> None:
         super().__init__(f"Invalid {kind} name {name!r}: {reason}.")
         self.kind = kind
-        self.name = without_login(name) if isinstance(name, str) else name
+        self.name = _without_login(name) if isinstance(name, str) else name
 
 
-class UnknownApi(ApiError):
-    """An event was fired on an API that is not registered in this process.
+class EventNotFound(ApiError, AttributeError):
+    """An API is not registered on the bus, or has no event of this name.
 
     Attributes:
-        api_name: The API's name.
+        api_name: The name of the API.
+        event_name: The name of the event; empty if the API is not registered.
     """
 
-    def __init__(self, api_name: str, known: Collection[str]) -> None:
-        registered = f"Registered: {_listing(sorted(known))}." if known else "None is registered."
-        super().__init__(
-            f"API {api_name!r} is not registered here, so its events cannot be fired. "
-            f"Register it with bus.client.register_api(...). {registered}"
-            f"{did_you_mean(api_name, known)}"
-        )
+    def __init__(self, message: str, *, api_name: str, event_name: str = "") -> None:
+        super().__init__(message)
         self.api_name = api_name
-
-
-class EventNotFound(ApiError):
-    """A registered API has no event of this name.
-
-    Attributes:
-        api_name: The API's name.
-        event_name: The event's name.
-    """
-
-    def __init__(self, api_name: str, event_name: str, known: Collection[str]) -> None:
-        events = f"It has {_listing(sorted(known))}." if known else "It has no events."
-        super().__init__(
-            f"API {api_name!r} has no event {event_name!r}. {events}"
-            f"{did_you_mean(event_name, known)}"
-        )
-        self.api_name = api_name
-        self.event_name = event_name
-
-
-class InvalidParameters(ApiError):
-    """An event was fired with more positional arguments than it is declared to take, or with two
-    values for one.
-    """
-
-
-class NotCallable(ApiError):
-    """A bus path was called, where only ``.fire(...)``, ``.fire_async(...)`` and ``.listen(...)``
-    are; or one of these was, of a path that is no event.
-    """
-
-
-class NotOnBus(ApiError, AttributeError):
-    """An event was asked for at an instance of an `Api` that belongs to no bus.
-
-    Attributes:
-        event_name: The event's name.
-    """
-
-    def __init__(self, api_class: str, event_name: str) -> None:
-        super().__init__(
-            f"This {api_class} belongs to no bus. Its event is reached as "
-            f"bus[{api_class}].{event_name}."
-        )
         self.event_name = event_name
 
 
 class InvalidEventListener(ApiError):
-    """A handler cannot be called with the event that it listens for, or its options are wrong."""
-
-
-class InvalidHook(ApiError):
-    """A function cannot be a hook."""
-
-
-class InvalidMiddleware(ApiError):
-    """An object cannot be a middleware."""
-
-
-class InvalidTask(ApiError):
-    """A function cannot be run at the given times, or not in the background."""
+    """A handler cannot be called with the events it listens for, or its options are wrong."""
 
 
 class DuplicateListenerName(ApiError):
-    """Two listeners of one service have the same name on the same API.
+    """A service has two listeners of the same name on the same API.
 
     Attributes:
-        listener_name: The name that is taken.
-        api_name: The API's name.
+        listener_name: The name of both listeners.
+        api_name: The name of the API.
     """
 
     def __init__(self, listener_name: str, api_name: str) -> None:
         super().__init__(
-            f"This service already has a listener named {listener_name!r} on the API "
-            f"{api_name!r}. Listeners that share a name share their events; give this one "
-            f"a listener_name of its own."
+            f"This service already has a listener named {listener_name!r} on API {api_name!r}. "
+            "Listeners of the same name share one queue. Give this one another listener_name."
         )
         self.listener_name = listener_name
         self.api_name = api_name
 
 
+class CannotBlockHere(ApiError):
+    """A blocking call was made on a thread that must not wait.
+
+    Attributes:
+        call: The call, for example ``"fire()"``.
+    """
+
+    def __init__(self, call: str, problem: str) -> None:
+        super().__init__(f"{call} {problem}")
+        self.call = call
+
+
 class ValidationError(LightbusException):
-    """The values of an event do not fit."""
+    """The values of an event are wrong."""
 
 
 class InvalidEventArguments(ValidationError):
-    """An event was fired without all of its arguments, with others, or with wrong values.
+    """An event was fired with missing or unexpected arguments, or with wrong values.
 
     Attributes:
-        event: The event's canonical name, for example ``"auth.user_created"``.
-        missing: Names that the event requires and `fire` was not given.
-        unexpected: Names that `fire` was given and the event does not have.
-        reason: What is wrong with the values; empty where nothing is.
+        event: The canonical name of the event, for example ``"auth.user_created"``.
+        missing: The names of required arguments that were not given.
+        unexpected: The names of given arguments that the event does not have.
+        reason: What else is wrong; empty if nothing is.
     """
 
     def __init__(
@@ -260,12 +172,11 @@ class InvalidEventArguments(ValidationError):
         unexpected: Collection[str] = (),
         reason: str = "",
     ) -> None:
-        problems = [reason] if reason else []
-        if missing:
-            problems.append(f"missing {_listing(missing)}")
-        if unexpected:
-            problems.append(f"unexpected {_listing(unexpected)}")
-        super().__init__(f"Event {event} was fired with wrong arguments: {'; '.join(problems)}.")
+        reasons = [reason] if reason else []
+        for problem, names in (("missing", missing), ("unexpected", unexpected)):
+            if names:
+                reasons.append(f"{problem} {', '.join(map(repr, names))}")
+        super().__init__(f"Event {event} was fired with wrong arguments: {'; '.join(reasons)}.")
         self.event = event
         self.missing = tuple(missing)
         self.unexpected = tuple(unexpected)
@@ -273,10 +184,10 @@ class InvalidEventArguments(ValidationError):
 
 
 class UnencodableValue(ValidationError):
-    """An argument of an event cannot travel as JSON, or would lose data.
+    """An argument of an event cannot be encoded as JSON, or would lose data.
 
     Attributes:
-        argument: The argument's name; ``"(all)"`` where it is not known which one it is.
+        argument: The name of the argument; ``"(all)"`` if it is not known which one it is.
         value_type: The type of the argument.
         place: Where in the arguments the value is, for example ``"$.order.tags[0]"``.
     """
@@ -284,7 +195,7 @@ class UnencodableValue(ValidationError):
     def __init__(self, argument: str, value: object, reason: str, place: str) -> None:
         value_type = type(value)
         super().__init__(
-            f"Argument {argument!r}, a {value_type.__qualname__}, cannot travel as JSON: "
+            f"Argument {argument!r} of type {value_type.__qualname__} cannot be encoded as JSON: "
             f"{reason} - at `{place}`."
         )
         self.argument = argument
@@ -297,216 +208,51 @@ class UndecodableEvent(ValidationError):
 
 
 class UnfitEvent(ValidationError):
-    """A value of an event is not of the type that the handler's hint for it says.
+    """A value of an event is not of the type in the handler's type hint.
 
     Attributes:
-        handler: The handler's name.
-        event: The event's canonical name.
-        reason: What was found where, for example ``"Expected `int`, got `str` - at `$.age`"``.
+        handler: The name of the handler.
+        event: The canonical name of the event.
+        reason: What does not fit, for example ``"Expected `int`, got `str` - at `$.age`"``.
     """
 
     def __init__(self, handler: str, event: str, reason: str) -> None:
         super().__init__(
-            f"Event {event} does not fit the type hints of {handler}(): {reason}. Replay it with "
-            "other parameters, or with a handler that takes it: `lightbus dead-letters`."
+            f"Event {event} does not fit the type hints of {handler}(): {reason}. Correct the "
+            "parameters of the event, or the handler, and replay it: `lightbus dead-letters`."
         )
         self.handler = handler
         self.event = event
         self.reason = reason
 
 
-class CannotBlockHere(LightbusException):
-    """A blocking call was made on a thread that must not wait.
-
-    Attributes:
-        blocking: The call, for example ``"fire()"``.
-    """
-
-    def __init__(self, blocking: str, problem: str) -> None:
-        super().__init__(f"{blocking} {problem}")
-        self.blocking = blocking
-
-
-class NoEventLoop(LightbusException, RuntimeError):
-    """An async function of the bus was awaited where no asyncio event loop runs.
-
-    Attributes:
-        call: The function, for example ``"fire_async()"``.
-    """
-
-    def __init__(self, call: str) -> None:
-        super().__init__(
-            f"{call} needs a running event loop of asyncio, and this thread has none. Under "
-            f"another framework, call the blocking fire() in a thread, for example with "
-            f"`await trio.to_thread.run_sync(...)`, and run listeners with `lightbus run`."
-        )
-        self.call = call
-
-
-class TaskExited(LightbusException):
-    """A scheduled or background task tried to end the process, or was cancelled from within.
-
-    Attributes:
-        task: The task's name.
-    """
-
-    def __init__(self, task: str, raised: BaseException) -> None:
-        super().__init__(f"Task {task!r} raised {type(raised).__name__}: {raised}")
-        self.task = task
-
-
-class HookExited(LightbusException):
-    """A hook tried to end the process, or was cancelled from within.
-
-    Attributes:
-        hook: The hook's name.
-    """
-
-    def __init__(self, hook: str, raised: BaseException) -> None:
-        super().__init__(f"Hook {hook!r} raised {type(raised).__name__}: {raised}")
-        self.hook = hook
-
-
-class IteratorReturned(LightbusException):
-    """A handler, a hook, a middleware or a task returned an iterator, such as a generator. Nothing
-    runs the iterator's code.
-
-    Attributes:
-        function: The function's name.
-        returned: The iterator's type.
-    """
-
-    def __init__(self, function: str, result: object) -> None:
-        returned = type(result)
-        super().__init__(
-            f"{function}() returned an iterator ({returned.__qualname__}), and nothing runs its "
-            f"code. Iterate over it in the function."
-        )
-        self.function = function
-        self.returned = returned
-
-
-class NoHandlerThread(LightbusException):
-    """`run_on_handler_thread` was called where no event is handled."""
-
-    def __init__(self) -> None:
-        super().__init__(
-            "run_on_handler_thread() has no free thread here. Await it in a middleware's handle(), "
-            "before or after call_next(), or in an async hook around a handler."
-        )
-
-
-class WorkerNotReusable(LightbusException):
-    """A worker was started a second time, or after it was stopped."""
-
-    def __init__(self) -> None:
-        super().__init__("A worker runs once. Make another: lightbus.Worker(bus).")
-
-
 class ConfigError(LightbusException):
-    """A bus cannot be set up from what it was given."""
-
-
-class InvalidConfig(ConfigError):
-    """The configuration cannot be read, or says something that cannot be.
+    """A bus or a worker cannot be set up: a setting or a file is wrong, a package is not installed,
+    the bus module cannot be imported, or the health port cannot be used.
 
     Attributes:
-        source: The file, or another name for where the setting came from.
-        path: Where in it, for example ``"$.apis.default"``; empty where it is the whole.
+        source: The file that is wrong, or another name for where a setting came from; empty if the
+            error is not about a setting or a file.
+        path: Where in the source, for example ``"$.apis.default"``; empty for the whole of it.
     """
 
-    def __init__(self, problem: str, *, source: str, path: str = "") -> None:
-        where = f"{source}: {path}" if path else source
-        super().__init__(f"{where}: {problem}")
+    def __init__(self, problem: str, *, source: str = "", path: str = "") -> None:
+        super().__init__(": ".join(part for part in (source, path, problem) if part))
         self.source = source
-        self.path = without_login(path)
-
-
-class TransportNotFound(ConfigError):
-    """No installed package offers the transport that the configuration names.
-
-    Attributes:
-        name: The transport's name in the configuration.
-    """
-
-    def __init__(self, name: str, problem: str) -> None:
-        super().__init__(f"Transport {name!r} {problem}")
-        self.name = without_login(name)
-
-
-class InvalidBusModule(ConfigError):
-    """The bus module cannot be imported, or holds no bus.
-
-    Attributes:
-        module_name: The module's dotted name.
-        is_missing: Whether there is no module of that name.
-    """
-
-    def __init__(self, module_name: str, problem: str, *, is_missing: bool = False) -> None:
-        super().__init__(f"Bus module {module_name!r} {problem}")
-        self.module_name = module_name
-        self.is_missing = is_missing
-
-
-class EventletNotSupported(ConfigError):
-    """A bus was made or used in a process that eventlet has patched."""
-
-    def __init__(self) -> None:
-        super().__init__(
-            "Lightbus does not work under eventlet.monkey_patch(), which replaces the threads that "
-            "it needs. Run this process on threads, gevent or asyncio instead."
-        )
-
-
-class InvalidSchema(ConfigError):
-    """A file is no schema of events.
-
-    Attributes:
-        path: The file's path.
-    """
-
-    def __init__(self, path: str, problem: str) -> None:
-        super().__init__(f"{path} {problem}. `lightbus schema dump` prints a schema of events.")
-        self.path = path
-
-
-class PackageMissing(ConfigError):
-    """A package is needed that only an extra of Lightbus installs.
-
-    Attributes:
-        extra: The extra's name.
-    """
-
-    def __init__(self, purpose: str, extra: str) -> None:
-        super().__init__(f"{purpose}, install the extra: pip install 'lightbus[{extra}]'.")
-        self.extra = extra
-
-
-class HealthPortUnusable(ConfigError):
-    """The port on which health is told is taken, or may not be used.
-
-    Attributes:
-        host: The address.
-        port: The port.
-    """
-
-    def __init__(self, host: str, port: int, reason: str) -> None:
-        super().__init__(f"Health port {port} on {host} cannot be used: {reason}.")
-        self.host = host
-        self.port = port
+        self.path = _without_login(path)
 
 
 class TransportError(LightbusException):
-    """The broker, or the way to it, failed."""
+    """The broker, or the connection to it, failed."""
 
 
 class TransportUnavailable(TransportError):
-    """The broker was not reached in time, or was lost; what was to be sent to it was not sent."""
+    """The broker was not reached in time, or the connection was lost; nothing was sent."""
 
 
 class TransportRefused(TransportError):
-    """The broker was reached and said no (credentials, permissions, a missing virtual host), or the
-    transport cannot do what is asked of it.
+    """The broker was reached, but refused the request: for example credentials or permissions are
+    wrong, a virtual host is missing, or a queue is in use.
     """
 
 
@@ -530,7 +276,7 @@ class FeatureNotSupported(TransportRefused):
 
 
 class NotDeclared(TransportRefused):
-    """The broker keeps nothing for a listener, which never ran."""
+    """The broker has no queue for a listener, because the listener never ran."""
 
 
 class ListenerInUse(TransportRefused):
@@ -590,131 +336,57 @@ class DeadLettersInUse(TransportRefused):
 
 
 class TopologyMismatch(TransportError):
-    """The broker holds an object of this name whose settings differ from the wanted ones.
-
-    Args:
-        problem: What people read.
+    """An object at the broker has other settings than the declared ones.
 
     Attributes:
-        argument: The first setting that differs, in the broker's own words; empty where it does
-            not tell.
-        wanted: What it was to be.
-        actual: What it is.
+        argument: The first setting that differs, in the terms of the broker; empty if the broker
+            does not report it.
+        wanted: Its declared value.
+        actual: Its value at the broker.
     """
 
     def __init__(
-        self, problem: str, *, argument: str = "", wanted: str = "", actual: str = ""
+        self, message: str, *, argument: str = "", wanted: str = "", actual: str = ""
     ) -> None:
-        super().__init__(problem)
+        super().__init__(message)
         self.argument = argument
         self.wanted = wanted
         self.actual = actual
 
 
 class SendRefused(TransportError):
-    """The broker did not take an event, or no listener wants one that must be wanted.
-
-    Args:
-        reason: Why, without a full stop: it ends what people read.
+    """The broker did not accept an event, or the event requires listeners and has none.
 
     Attributes:
-        event_id: The event's id.
+        event_id: The id of the event.
     """
 
     def __init__(self, event_id: str, reason: str) -> None:
-        super().__init__(f"The broker did not take event {event_id}: {reason}.")
+        super().__init__(f"The broker did not accept event {event_id}: {reason}.")
         self.event_id = event_id
 
 
 class SendOutcomeUnknown(TransportError):
-    """The broker did not confirm an event in time; it may or may not be stored.
+    """The broker did not confirm an event in time, so the event may or may not be stored.
 
-    Firing it again can make a duplicate, not firing it again can lose it.
+    Firing it again may store it twice, and not firing it again may lose it.
 
     Attributes:
-        event_id: The event's id.
-        timeout: How long the confirmation was waited for, in seconds.
+        event_id: The id of the event.
+        timeout: How long `fire` waited for the confirmation, in seconds.
     """
 
     def __init__(self, event_id: str, timeout: float) -> None:
         super().__init__(
-            f"The broker did not confirm event {event_id} within {timeout:.3g} s: its outcome is "
-            f"unknown, it may or may not have been stored."
+            f"The broker did not confirm event {event_id} within {timeout:.3g} s. The outcome is "
+            "unknown: the event may or may not be stored."
         )
         self.event_id = event_id
         self.timeout = timeout
 
 
 class TransportClosed(TransportError):
-    """The transport was closed while, or before, it was used."""
-
-
-class ListenerError(LightbusException):
-    """An event could not be handled."""
-
-
-class UnexpectedEvent(ListenerError):
-    """An event came that its listener no longer listens for.
-
-    Attributes:
-        listener: The listener's name.
-        event: The event's canonical name.
-    """
-
-    def __init__(self, listener: str, event: str) -> None:
-        super().__init__(
-            f"Listener {listener!r} does not listen for {event}, as it did once, or does in "
-            "another version. Replay it when a version that listens for it runs, or discard it: "
-            "`lightbus dead-letters`. `lightbus topology --migrate` has no more of them come."
-        )
-        self.listener = listener
-        self.event = event
-
-
-class HandlerExited(ListenerError):
-    """A handler tried to end the process, or was cancelled from within.
-
-    Attributes:
-        listener: The listener's name.
-    """
-
-    def __init__(self, listener: str, raised: BaseException) -> None:
-        super().__init__(f"Listener {listener!r} raised {type(raised).__name__}: {raised}")
-        self.listener = listener
-
-
-class HandlerTimeout(ListenerError):
-    """A handler did not finish within its `acknowledgement_timeout`.
-
-    Attributes:
-        listener: The listener's name.
-        timeout: The `acknowledgement_timeout`, in seconds.
-    """
-
-    def __init__(self, listener: str, timeout: float) -> None:
-        super().__init__(
-            f"Listener {listener!r} did not finish within its acknowledgement_timeout of "
-            f"{timeout:g} s."
-        )
-        self.listener = listener
-        self.timeout = timeout
-
-
-class StuckHandler(ListenerError):
-    """A handler still ran one more `acknowledgement_timeout` after it had timed out.
-
-    Attributes:
-        listener: The listener's name.
-        timeout: The `acknowledgement_timeout`, in seconds.
-    """
-
-    def __init__(self, listener: str, timeout: float) -> None:
-        super().__init__(
-            f"Listener {listener!r} still runs {timeout:g} s after it timed out and cannot be "
-            f"stopped; the worker exits so that its supervisor starts a fresh one."
-        )
-        self.listener = listener
-        self.timeout = timeout
+    """The transport was closed before or during its use."""
 
 
 class EventRequeued(LightbusException):
@@ -731,20 +403,113 @@ class EventRequeued(LightbusException):
         self.event_id = event_id
 
 
-class AttemptsExhausted(ListenerError):
-    """An event came for one more attempt than its listener allows.
+class ListenerError(LightbusException):
+    """A listener could not handle an event."""
 
-    Its last attempts ended with no word from the worker, as when a process is killed.
+
+class UnexpectedEvent(ListenerError):
+    """A listener received an event that it does not listen for.
 
     Attributes:
-        listener: The listener's name.
-        max_attempts: How many it allows.
+        listener: The name of the listener.
+        event: The canonical name of the event.
+    """
+
+    # Filters for dead letters use this name, so it does not change with the name of the class.
+    stored_name: ClassVar = "lightbus.exceptions.NotListenedFor"
+
+    def __init__(self, listener: str, event: str) -> None:
+        super().__init__(
+            f"Listener {listener!r} does not listen for {event}; another version of the service "
+            "may. Replay it when such a version runs, or discard it: `lightbus dead-letters`. To "
+            "stop its delivery, run `lightbus topology --migrate`."
+        )
+        self.listener = listener
+        self.event = event
+
+
+class HandlerExited(ListenerError):
+    """A handler tried to end the process, or cancelled its own task.
+
+    Attributes:
+        listener: The name of the listener.
+    """
+
+    def __init__(self, listener: str, raised: BaseException) -> None:
+        super().__init__(f"Listener {listener!r} raised {type(raised).__name__}: {raised}")
+        self.listener = listener
+
+
+class HandlerTimeout(ListenerError):
+    """A handler did not finish within its `acknowledgement_timeout`.
+
+    Attributes:
+        listener: The name of the listener.
+        timeout: The `acknowledgement_timeout`, in seconds.
+        is_stuck: Whether the handler ran for another `acknowledgement_timeout` after that, so that
+            the worker exits.
+    """
+
+    def __init__(self, listener: str, timeout: float, *, is_stuck: bool = False) -> None:
+        super().__init__(
+            f"Listener {listener!r} still runs {timeout:g} s after it timed out, and cannot be "
+            "stopped. The worker exits, so that its supervisor starts a new one."
+            if is_stuck
+            else f"Listener {listener!r} did not finish within its acknowledgement_timeout of "
+            f"{timeout:g} s."
+        )
+        self.listener = listener
+        self.timeout = timeout
+        self.is_stuck = is_stuck
+
+
+class AttemptsExhausted(ListenerError):
+    """All attempts of an event were used, and the last one ended without a result, for example
+    because the worker was killed.
+
+    Attributes:
+        listener: The name of the listener.
+        max_attempts: How many attempts the listener allows.
     """
 
     def __init__(self, listener: str, max_attempts: int) -> None:
         super().__init__(
-            f"Listener {listener!r} used up its {max_attempts} attempts; the last one ended "
-            f"without a result, as when the worker is killed or times out."
+            f"Listener {listener!r} used all of its {max_attempts} attempts. The last one ended "
+            "without a result, for example because the worker was killed."
         )
         self.listener = listener
         self.max_attempts = max_attempts
+
+
+class CallbackExited(LightbusException):
+    """A hook or a task tried to end the process, or cancelled itself.
+
+    Attributes:
+        callback: The name of the hook or the task.
+    """
+
+    # As of `UnexpectedEvent`. A dead letter can have the error of a hook, but not of a task.
+    stored_name: ClassVar = "lightbus.exceptions.HookExited"
+
+    def __init__(self, kind: str, callback: str, raised: BaseException) -> None:
+        super().__init__(f"{kind} {callback!r} raised {type(raised).__name__}: {raised}")
+        self.callback = callback
+
+
+class IteratorReturned(LightbusException):
+    """A handler, a hook, a middleware or a task returned an iterator, such as a generator, so its
+    code did not run.
+
+    Attributes:
+        function: The name of the function.
+        returned: The type of the iterator.
+    """
+
+    def __init__(self, function: str, result: object) -> None:
+        returned = type(result)
+        super().__init__(
+            f"{function}() returned an iterator ({returned.__qualname__}), whose code does not "
+            "run. Iterate over it in the function."
+        )
+        self.function = function
+        self.returned = returned

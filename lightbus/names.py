@@ -9,8 +9,9 @@ import re
 import socket
 import string
 import unicodedata
+from collections.abc import Iterable
 
-from lightbus.exceptions import InvalidName, did_you_mean
+from lightbus.exceptions import InvalidName
 
 # Transports join the names of a service, a listener and an API, and add up to 30 characters. The
 # strictest limit of a broker for the joined name is 255 bytes. Each allowed character is one byte.
@@ -48,11 +49,11 @@ def check_name(kind: str, name: object) -> str:
         raise InvalidName(
             kind,
             name,
-            f"it holds {found.group()!r}; a to z, A to Z, digits and any of -_.,@/+ can be used",
+            f"the character {found.group()!r} is not allowed; use a-z, A-Z, 0-9 and -_.,@/+",
         )
     longest = _MAX_PROCESS_LENGTH if kind == "process" else MAX_LENGTH
     if len(name) > longest:
-        raise InvalidName(kind, name, f"it is longer than {longest} characters; shorten it")
+        raise InvalidName(kind, name, f"it is longer than {longest} characters")
     return name
 
 
@@ -96,13 +97,23 @@ def fill_placeholders(template: str) -> str:
         raise InvalidName(
             "service or process",
             template,
-            f"the placeholder {{{unknown}}} is not known.{did_you_mean(unknown, values)} "
-            f"Known: {', '.join(values)}",
+            f"unknown placeholder {{{unknown}}}.{did_you_mean(unknown, values)} "
+            f"Placeholders: {', '.join(values)}",
         ) from error
     except (ValueError, IndexError, AttributeError) as error:
         raise InvalidName(
-            "service or process", template, f"its braces do not match: {error}"
+            "service or process", template, f"its placeholders are not valid: {error}"
         ) from error
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return `` Did you mean 'x'?`` for the known name that is most similar to `name`, or an empty
+    string.
+    """
+    from difflib import get_close_matches  # noqa: PLC0415 - it is slow to import
+
+    matches = get_close_matches(name, list(known), n=1)
+    return f" Did you mean {matches[0]!r}?" if matches else ""
 
 
 def _random_text(length: int) -> str:

@@ -53,7 +53,7 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     Raises:
         ValueError: `longest` is less than `first`, or it takes more than 20 steps to reach it.
-            `InvalidConfig` if the values are from a configuration.
+            `ConfigError` if the values are from a configuration.
     """
 
     first: Seconds = 1.0

@@ -8,13 +8,14 @@ from typing import Any
 import click
 
 from lightbus import config as configuration
+from lightbus.bus import DEFAULT_MODULE
 from lightbus.cli.support.bus_options import bus_options, load_bus, named_bus_module
 from lightbus.cli.support.console import out
 from lightbus.cli.support.exit_codes import SUCCEEDED
 from lightbus.cli.support.log_output import set_up_logging
 from lightbus.cli.support.running import report_error
 from lightbus.client import BusClient
-from lightbus.exceptions import InvalidBusModule, LightbusException
+from lightbus.exceptions import ConfigError, LightbusException
 from lightbus.operations.config_schema import schema_of_config
 
 
@@ -55,10 +56,15 @@ def check(**options: Any) -> None:
 def _client(options: dict[str, Any]) -> BusClient:
     try:
         return load_bus(**options).client
-    except InvalidBusModule as error:
-        if not error.is_missing or named_bus_module(options["module"]):
+    except ConfigError as error:
+        if named_bus_module(options["module"]) or not _is_without_bus_module(error):
             raise
         return BusClient(configuration.load())
+
+
+def _is_without_bus_module(error: ConfigError) -> bool:
+    missing = error.__cause__
+    return isinstance(missing, ModuleNotFoundError) and missing.name == DEFAULT_MODULE
 
 
 @config.command(short_help="Print the JSON Schema of the config file.")

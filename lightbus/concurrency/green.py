@@ -6,7 +6,7 @@ import importlib
 import sys
 from typing import Any
 
-from lightbus.exceptions import EventletNotSupported
+from lightbus.exceptions import ConfigError
 
 
 def is_gevent() -> bool:
@@ -27,11 +27,14 @@ def refuse_eventlet() -> None:
     """Refuse to run under eventlet.
 
     Raises:
-        EventletNotSupported: eventlet has patched modules of Python.
+        ConfigError: eventlet has patched modules of Python.
     """
     patcher: Any = sys.modules.get("eventlet.patcher")
     if patcher is not None and patcher.already_patched:
-        raise EventletNotSupported
+        raise ConfigError(
+            "Lightbus does not work under eventlet.monkey_patch(), which replaces threads that it "
+            "needs. Run this process on threads, gevent or asyncio instead."
+        )
 
 
 def original(module: str, name: str) -> Any:

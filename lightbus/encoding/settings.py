@@ -8,7 +8,8 @@ from typing import Any, TypeVar
 import msgspec
 import msgspec.inspect
 
-from lightbus.exceptions import InvalidConfig, did_you_mean
+from lightbus.exceptions import ConfigError
+from lightbus.names import did_you_mean
 
 T = TypeVar("T")
 
@@ -23,7 +24,7 @@ def convert_settings(data: Any, class_: type[T], *, source: str, path: str = "$"
         path: The path of `data` in `source`.
 
     Raises:
-        InvalidConfig: A key is unknown, or a value has the wrong type.
+        ConfigError: A key is unknown, or a value has the wrong type.
     """
     try:
         # Not strict, so that text such as "${PORT}" is accepted for a number.
@@ -33,11 +34,11 @@ def convert_settings(data: Any, class_: type[T], *, source: str, path: str = "$"
     # Not chained to that error, whose text may quote a password.
     if unknown := re.search(r"unknown field `(.*)`", problem):
         key, known = unknown.group(1), _keys(msgspec.inspect.type_info(class_), suffix)
-        problem = f"there is no setting {key!r}.{did_you_mean(key, known)}"
+        problem = f"unknown setting {key!r}.{did_you_mean(key, known)}"
     elif problem.startswith("Invalid enum value"):
         choices = _choices(msgspec.inspect.type_info(class_), suffix)
         problem += f"; give one of {', '.join(choices)}"
-    raise InvalidConfig(problem, source=source, path=path + suffix.rstrip("`"))
+    raise ConfigError(problem, source=source, path=path + suffix.rstrip("`"))
 
 
 def _keys(type_: msgspec.inspect.Type, path: str) -> list[str]:

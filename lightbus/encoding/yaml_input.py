@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from lightbus.exceptions import InvalidConfig
+from lightbus.exceptions import ConfigError
 
 # A few lines of nested aliases can expand to more values than fit into memory.
 _MAX_VALUES = 100_000
@@ -23,7 +23,7 @@ def parse_yaml(text: str, source: str) -> Any:
         source: The name of the document, for error messages.
 
     Raises:
-        InvalidConfig: A key is a duplicate, an anchor contains itself, or aliases expand to too
+        ConfigError: A key is a duplicate, an anchor contains itself, or aliases expand to too
             many values. The error states the path and the line.
         yaml.YAMLError: `text` is not valid YAML.
     """
@@ -78,7 +78,7 @@ class _Checker:
             if isinstance(key_node, yaml.ScalarNode):
                 key, line = self._key(key_node), key_node.start_mark.line + 1
                 if key in lines:
-                    raise InvalidConfig(
+                    raise ConfigError(
                         f"the key {key_node.value!r} is a duplicate (lines {lines[key]} and "
                         f"{line}).",
                         source=self._source,
@@ -92,6 +92,6 @@ class _Checker:
             return node.value
         return self._loader.construct_object(node)
 
-    def _error(self, problem: str, node: yaml.Node, path: str) -> InvalidConfig:
+    def _error(self, problem: str, node: yaml.Node, path: str) -> ConfigError:
         line = node.start_mark.line + 1
-        return InvalidConfig(f"{problem} (line {line}).", source=self._source, path=path)
+        return ConfigError(f"{problem} (line {line}).", source=self._source, path=path)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any
 
-from lightbus.exceptions import InvalidTask
+from lightbus.exceptions import ApiError
 
 _DAY = 86400.0
 
@@ -23,7 +23,7 @@ def zone_of(timezone: str | tzinfo, task_name: str) -> tzinfo:
         task_name: For errors.
 
     Raises:
-        InvalidTask: There is no such zone, or the object does not behave as Python's `tzinfo`
+        ApiError: There is no such zone, or the object does not behave as Python's `tzinfo`
             should.
     """
     from zoneinfo import ZoneInfo  # noqa: PLC0415 - few programs need it
@@ -35,7 +35,7 @@ def zone_of(timezone: str | tzinfo, task_name: str) -> tzinfo:
     try:
         return ZoneInfo(name)
     except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:
-        raise InvalidTask(
+        raise ApiError(
             f"{task_name}() has the time zone {timezone!r}, which cannot be used. Give a name such "
             f"as 'Europe/Berlin', or a zoneinfo.ZoneInfo."
         ) from error

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeVar, overload
 
-from lightbus.exceptions import HookExited, InvalidHook
+from lightbus.exceptions import ApiError, CallbackExited
 from lightbus.handling.calling import RunSync, call, is_generator, name_of
 from lightbus.handling.signatures import signature_of
 from lightbus.handling.threads import call_in_new_thread
@@ -42,16 +42,16 @@ class Hooks:
         """Add `hook` behind the others, and return it; without one, return what adds it.
 
         Raises:
-            InvalidHook: `hook` is not callable, or is a generator.
+            ApiError: `hook` is not callable, or is a generator.
         """
         if hook is None:
             return self
         if not callable(hook):
-            raise InvalidHook(f"{hook!r} cannot be a hook: it is not callable.")
+            raise ApiError(f"{hook!r} cannot be a hook, because it is not callable.")
         if is_generator(hook):
-            raise InvalidHook(
-                f"{name_of(hook)}() cannot be a hook: it is a generator, and nothing would run its "
-                f"code. Remove the yield."
+            raise ApiError(
+                f"{name_of(hook)}() cannot be a hook, because it is a generator, and nothing would "
+                "run its code. Remove the yield."
             )
         self._hooks.append(hook)
         return hook
@@ -64,7 +64,7 @@ class Hooks:
             arguments: Passed to the hooks if they have parameters of these names.
 
         Raises:
-            HookExited: A hook tried to end the process, or was cancelled from within.
+            CallbackExited: A hook tried to end the process, or cancelled itself.
             IteratorReturned: A hook returned an iterator, so its work was not done.
             Exception: What a hook raised; the hooks after it are not called.
         """
@@ -77,7 +77,7 @@ class Hooks:
             except BaseException as error:
                 if isinstance(error, asyncio.CancelledError) and _is_being_cancelled():
                     raise
-                raise HookExited(name_of(hook), error) from error
+                raise CallbackExited("Hook", name_of(hook), error) from error
 
 
 def _is_being_cancelled() -> bool:

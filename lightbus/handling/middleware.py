@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any, TypeVar, cast
 
-from lightbus.exceptions import InvalidMiddleware, NoHandlerThread
+from lightbus.exceptions import ApiError
 from lightbus.handling.calling import finish, is_generator
 from lightbus.handling.threads import handler_thread
 from lightbus.message import EventMessage
@@ -64,12 +64,16 @@ async def run_on_handler_thread(function: Callable[[], T]) -> T:
     is async, it is the thread that the sync hooks of the event run on.
 
     Raises:
-        NoHandlerThread: No event is handled here, or its thread is not free.
+        ApiError: No event is being handled here, or its thread is not free.
         Exception: What the function raised.
     """
     thread = handler_thread.get(None)
     if thread is None or not thread.is_usable:
-        raise NoHandlerThread
+        raise ApiError(
+            "run_on_handler_thread() was called without a free handler thread. Await it in the "
+            "handle() of a middleware, before or after call_next(), or in an async hook around a "
+            "handler."
+        )
     return cast("T", await thread.call(function))
 
 
@@ -77,17 +81,17 @@ def check_middleware(middleware: object) -> None:
     """Check that `middleware` has the methods of `Middleware`.
 
     Raises:
-        InvalidMiddleware: Its `send` or `handle` is missing, or is a generator.
+        ApiError: Its `send` or `handle` is missing, or is a generator.
     """
     for name in ("send", "handle"):
         method = getattr(middleware, name, None)
         if not callable(method):
-            raise InvalidMiddleware(
+            raise ApiError(
                 f"{middleware!r} cannot be a middleware: it has no method {name}(). Derive its "
                 f"class from lightbus.handling.middleware.Middleware, and pass an instance."
             )
         if is_generator(method):
-            raise InvalidMiddleware(
+            raise ApiError(
                 f"{middleware!r} cannot be a middleware: its method {name}() is a generator. "
                 f"Replace the yield with `await call_next(...)`."
             )

@@ -21,10 +21,10 @@ from lightbus.exceptions import (
     InvalidEventListener,
     UndecodableEvent,
     UnfitEvent,
-    did_you_mean,
 )
 from lightbus.handling.calling import is_generator, name_of, without_partials
 from lightbus.message import EventMessage
+from lightbus.names import did_you_mean
 
 Handler = Callable[..., Any]
 

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from datetime import timedelta, tzinfo
 from typing import Any, Protocol, TypedDict, TypeVar, Unpack
 
-from lightbus.exceptions import InvalidTask
+from lightbus.exceptions import ApiError
 from lightbus.handling.registry import Registry
 from lightbus.handling.tasks import Task, at_times, every, in_background
 from lightbus.policy import OnError
@@ -50,15 +50,15 @@ class TaskRegistry(Registry[Task]):
     ) -> AddTask:
         """Return a decorator that adds a task which is called at regular intervals.
 
-        The decorator raises `InvalidTask`, too.
+        The decorator raises `ApiError`, too.
 
         Raises:
-            InvalidTask: The interval is not a length of time.
+            ApiError: The interval is not a length of time.
         """
         try:
             period = timedelta(seconds=seconds, minutes=minutes, hours=hours, days=days)
         except (OverflowError, TypeError, ValueError) as error:
-            raise InvalidTask(f"Invalid interval: {error}.") from error
+            raise ApiError(f"Invalid interval: {error}.") from error
         return self._adder(functools.partial(every, period=period, **options))
 
     def schedule(
@@ -66,7 +66,7 @@ class TaskRegistry(Registry[Task]):
     ) -> AddTask:
         """Return a decorator that adds a task which is called at the times of a cron expression.
 
-        The decorator raises `InvalidTask`.
+        The decorator raises `ApiError`.
         """
         return self._adder(functools.partial(at_times, cron=cron, timezone=timezone, **options))
 
@@ -76,7 +76,7 @@ class TaskRegistry(Registry[Task]):
         """Add a task that runs until the worker stops.
 
         Raises:
-            InvalidTask: `task` is not an async function without parameters, or a coroutine.
+            ApiError: `task` is not an async function without parameters, or a coroutine.
         """
         self._add(in_background(task))
 

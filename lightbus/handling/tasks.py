@@ -12,7 +12,7 @@ from typing import Any
 
 import attrs
 
-from lightbus.exceptions import InvalidTask, TaskExited
+from lightbus.exceptions import ApiError, CallbackExited
 from lightbus.handling.calling import call, finish, is_async, is_generator, name_of
 from lightbus.handling.cron import cron_times, zone_of
 from lightbus.handling.signatures import signature_of
@@ -127,11 +127,13 @@ def every(
     A call that takes longer than a period skips those that it overlaps.
 
     Raises:
-        InvalidTask: The period is not positive, or the function cannot be called.
+        ApiError: The period is not positive, or the function cannot be called.
     """
     seconds = period.total_seconds()
     if not seconds > 0:
-        raise InvalidTask(f"{name_of(function)}() is to run every {seconds:g} s; give more than 0.")
+        raise ApiError(
+            f"{name_of(function)}() cannot run every {seconds:g} s. Give a period of more than 0 s."
+        )
 
     def next_time(began: float, now: float) -> float:
         return began + seconds * ((now - began) // seconds + 1)
@@ -152,7 +154,7 @@ def at_times(
     """Return a task that is called at the times of a cron expression.
 
     Raises:
-        InvalidTask: The expression or the time zone is wrong, or the function cannot be called.
+        ApiError: The expression or the time zone is wrong, or the function cannot be called.
     """
     from cronsim import CronSimError  # noqa: PLC0415 - few programs need it
 
@@ -164,8 +166,8 @@ def at_times(
     try:
         next_time(0, time.time())
     except (CronSimError, StopIteration, AttributeError, TypeError) as error:
-        raise InvalidTask(
-            f"{name_of(function)}() is to run at {cron!r}, which is no time"
+        raise ApiError(
+            f"{name_of(function)}() cannot run at {cron!r}, which is not a cron expression"
             f"{f': {error}' if str(error) else ''}. An example: '30 4 * * mon-fri'."
         ) from error
     return _scheduled(function, also_run_immediately, on_error, now=time.time, next_time=next_time)
@@ -175,7 +177,7 @@ def in_background(given: Coroutine[Any, Any, Any] | Callable[[], Awaitable[Any]]
     """Return a task that awaits `given`: a coroutine, or an async function without parameters.
 
     Raises:
-        InvalidTask: It is neither.
+        ApiError: It is neither.
     """
     if inspect.iscoroutine(given):
         task = BackgroundTask(name=given.__qualname__, start=lambda: given, coroutine=given)
@@ -183,7 +185,7 @@ def in_background(given: Coroutine[Any, Any, Any] | Callable[[], Awaitable[Any]]
         weakref.finalize(task, _close_unawaited, given)
         return task
     if not callable(given) or not is_async(given):
-        raise InvalidTask(f"{given!r} cannot run in the background: give an async function.")
+        raise ApiError(f"{given!r} cannot run in the background. Give an async function.")
     _check_needs_nothing(given)
     return BackgroundTask(name=name_of(given), start=given)
 
@@ -202,12 +204,12 @@ def _scheduled(
     next_time: NextTime,
 ) -> ScheduledTask:
     if not callable(function):
-        raise InvalidTask(f"{function!r} cannot be scheduled: it is not callable.")
+        raise ApiError(f"{function!r} cannot be scheduled, because it is not callable.")
     _check_needs_nothing(function)
     if on_error not in (OnError.SHUTDOWN, OnError.ACKNOWLEDGE_AND_LOG):
-        raise InvalidTask(
-            f"{name_of(function)}() has on_error {on_error!r}. A scheduled task takes "
-            f"OnError.SHUTDOWN or OnError.ACKNOWLEDGE_AND_LOG."
+        raise ApiError(
+            f"{name_of(function)}() has on_error {on_error!r}. Give OnError.SHUTDOWN or "
+            "OnError.ACKNOWLEDGE_AND_LOG."
         )
     return ScheduledTask(
         name=name_of(function),
@@ -223,11 +225,12 @@ def _check_needs_nothing(function: Callable[..., Any]) -> None:
     try:
         signature_of(function).bind()
     except (TypeError, ValueError) as error:
-        raise InvalidTask(
-            f"{name_of(function)}() cannot be a task, which is called without arguments: {error}."
+        raise ApiError(
+            f"{name_of(function)}() cannot be a task, because tasks are called without arguments: "
+            f"{error}."
         ) from error
     if is_generator(function):
-        raise InvalidTask(f"{name_of(function)}() cannot be a task: it is a generator.")
+        raise ApiError(f"{name_of(function)}() cannot be a task, because it is a generator.")
 
 
 async def _isolated(name: str, work: Coroutine[Any, Any, None]) -> None:
@@ -241,7 +244,7 @@ async def _guarded(name: str, work: Awaitable[Any]) -> None:
     """Await `work`, and raise an `Exception` where it tries to end more than itself.
 
     Raises:
-        TaskExited: It raised something like `SystemExit`, or was cancelled from within.
+        CallbackExited: It raised an error such as `SystemExit`, or cancelled itself.
         CancelledError: This task was cancelled.
         Exception: What it raised.
     """
@@ -250,11 +253,11 @@ async def _guarded(name: str, work: Awaitable[Any]) -> None:
     except asyncio.CancelledError as error:
         if (current := asyncio.current_task()) is not None and current.cancelling():
             raise
-        raise TaskExited(name, error) from error
+        raise CallbackExited("Task", name, error) from error
     except Exception:
         raise
     except BaseException as error:
-        raise TaskExited(name, error) from error
+        raise CallbackExited("Task", name, error) from error
 
 
 async def _set_within(event: asyncio.Event, seconds: float) -> None:

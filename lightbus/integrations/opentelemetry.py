@@ -10,7 +10,7 @@ from typing import Any
 import attrs
 
 from lightbus.bus import Bus
-from lightbus.exceptions import PackageMissing
+from lightbus.exceptions import ConfigError
 from lightbus.handling.middleware import Handle, Middleware, Send
 from lightbus.message import EventMessage
 
@@ -19,7 +19,10 @@ try:
     from opentelemetry.context import Context
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 except ModuleNotFoundError as error:
-    raise PackageMissing("To trace events", "opentelemetry") from error
+    raise ConfigError(
+        "Tracing needs the extra `opentelemetry`. Install it: "
+        "pip install 'lightbus[opentelemetry]'."
+    ) from error
 
 _TRACEPARENT = "traceparent"
 
@@ -36,7 +39,7 @@ def trace_events(bus: Bus, tracer_provider: trace.TracerProvider | None = None) 
         tracer_provider: The provider of the tracer. Default: the global provider.
 
     Raises:
-        PackageMissing: On import: the extra ``lightbus[opentelemetry]`` is not installed.
+        ConfigError: On import: the extra ``lightbus[opentelemetry]`` is not installed.
     """
     bus.client.add_middleware(_Tracing(bus, tracer_provider))
 

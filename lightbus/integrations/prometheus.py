@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from lightbus.bus import Bus
-from lightbus.exceptions import PackageMissing
+from lightbus.exceptions import ConfigError
 from lightbus.handling.middleware import Handle, Middleware, Send
 from lightbus.message import EventMessage
 
@@ -23,7 +23,9 @@ try:
         generate_latest,
     )
 except ModuleNotFoundError as error:
-    raise PackageMissing("To count events", "prometheus") from error
+    raise ConfigError(
+        "Metrics need the extra `prometheus`. Install it: pip install 'lightbus[prometheus]'."
+    ) from error
 
 _EVENT = ("api", "event")
 _LISTENER = (*_EVENT, "listener")
@@ -43,7 +45,7 @@ def count_events(bus: Bus, registry: CollectorRegistry = REGISTRY) -> None:
         registry: The registry for the metrics. A registry supports one bus.
 
     Raises:
-        PackageMissing: On import: the extra ``lightbus[prometheus]`` is not installed.
+        ConfigError: On import: the extra ``lightbus[prometheus]`` is not installed.
         ValueError: `registry` already contains the metrics of a bus.
     """
     bus.client.add_middleware(_Metrics(registry))

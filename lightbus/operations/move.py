@@ -15,7 +15,7 @@ from typing import Any
 import attrs
 
 from lightbus.client import BusClient
-from lightbus.exceptions import InvalidConfig
+from lightbus.exceptions import ConfigError
 from lightbus.handling.listener import Listener
 from lightbus.transport.contract import Delivery, DeliveryStream, EventTransport
 from lightbus.transport.features import DeadLetterStore, QueueStats, SharedBroker, require
@@ -90,8 +90,8 @@ class Move:
         more.
 
         Raises:
-            InvalidConfig: There is nothing that the two configurations keep in different places, or
-                what is moved comes back.
+            ConfigError: Both configurations use the same broker for every listener, or the moved
+                events come back.
             FeatureNotSupported: A transport keeps its events in one process, or cannot count them.
             TransportError: A broker failed; run again to move the rest.
             Exception: What a hook raised.
@@ -104,9 +104,9 @@ class Move:
                 if self._is_elsewhere(listener.api_name)
             ]
             if not self.queues:
-                raise InvalidConfig(
-                    "leads no listener of this service to another place than "
-                    f"{self._source.config.source} does, so there is nothing to move.",
+                raise ConfigError(
+                    "every listener of this service has the same broker as in "
+                    f"{self._source.config.source}, so there is nothing to move.",
                     source=self._target.config.source,
                 )
             # All of them first, so that nothing is moved where something is in the way.
@@ -183,9 +183,9 @@ class Move:
         queue.first_id = queue.first_id or event_id
         queue.times_seen += event_id == queue.first_id
         if queue.times_seen > _MOST_TIMES_SEEN:
-            raise InvalidConfig(
-                f"leads to the same place as {self._source.config.source}: what is moved there "
-                f"comes back.",
+            raise ConfigError(
+                f"this is the same broker as in {self._source.config.source}, so the moved events "
+                "come back.",
                 source=self._target.config.source,
             )
 

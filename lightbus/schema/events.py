@@ -10,7 +10,8 @@ import attrs
 from lightbus.api import Api
 from lightbus.encoding.reading import TypeBuilder
 from lightbus.events import Event
-from lightbus.exceptions import InvalidApi, did_you_mean
+from lightbus.exceptions import InvalidApi
+from lightbus.names import did_you_mean
 from lightbus.schema.compatibility import find_mismatch, resolve
 from lightbus.schema.files import LoadedSchemas, read_schema
 from lightbus.schema.json_schema import DIALECT, Schema, without_non_json

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from lightbus.encoding.json_input import DuplicateKey, read_json
-from lightbus.exceptions import InvalidEventArguments, InvalidSchema, PackageMissing
+from lightbus.exceptions import ConfigError, InvalidEventArguments
 from lightbus.schema.json_schema import (
     ALWAYS_SENT,
     BITS,
@@ -82,7 +82,7 @@ def read_schema(path: Path) -> Schema:
     """Read a file that contains the result of `schema_of`.
 
     Raises:
-        InvalidSchema: The file cannot be read, is not JSON, has a duplicate key, or is not a schema
+        ConfigError: The file cannot be read, is not JSON, has a duplicate key, or is not a schema
             of events.
     """
     try:
@@ -91,18 +91,25 @@ def read_schema(path: Path) -> Schema:
         read_json(text)
         document = msgspec.convert(content, _Document)
     except OSError as error:
-        raise InvalidSchema(str(path), f"cannot be read: {error.strerror}") from error
+        raise _invalid(path, f"it cannot be read: {error.strerror}") from error
     except DuplicateKey as error:
-        raise InvalidSchema(str(path), f"has a duplicate key: {error.key!r}") from error
+        raise _invalid(path, f"the key {error.key!r} is a duplicate") from error
     except msgspec.ValidationError as error:
-        raise InvalidSchema(str(path), f"has no events in it: {error}") from error
+        raise _invalid(path, f"it has no events: {error}") from error
     except (ValueError, RecursionError) as error:
-        raise InvalidSchema(str(path), f"is not JSON: {error}") from error
+        raise _invalid(path, f"it is not JSON: {error}") from error
     for kind, schemas in (("event", document.properties), ("definition", document.definitions)):
         for name, schema in schemas.items():
             if (defect := _find_defect(schema, document, is_event=kind == "event")) is not None:
-                raise InvalidSchema(str(path), f"is not a JSON Schema: {kind} {name!r} {defect}")
+                raise _invalid(path, f"{kind} {name!r} {defect}")
     return {**content, "$defs": document.definitions}
+
+
+def _invalid(path: Path, problem: str) -> ConfigError:
+    return ConfigError(
+        f"not a valid schema of events: {problem}. `lightbus schema dump` prints a valid one.",
+        source=str(path),
+    )
 
 
 def _find_defect(schema: Any, document: _Document, *, is_event: bool) -> str | None:
@@ -155,19 +162,21 @@ class LoadedSchemas:
             path: A file with the output of `lightbus schema dump`, of this or another service.
 
         Raises:
-            InvalidSchema: The file cannot be read, or is not a schema of events.
-            PackageMissing: The extra ``lightbus[schema]`` is not installed.
+            ConfigError: The file cannot be read or is not a schema of events, or the extra
+                ``lightbus[schema]`` is not installed.
         """
         path = Path(path)
         schema = read_schema(path)
         try:
             import jsonschema  # noqa: PLC0415 - part of an extra
         except ModuleNotFoundError as error:
-            raise PackageMissing("To load a schema file", "schema") from error
+            raise ConfigError(
+                "Schema files need the extra `schema`. Install it: pip install 'lightbus[schema]'."
+            ) from error
         try:
             jsonschema.Draft202012Validator.check_schema(schema)
         except jsonschema.SchemaError as error:
-            raise InvalidSchema(str(path), f"is not a JSON Schema: {error.message}") from error
+            raise _invalid(path, error.message) from error
         self._validators.append((path, jsonschema.Draft202012Validator(schema)))
 
     def check(self, canonical_name: str, fields: Mapping[str, Any]) -> None:
@@ -179,13 +188,15 @@ class LoadedSchemas:
 
         Raises:
             InvalidEventArguments: A field does not fit. The error states its path and the file.
-            InvalidSchema: The schema of the event refers to itself without end.
+            ConfigError: The schema of the event refers to itself without end.
         """
         for path, validator in self._validators:
             try:
                 error = next(validator.iter_errors({canonical_name: fields}), None)
             except RecursionError as endless:
-                raise InvalidSchema(str(path), "refers to itself without end") from endless
+                raise _invalid(
+                    path, f"event {canonical_name!r} refers to itself without end"
+                ) from endless
             if error is not None:
                 reason = f"{_describe_error(error)}, by {path}"
                 raise InvalidEventArguments(canonical_name, reason=reason)

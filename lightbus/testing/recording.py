@@ -12,10 +12,10 @@ from typing import Any
 from lightbus.bus import Bus
 from lightbus.client import BusClient
 from lightbus.encoding import json_codec
-from lightbus.exceptions import did_you_mean
 from lightbus.handling.listener import Listener
 from lightbus.handling.threads import HandlerThreads
 from lightbus.message import EventMessage
+from lightbus.names import did_you_mean
 from lightbus.transport.features import QueueStats, require
 from lightbus.worker.dispatch import Dispatcher
 
@@ -87,7 +87,7 @@ class RecordingBus(Bus):
         has to wait for its next try is left waiting.
 
         Raises:
-            ApiError: A listener and an API that was registered after it do not fit.
+            ApiError: A listener does not fit an API that was registered after it.
             Exception: What a handler raised, once none waits; several come as an `ExceptionGroup`.
         """
         async with self._draining:

@@ -12,7 +12,7 @@ import msgspec
 
 from lightbus.config import DEFAULT_TRANSPORT, Config, TransportSettings
 from lightbus.encoding.settings import convert_settings
-from lightbus.exceptions import InvalidConfig
+from lightbus.exceptions import ConfigError
 from lightbus.message import EventMessage
 from lightbus.transport.contract import EventTransport
 from lightbus.transport.features import AsyncAPISource
@@ -43,9 +43,8 @@ class ConfiguredTransports(TransportPool):
         config: Selects a transport for each API.
 
     Raises:
-        InvalidConfig: The settings of a transport are invalid.
-        TransportNotFound: No installed package provides a configured transport, or a package that
-            the transport needs is not installed.
+        ConfigError: The settings of a transport are invalid, or a configured transport, or a
+            package that it needs, is not installed.
     """
 
     def __init__(self, config: Config) -> None:
@@ -60,7 +59,7 @@ class ConfiguredTransports(TransportPool):
         """Return the transport of an API on the running event loop. Open it if necessary.
 
         Raises:
-            NoEventLoop: No event loop runs on this thread.
+            ApiError: No event loop runs on this thread.
             TransportError: The transport could not be opened within the API's `fire_timeout`.
         """
         timeout = self._config.api(api_name).fire_timeout
@@ -105,9 +104,8 @@ class ConfiguredTransports(TransportPool):
             on_sent: Called with each event that this bus has sent through the transport.
 
         Raises:
-            InvalidConfig: The settings are invalid.
-            TransportNotFound: No installed package provides the transport, or a package that it
-                needs is not installed.
+            ConfigError: The settings are invalid, or the transport, or a package that it needs, is
+                not installed.
             ValueError: `event_transport` does not name exactly one transport.
         """
         selection = _select(event_transport, "$", "ConfiguredTransports.override()")
@@ -155,7 +153,7 @@ def _select_all(config: Config) -> dict[str, _Selection]:
     for api_name, api_config in config.apis.items():
         try:
             selected[api_name] = _select_for_api(config, api_name)
-        except InvalidConfig:
+        except ConfigError:
             # The built-in default raises an error only for an API that uses it.
             is_built_in = api_name == "default" and api_config.event_transport == {
                 DEFAULT_TRANSPORT: None

@@ -1,4 +1,4 @@
-"""`Failure`: the story of one failed attempt, kept beside a dead letter."""
+"""`Failure`: why an attempt failed, as a dead letter stores it."""
 
 from __future__ import annotations
 
@@ -10,23 +10,25 @@ from datetime import UTC, datetime
 
 import attrs
 
+from lightbus.exceptions import CallbackExited, UnexpectedEvent
+
 
 @attrs.frozen(kw_only=True)
 class Failure:
-    """Why an event was given up.
+    """Why an event was dead-lettered.
 
     Attributes:
-        error_type: The exception's dotted type name.
-        error_message: What the exception says.
-        traceback: The formatted traceback; empty where nothing was raised.
-        failed_at: When, in UTC.
-        first_failed_at: When an attempt at the event failed first, in UTC, as far as it is known.
-        listener: The listener that gave it up.
-        attempt: The attempt that failed, counted from 1.
-        service_name: The listener's service.
-        process_name: The worker's process.
-        hostname: The worker's machine.
-        pid: The worker's process id.
+        error_type: The module and name of the type of the exception.
+        error_message: The message of the exception.
+        traceback: The formatted traceback; empty if nothing was raised.
+        failed_at: When the attempt failed, in UTC.
+        first_failed_at: When the first attempt failed, in UTC, as far as it is known.
+        listener: The name of the listener.
+        attempt: The number of the attempt, counted from 1.
+        service_name: The service of the listener.
+        process_name: The name of the worker process.
+        hostname: The host of the worker.
+        pid: The process id of the worker.
     """
 
     error_type: str
@@ -52,21 +54,21 @@ class Failure:
         process_name: str,
         first_failed_at: datetime | None = None,
     ) -> Failure:
-        """Return the story of `error`.
+        """Describe `error`, which an attempt failed with.
 
         Args:
-            error: What was raised; what it fails to tell of itself is replaced.
-            listener: The listener that gives the event up.
-            attempt: The attempt that failed, counted from 1.
-            service_name: The listener's service.
-            process_name: This process.
-            first_failed_at: When an attempt at the event failed first, in UTC; None for now.
+            error: The exception. If it cannot be formatted, the failure says so instead.
+            listener: The name of the listener.
+            attempt: The number of the attempt, counted from 1.
+            service_name: The service of the listener.
+            process_name: The name of this process.
+            first_failed_at: When the first attempt failed, in UTC; None for now.
         """
-        raised_as, now = type(error), datetime.now(UTC)
+        now = datetime.now(UTC)
         return cls(
-            error_type=_encodable(f"{raised_as.__module__}.{raised_as.__qualname__}"),
-            error_message=_told(lambda: str(error)),
-            traceback=_told(lambda: "".join(traceback.format_exception(error)))
+            error_type=_encodable(_type_name(type(error))),
+            error_message=_format(lambda: str(error)),
+            traceback=_format(lambda: "".join(traceback.format_exception(error)))
             if error.__traceback__
             else "",
             failed_at=now,
@@ -78,14 +80,20 @@ class Failure:
         )
 
 
-def _told(tell: Callable[[], str]) -> str:
-    # A user's exception may fail to print itself; its event must still become a dead letter.
+def _type_name(error_type: type[BaseException]) -> str:
+    if issubclass(error_type, UnexpectedEvent | CallbackExited):
+        return error_type.stored_name
+    return f"{error_type.__module__}.{error_type.__qualname__}"
+
+
+def _format(formatted: Callable[[], str]) -> str:
+    # The `__str__` of an exception may raise, and its event must still become a dead letter.
     try:
-        return _encodable(tell())
-    except Exception as broken:
-        return _encodable(f"<telling it raised {type(broken).__qualname__}>")
+        return _encodable(formatted())
+    except Exception as error:
+        return _encodable(f"<formatting it raised {type(error).__qualname__}>")
 
 
 def _encodable(text: str) -> str:
-    # A lone surrogate, as in the name of a file that is no UTF-8, could be stored nowhere.
+    # No transport can store a lone surrogate, as in a file name that is not valid UTF-8.
     return text.encode("utf-8", "replace").decode()

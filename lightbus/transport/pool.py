@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 from lightbus.concurrency import green
 from lightbus.concurrency.background import BackgroundLoop, NotStarted, run_apart_from_greenlets
 from lightbus.concurrency.busy_threads import may_wait
-from lightbus.exceptions import CannotBlockHere, NoEventLoop, TransportClosed, TransportUnavailable
+from lightbus.exceptions import ApiError, CannotBlockHere, TransportClosed, TransportUnavailable
 from lightbus.transport.contract import EventTransport
 from lightbus.transport.loop_end import LoopEnd
 from lightbus.transport.records import Subscription
@@ -59,12 +59,16 @@ def asyncio_loop(call: str) -> asyncio.AbstractEventLoop:
     """Return the event loop that runs on this thread, for the function that is named `call`.
 
     Raises:
-        NoEventLoop: None does.
+        ApiError: No event loop runs on this thread.
     """
     try:
         return asyncio.get_running_loop()
     except RuntimeError as error:
-        raise NoEventLoop(call) from error
+        raise ApiError(
+            f"{call} needs a running asyncio event loop, and this thread has none. Under another "
+            "framework, call the blocking fire() in a thread, for example with "
+            "`await trio.to_thread.run_sync(...)`, and run listeners with `lightbus run`."
+        ) from error
 
 
 class OpenTransport:
@@ -94,7 +98,7 @@ class OpenTransport:
                     await self._opening.acquire()
             except TimeoutError as error:
                 raise TransportUnavailable(
-                    f"The transport was not opened by another call within {timeout:.3g} s."
+                    f"Another call did not open the transport within {timeout:.3g} s."
                 ) from error
             try:
                 if not self._is_open:
@@ -150,12 +154,9 @@ class TransportPool:
         """Return the transport of an API on the running loop.
 
         Raises:
-            NoEventLoop: No event loop runs on this thread.
+            ApiError: No event loop runs on this thread.
         """
-        try:
-            loop = asyncio.get_running_loop()
-        except RuntimeError as error:
-            raise NoEventLoop("fire_async()") from error
+        loop = asyncio_loop("fire_async()")
         transports = self._by_loop.get(loop)
         if transports is None:
             transports = self._add_loop(loop)
@@ -195,7 +196,7 @@ class TransportPool:
         """Close every transport of every loop. The next use opens new ones.
 
         Raises:
-            NoEventLoop: No event loop runs on this thread.
+            ApiError: No event loop runs on this thread.
         """
         asyncio_loop("close_async()")
         background = self._background.pop(None, None)
@@ -266,7 +267,7 @@ class TransportPool:
 
 def _check_may_block(blocking: str, instead: str) -> None:
     if sys.is_finalizing():  # no thread but this one runs any more
-        raise TransportClosed(f"The interpreter is ending, so {blocking} did nothing.")
+        raise TransportClosed(f"{blocking} did nothing, because the interpreter is shutting down.")
     green.refuse_eventlet()
     if running_loop() is not None:
         raise CannotBlockHere(
@@ -274,14 +275,13 @@ def _check_may_block(blocking: str, instead: str) -> None:
         )
     if green.is_gevent_hub():
         raise CannotBlockHere(
-            blocking, "would block gevent's hub, which calls this. Use gevent.spawn()."
+            blocking, "would block the hub of gevent, which called it. Use gevent.spawn()."
         )
     if not may_wait():
         raise CannotBlockHere(
             blocking,
-            "was called by a destructor, a weakref callback or a signal handler while the bus "
-            "itself works on this thread, so that waiting for the bus would never end. "
-            "Call it on another thread.",
+            "would wait forever, because a destructor, a weakref callback or a signal handler "
+            "called it while the bus itself runs on this thread. Call it on another thread.",
         )
 
 

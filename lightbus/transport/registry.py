@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lightbus.exceptions import TransportNotFound, did_you_mean
+from lightbus.exceptions import ConfigError
+from lightbus.names import did_you_mean
 from lightbus.transport.contract import EventTransport
 
 if TYPE_CHECKING:
@@ -18,14 +19,13 @@ def find_transport(name: str) -> type[EventTransport]:
     ``lightbus.transports``.
 
     Raises:
-        TransportNotFound: No package offers it, or a package that it needs is not installed.
+        ConfigError: The transport, or a package that it needs, is not installed.
     """
     offered = _offered()
     if name not in offered:
-        raise TransportNotFound(
-            name,
-            f"is not installed.{did_you_mean(name, offered)} "
-            f"Installed: {', '.join(sorted(offered)) or 'none'}.",
+        raise ConfigError(
+            f"Transport {name!r} is not installed.{did_you_mean(name, offered)} "
+            f"Installed: {', '.join(sorted(offered)) or 'none'}."
         )
     return _load(offered[name])
 
@@ -38,7 +38,7 @@ def installed_transports() -> dict[str, type[EventTransport] | None]:
     for name, entry_point in sorted(_offered().items()):
         try:
             found[name] = _load(entry_point)
-        except TransportNotFound:
+        except ConfigError:
             found[name] = None
     return found
 
@@ -54,18 +54,19 @@ def _load(entry_point: EntryPoint) -> type[EventTransport]:
     try:
         loaded = entry_point.load()
     except ModuleNotFoundError as error:
-        raise TransportNotFound(
-            entry_point.name,
-            f"needs the package {error.name!r}, which is not installed. "
-            f"Install it with: pip install '{distribution}[{entry_point.name}]'",
+        raise ConfigError(
+            f"Transport {entry_point.name!r} needs the package {error.name!r}, which is not "
+            f"installed. Install it with: pip install '{distribution}[{entry_point.name}]'"
         ) from error
     except (ImportError, AttributeError) as error:
-        raise TransportNotFound(
-            entry_point.name, f"is {entry_point.value}, which cannot be imported: {error}."
+        raise ConfigError(
+            f"Transport {entry_point.name!r} is {entry_point.value}, which cannot be imported: "
+            f"{error}."
         ) from error
     if not (isinstance(loaded, type) and EventTransport in loaded.__mro__):
-        raise TransportNotFound(
-            entry_point.name, f"is {entry_point.value}, which does not derive from EventTransport."
+        raise ConfigError(
+            f"Transport {entry_point.name!r} is {entry_point.value}, which does not derive from "
+            "EventTransport."
         )
     transport: type[EventTransport] = loaded
     return transport

@@ -14,7 +14,6 @@ from lightbus.exceptions import (
     EventRequeued,
     HandlerExited,
     HandlerTimeout,
-    StuckHandler,
     TransportError,
     UndecodableEvent,
     UnexpectedEvent,
@@ -251,7 +250,7 @@ class Dispatcher:
             async with asyncio.timeout(timeout):
                 await handler_ended.wait()
         except TimeoutError:
-            stuck = StuckHandler(self._listener.name, timeout)
+            stuck = HandlerTimeout(self._listener.name, timeout, is_stuck=True)
             _log.critical(str(stuck), **self._fields(delivery))
             self._on_failure(stuck)
 

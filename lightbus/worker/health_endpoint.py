@@ -11,7 +11,7 @@ from http import HTTPStatus
 from typing import Any, Generic, TypeVar
 
 from lightbus.client import BusClient
-from lightbus.exceptions import HealthPortUnusable
+from lightbus.exceptions import ConfigError
 from lightbus.log import get_logger
 from lightbus.worker.http_server import Answer, HTTPServer
 from lightbus.worker.worker import Worker
@@ -40,7 +40,7 @@ class HealthEndpoint:
         port: The port; 0 for any free one.
 
     Raises:
-        HealthPortUnusable: It cannot listen there.
+        ConfigError: The port cannot be used.
     """
 
     def __init__(self, worker: Worker, client: BusClient, *, host: str, port: int) -> None:
@@ -56,7 +56,7 @@ class HealthEndpoint:
             self._server = HTTPServer(self.answer, host=host, port=port)
         except (OSError, ValueError, TypeError) as error:
             reason = getattr(error, "strerror", None) or str(error)
-            raise HealthPortUnusable(host, port, reason) from error
+            raise ConfigError(f"Health port {port} on {host} cannot be used: {reason}.") from error
 
     @property
     def address(self) -> str:

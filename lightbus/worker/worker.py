@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from lightbus.bus import Bus
-from lightbus.exceptions import HandlerExited, TransportClosed, WorkerNotReusable
+from lightbus.exceptions import ApiError, HandlerExited, TransportClosed
 from lightbus.handling.listener import Listener
 from lightbus.handling.tasks import BackgroundTask, ScheduledTask, Task
 from lightbus.handling.threads import HandlerThreads
@@ -129,12 +129,12 @@ class Worker:
             on_started: Called once every listener takes events.
 
         Raises:
-            WorkerNotReusable: The worker was started or stopped before.
-            ApiError: A listener and an API that was registered after it do not fit.
+            ApiError: The worker was started or stopped before, or a listener does not fit an API
+                that was registered after it.
             TransportError: The broker could not be used.
-            HandlerExited: A handler tried to end the process, or was cancelled from within.
-            StuckHandler: A handler that timed out could not be stopped.
-            TaskExited: A task tried to end the process, or was cancelled from within.
+            HandlerExited: A handler tried to end the process, or cancelled its own task.
+            HandlerTimeout: A handler that timed out could not be stopped.
+            CallbackExited: A task tried to end the process, or cancelled itself.
             Exception: What a hook, a handler or a task raised, where that ends the worker.
         """
         self._claim()
@@ -184,8 +184,8 @@ class Worker:
         stopped too.
 
         Raises:
-            WorkerNotReusable: The worker was started or stopped before.
-            ApiError: A listener and an API that was registered after it do not fit.
+            ApiError: The worker was started or stopped before, or a listener does not fit an API
+                that was registered after it.
             TransportError: The broker could not be used.
             Exception: What an `on_start` hook raised.
         """
@@ -206,7 +206,7 @@ class Worker:
 
     def _claim(self) -> None:
         if self._is_used:
-            raise WorkerNotReusable
+            raise ApiError("A worker runs only once. Make another: lightbus.Worker(bus).")
         self._loop = asyncio_loop("A worker")
         self._is_used = True
 

@@ -135,7 +135,9 @@ def test_an_unknown_event_is_named_with_the_known_ones() -> None:
         class Meta:
             name = "x"
 
-    with pytest.raises(EventNotFound, match=r"has no event 'create'\. It has 'created'") as raised:
+    with pytest.raises(
+        EventNotFound, match=r"has no event 'create'\. Its events: 'created'"
+    ) as raised:
         SomeApi.event("create")
 
     assert (raised.value.api_name, raised.value.event_name) == ("x", "create")

@@ -18,19 +18,17 @@ from lightbus import Api, Bus, Event, EventMessage, OnError, Worker
 from lightbus.bus import BusPath
 from lightbus.config import OnErrorName
 from lightbus.exceptions import (
+    ApiError,
+    ConfigError,
     DuplicateListenerName,
     EventNotFound,
     InvalidApi,
-    InvalidBusModule,
     InvalidEventArguments,
     InvalidEventListener,
     InvalidName,
-    InvalidParameters,
     LightbusException,
-    NotCallable,
     SendRefused,
     UnencodableValue,
-    UnknownApi,
 )
 from lightbus_memory.broker import Broker
 
@@ -122,7 +120,7 @@ def fire(request: pytest.FixtureRequest) -> Fire:
 async def test_firing_on_an_api_that_is_not_registered_names_it_and_the_near_one(
     bus: Bus, fire: Fire
 ) -> None:
-    with pytest.raises(UnknownApi) as raised:
+    with pytest.raises(EventNotFound) as raised:
         await fire(bus.aut.user_deleted, username="ann")
 
     assert raised.value.api_name == "aut"
@@ -166,7 +164,9 @@ async def test_an_event_without_some_arguments_can_not_be_fired_though_others_ma
 
 
 async def test_positional_arguments_are_refused_with_the_remedy(bus: Bus, fire: Fire) -> None:
-    with pytest.raises(InvalidParameters, match=r"2 positional argument.*fire\(name=value\)"):
+    with pytest.raises(
+        InvalidEventArguments, match=r"2 positional, but at most 0 expected.*fire\(name=value\)"
+    ):
         await fire(bus.auth.user_created, "ann", "ann@example.com")
 
 
@@ -175,7 +175,7 @@ async def test_a_value_that_can_not_travel_is_named_with_its_type(bus: Bus, fire
         await fire(bus.auth.user_created, username="ann", email=object())
 
     assert (raised.value.argument, raised.value.value_type) == ("email", object)
-    assert "Argument 'email', a object" in str(raised.value)
+    assert "Argument 'email' of type object " in str(raised.value)
 
 
 async def test_what_can_not_be_fired_is_not_sent(bus: Bus, broker: Broker, fire: Fire) -> None:
@@ -190,29 +190,29 @@ async def test_what_can_not_be_fired_is_not_sent(bus: Bus, broker: Broker, fire:
 
 async def test_what_is_no_event_can_not_be_fired(bus: Bus, fire: Fire) -> None:
     for path in (bus, bus.auth):
-        with pytest.raises(NotCallable, match=r"bus\.<api name>\.<event name>"):
+        with pytest.raises(ApiError, match=r"bus\.<api name>\.<event name>"):
             await fire(path)
 
 
 def test_what_is_no_event_can_not_be_listened_for(bus: Bus) -> None:
     for path in (bus, bus.auth):
-        with pytest.raises(NotCallable, match=r"bus\.<api name>\.<event name>"):
+        with pytest.raises(ApiError, match=r"bus\.<api name>\.<event name>"):
             path.listen(ignore, listener_name="gather")
 
 
 def test_an_event_that_is_called_says_that_it_is_fired(bus: Bus) -> None:
-    with pytest.raises(NotCallable, match=r"bus\.auth\.user_deleted\.fire\(\.\.\.\)"):
+    with pytest.raises(ApiError, match=r"bus\.auth\.user_deleted\.fire\(\.\.\.\)"):
         bus.auth.user_deleted(username="ann")
 
 
 def test_a_remote_procedure_call_is_told_to_be_unsupported(bus: Bus) -> None:
-    with pytest.raises(NotCallable, match="remote procedure call, which Lightbus does not support"):
+    with pytest.raises(ApiError, match="remote procedure call, which Lightbus does not support"):
         bus.auth.check_password(username="ann", password="hunter2")
 
 
 @pytest.mark.parametrize("call", [lambda bus: bus(), lambda bus: bus.auth()])
 def test_neither_a_bus_nor_an_api_can_be_called(bus: Bus, call: Callable[[Bus], Any]) -> None:
-    with pytest.raises(NotCallable):
+    with pytest.raises(ApiError):
         call(bus)
 
 
@@ -241,9 +241,9 @@ def test_the_same_listener_name_on_two_apis_is_fine(bus: Bus) -> None:
     ("name", "reason"),
     [
         ("", "it is empty"),
-        ("a:b", "it holds ':'"),
-        ("a b", "it holds ' '"),
-        ("a*", r"it holds '\*'"),
+        ("a:b", "the character ':'"),
+        ("a b", "the character ' '"),
+        ("a*", r"the character '\*'"),
         ("a" * 76, "it is longer than 75 characters"),
         (3, "it is not a string"),
     ],
@@ -458,7 +458,7 @@ def test_get_bus_imports_the_bus_module(
 
 @pytest.mark.parametrize("name", ["not_there_at_all", "not_there.at_all"])
 def test_a_missing_bus_module_says_where_it_was_looked_for(name: str) -> None:
-    with pytest.raises(InvalidBusModule, match=f"'{name}' was not found; looked in {Path.cwd()}"):
+    with pytest.raises(ConfigError, match=f"'{name}' was not found; looked in {Path.cwd()}"):
         lightbus.get_bus(name)
 
 
@@ -468,7 +468,7 @@ def test_a_bus_module_that_can_not_be_imported_says_why_and_where(
 ) -> None:
     name = bus_module(text)
 
-    with pytest.raises(InvalidBusModule, match=rf"'{name}' raised \w+: .*{name}\.py"):
+    with pytest.raises(ConfigError, match=rf"'{name}' raised \w+: .*{name}\.py"):
         lightbus.get_bus(name)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lightbus.config_file import read_config_file
-from lightbus.exceptions import InvalidConfig
+from lightbus.exceptions import ConfigError
 
 BOMB = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"{name}: &{name} [{', '.join(['*' + before] * 10)}]\n"
@@ -20,10 +20,10 @@ MERGE_BOMB = "a: &a {x: 1, y: 2}\n" + "".join(
 )
 
 
-def problem_of(folder: Path, name: str, text: str) -> InvalidConfig:
+def problem_of(folder: Path, name: str, text: str) -> ConfigError:
     """Return the error that reading a file with `text` ends with."""
     (folder / name).write_text(text)
-    with pytest.raises(InvalidConfig) as raised:
+    with pytest.raises(ConfigError) as raised:
         read_config_file(folder / name)
     return raised.value
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from core.support import Broken, MakeBus, Received, eventually, names, next_delay
 from lightbus import Bus, OnError, Worker
-from lightbus.exceptions import InvalidConfig
+from lightbus.exceptions import ConfigError
 from lightbus.policy import Retry
 from lightbus_memory.broker import Broker
 
@@ -146,7 +146,7 @@ def test_every_wait_is_one_that_was_announced(
 def test_waits_that_can_not_be_are_told(
     make_bus: MakeBus, retry: dict[str, float], problem: str
 ) -> None:
-    with pytest.raises(InvalidConfig) as raised:
+    with pytest.raises(ConfigError) as raised:
         make_bus(retry=retry)
 
     assert problem in str(raised.value)

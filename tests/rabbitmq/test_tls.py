@@ -11,7 +11,7 @@ import trustme
 
 import lightbus
 from lightbus import Bus, Worker
-from lightbus.exceptions import InvalidConfig, TransportRefused, TransportUnavailable
+from lightbus.exceptions import ConfigError, TransportRefused, TransportUnavailable
 from lightbus_rabbitmq.settings import TLSSettings
 from rabbitmq_node import RabbitMQNode, running_node
 from rabbitmq_support import AuthApi, Seen
@@ -140,7 +140,7 @@ async def test_a_client_that_the_broker_does_not_trust_sends_nothing(
     ],
 )
 def test_settings_that_do_not_fit_are_told(settings: dict[str, Any], told: str) -> None:
-    with pytest.raises(InvalidConfig) as raised:
+    with pytest.raises(ConfigError) as raised:
         lightbus.create({"apis": {"default": {"event_transport": {"rabbitmq": settings}}}})
 
     assert told in str(raised.value)

@@ -447,7 +447,7 @@ async def test_events_that_are_listened_for_no_more_are_parked_and_then_come_no_
     assert isinstance(transport, RabbitMQTransport)
     letters = [letter async for letter in transport.dead_letters("shop")]
     assert [letter.message.kwargs["username"] for letter in letters] == ["eve", "fay"]
-    assert letters[0].failure.error_type == "lightbus.exceptions.UnexpectedEvent"
+    assert letters[0].failure.error_type == "lightbus.exceptions.NotListenedFor"
     assert "discard it: `lightbus dead-letters`" in letters[0].failure.error_message
 
 

@@ -16,7 +16,7 @@ import lightbus
 from core.apis import AuthApi
 from lightbus import Bus, create
 from lightbus.encoding.settings import convert_settings
-from lightbus.exceptions import InvalidConfig
+from lightbus.exceptions import ConfigError
 from lightbus_sqlite.settings import SQLiteSettings
 
 HOMES = ("HOME", "XDG_STATE_HOME")
@@ -86,7 +86,7 @@ def test_symbolic_links_are_resolved(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("no_home")
 @pytest.mark.parametrize("path", [None, "~/events.db"])
 def test_without_a_home_folder_the_error_says_to_set_a_path(path: str | None) -> None:
-    with pytest.raises(InvalidConfig, match="Set `path` to an absolute path") as raised:
+    with pytest.raises(ConfigError, match="Set `path` to an absolute path") as raised:
         bus_at(path)
 
     assert "$.apis.default.event_transport.sqlite" in str(raised.value)
@@ -99,7 +99,7 @@ def test_without_a_home_folder_the_default_transport_is_an_error_only_where_it_i
     bus = create({"apis": {"auth": auth}}, service_name="s")
 
     assert bus.client.transports.describe("auth").startswith("memory")
-    with pytest.raises(InvalidConfig, match="Set `path` to an absolute path"):
+    with pytest.raises(ConfigError, match="Set `path` to an absolute path"):
         bus.client.transports.describe("other")
 
 
@@ -111,7 +111,7 @@ def test_a_relative_path_is_an_error_if_the_current_folder_was_deleted(
     monkeypatch.chdir(folder)
     shutil.rmtree(folder)
 
-    with pytest.raises(InvalidConfig, match="current folder cannot be read"):
+    with pytest.raises(ConfigError, match="current folder cannot be read"):
         convert_settings({"path": "events.db"}, SQLiteSettings, source="a test")
     assert convert_settings({"path": "/e.db"}, SQLiteSettings, source="a test").path == "/e.db"
 

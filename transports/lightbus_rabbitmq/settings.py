@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import msgspec
 from yarl import URL
 
-from lightbus.exceptions import did_you_mean
+from lightbus.names import did_you_mean
 
 Seconds = Annotated[float, msgspec.Meta(gt=0)]
 Heartbeat = Annotated[int, msgspec.Meta(ge=1, le=600)]
@@ -61,7 +61,7 @@ class TLSSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     Raises:
         ValueError: There is a `key_file` without a `certificate_file`. Of a configuration, that is
-            an `InvalidConfig`. Files that cannot be used are a `TransportRefused` when the broker
+            a `ConfigError`. Files that cannot be used are a `TransportRefused` when the broker
             is first to be reached.
     """
 
@@ -101,7 +101,7 @@ class RabbitMQSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
 
     Raises:
         ValueError: A URL is of another form or has an option that is unknown or not valid, or `tls`
-            is given where it is not ``amqps://``. Of a configuration, that is an `InvalidConfig`.
+            is given where it is not ``amqps://``. Of a configuration, that is a `ConfigError`.
     """
 
     url: str | list[str]

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-from lightbus.exceptions import PackageMissing
+from lightbus.exceptions import ConfigError
 from lightbus.log import get_logger
 
 _log = get_logger("lightbus")
@@ -26,7 +26,7 @@ def run_with_reload(arguments: list[str]) -> int:
     current folder changes. Stop on a signal and return the exit code of the child.
 
     Raises:
-        PackageMissing: The extra ``lightbus[reload]`` is not installed.
+        ConfigError: The extra ``lightbus[reload]`` is not installed.
     """
     folder = Path.cwd()
     stopping = threading.Event()
@@ -58,7 +58,9 @@ def _watch(folder: Path, stopping: threading.Event) -> Iterator[set[str]]:
     try:
         from watchfiles import Change, DefaultFilter, watch  # noqa: PLC0415 - of an extra
     except ModuleNotFoundError as error:
-        raise PackageMissing("To run with --reload", "reload") from error
+        raise ConfigError(
+            "--reload needs the extra `reload`. Install it: pip install 'lightbus[reload]'."
+        ) from error
 
     class ProgramFiles(DefaultFilter):
         """Ignores other files, such as caches and virtual environments."""

@@ -237,10 +237,13 @@ WRONG_BUS_MODULES = {
     "with another bus": ("bus = 3", "has a 'bus' that is 3."),
     "that raises": ("1 / 0", "raised ZeroDivisionError: division by zero ("),
     "that exits": ("raise SystemExit(0)", "raised SystemExit: 0 ("),
-    "no Python": ("def", "raised SyntaxError: invalid syntax (bus.py, line 1) when imported"),
+    "no Python": (
+        "def",
+        "raised SyntaxError: invalid syntax (bus.py, line 1) when it was imported",
+    ),
     "that uses the bus wrongly": (
         "import lightbus\nbus = lightbus.create()\nbus.auth.user_created.listen(5)",
-        "bus.py, line 3) when imported",
+        "bus.py, line 3) when it was imported",
     ),
     "that imports what is missing": ("import not_there", "needs 'not_there', which is not"),
 }
@@ -261,14 +264,14 @@ def test_a_wrong_bus_module_ends_it_with_2_and_one_line(
 WRONG_CONFIGS: dict[str, tuple[dict[str, Any], str]] = {
     "an unknown setting": ({"servicename": "x"}, "Did you mean 'service_name'?"),
     "an unset variable": ({"service_name": "${NOT_SET}"}, "'NOT_SET' is not set"),
-    "no name": ({"service_name": "a:b"}, "Invalid service name 'a:b': it holds ':'"),
+    "no name": ({"service_name": "a:b"}, "Invalid service name 'a:b': the character ':'"),
     "an unknown transport": (
         {"apis": {"default": {"event_transport": {"memry": {}}}}},
         "Transport 'memry' is not installed. Did you mean 'memory'?",
     ),
     "no transport": (
         {"apis": {"default": {"event_transport": {}}}},
-        "names no transport; give one transport.",
+        "expected one transport, got none.",
     ),
 }
 

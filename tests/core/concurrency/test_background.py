@@ -19,7 +19,7 @@ from core.apis import AuditApi, AuthApi
 from core.support import PATIENCE, MakeBus, names, take_waiting
 from lightbus import Bus, EventMessage
 from lightbus.concurrency import background
-from lightbus.exceptions import CannotBlockHere, HookExited, TransportClosed
+from lightbus.exceptions import CallbackExited, CannotBlockHere, TransportClosed
 from lightbus.handling.middleware import Middleware, Send
 from lightbus.transport import pool
 from lightbus_memory.broker import Broker
@@ -94,7 +94,7 @@ def test_a_sync_hook_that_meets_a_cancelled_future_does_not_count_as_a_closed_bu
     def wait_for_cancelled() -> None:
         raise cancelled
 
-    with pytest.raises(HookExited, match="Hook 'wait_for_cancelled' raised CancelledError"):
+    with pytest.raises(CallbackExited, match="Hook 'wait_for_cancelled' raised CancelledError"):
         bus.auth.user_deleted.fire(username="ann")
 
 

@@ -13,7 +13,7 @@ import pytest
 
 import lightbus
 from core.support import MakeBus
-from lightbus.exceptions import EventletNotSupported
+from lightbus.exceptions import ConfigError
 
 # Enough for a slow machine; a script that takes so long hangs.
 PATIENCE = 40
@@ -160,7 +160,7 @@ def test_a_process_that_eventlet_has_patched_is_refused_by_name(
     bus.auth.user_deleted.fire(username="ann")
 
     monkeypatch.setattr(patcher, "already_patched", {"thread": True})
-    with pytest.raises(EventletNotSupported, match="eventlet"):
+    with pytest.raises(ConfigError, match="eventlet"):
         lightbus.create({}, service_name="shop")
-    with pytest.raises(EventletNotSupported):
+    with pytest.raises(ConfigError):
         bus.auth.user_deleted.fire(username="ann")

@@ -86,14 +86,14 @@ def test_a_value_that_cannot_be_encoded_is_named_with_its_type(value: object) ->
 
     assert raised.value.argument == "odd"
     assert raised.value.value_type is type(value)
-    assert f"'odd', a {type(value).__qualname__}," in str(raised.value)
+    assert f"'odd' of type {type(value).__qualname__} " in str(raised.value)
 
 
 def test_a_value_that_contains_itself_is_refused() -> None:
     endless: list[Any] = []
     endless.append(endless)
 
-    with pytest.raises(UnencodableValue, match="'odd', a list"):
+    with pytest.raises(UnencodableValue, match="'odd' of type list"):
         encode({"odd": endless})
 
 

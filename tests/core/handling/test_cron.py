@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from lightbus.exceptions import InvalidTask
+from lightbus.exceptions import ApiError
 from lightbus.handling.tasks import at_times
 
 
@@ -116,7 +116,7 @@ def test_a_time_zone_with_one_offset_is_used_as_it_is() -> None:
     "zone", [Failing(""), LikePytz("Mars/Base"), type("Alone", (tzinfo,), {})()], ids=repr
 )
 def test_a_time_zone_without_offsets_is_refused(zone: tzinfo) -> None:
-    with pytest.raises(InvalidTask, match="which cannot be used"):
+    with pytest.raises(ApiError, match="which cannot be used"):
         at_times(lambda: None, "30 2 * * *", timezone=zone)
 
 

@@ -17,7 +17,7 @@ from core.apis import AuditApi, AuthApi
 from core.support import PATIENCE, MakeBus, Received, eventually, names
 from lightbus import Bus, EventMessage, Worker
 from lightbus.client import BusClient
-from lightbus.exceptions import HookExited, StuckHandler
+from lightbus.exceptions import CallbackExited, HandlerTimeout
 from lightbus.handling.hooks import Hooks
 from lightbus_memory.broker import Broker
 
@@ -108,7 +108,7 @@ async def test_a_hook_that_would_end_the_process_has_failed(*, is_async: bool) -
 
     hooks(leave_async if is_async else lambda: sys.exit(3))
 
-    with pytest.raises(HookExited, match="raised SystemExit: 3"):
+    with pytest.raises(CallbackExited, match="raised SystemExit: 3"):
         await hooks.run()
 
 
@@ -375,7 +375,7 @@ async def test_a_sync_hook_that_does_not_end_counts_as_a_stuck_handler(
         await bus.auth.user_deleted.fire_async(username=username)
     try:
         await eventually(lambda: worker.failure)
-        assert isinstance(worker.failure, StuckHandler)
+        assert isinstance(worker.failure, HandlerTimeout)
         assert worker.unfinished >= 1
         await worker.stop()
         assert worker.unfinished >= 1
@@ -401,7 +401,7 @@ async def test_an_async_hook_that_does_not_end_counts_as_a_stuck_handler(
     await bus.auth.user_deleted.fire_async(username="ann")
     await eventually(lambda: worker.failure)
 
-    assert isinstance(worker.failure, StuckHandler)
+    assert isinstance(worker.failure, HandlerTimeout)
     assert worker.unfinished >= 1
     is_over.set()
     await worker.stop()

@@ -18,7 +18,7 @@ from prometheus_client import CollectorRegistry
 from core.apis import AuthApi
 from core.support import PATIENCE, Broken, MakeBus, Received, eventually
 from lightbus import Bus, EventMessage, OnError, Worker
-from lightbus.exceptions import HandlerExited, NoHandlerThread, TransportUnavailable
+from lightbus.exceptions import ApiError, HandlerExited, TransportUnavailable
 from lightbus.handling.middleware import Handle, Middleware, Send, run_on_handler_thread
 from lightbus.integrations.opentelemetry import trace_events
 from lightbus.integrations.prometheus import count_events
@@ -410,7 +410,7 @@ async def test_code_that_would_wait_for_a_handlers_thread_is_refused_at_once(
     async def run_there() -> None:
         try:
             await run_on_handler_thread(lambda: None)
-        except NoHandlerThread as error:
+        except ApiError as error:
             raised.append(error)
 
     await run_there()

@@ -19,7 +19,7 @@ import pytest
 from command import Command, ended
 from core.support import PATIENCE, Broken, MakeBus, Received
 from lightbus import Bus, OnError, Worker
-from lightbus.exceptions import InvalidTask, TaskExited
+from lightbus.exceptions import ApiError, CallbackExited
 from lightbus.handling.tasks import ScheduledTask
 from lightbus.handling.threads import HandlerThreads
 
@@ -184,25 +184,28 @@ def generator() -> Iterator[int]:
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        (lambda client: client.every()(print), "every 0 s; give more than 0"),
-        (lambda client: client.every(seconds=-1)(print), "every -1 s; give more than 0"),
+        (lambda client: client.every()(print), "every 0 s. Give a period"),
+        (lambda client: client.every(seconds=-1)(print), "every -1 s. Give a period"),
         (lambda client: client.every(seconds=1)("tick"), "'tick' cannot be scheduled"),
         (
             lambda client: client.every(seconds=1, on_error=OnError.RETRY)(print),
-            "takes OnError.SHUTDOWN or OnError.ACKNOWLEDGE_AND_LOG",
+            "Give OnError.SHUTDOWN or OnError.ACKNOWLEDGE_AND_LOG",
         ),
         (
             lambda client: client.schedule("99 * * * *")(print),
-            "'99 * * * *', which is no time: Bad",
+            "'99 * * * *', which is not a cron expression: Bad",
         ),
-        (lambda client: client.schedule("0 0 30 2 *")(print), "'0 0 30 2 *', which is no time"),
+        (
+            lambda client: client.schedule("0 0 30 2 *")(print),
+            "'0 0 30 2 *', which is not a cron expression",
+        ),
         (
             lambda client: client.schedule("* * * * *", timezone="Mars/Base")(print),
             "the time zone 'Mars/Base', which cannot be used",
         ),
         (lambda client: client.schedule("* * * * *", timezone=None)(print), "zone None"),
         (lambda client: client.schedule("* * * * *", timezone="Europe")(print), "zone 'Europe'"),
-        (lambda client: client.schedule(None)(print), "None, which is no time"),
+        (lambda client: client.schedule(None)(print), "None, which is not a cron expression"),
         (lambda client: client.every(days=1e12), "Invalid interval"),
         (lambda client: client.every(seconds=float("nan")), "Invalid interval"),
         (lambda client: client.every(seconds=1)(len), "len() cannot be a task"),
@@ -212,7 +215,7 @@ def generator() -> Iterator[int]:
     ],
 )
 def test_an_invalid_task_is_refused(bus: Bus, wrong: Any, said: str) -> None:
-    with pytest.raises(InvalidTask) as raised:
+    with pytest.raises(ApiError) as raised:
         wrong(bus.client)
     assert said in str(raised.value)
     assert list(bus.client.tasks) == []
@@ -310,7 +313,7 @@ async def test_a_task_that_is_cancelled_from_within_or_exits_has_failed(
         bus.client.every(seconds=0.01)(function)
     else:
         bus.client.add_background_task(function)
-    with pytest.raises(TaskExited, match=f"Task '{function.__name__}' raised"):
+    with pytest.raises(CallbackExited, match=f"Task '{function.__name__}' raised"):
         async with asyncio.timeout(PATIENCE):
             await Worker(bus).run()
     assert "task failed." in caplog.text
@@ -337,6 +340,6 @@ async def test_a_scheduled_task_sees_no_context_variable_of_an_earlier_call(
 
 async def test_a_sync_task_that_exits_has_failed(bus: Bus) -> None:
     bus.client.every(seconds=0.01)(lambda: sys.exit(0))
-    with pytest.raises(TaskExited):
+    with pytest.raises(CallbackExited):
         async with asyncio.timeout(PATIENCE):
             await Worker(bus).run()

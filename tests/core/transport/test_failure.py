@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from lightbus.exceptions import CallbackExited, HandlerTimeout, UnexpectedEvent
 from lightbus.transport.failure import Failure
 
 
@@ -32,3 +33,18 @@ def test_a_failure_describes_an_exception_that_cannot_describe_itself(
     assert failure.error_type == f"core.transport.test_failure.{raised.__name__}"
     # Since 3.13, Python prints a text of its own instead of the notes.
     assert "ValueError" in failure.error_message + failure.traceback
+
+
+@pytest.mark.parametrize(
+    ("error", "name"),
+    [
+        (ValueError("no"), "builtins.ValueError"),
+        (HandlerTimeout("gather", 60), "lightbus.exceptions.HandlerTimeout"),
+        (UnexpectedEvent("gather", "auth.paid"), "lightbus.exceptions.NotListenedFor"),
+        (CallbackExited("Hook", "check", SystemExit(1)), "lightbus.exceptions.HookExited"),
+    ],
+)
+def test_the_stored_name_of_an_error_never_changes(error: Exception, name: str) -> None:
+    failure = Failure.of(error, listener="odd", attempt=1, service_name="shop", process_name="p")
+
+    assert failure.error_type == name

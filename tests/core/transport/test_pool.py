@@ -18,7 +18,7 @@ import pytest
 from core.apis import AuditApi, AuthApi
 from core.support import PATIENCE, MakeBus, names, take_waiting
 from lightbus import Bus, Worker
-from lightbus.exceptions import NoEventLoop, TransportClosed
+from lightbus.exceptions import ApiError, TransportClosed
 from lightbus.handling.middleware import Middleware
 from lightbus.transport.contract import EventTransport
 from lightbus.transport.pool import new_event_loop
@@ -126,7 +126,7 @@ def test_awaiting_without_an_event_loop_of_asyncio_raises_an_error_with_the_reme
         worker.start(),
         worker.run(),
     ):
-        with pytest.raises(NoEventLoop, match=r"event loop of asyncio.* fire\(\) in a thread"):
+        with pytest.raises(ApiError, match=r"asyncio event loop.* fire\(\) in a thread"):
             awaited_without_asyncio(coroutine)
     assert called == []
 

@@ -296,5 +296,5 @@ async def test_an_event_that_its_listener_no_longer_listens_for_is_dead_lettered
         assert await received.next() == "bob"
 
     (letter,) = broker.dead_letters("shop")
-    assert letter.failure.error_type == "lightbus.exceptions.UnexpectedEvent"
+    assert letter.failure.error_type == "lightbus.exceptions.NotListenedFor"
     assert letter.message.canonical_name == "auth.user_created"

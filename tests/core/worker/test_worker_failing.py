@@ -23,11 +23,11 @@ from core.support import (
 )
 from lightbus import OnError, Worker
 from lightbus.exceptions import (
+    ApiError,
     HandlerExited,
-    StuckHandler,
+    HandlerTimeout,
     TransportClosed,
     TransportRefused,
-    WorkerNotReusable,
 )
 from lightbus_memory.broker import Broker
 
@@ -200,7 +200,7 @@ async def test_a_sync_handler_that_is_stuck_ends_the_run(
     await bus.auth.user_deleted.fire_async(username="ann")
     worker = Worker(bus)
 
-    with pytest.raises(StuckHandler, match="'stuck'"):
+    with pytest.raises(HandlerTimeout, match="'stuck'"):
         await worker.run()
 
     assert worker.unfinished == 1
@@ -222,7 +222,7 @@ async def test_an_async_handler_that_ignores_its_cancellation_ends_the_run(
     bus.auth.user_deleted.listen(stubborn, listener_name="stubborn")
     await bus.auth.user_deleted.fire_async(username="ann")
 
-    with pytest.raises(StuckHandler, match="'stubborn'"):
+    with pytest.raises(HandlerTimeout, match="'stubborn'"):
         await Worker(bus).run()
 
 
@@ -360,9 +360,9 @@ async def test_what_the_other_code_raises_is_not_hidden_by_the_listener_that_fai
 
 async def test_a_worker_runs_only_once(make_bus: MakeBus) -> None:
     async with Worker(make_bus()) as worker:
-        with pytest.raises(WorkerNotReusable, match="Make another"):
+        with pytest.raises(ApiError, match="Make another"):
             await worker.start()
-        with pytest.raises(WorkerNotReusable):
+        with pytest.raises(ApiError):
             await worker.run()
 
 
@@ -390,5 +390,5 @@ async def test_a_stuck_handler_is_noticed_while_its_event_cannot_be_settled(
             await eventually(lambda: worker.failure)
         finally:
             is_over.set()
-    assert isinstance(worker.failure, StuckHandler)
+    assert isinstance(worker.failure, HandlerTimeout)
     await worker.stop()

@@ -26,7 +26,7 @@ def test_a_bus_module_that_is_named_and_missing_is_told(command: Command, tmp_pa
 def test_a_bus_module_is_named_and_no_file(command: Command, name: str) -> None:
     code, _, said = command("status", "--bus", name)
     assert code == 2
-    assert "is no module's dotted name, such as 'bus'" in said
+    assert "is not the dotted name of a module, such as 'bus'" in said
 
 
 @pytest.mark.parametrize("subcommand", ["status", "topology", "schema dump", "dead-letters list"])
