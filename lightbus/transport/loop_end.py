@@ -1,4 +1,4 @@
-"""`LoopEnd`: does work when an event loop ends."""
+"""`LoopEnd`: calls a function when an event loop ends."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ _log = get_logger(__name__)
 
 
 class LoopEnd:
-    """Awaits `work()` on the running event loop just before that loop is closed.
+    """Awaits `work()` on the running event loop before the loop is closed.
 
-    It relies on ``loop.shutdown_asyncgens()``, which `asyncio.run`, `asyncio.Runner` and most other
-    programs that run a loop call at its end: that closes an asynchronous generator that waits. A
-    loop that is closed without it does no work.
+    This relies on ``loop.shutdown_asyncgens()``, which `asyncio.run`, `asyncio.Runner` and most
+    other programs call at the end of a loop: it closes a waiting asynchronous generator. If a loop
+    is closed without it, `work` is not called.
 
-    Keep a reference to the object: `work` is also done when it is collected as garbage.
+    Keep a reference to the object, because `work` is also called when it is garbage-collected.
     """
 
     def __init__(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         self._work: Callable[[], Coroutine[Any, Any, None]] | None = work
         self._waiting = self._wait()
-        # asyncio warns where it has closed the loop's generators already.
+        # asyncio warns if it has closed the generators of the loop already.
         with contextlib.suppress(ResourceWarning):
             _run_to_next_yield(self._waiting.__anext__())
 
     def cancel(self) -> None:
-        """Do no work at the end. May be called from any thread, and again."""
+        """Do not call `work`. May be called from any thread, and more than once."""
         if self._work is not None:
             self._work = None
             _run_to_next_yield(self._waiting.aclose())
@@ -40,17 +40,17 @@ class LoopEnd:
         finally:
             work, self._work = self._work, None
             if work is not None:
-                await _logged(work)
+                await _call_and_log(work)
 
 
-async def _logged(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+async def _call_and_log(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
     try:
         await work()
     except Exception:
-        _log.exception("Cleaning up at the end of an event loop failed.")
+        _log.exception("Clean-up at the end of an event loop failed.")
 
 
 def _run_to_next_yield(step: Coroutine[Any, Any, None] | Generator[Any, Any, None]) -> None:
-    """Run a step of a generator that does not wait for anything."""
+    """Run a generator up to its next yield, if nothing before it waits."""
     with contextlib.suppress(StopIteration):
         step.send(None)

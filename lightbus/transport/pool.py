@@ -1,8 +1,8 @@
-"""The connections of each event loop, thread and process.
+"""`TransportPool`: the transports of each event loop, thread and process.
 
 Each event loop has its own transports, which are closed when the loop ends. Blocking calls share
-one loop in a background thread. A forked child starts without transports, and does not touch those
-of its parent.
+one loop in a background thread. A forked child starts without transports, and never uses those of
+its parent.
 """
 
 from __future__ import annotations
@@ -30,25 +30,25 @@ T = TypeVar("T")
 
 _CLOSE_TIMEOUT = 5.0
 
-# Closing what a parent process opened would reach through the shared sockets and pollers into the
-# parent itself. So a child keeps these alive, and untouched, for as long as it lives.
+# A child shares sockets and pollers with its parent. To close its copies would disturb the parent,
+# so the child keeps references to them, and never uses them.
 _inherited: list[object] = []
 
 
 def new_event_loop() -> asyncio.AbstractEventLoop:
-    """Return a new event loop: one of uvloop's where that is installed, because it is faster."""
+    """Return a new event loop, from uvloop if that is installed, because it is faster."""
     if green.is_gevent():
-        # What Python's own loop waits with is gevent's, so that the greenlets of its thread run.
+        # gevent replaces the selector of Python's loop, so that other greenlets of the thread run.
         return asyncio.new_event_loop()
     try:
-        import uvloop  # noqa: PLC0415 - it is optional, and takes its time
+        import uvloop  # noqa: PLC0415 - it is optional, and slow to import
     except ImportError:
         return asyncio.new_event_loop()
     return uvloop.new_event_loop()
 
 
 def running_loop() -> asyncio.AbstractEventLoop | None:
-    """Return the event loop that runs on this thread; None where none does."""
+    """Return the event loop that runs on this thread; None if there is none."""
     try:
         return asyncio.get_running_loop()
     except RuntimeError:
@@ -56,7 +56,7 @@ def running_loop() -> asyncio.AbstractEventLoop | None:
 
 
 def asyncio_loop(call: str) -> asyncio.AbstractEventLoop:
-    """Return the event loop that runs on this thread, for the function that is named `call`.
+    """Return the event loop that runs on this thread. `call` names the caller in the error.
 
     Raises:
         ApiError: No event loop runs on this thread.
@@ -72,7 +72,7 @@ def asyncio_loop(call: str) -> asyncio.AbstractEventLoop:
 
 
 class OpenTransport:
-    """One transport on one loop, opened on first use, and what was declared through it."""
+    """A transport on one event loop, opened on first use, and its declared subscriptions."""
 
     def __init__(self, transport: EventTransport) -> None:
         self.transport = transport
@@ -81,14 +81,14 @@ class OpenTransport:
         self._opening = asyncio.Lock()
 
     def is_ready_for(self, subscriptions: Collection[Subscription]) -> bool:
-        """Return whether it is open, and these were declared through it."""
+        """Return whether the transport is open, and has declared all of `subscriptions`."""
         return self._is_open and self.declared.issuperset(subscriptions)
 
     async def opened(self, *, timeout: float) -> EventTransport:
-        """Return the transport once it is open.
+        """Open the transport if necessary, and return it.
 
         Raises:
-            TransportError: It cannot be opened in `timeout` seconds.
+            TransportError: The transport could not be opened within `timeout` seconds.
         """
         if not self._is_open:
             now = asyncio.get_running_loop().time
@@ -109,10 +109,10 @@ class OpenTransport:
         return self.transport
 
     async def declare(self, subscription: Subscription, *, timeout: float) -> None:
-        """Declare `subscription` through this transport once.
+        """Declare `subscription`, unless it was declared before.
 
         Raises:
-            TransportError: It cannot be declared in `timeout` seconds.
+            TransportError: It could not be declared within `timeout` seconds.
         """
         if subscription not in self.declared:
             await self.transport.declare(subscription, timeout=timeout)
@@ -123,8 +123,8 @@ class TransportPool:
     """The open transports of a bus, by event loop.
 
     Args:
-        make_transport: Makes the transport of an API, given the API's name.
-        key_of: Names the transport of an API; APIs of one key share a transport.
+        make_transport: Returns a new transport for the API of a name.
+        key_of: Returns the key of an API's transport. APIs with the same key share a transport.
     """
 
     def __init__(
@@ -132,10 +132,10 @@ class TransportPool:
     ) -> None:
         self._make_transport = make_transport
         self._key_of = key_of
-        self._start_afresh()
+        self._reset()
         _all_pools.add(self)
 
-    def _start_afresh(self) -> None:
+    def _reset(self) -> None:
         self._by_loop: dict[asyncio.AbstractEventLoop, dict[str, OpenTransport]] = {}
         self._ends: dict[asyncio.AbstractEventLoop, LoopEnd] = {}
         # Holds the background loop under one key, because a dict has atomic operations. A lock
@@ -146,9 +146,9 @@ class TransportPool:
         self._start_lock: AbstractContextManager[Any] = green.original("_thread", "RLock")()
 
     def forget_inherited(self) -> None:
-        """Start with no connections, in a forked child."""
+        """Forget the transports of the parent process, in a forked child."""
         _inherited.append((self._by_loop, self._ends, self._background, self._background_loops))
-        self._start_afresh()
+        self._reset()
 
     def transport(self, api_name: str) -> OpenTransport:
         """Return the transport of an API on the running loop.
@@ -169,7 +169,7 @@ class TransportPool:
     def _add_loop(self, loop: asyncio.AbstractEventLoop) -> dict[str, OpenTransport]:
         green.refuse_eventlet()
         for known in list(self._by_loop):
-            if known.is_closed():  # in a way that closed no transport
+            if known.is_closed():  # without closing its transports
                 self._forget(known)
         self._ends[loop] = LoopEnd(self._close_this_loop)
         return self._by_loop.setdefault(loop, {})
@@ -189,11 +189,11 @@ class TransportPool:
         """
         _check_may_block(blocking, instead)
         while True:
-            with contextlib.suppress(NotStarted):  # it was closed just now: start another
+            with contextlib.suppress(NotStarted):  # it was closed meanwhile, so start another
                 return self._background_loop().call(partial(function, *args))
 
     async def close(self) -> None:
-        """Close every transport of every loop. The next use opens new ones.
+        """Close all transports of all event loops. The next use opens new ones.
 
         Raises:
             ApiError: No event loop runs on this thread.
@@ -205,13 +205,13 @@ class TransportPool:
         if background is not None:
             background.request_stop()
             closing.append(asyncio.wrap_future(background.ended))
-        # A broker that does not answer notices by the closed socket that its client is gone.
+        # If the broker does not answer, it notices by the closed socket that the client is gone.
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_CLOSE_TIMEOUT + 1):
                 await asyncio.gather(*closing)
 
     def close_blocking(self) -> None:
-        """Do what `close` does, on a thread without an event loop.
+        """Do the same as `close`, on a thread without an event loop.
 
         Raises:
             CannotBlockHere: An event loop runs on this thread, or the bus itself works on it.
@@ -247,7 +247,7 @@ class TransportPool:
             started = self._start_background()
             found = self._background.setdefault(None, started)
             if found is not started:
-                # This thread was interrupted, and has started one meanwhile.
+                # A signal handler interrupted this thread, and has started another loop.
                 started.request_stop()
             return found
 
@@ -257,7 +257,7 @@ class TransportPool:
             self._background_loops.discard(loop)
             background = self._background.get(None)
             if background is not None and background.loop is loop:
-                # It was not asked to end: code that runs on it has stopped it.
+                # Code that runs on the loop has stopped it.
                 self._background.pop(None)
 
         started = BackgroundLoop(new_event_loop, before_end=self._close_this_loop, on_ended=ended)
@@ -289,13 +289,13 @@ _all_pools: weakref.WeakSet[TransportPool] = weakref.WeakSet()
 
 
 def _after_fork_in_child() -> None:
-    for loops in list(_all_pools):
-        loops.forget_inherited()
+    for pool in list(_all_pools):
+        pool.forget_inherited()
 
 
 def _at_exit() -> None:
-    for loops in list(_all_pools):
-        loops.close_blocking()
+    for pool in list(_all_pools):
+        pool.close_blocking()
 
 
 if hasattr(os, "register_at_fork"):

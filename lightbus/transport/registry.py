@@ -1,4 +1,4 @@
-"""Finds a transport by the name that the configuration gives it."""
+"""Finds the transports of installed packages, by their names in the configuration."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ GROUP = "lightbus.transports"
 
 
 def find_transport(name: str) -> type[EventTransport]:
-    """Return the transport that an installed package offers under `name` in the entry point group
+    """Return the transport that an installed package registers as `name` in the entry point group
     ``lightbus.transports``.
 
     Raises:
         ConfigError: The transport, or a package that it needs, is not installed.
     """
-    offered = _offered()
-    if name not in offered:
+    entry_points = _entry_points()
+    if name not in entry_points:
         raise ConfigError(
-            f"Transport {name!r} is not installed.{did_you_mean(name, offered)} "
-            f"Installed: {', '.join(sorted(offered)) or 'none'}."
+            f"Transport {name!r} is not installed.{did_you_mean(name, entry_points)} "
+            f"Installed: {', '.join(sorted(entry_points)) or 'none'}."
         )
-    return _load(offered[name])
+    return _load(entry_points[name])
 
 
 def installed_transports() -> dict[str, type[EventTransport] | None]:
-    """Return every transport that an installed package offers, by name; None for one that cannot
-    be used, as it needs a package that is not installed.
+    """Return all transports of installed packages, by name. The value is None if a package that
+    the transport needs is not installed.
     """
     found: dict[str, type[EventTransport] | None] = {}
-    for name, entry_point in sorted(_offered().items()):
+    for name, entry_point in sorted(_entry_points().items()):
         try:
             found[name] = _load(entry_point)
         except ConfigError:
@@ -43,7 +43,7 @@ def installed_transports() -> dict[str, type[EventTransport] | None]:
     return found
 
 
-def _offered() -> dict[str, EntryPoint]:
+def _entry_points() -> dict[str, EntryPoint]:
     from importlib.metadata import entry_points  # noqa: PLC0415 - it is slow to import
 
     return {entry_point.name: entry_point for entry_point in entry_points(group=GROUP)}

@@ -106,7 +106,7 @@ def test_work_that_fails_is_logged_and_keeps_no_other_from_being_done(
         kept = runner.run(main())
 
     assert len(work.loops) == 1
-    assert "Cleaning up at the end of an event loop failed" in caplog.text
+    assert "Clean-up at the end of an event loop failed" in caplog.text
     assert len(kept) == 2
 
 

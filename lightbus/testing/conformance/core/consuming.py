@@ -20,7 +20,7 @@ SOON = 1.0
 
 @pytest.mark.asyncio
 class TestConsuming:
-    async def test_every_listener_of_every_service_gets_its_own_copy(
+    async def test_each_listener_of_each_service_receives_each_event(
         self, broker: BrokerUnderTest
     ) -> None:
         transport = await broker.open()
@@ -63,7 +63,7 @@ class TestConsuming:
 
         assert sorted(came) == sorted(texts)
 
-    async def test_a_listener_gets_the_events_of_its_api_that_it_wants(
+    async def test_a_listener_receives_the_events_that_it_subscribed_to(
         self, broker: BrokerUnderTest
     ) -> None:
         transport = await broker.open()
@@ -79,9 +79,7 @@ class TestConsuming:
 
         assert await broker.texts_before_end(transport, stream) == [broker.api_name]
 
-    async def test_a_subscription_can_come_to_want_more_events(
-        self, broker: BrokerUnderTest
-    ) -> None:
+    async def test_events_can_be_added_to_a_subscription(self, broker: BrokerUnderTest) -> None:
         transport = await broker.open()
         await transport.declare(broker.subscription(), timeout=broker.patience)
         await broker.send(transport, "before")
@@ -92,7 +90,7 @@ class TestConsuming:
 
         assert texts_of(await broker.take_ones(stream, 2)) == ["before", "ended"]
 
-    async def test_a_listener_that_was_away_gets_what_it_missed(
+    async def test_a_listener_receives_the_events_that_were_sent_while_it_was_away(
         self, broker: BrokerUnderTest
     ) -> None:
         sender = await broker.open()
@@ -105,7 +103,7 @@ class TestConsuming:
 
         assert await broker.texts_before_end(receiver, stream) == texts
 
-    async def test_one_consumer_gets_events_in_the_order_they_were_sent(
+    async def test_one_consumer_receives_events_in_the_order_they_were_sent(
         self, broker: BrokerUnderTest
     ) -> None:
         transport = await broker.open()
@@ -122,7 +120,7 @@ class TestConsuming:
 
         assert came == texts
 
-    async def test_consumers_that_follow_each_other_get_events_in_the_order_they_were_sent(
+    async def test_consecutive_consumers_receive_events_in_the_order_they_were_sent(
         self, broker: BrokerUnderTest
     ) -> None:
         transport = await broker.open()
@@ -141,7 +139,7 @@ class TestConsuming:
 
         assert came == texts
 
-    async def test_a_first_delivery_is_attempt_1_and_was_never_returned(
+    async def test_a_first_delivery_is_attempt_1_without_redeliveries(
         self, broker: BrokerUnderTest
     ) -> None:
         transport = await broker.open()
@@ -152,7 +150,9 @@ class TestConsuming:
 
         assert (delivery.attempt, delivery.redeliveries) == (1, 0)
 
-    async def test_tasks_that_wait_at_once_get_an_event_each(self, broker: BrokerUnderTest) -> None:
+    async def test_tasks_that_wait_at_once_each_receive_an_event(
+        self, broker: BrokerUnderTest
+    ) -> None:
         transport = await broker.open()
         stream = await transport.subscribe(broker.subscription(concurrency=5))
         waiting = [asyncio.create_task(broker.take(stream)) for _ in range(5)]
@@ -161,9 +161,7 @@ class TestConsuming:
 
         assert sorted(texts_of(await asyncio.gather(*waiting))) == list("abcde")
 
-    async def test_one_that_gives_up_waiting_takes_no_event_along(
-        self, broker: BrokerUnderTest
-    ) -> None:
+    async def test_a_cancelled_receiver_loses_no_event(self, broker: BrokerUnderTest) -> None:
         transport = await broker.open()
         stream = await transport.subscribe(broker.subscription())
         texts = [str(number) for number in range(20)]

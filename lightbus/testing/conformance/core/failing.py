@@ -15,7 +15,7 @@ TOLERANCE = 0.05
 
 @pytest.mark.asyncio
 class TestFailing:
-    async def test_a_retry_at_once_comes_back_as_the_next_attempt(
+    async def test_an_event_retried_at_once_is_delivered_as_the_next_attempt(
         self, broker: BrokerUnderTest
     ) -> None:
         transport = await broker.open()
@@ -27,7 +27,7 @@ class TestFailing:
             assert (delivery.attempt, delivery.redeliveries) == (attempt, attempt - 1)
             await delivery.retry(after=0)
 
-    async def test_a_retry_comes_back_after_its_delay_and_others_do_not_wait(
+    async def test_a_retried_event_is_delivered_after_its_delay_and_others_do_not_wait(
         self, broker: BrokerUnderTest
     ) -> None:
         transport = await broker.open()
@@ -70,7 +70,7 @@ class TestFailing:
             await delivery.retry(after=after)
             await transport.close()
 
-    async def test_when_an_event_failed_first_is_known_at_every_later_attempt(
+    async def test_each_later_attempt_has_the_time_of_the_first_failure(
         self, broker: BrokerUnderTest
     ) -> None:
         transport = await broker.open()
@@ -91,7 +91,7 @@ class TestFailing:
 
         assert (await broker.take(stream)).first_failed_at == second.first_failed_at
 
-    async def test_a_deferred_event_comes_back_as_the_same_attempt(
+    async def test_a_retry_that_does_not_count_keeps_the_attempt(
         self, broker: BrokerUnderTest
     ) -> None:
         transport = await broker.open()
@@ -106,7 +106,9 @@ class TestFailing:
         deferred = await broker.take(stream)
         assert (deferred.attempt, deferred.redeliveries) == (2, 0)
 
-    async def test_only_the_listener_that_failed_tries_again(self, broker: BrokerUnderTest) -> None:
+    async def test_a_retried_event_is_delivered_only_to_the_listener_that_failed(
+        self, broker: BrokerUnderTest
+    ) -> None:
         transport = await broker.open()
         failing = await transport.subscribe(broker.subscription("failing"))
         other = await transport.subscribe(broker.subscription("other"))
@@ -117,7 +119,7 @@ class TestFailing:
 
         assert await broker.texts_before_end(transport, other) == ["hello"]
 
-    async def test_a_delay_that_was_not_prepared_is_refused_and_settles_nothing(
+    async def test_a_delay_that_the_subscription_does_not_have_is_refused_and_settles_nothing(
         self, broker: BrokerUnderTest
     ) -> None:
         transport = await broker.open()

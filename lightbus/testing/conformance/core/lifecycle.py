@@ -59,7 +59,7 @@ class TestLifecycle:
                 async with asyncio.timeout(broker.patience):
                     await call
 
-    async def test_closing_lets_what_is_being_sent_arrive(self, broker: BrokerUnderTest) -> None:
+    async def test_closing_loses_no_event_in_flight(self, broker: BrokerUnderTest) -> None:
         transport, other = await broker.open(), await broker.open()
         stream = await other.subscribe(broker.subscription())
         sends = [asyncio.create_task(broker.send(transport, str(n))) for n in range(50)]
@@ -94,7 +94,7 @@ class TestLifecycle:
         await broker.send(transports[1], "hello")
         assert await broker.texts_before_end(transports[2], stream) == ["hello"]
 
-    async def test_a_stopped_stream_ends_for_those_who_wait_and_those_who_come(
+    async def test_a_stopped_stream_ends_for_tasks_that_wait_and_for_later_ones(
         self, broker: BrokerUnderTest
     ) -> None:
         transport = await broker.open()
@@ -111,7 +111,7 @@ class TestLifecycle:
         with pytest.raises(StopAsyncIteration):
             await anext(stream)
 
-    async def test_a_stopped_stream_gives_back_what_nobody_received(
+    async def test_a_stopped_stream_requeues_the_deliveries_that_no_task_received(
         self, broker: BrokerUnderTest
     ) -> None:
         transport = await broker.open()
@@ -139,7 +139,7 @@ class TestLifecycle:
         again = await transport.subscribe(broker.subscription())
         assert await broker.texts_before_end(transport, again) == ["hello"]
 
-    async def test_a_closed_transport_gives_back_what_is_unsettled(
+    async def test_a_closed_transport_requeues_unsettled_deliveries(
         self, broker: BrokerUnderTest
     ) -> None:
         transport, other = await broker.open(), await broker.open()
@@ -152,7 +152,7 @@ class TestLifecycle:
         again = await other.subscribe(broker.subscription(concurrency=2))
         assert sorted(texts_of(await broker.take_ones(again, 2))) == ["a", "b"]
 
-    async def test_a_settlement_is_kept_although_the_transport_is_closed_at_once(
+    async def test_a_settlement_is_stored_although_the_transport_is_closed_at_once(
         self, broker: BrokerUnderTest
     ) -> None:
         transport = await broker.open()
@@ -168,7 +168,7 @@ class TestLifecycle:
         stream = await other.subscribe(broker.subscription())
         assert await broker.texts_before_end(other, stream) == []
 
-    async def test_a_stream_goes_on_while_another_of_its_transport_is_closed(
+    async def test_closing_one_stream_does_not_disturb_another(
         self, broker: BrokerUnderTest
     ) -> None:
         transport = await broker.open()

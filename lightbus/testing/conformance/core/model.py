@@ -174,7 +174,7 @@ class TransportMachine(RuleBasedStateMachine):
 
 
 class TestModel:
-    def test_it_behaves_as_the_model_does(
+    def test_the_transport_behaves_like_the_model(
         self,
         transport_class: type[EventTransport],
         event_transport: TransportSettings,

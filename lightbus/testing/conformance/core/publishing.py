@@ -35,7 +35,9 @@ class TestPublishing:
 
         assert text_of(await broker.take(stream)) == "hello"
 
-    async def test_an_event_that_nobody_wants_is_no_error(self, broker: BrokerUnderTest) -> None:
+    async def test_an_event_without_subscriptions_is_not_an_error(
+        self, broker: BrokerUnderTest
+    ) -> None:
         transport = await broker.open()
         await broker.send(transport, "for nobody")
 
@@ -43,7 +45,7 @@ class TestPublishing:
 
         assert await broker.texts_before_end(transport, stream) == []
 
-    async def test_an_event_that_nobody_wants_is_refused_where_listeners_are_required(
+    async def test_an_event_without_subscriptions_is_refused_if_listeners_are_required(
         self, broker: BrokerUnderTest
     ) -> None:
         transport = await broker.open()
@@ -58,9 +60,7 @@ class TestPublishing:
 
         assert await broker.texts_before_end(transport, stream) == ["wanted"]
 
-    async def test_what_was_sent_does_not_end_with_the_sender(
-        self, broker: BrokerUnderTest
-    ) -> None:
+    async def test_a_sent_event_outlives_the_sender(self, broker: BrokerUnderTest) -> None:
         sender = await broker.open()
         await sender.declare(broker.subscription(), timeout=broker.patience)
         await broker.send(sender, "hello")

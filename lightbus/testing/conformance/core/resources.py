@@ -94,9 +94,7 @@ def listen(bus: Bus) -> threading.Event:
 
 
 class TestResources:
-    def test_what_asyncio_run_opened_is_closed_with_its_loop(
-        self, bus_under_test: Bus, patience: float
-    ) -> None:
+    def test_asyncio_run_leaves_nothing_open(self, bus_under_test: Bus, patience: float) -> None:
         for _ in range(_RUNS_BEFORE):
             asyncio.run(fire(bus_under_test))
         before = Resources()
@@ -106,7 +104,7 @@ class TestResources:
 
         before.wait_until_gone(patience)
 
-    def test_what_a_worker_that_was_not_stopped_opened_is_closed_with_its_loop(
+    def test_a_worker_that_was_not_stopped_leaves_nothing_open(
         self, bus_under_test: Bus, patience: float
     ) -> None:
         was_called = listen(bus_under_test)

@@ -29,7 +29,7 @@ async def settle(delivery: Delivery, how: str, broker: BrokerUnderTest) -> None:
 
 @pytest.mark.asyncio
 class TestSettling:
-    async def test_an_event_that_was_acked_never_comes_again(self, broker: BrokerUnderTest) -> None:
+    async def test_an_acknowledged_event_is_not_redelivered(self, broker: BrokerUnderTest) -> None:
         transport = await broker.open()
         stream = await transport.subscribe(broker.subscription())
         await broker.send(transport, "a", "b")
@@ -86,7 +86,7 @@ class TestSettling:
 
         assert sorted(await broker.texts_before_end(transport, again)) == ["a", "c"]
 
-    async def test_a_requeued_event_comes_again_as_it_was(self, broker: BrokerUnderTest) -> None:
+    async def test_a_requeued_event_is_redelivered_unchanged(self, broker: BrokerUnderTest) -> None:
         transport = await broker.open()
         stream = await transport.subscribe(broker.subscription())
         await broker.send(transport, "a", "b", "c")
@@ -103,7 +103,7 @@ class TestSettling:
         assert came["a"] == requeued.message
         assert await broker.texts_before_end(transport, stream) == []
 
-    async def test_an_event_that_was_left_unsettled_comes_again_and_is_counted(
+    async def test_an_unsettled_event_is_redelivered_and_counted(
         self, broker: BrokerUnderTest
     ) -> None:
         transport = await broker.open()
@@ -117,7 +117,7 @@ class TestSettling:
         assert (text_of(delivery), delivery.attempt, delivery.redeliveries) == ("hello", 2, 1)
 
     @pytest.mark.parametrize("how", SECOND_SETTLEMENTS)
-    async def test_a_settlement_after_the_stream_was_closed_is_harmless(
+    async def test_a_settlement_after_the_stream_was_closed_does_nothing(
         self, broker: BrokerUnderTest, how: str
     ) -> None:
         transport = await broker.open()
@@ -146,7 +146,7 @@ class TestSettling:
 
         assert (await broker.take(stream)).attempt == 3
 
-    async def test_what_was_received_can_be_settled_after_the_stream_stopped(
+    async def test_a_received_delivery_can_be_settled_after_the_stream_stopped(
         self, broker: BrokerUnderTest
     ) -> None:
         transport = await broker.open()

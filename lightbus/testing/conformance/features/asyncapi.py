@@ -14,7 +14,7 @@ from lightbus.transport.features import AsyncAPISource
 
 @pytest.mark.asyncio
 class TestAsyncAPISource:
-    async def test_what_it_says_of_an_event_is_json_with_a_server(
+    async def test_the_description_of_an_event_is_json_with_a_server(
         self, broker: BrokerUnderTest, event_transport: TransportSettings
     ) -> None:
         broker.need(AsyncAPISource)

@@ -122,7 +122,7 @@ class TestDeadLetterStore:
             read = await asyncio.gather(*reading)
         assert [texts_of(letters) for letters in (read_first, *read)] == [texts] * 4
 
-    async def test_dead_letters_are_counted_as_far_as_the_broker_tells(
+    async def test_dead_letters_are_counted_if_the_broker_reports_them(
         self, broker: BrokerUnderTest
     ) -> None:
         transport, store = await broker.open_with(DeadLetterStore)
@@ -161,9 +161,7 @@ class TestDeadLetterStore:
         (letter,) = await broker.dead_letters(transport)
         assert (letter.message, letter.failure) == (message, failure)
 
-    async def test_names_of_the_greatest_length_work_together(
-        self, broker: BrokerUnderTest
-    ) -> None:
+    async def test_names_of_the_maximum_length_work_together(self, broker: BrokerUnderTest) -> None:
         def longest(name: str) -> str:
             return name.ljust(MAX_LENGTH, "x")
 

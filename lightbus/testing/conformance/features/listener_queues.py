@@ -17,7 +17,7 @@ _PERIOD = 0.05
 
 @pytest.mark.asyncio
 class TestListenerQueues:
-    async def test_the_queues_of_a_service_are_listed_as_far_as_the_broker_tells(
+    async def test_the_queues_of_a_service_are_listed_if_the_broker_reports_them(
         self, broker: BrokerUnderTest
     ) -> None:
         transport, managing = await broker.open_with(ListenerQueues)
@@ -36,9 +36,7 @@ class TestListenerQueues:
                 for name, events in (("first", 1), ("second", 2))
             ]
 
-    async def test_a_queue_that_is_removed_gets_no_more_events(
-        self, broker: BrokerUnderTest
-    ) -> None:
+    async def test_a_removed_queue_receives_no_more_events(self, broker: BrokerUnderTest) -> None:
         transport, managing = await broker.open_with(ListenerQueues)
         for name in ("kept", "old"):
             await transport.declare(broker.subscription(name), timeout=broker.patience)
@@ -50,7 +48,7 @@ class TestListenerQueues:
             stream = await transport.subscribe(broker.subscription(name))
             assert await broker.texts_before_end(transport, stream) == expected
 
-    async def test_a_queue_with_events_is_removed_only_where_they_may_be_lost(
+    async def test_a_queue_with_events_is_removed_only_with_discard(
         self, broker: BrokerUnderTest
     ) -> None:
         transport, managing = await broker.open_with(ListenerQueues)
@@ -65,7 +63,7 @@ class TestListenerQueues:
         with pytest.raises(NotDeclared):
             await managing.remove_listener_queue(broker.subscription("old"))
 
-    async def test_a_queue_is_not_removed_while_a_worker_uses_it(
+    async def test_a_queue_is_not_removed_while_a_worker_consumes_from_it(
         self, broker: BrokerUnderTest
     ) -> None:
         transport = await broker.open()

@@ -30,7 +30,7 @@ class TestSharedBroker:
         async with child_of(broker, "send", broker.subscription()) as sender:
             assert text_of(await broker.take(stream)) == await sender.said() == "0"
 
-    async def test_what_a_killed_process_was_told_is_stored_is_stored(
+    async def test_events_that_a_killed_process_sent_are_stored(
         self, broker: BrokerUnderTest
     ) -> None:
         broker.need(SharedBroker)
@@ -45,7 +45,7 @@ class TestSharedBroker:
         stream = await transport.subscribe(subscription)
         assert set(confirmed) <= set(await broker.texts_before_end(transport, stream))
 
-    async def test_the_events_of_a_killed_worker_come_again_and_are_counted(
+    async def test_the_events_of_a_killed_worker_are_redelivered_and_counted(
         self, broker: BrokerUnderTest
     ) -> None:
         broker.need(SharedBroker)
@@ -122,7 +122,7 @@ class TestSharedBroker:
         counts = {text_of(taken): (taken.attempt, taken.redeliveries) for taken in deliveries}
         assert counts == {text: (2, 1) if text in received else (1, 0) for text in texts}
 
-    async def test_no_event_is_given_up_that_a_killed_worker_only_held(
+    async def test_an_event_that_a_killed_worker_only_prefetched_is_not_dead_lettered(
         self, broker: BrokerUnderTest
     ) -> None:
         broker.need(SharedBroker)
