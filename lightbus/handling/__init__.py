@@ -1,1 +1,1 @@
-"""Handlers and what is around them: signatures, hooks, middleware, tasks, threads, time limits."""
+"""Calls handlers: listeners, signatures, hooks, middleware, tasks, threads and time limits."""

@@ -1,4 +1,4 @@
-"""Calls a function of the program, and waits until its work is done."""
+"""Calls a user's function, and waits until its work is done."""
 
 from __future__ import annotations
 
@@ -21,22 +21,20 @@ RunSync = Callable[[Callable[[], Any]], Awaitable[Any]]
 
 
 def name_of(function: Function) -> str:
-    """Return the name of `function` for people, for example ``"handle_created"``."""
+    """Return the name of `function` for messages, for example ``"handle_created"``."""
     function = without_partials(function)
     return str(getattr(function, "__name__", type(function).__name__))
 
 
 def is_async(function: Function) -> bool:
-    """Return whether calling `function` makes a coroutine, as far as this is known beforehand."""
+    """Return whether `function` is known to return a coroutine."""
     function = without_partials(function)
     call = type(function).__call__
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(call)
 
 
 def is_generator(function: Function) -> bool:
-    """Return whether calling `function` makes a generator, sync or async, as far as this is known
-    beforehand.
-    """
+    """Return whether `function` is known to return a generator, sync or async."""
     function = without_partials(function)
     return any(
         inspect.isgeneratorfunction(one) or inspect.isasyncgenfunction(one)
@@ -52,15 +50,15 @@ def without_partials(function: Function) -> Function:
 
 
 async def call(function: Function, run_sync: Callable[[Callable[[], Any]], Awaitable[Any]]) -> None:
-    """Call `function` without arguments, and return when its work is done.
+    """Call `function` without arguments, and wait until its work is done.
 
     Args:
-        function: An async function, which runs on the event loop, or a sync one.
+        function: An async function, which is called on the event loop, or a sync function.
         run_sync: Calls a sync function in a thread.
 
     Raises:
-        IteratorReturned: It returned an iterator, so its work was not done.
-        Exception: What it raised.
+        IteratorReturned: `function` returned an iterator, so its code did not run.
+        Exception: `function` raised it.
     """
     result = await (function() if is_async(function) else run_sync(function))
     if result is not None:
@@ -68,11 +66,11 @@ async def call(function: Function, run_sync: Callable[[Callable[[], Any]], Await
 
 
 async def finish(result: object, function: Function) -> None:
-    """Await what a call of `function` returned, where it can be awaited.
+    """Await the result of a call of `function` if it is awaitable.
 
     Raises:
-        IteratorReturned: The result is an iterator. Nothing would run its code.
-        Exception: What the awaited object raised.
+        IteratorReturned: The result is an iterator, so the code of `function` did not run.
+        Exception: The awaited object raised it.
     """
     while inspect.isawaitable(result):
         result = await result
@@ -83,5 +81,5 @@ async def finish(result: object, function: Function) -> None:
 def _is_lazy(result: object) -> bool:
     if isinstance(result, (Generator, AsyncGenerator)):
         return True
-    # A database cursor or an open file is an iterator, too, but its work is done.
+    # A database cursor or an open file is an iterator too, but no code waits to run in it.
     return isinstance(result, (Iterator, AsyncIterator)) and not hasattr(result, "close")

@@ -1,4 +1,4 @@
-"""When a cron expression is due, in a time zone whose clocks may change."""
+"""Computes the times of a cron expression, in a time zone with daylight saving time."""
 
 from __future__ import annotations
 
@@ -11,26 +11,25 @@ from lightbus.exceptions import ApiError
 
 _DAY = 86400.0
 
-# Within so many seconds after clocks are put forward, the times that they skip are due.
-_SKIPPED_TIMES_ARE_DUE = 120.0
+# For this many seconds after clocks are set forward, the skipped times are still due.
+_SKIPPED_TIMES_DUE = 120.0
 
 
 def zone_of(timezone: str | tzinfo, task_name: str) -> tzinfo:
-    """Return the time zone that a task is given, as one whose offset depends on the time alone.
+    """Return the time zone of a task, as an object whose offset depends only on the time.
 
     Args:
-        timezone: A name of the IANA database such as ``"Europe/Berlin"``, or an object.
-        task_name: For errors.
+        timezone: A name from the IANA database, such as ``"Europe/Berlin"``, or a time zone object.
+        task_name: The name of the task, for error messages.
 
     Raises:
-        ApiError: There is no such zone, or the object does not behave as Python's `tzinfo`
-            should.
+        ApiError: The name is unknown, or the object does not conform to Python's `tzinfo`.
     """
     from zoneinfo import ZoneInfo  # noqa: PLC0415 - few programs need it
 
     if isinstance(timezone, tzinfo) and _is_consistent(timezone):
         return timezone
-    # An object of pytz has an offset of its own, and the name of its zone.
+    # An object of pytz has a fixed offset, and knows the name of its zone.
     name: Any = getattr(timezone, "zone", timezone)
     try:
         return ZoneInfo(name)
@@ -42,7 +41,7 @@ def zone_of(timezone: str | tzinfo, task_name: str) -> tzinfo:
 
 
 def _is_consistent(zone: tzinfo) -> bool:
-    """Return whether a local time of the next year means the moment that it was made of."""
+    """Return whether local times in the next year convert back to the same moments in UTC."""
     now = time.time()
     try:
         moments = [datetime.fromtimestamp(now + day * _DAY, UTC) for day in range(0, 366, 7)]
@@ -50,36 +49,36 @@ def _is_consistent(zone: tzinfo) -> bool:
             moment.astimezone(zone).replace(tzinfo=zone).astimezone(UTC) == moment
             for moment in moments
         )
-    except Exception:  # somebody else's class may raise any
+    except Exception:  # a user's class may raise any exception
         return False
 
 
 def cron_times(cron: str, zone: tzinfo, now: float) -> Iterator[float]:
     """Yield the times of a cron expression from about `now` on, in seconds since the epoch.
 
-    A time that names its hour and its minute comes once on each day, as in Debian's cron: the first
-    time where clocks show it twice, and right after the change where they skip it. Other
-    expressions follow what clocks show.
+    An expression with a fixed hour and minute occurs once a day, as in Debian's cron. If clocks
+    show that time twice, it occurs the first time. If clocks skip that time, it occurs right after
+    the change. Other expressions follow the local clock.
 
     Raises:
-        CronSimError: It is not a cron expression.
-        Exception: It is not text.
+        CronSimError: `cron` is not a cron expression.
+        Exception: `cron` is not text.
     """
     from cronsim import CronSim  # noqa: PLC0415 - few programs need it
 
     local = datetime.fromtimestamp(now, zone)
-    if not _names_its_hour_and_minute(cron):
+    if not _has_fixed_hour_and_minute(cron):
         yield from (at.timestamp() for at in CronSim(cron, local))
         return
-    before = datetime.fromtimestamp(now - _SKIPPED_TIMES_ARE_DUE, zone)
+    before = datetime.fromtimestamp(now - _SKIPPED_TIMES_DUE, zone)
     offset = min(_offset(local), _offset(before))
     for at in CronSim(cron, local.astimezone(UTC).replace(tzinfo=None) + offset):
         yield _first_moment(at, zone).timestamp()
 
 
-def _names_its_hour_and_minute(cron: str) -> bool:
+def _has_fixed_hour_and_minute(cron: str) -> bool:
     fields: list[Any] = cron.split()
-    # A field of seconds may precede them.
+    # A field for seconds may come first.
     return not any(field.startswith("*") for field in fields[-5:-3])
 
 
@@ -88,7 +87,7 @@ def _offset(local: datetime) -> timedelta:
 
 
 def _first_moment(shown: datetime, zone: tzinfo) -> datetime:
-    """Return the first moment at which clocks show a time, or the next minute that they do show."""
+    """Return the first moment at which clocks show a time; if they skip it, the next minute."""
     local = shown.replace(tzinfo=zone)
     while local.astimezone(UTC).astimezone(zone).replace(tzinfo=None) != shown:
         shown += timedelta(minutes=1)

@@ -1,4 +1,4 @@
-"""Functions that a program has called when the bus starts, stops, sends or handles."""
+"""Calls a user's functions before and after the bus starts, stops, sends or handles."""
 
 from __future__ import annotations
 
@@ -16,15 +16,16 @@ Hook = TypeVar("Hook", bound=Callable[..., Any])
 
 
 class Hooks:
-    """The hooks of one moment; usable as a decorator, with or without parentheses.
+    """The hooks for one kind of occasion. Use it as a decorator, with or without parentheses.
 
-    An async hook runs on the event loop, and a sync hook in a thread. Sync hooks around a sync
-    handler run on the handler's thread. The next hooks and the handler see the context variables
-    that a hook sets. A hook receives the arguments that it has parameters for. Unless stated
-    otherwise, an error from a hook is raised to the caller, and the hooks after it are not called.
+    An async hook runs on the event loop, and a sync hook in a thread. Sync hooks for a sync handler
+    run on the thread of the handler. Context variables that a hook sets are visible to the next
+    hooks and to the handler. A hook receives only the arguments for which it has parameters. Unless
+    documented otherwise, an error of a hook is raised to the caller, and later hooks are not
+    called.
 
     Args:
-        arguments: Passed to the hooks in every call, if they have parameters of these names.
+        arguments: Arguments of every call of the hooks.
     """
 
     def __init__(self, **arguments: Any) -> None:
@@ -39,7 +40,7 @@ class Hooks:
     @overload
     def __call__(self) -> Callable[[Hook], Hook]: ...
     def __call__(self, hook: Hook | None = None) -> Hook | Callable[[Hook], Hook]:
-        """Add `hook` behind the others, and return it; without one, return what adds it.
+        """Add `hook` after the others, and return it. Without `hook`, return a decorator.
 
         Raises:
             ApiError: `hook` is not callable, or is a generator.
@@ -61,17 +62,17 @@ class Hooks:
 
         Args:
             run_sync: Calls a sync hook in a thread.
-            arguments: Passed to the hooks if they have parameters of these names.
+            arguments: Further arguments of the hooks.
 
         Raises:
-            CallbackExited: A hook tried to end the process, or cancelled itself.
-            IteratorReturned: A hook returned an iterator, so its work was not done.
-            Exception: What a hook raised; the hooks after it are not called.
+            CallbackExited: A hook tried to exit the process, or cancelled itself.
+            IteratorReturned: A hook returned an iterator, so its code did not run.
+            Exception: A hook raised it. Later hooks are not called.
         """
-        offered = {**self._arguments, **arguments}
+        all_arguments = {**self._arguments, **arguments}
         for hook in self._hooks:
             try:
-                await call(partial(hook, **_accepted(hook, offered)), run_sync)
+                await call(partial(hook, **_accepted_arguments(hook, all_arguments)), run_sync)
             except Exception:
                 raise
             except BaseException as error:
@@ -85,7 +86,7 @@ def _is_being_cancelled() -> bool:
     return task is None or task.cancelling() > 0
 
 
-def _accepted(hook: Callable[..., Any], arguments: dict[str, Any]) -> dict[str, Any]:
+def _accepted_arguments(hook: Callable[..., Any], arguments: dict[str, Any]) -> dict[str, Any]:
     parameters = signature_of(hook).parameters
     if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         return arguments

@@ -1,4 +1,4 @@
-"""`Listener`: one handler of some events, under a name."""
+"""`Listener`: a named handler of events, with its options."""
 
 from __future__ import annotations
 
@@ -11,19 +11,20 @@ from lightbus.transport.records import Subscription
 
 @attrs.frozen(kw_only=True, eq=False)
 class Listener:
-    """One handler of some events of one API, under a name.
+    """A named handler of events of one API.
 
     Attributes:
-        name: Listeners of one service on one API differ in it.
-        handler: What is called.
-        api_name: The API.
-        events: Names of the API's events.
-        on_error: What a failure means.
-        acknowledgement_timeout: How long the handler may take, and the wait before a failed
-            event is tried again, in seconds.
-        retry: The waits before each next try, with `OnError.RETRY`.
-        max_attempts: How often an event is tried before it becomes a dead letter.
-        concurrency: How many events are handled at once; more than one gives up their order.
+        name: The name, which is unique among the listeners of a service on an API.
+        handler: The function to call.
+        api_name: The name of the API.
+        events: The names of the events.
+        on_error: What happens when the handler fails.
+        acknowledgement_timeout: The time limit of the handler, and the delay before a failed event
+            is retried, in seconds.
+        retry: The delays before retries, with `OnError.RETRY`.
+        max_attempts: The number of attempts before an event becomes a dead letter.
+        concurrency: The number of events that are handled at the same time. With more than one,
+            events may be handled out of order.
     """
 
     name: str
@@ -37,7 +38,7 @@ class Listener:
     concurrency: int
 
     def subscription(self, service_name: str) -> Subscription:
-        """Return what this listener wants of a transport."""
+        """Return the subscription of this listener, for a transport."""
         return Subscription(
             service_name=service_name,
             listener_name=self.name,
@@ -50,6 +51,6 @@ class Listener:
 
     @property
     def _delays(self) -> frozenset[float]:
-        # An event whose workers were lost waits for the timeout, whatever `on_error` is.
+        # After lost workers, an event is delayed by the timeout, whatever `on_error` is.
         delays = frozenset({self.acknowledgement_timeout})
         return delays | self.retry.delays if self.on_error is OnError.RETRY else delays

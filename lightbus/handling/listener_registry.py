@@ -131,9 +131,9 @@ def _check_options(handler: Handler, on_error: OnError | None, concurrency: int)
         raise InvalidEventListener(f"concurrency is {concurrency!r}; pass 1 or more.")
 
 
-def _listener_name(handler: Handler, given: str | None) -> str:
-    if given is not None:
-        return check_name("listener", given)
+def _listener_name(handler: Handler, explicit_name: str | None) -> str:
+    if explicit_name is not None:
+        return check_name("listener", explicit_name)
     name = check_name("listener", name_of(handler))
     _log.warning(
         "Listener: no listener_name given, so the function's name names the durable queue. Pass "

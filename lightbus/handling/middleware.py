@@ -1,4 +1,4 @@
-"""`Middleware`: code around the sending and around the handling of every event."""
+"""`Middleware`: user code that wraps the sending and the handling of every event."""
 
 from __future__ import annotations
 
@@ -18,54 +18,58 @@ Handle = Callable[[], Awaitable[None]]
 
 
 class Middleware:
-    """Code around the sending and the handling of events: derive from it, and give an instance to
-    `BusClient.add_middleware`.
+    """Wraps the sending and the handling of events.
 
-    Each method does what it wants, before and after it awaits `call_next` once. What that raises,
-    and being cancelled, has to go through. Without that call, an event is not sent, though `fire`
-    returns, or counts as handled.
+    Derive a class from it, and pass an instance to `BusClient.add_middleware`. Each method awaits
+    `call_next` exactly once, and may run code before and after. It must not suppress exceptions
+    from `call_next`, or cancellation. If a method does not await `call_next`, the event is not sent
+    although `fire` returns, or counts as handled although no handler was called.
     """
 
     async def send(self, message: EventMessage, call_next: Send) -> None:
-        """Be around the sending of an event, from `fire` to its confirm. What this raises after
-        that is logged, for the event is stored.
+        """Wrap the sending of an event, from `fire` to the confirmation of the broker.
+
+        An error that this method raises after the confirmation is logged and not raised, because
+        the event is stored.
 
         Args:
-            message: The event; another one, with more in it, can be passed on.
-            call_next: Sends it.
+            message: The event. A changed copy may be passed to `call_next`.
+            call_next: Sends the event.
 
         Raises:
-            TransportError: What `call_next` raises: the event was not sent, or its outcome is
+            TransportError: `call_next` raised it: the event was not sent, or its outcome is
                 unknown.
-            Exception: What a `before_event_sent` hook, or an inner middleware, raised.
+            Exception: A `before_event_sent` hook or an inner middleware raised it.
         """
         await call_next(message)
 
     async def handle(self, message: EventMessage, listener_name: str, call_next: Handle) -> None:
-        """Be around the handling of an event, hooks included, within `acknowledgement_timeout`
-        seconds. What this raises counts as raised by the handler.
+        """Wrap the handling of an event, including its hooks.
+
+        `acknowledgement_timeout` limits the duration. An exception from this method counts as
+        raised by the handler.
 
         Args:
             message: The event.
-            listener_name: Of the listener that handles it.
-            call_next: Calls the handler, and raises what it raises.
+            listener_name: The name of the listener.
+            call_next: Calls the handler.
 
         Raises:
-            CancelledError: The time is over, or the worker stops.
-            Exception: What the handler, a hook, or an inner middleware raised.
+            CancelledError: The timeout has passed, or the worker stops.
+            Exception: The handler, a hook or an inner middleware raised it.
         """
         await call_next()
 
 
 async def run_on_handler_thread(function: Callable[[], T]) -> T:
-    """Return what a sync function returns, or raise what it raises, on the thread of the handler.
+    """Call a sync function on the thread of the handler, and return its result.
 
-    It is for the `handle` of a middleware, and for async hooks around a handler. Where the handler
-    is async, it is the thread that the sync hooks of the event run on.
+    Use it in `Middleware.handle`, and in async hooks for a handler. If the handler is async, the
+    function is called on the thread on which the sync hooks of the event run.
 
     Raises:
-        ApiError: No event is being handled here, or its thread is not free.
-        Exception: What the function raised.
+        ApiError: No event is being handled here, or the thread is in use.
+        Exception: The function raised it.
     """
     thread = handler_thread.get(None)
     if thread is None or not thread.is_usable:
@@ -98,11 +102,11 @@ def check_middleware(middleware: object) -> None:
 
 
 async def send_through(middleware: Sequence[Middleware], message: EventMessage, send: Send) -> None:
-    """Send an event through all of `middleware`, the first of which is the outermost.
+    """Send an event through all of `middleware`. The first one is the outermost.
 
     Raises:
-        IteratorReturned: One of them returned an iterator, so its work was not done.
-        Exception: What one of them, or `send`, raised.
+        IteratorReturned: A method returned an iterator, so its code did not run.
+        Exception: A middleware or `send` raised it.
     """
     for one in reversed(middleware):
         send = partial(_call, partial(one.send, call_next=send))
@@ -112,11 +116,11 @@ async def send_through(middleware: Sequence[Middleware], message: EventMessage, 
 async def handle_through(
     middleware: Sequence[Middleware], message: EventMessage, listener_name: str, handle: Handle
 ) -> None:
-    """Handle an event through all of `middleware`, the first of which is the outermost.
+    """Handle an event through all of `middleware`. The first one is the outermost.
 
     Raises:
-        IteratorReturned: One of them returned an iterator, so its work was not done.
-        Exception: What one of them, or `handle`, raised.
+        IteratorReturned: A method returned an iterator, so its code did not run.
+        Exception: A middleware or `handle` raised it.
     """
     for one in reversed(middleware):
         handle = partial(_call, partial(one.handle, message, listener_name, handle))

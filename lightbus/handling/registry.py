@@ -1,4 +1,4 @@
-"""`Registry`: what listeners and tasks have in common once they are added to a bus."""
+"""`Registry`: stores the listeners or tasks of a bus, and notifies workers of new ones."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Item = TypeVar("Item")
 class Registry(Collection[Item]):
     """Items in the order in which they were added.
 
-    It may be changed by other threads while it is iterated over.
+    Other threads may add items while a thread iterates.
     """
 
     def __init__(self) -> None:
@@ -34,7 +34,7 @@ class Registry(Collection[Item]):
         """Call `callback` with each item that is added from now on, on the thread that adds it.
 
         Returns:
-            A function that ends this.
+            A function that removes the callback.
         """
         self._callbacks.append(callback)
         return lambda: self._callbacks.remove(callback)

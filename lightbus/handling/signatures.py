@@ -1,4 +1,4 @@
-"""What a handler receives, decided once from its signature."""
+"""Plans the call of a handler once, from its signature."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ from lightbus.names import did_you_mean
 Handler = Callable[..., Any]
 
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-_OF_FIELDS = (*_POSITIONAL, inspect.Parameter.KEYWORD_ONLY)
+_FIELD_KINDS = (*_POSITIONAL, inspect.Parameter.KEYWORD_ONLY)
 
-# How many of an event's fields, and how many letters of each, an error names
-_MOST_SHOWN = 20
-_LONGEST_SHOWN = 100
+# The most fields of an event that an error lists, and the most characters of each name
+_MAX_LISTED = 20
+_MAX_LISTED_LENGTH = 100
 
 _MESSAGE_NAMES = ("event", "event_message")
 
@@ -43,52 +43,53 @@ class CallPlan:
     """How one handler is called for one event.
 
     Attributes:
-        handler_name: For messages to people.
-        event: The event's canonical name.
-        takes_message: Whether the `EventMessage` is its first argument.
-        message_name: The name under which it takes it, and so no field; None where there is none.
-        positional: Fields that the handler takes by position only, in order.
-        required: Fields that it cannot be called without.
-        takes_any: Whether it takes further fields (``**kwargs``).
-        decoder: Decodes the fields, as the handler's hints say.
+        handler_name: The name of the handler, for messages.
+        event: The canonical name of the event.
+        accepts_message: Whether the first argument is the `EventMessage`.
+        message_name: The name of the parameter for the message, which cannot receive a field; None
+            if there is no such parameter, or if it is positional-only.
+        positional: The fields that the handler accepts only as positional arguments, in order.
+        required: The fields that the handler requires.
+        accepts_any: Whether the handler accepts other fields (``**kwargs``).
+        decoder: Decodes the fields into the types of the handler's hints.
     """
 
     handler_name: str
     event: str
-    takes_message: bool
+    accepts_message: bool
     message_name: str | None
     positional: tuple[str, ...]
     required: tuple[str, ...]
-    takes_any: bool
+    accepts_any: bool
     decoder: FieldsDecoder
 
     def arguments(self, message: EventMessage) -> tuple[list[Any], dict[str, Any]]:
-        """Return the positional and the named arguments for an event.
+        """Return the positional and keyword arguments for an event.
 
         Raises:
-            UndecodableEvent: The event's body is not a JSON object.
-            UnfitEvent: A field is not what the handler's hint for it says.
-            InvalidEventListener: The handler requires a field that the event does not carry.
+            UndecodableEvent: The body of the event is not a JSON object.
+            UnfitEvent: A field does not fit the handler's hint.
+            InvalidEventListener: The handler requires a field that the event does not have.
         """
         try:
             fields = self.decoder.decode(message.body)
         except UndecodableEvent:
             raise
         except msgspec.ValidationError as error:
-            # Its own text may quote the value, and a traceback is kept with the dead letter.
+            # The original message may quote the value, and the dead letter stores the traceback.
             raise UnfitEvent(
                 self.handler_name, self.event, describe_error(error)
             ) from error.__cause__
-        except Exception as error:  # a user's class may raise any
+        except Exception as error:  # a user's class may raise any exception
             raise UnfitEvent(self.handler_name, self.event, describe_error(error)) from error
         if missing := [name for name in self.required if name not in fields]:
-            raise _lacking(self.handler_name, self.event, missing, message.kwargs)
-        args: list[Any] = [message] if self.takes_message else []
+            raise _missing_fields_error(self.handler_name, self.event, missing, message.kwargs)
+        args: list[Any] = [message] if self.accepts_message else []
         for name in self.positional:
             if name not in fields:
                 break
             args.append(fields.pop(name))
-        if not self.takes_any:
+        if not self.accepts_any:
             for name in self.positional:
                 fields.pop(name, None)
         elif self.message_name is not None:
@@ -103,63 +104,63 @@ def plan_call(
     *,
     cast_mode: CastMode = "strict",
 ) -> CallPlan:
-    """Return how `handler` is called for the event of canonical name `event`.
+    """Return how `handler` is called for an event.
 
-    The `EventMessage` goes to the first positional parameter if that is called ``event`` or
-    ``event_message``, is annotated `EventMessage`, or has no default and a name that is not nearly
-    that of one of the event's fields. All others receive the event's fields by name, as the types
-    that they are annotated with; fields that no parameter names are dropped.
+    The first positional parameter receives the `EventMessage` if it is called ``event`` or
+    ``event_message``, is annotated `EventMessage`, or has no default and a name that is not similar
+    to a field of the event. All other parameters receive the field of the same name, converted to
+    the annotated type. Fields without a parameter are dropped.
 
     Args:
         handler: A function, method, partial or other callable.
-        event: For messages.
-        known_fields: The event's fields; None where its API is not registered here, or where it
-            admits any.
-        cast_mode: How it gets values, as `ApiConfig.cast_values` says.
+        event: The canonical name of the event, for messages.
+        known_fields: The fields of the event; None if its API is not registered here, or if the
+            event accepts any field.
+        cast_mode: How values are converted; see `ApiConfig.cast_values`.
 
     Raises:
         InvalidEventListener: `handler` is not callable, is a generator, or requires a field that
-            the event is known not to have.
+            is not in `known_fields`.
     """
     name = name_of(handler)
     parameters = _parameters(handler)
     first = next((p for p in parameters if p.kind in _POSITIONAL), None)
-    takes_message = first is not None and _wants_message(handler, first, known_fields)
-    fields = [p for p in parameters if not (takes_message and p is first)]
-    takes_any = any(p.kind is p.VAR_KEYWORD for p in fields)
+    accepts_message = first is not None and _accepts_message(handler, first, known_fields)
+    fields = [p for p in parameters if not (accepts_message and p is first)]
+    accepts_any = any(p.kind is p.VAR_KEYWORD for p in fields)
     plan = CallPlan(
         handler_name=name,
         event=event,
-        takes_message=takes_message,
+        accepts_message=accepts_message,
         message_name=first.name
-        if first is not None and takes_message and first.kind is not first.POSITIONAL_ONLY
+        if first is not None and accepts_message and first.kind is not first.POSITIONAL_ONLY
         else None,
         positional=tuple(p.name for p in fields if p.kind is p.POSITIONAL_ONLY),
-        required=tuple(p.name for p in fields if p.default is p.empty and p.kind in _OF_FIELDS),
-        takes_any=takes_any,
+        required=tuple(p.name for p in fields if p.default is p.empty and p.kind in _FIELD_KINDS),
+        accepts_any=accepts_any,
         decoder=FieldsDecoder(
             {
                 p.name: _type_of(handler, p) if cast_mode != "off" else Any
                 for p in fields
-                if p.kind in _OF_FIELDS
+                if p.kind in _FIELD_KINDS
             },
-            keeps_others=takes_any,
+            keeps_others=accepts_any,
             is_lax=cast_mode == "lax",
         ),
     )
     if known_fields is not None and (
         missing := [field for field in plan.required if field not in known_fields]
     ):
-        raise _lacking(name, event, missing, known_fields)
+        raise _missing_fields_error(name, event, missing, known_fields)
     return plan
 
 
 def signature_of(function: Callable[..., Any]) -> inspect.Signature:
-    """Return the signature of `function`; names in its hints that cannot be resolved stay names.
+    """Return the signature of `function`. Names in hints that cannot be resolved stay unresolved.
 
     Raises:
-        TypeError: It cannot be called.
-        ValueError: It has none.
+        TypeError: `function` is not callable.
+        ValueError: `function` has no signature.
     """
     if sys.version_info >= (3, 14):
         from annotationlib import Format  # noqa: PLC0415 - Python 3.14 has it (PEP 749)
@@ -184,7 +185,7 @@ def _parameters(handler: Handler) -> list[inspect.Parameter]:
         ) from error
 
 
-def _wants_message(
+def _accepts_message(
     handler: Handler, first: inspect.Parameter, known_fields: Collection[str] | None
 ) -> bool:
     if first.name in _MESSAGE_NAMES or _hint(handler, first) is EventMessage:
@@ -203,12 +204,13 @@ def _type_of(handler: Handler, parameter: inspect.Parameter) -> Any:
 
 
 def _hint(handler: Handler, parameter: inspect.Parameter) -> Any:
-    """Return the type that a parameter is annotated with: Any where it is not, and the text of a
-    hint that cannot be resolved.
+    """Return the type hint of a parameter.
+
+    Returns Any if there is no annotation, and the text of a hint that cannot be resolved.
     """
     if parameter.annotation is parameter.empty:
         return Any
-    # By itself, for another annotation may name something that cannot be imported.
+    # Resolved alone, because other annotations may refer to names that cannot be resolved.
     alone = types.SimpleNamespace(__annotations__={parameter.name: parameter.annotation})
     try:
         names = _names_for_hints(handler)
@@ -220,7 +222,7 @@ def _hint(handler: Handler, parameter: inspect.Parameter) -> Any:
 
 
 def _names_for_hints(handler: Handler) -> dict[str, Any]:
-    """Return the names that the hints of `handler` may use: those of the module that has them."""
+    """Return the global names to which the hints of `handler` may refer."""
     function = _undecorated(handler)
     if isinstance(function, type):
         return _names_for_hints_of_class(function)
@@ -236,24 +238,24 @@ def _undecorated(handler: Handler) -> Handler:
 
 
 def _names_for_hints_of_class(class_: type[Any]) -> dict[str, Any]:
-    # A library may make `__init__` from the fields of a class and of its bases in other modules.
+    # `__init__` may be generated from fields of base classes, which may be in other modules.
     names: dict[str, Any] = {}
     for base in reversed(class_.__mro__):
         names.update(vars(sys.modules.get(base.__module__, builtins)))
     return names
 
 
-def _lacking(
+def _missing_fields_error(
     handler_name: str,
     event: str,
     missing: Collection[str],
     fields: Collection[str] | Mapping[str, Any],
 ) -> InvalidEventListener:
     names = ", ".join(repr(name) for name in missing)
-    # The sender chose them: there may be a million, of any length.
-    shown = [repr(name[:_LONGEST_SHOWN]) for name in itertools.islice(fields, _MOST_SHOWN)]
-    more = [f"{len(fields) - _MOST_SHOWN:,} more"] if len(fields) > _MOST_SHOWN else []
-    has = ", ".join(shown + more) or "no fields"
+    # Limited, because the sender chooses the fields: there may be a million, of any length.
+    listed = [repr(name[:_MAX_LISTED_LENGTH]) for name in itertools.islice(fields, _MAX_LISTED)]
+    more = [f"{len(fields) - _MAX_LISTED:,} more"] if len(fields) > _MAX_LISTED else []
+    has = ", ".join(listed + more) or "no fields"
     return InvalidEventListener(
         f"{handler_name}() requires {names}, which event {event} does not have; it has {has}."
     )

@@ -81,7 +81,7 @@ class TaskRegistry(Registry[Task]):
         self._add(in_background(task))
 
     def claim(self, task: Task) -> bool:
-        """Remove a task that only one worker may run; return whether it was still there."""
+        """Remove a task that only one worker may run, and return whether it was present."""
         try:
             self._items.remove(task)
         except ValueError:

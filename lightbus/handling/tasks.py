@@ -1,4 +1,4 @@
-"""What a worker does beside handling events: at intervals, at times, or all the while."""
+"""Tasks that a worker runs beside its listeners: at intervals, at times, or in the background."""
 
 from __future__ import annotations
 
@@ -22,28 +22,29 @@ from lightbus.policy import OnError
 
 _log = get_logger(__name__)
 
-# How long to sleep at most before looking at the clock again, in seconds: it may be set meanwhile.
-_LONGEST_NAP = 30.0
+# The longest sleep before the clock is read again, in seconds, because the clock may be changed
+_MAX_SLEEP = 30.0
 
-# A clock that is set back by more than so many seconds was wrong before, and what it was wrong by
-# is not waited for. Debian's cron has the same limit: man 8 cron.
-_LARGEST_CORRECTION = 3 * 3600.0
+# If the clock is set back by more than this many seconds, the schedule starts again from the new
+# time. By less, the task waits until the old time is reached again. Debian's cron has the same
+# limit: man 8 cron.
+_MAX_CORRECTION = 3 * 3600.0
 
-# Given when the worker started and the time now, returns the next time.
+# Takes the start of the worker and the current time, and returns the next time.
 NextTime = Callable[[float, float], float]
 
 
 @attrs.frozen(kw_only=True, eq=False)
 class ScheduledTask:
-    """A function that a worker calls again and again.
+    """A function that a worker calls repeatedly.
 
     Attributes:
-        name: For messages.
-        function: What is called; an async one on the worker's loop, a sync one in a thread.
-        also_run_immediately: Whether it is called when the worker starts, too.
-        on_error: What happens when it raises.
-        now: Tells the time on the clock that `next_time` is of.
-        next_time: Tells when it is called next.
+        name: The name, for messages.
+        function: The function. Async functions run on the worker's loop, and sync ones in a thread.
+        also_run_immediately: Whether the function is also called when the worker starts.
+        on_error: What happens when the function raises.
+        now: Returns the current time, of the clock that `next_time` uses.
+        next_time: Returns the time of the next call.
     """
 
     name: str
@@ -57,42 +58,43 @@ class ScheduledTask:
         """Call the function at its times, one call after the other, until `stopping` is set.
 
         Raises:
-            Exception: What it raised, where that is to end the worker.
+            Exception: The function raised it, and `on_error` is `OnError.SHUTDOWN`.
         """
-        began = reached = self.now()
+        started = reached = self.now()
         if self.also_run_immediately:
             await self._call(threads)
-        due = self.next_time(began, max(reached, self.now()))
+        due = self.next_time(started, max(reached, self.now()))
         while not stopping.is_set():
             now = self.now()
-            if now < reached - _LARGEST_CORRECTION:
-                reached, due = now, self.next_time(began, now)
-            # Where the clock was set back by less, no time comes twice.
+            if now < reached - _MAX_CORRECTION:
+                reached, due = now, self.next_time(started, now)
+            # Prevents a second call at the same time if the clock was set back by less.
             reached = max(reached, now)
             if reached < due:
-                await _set_within(stopping, min(due - now, _LONGEST_NAP))
+                await _wait_for(stopping, min(due - now, _MAX_SLEEP))
                 continue
             await self._call(threads)
-            # Times that went by during the call are left out.
-            due = self.next_time(began, max(reached, self.now()))
+            # Times that passed during the call are skipped.
+            due = self.next_time(started, max(reached, self.now()))
 
     async def _call(self, threads: HandlerThreads) -> None:
         try:
-            await _isolated(self.name, call(self.function, threads.call))
+            await _run_isolated(self.name, call(self.function, threads.call))
         except Exception:
-            _log.exception("A scheduled task failed.", task=self.name, on_error=self.on_error.name)
+            _log.exception("Scheduled task failed.", task=self.name, on_error=self.on_error.name)
             if self.on_error is OnError.SHUTDOWN:
                 raise
 
 
 @attrs.frozen(kw_only=True, eq=False)
 class BackgroundTask:
-    """A coroutine that runs for as long as the worker does.
+    """A coroutine that runs as long as the worker.
 
     Attributes:
-        name: For messages.
-        start: Returns what is awaited.
-        coroutine: What `start` returns, where that was there before, and can be awaited only once.
+        name: The name, for messages.
+        start: Returns the awaitable to run.
+        coroutine: The result of `start` if the task was added as a coroutine, which can be awaited
+            only once; None otherwise.
     """
 
     name: str
@@ -100,15 +102,15 @@ class BackgroundTask:
     coroutine: Coroutine[Any, Any, Any] | None = None
 
     async def run(self) -> None:
-        """Await it.
+        """Run the task until it ends.
 
         Raises:
-            Exception: What it raised.
+            Exception: The task raised it.
         """
         try:
-            await _isolated(self.name, finish(self.start(), self.start))
+            await _run_isolated(self.name, finish(self.start(), self.start))
         except Exception:
-            _log.exception("A background task failed.", task=self.name)
+            _log.exception("Background task failed.", task=self.name)
             raise
 
 
@@ -122,12 +124,12 @@ def every(
     also_run_immediately: bool = False,
     on_error: OnError = OnError.SHUTDOWN,
 ) -> ScheduledTask:
-    """Return a task that is called in even periods from the worker's start on.
+    """Return a task that runs at regular intervals, counted from the start of the worker.
 
-    A call that takes longer than a period skips those that it overlaps.
+    If a call takes longer than an interval, the calls that it overlaps are skipped.
 
     Raises:
-        ApiError: The period is not positive, or the function cannot be called.
+        ApiError: `period` is not positive, or `function` cannot be called.
     """
     seconds = period.total_seconds()
     if not seconds > 0:
@@ -135,8 +137,8 @@ def every(
             f"{name_of(function)}() cannot run every {seconds:g} s. Give a period of more than 0 s."
         )
 
-    def next_time(began: float, now: float) -> float:
-        return began + seconds * ((now - began) // seconds + 1)
+    def next_time(started: float, now: float) -> float:
+        return started + seconds * ((now - started) // seconds + 1)
 
     return _scheduled(
         function, also_run_immediately, on_error, now=time.monotonic, next_time=next_time
@@ -151,10 +153,10 @@ def at_times(
     also_run_immediately: bool = False,
     on_error: OnError = OnError.SHUTDOWN,
 ) -> ScheduledTask:
-    """Return a task that is called at the times of a cron expression.
+    """Return a task that runs at the times of a cron expression.
 
     Raises:
-        ApiError: The expression or the time zone is wrong, or the function cannot be called.
+        ApiError: The expression or the time zone is not valid, or the function cannot be called.
     """
     from cronsim import CronSimError  # noqa: PLC0415 - few programs need it
 
@@ -173,21 +175,27 @@ def at_times(
     return _scheduled(function, also_run_immediately, on_error, now=time.time, next_time=next_time)
 
 
-def in_background(given: Coroutine[Any, Any, Any] | Callable[[], Awaitable[Any]]) -> BackgroundTask:
-    """Return a task that awaits `given`: a coroutine, or an async function without parameters.
+def in_background(
+    function: Coroutine[Any, Any, Any] | Callable[[], Awaitable[Any]],
+) -> BackgroundTask:
+    """Return a task that runs in the background.
+
+    Args:
+        function: An async function without parameters, or a coroutine.
 
     Raises:
-        ApiError: It is neither.
+        ApiError: `function` is neither.
     """
-    if inspect.iscoroutine(given):
-        task = BackgroundTask(name=given.__qualname__, start=lambda: given, coroutine=given)
-        # Otherwise Python would warn, in a program that runs no tasks, that it was never awaited.
-        weakref.finalize(task, _close_unawaited, given)
+    if inspect.iscoroutine(function):
+        name = function.__qualname__
+        task = BackgroundTask(name=name, start=lambda: function, coroutine=function)
+        # A program that runs no worker never awaits the coroutine, and Python would warn about it.
+        weakref.finalize(task, _close_unawaited, function)
         return task
-    if not callable(given) or not is_async(given):
-        raise ApiError(f"{given!r} cannot run in the background. Give an async function.")
-    _check_needs_nothing(given)
-    return BackgroundTask(name=name_of(given), start=given)
+    if not callable(function) or not is_async(function):
+        raise ApiError(f"{function!r} cannot run in the background. Give an async function.")
+    _check_without_arguments(function)
+    return BackgroundTask(name=name_of(function), start=function)
 
 
 def _close_unawaited(coroutine: Coroutine[Any, Any, Any]) -> None:
@@ -205,7 +213,7 @@ def _scheduled(
 ) -> ScheduledTask:
     if not callable(function):
         raise ApiError(f"{function!r} cannot be scheduled, because it is not callable.")
-    _check_needs_nothing(function)
+    _check_without_arguments(function)
     if on_error not in (OnError.SHUTDOWN, OnError.ACKNOWLEDGE_AND_LOG):
         raise ApiError(
             f"{name_of(function)}() has on_error {on_error!r}. Give OnError.SHUTDOWN or "
@@ -221,7 +229,7 @@ def _scheduled(
     )
 
 
-def _check_needs_nothing(function: Callable[..., Any]) -> None:
+def _check_without_arguments(function: Callable[..., Any]) -> None:
     try:
         signature_of(function).bind()
     except (TypeError, ValueError) as error:
@@ -233,21 +241,18 @@ def _check_needs_nothing(function: Callable[..., Any]) -> None:
         raise ApiError(f"{name_of(function)}() cannot be a task, because it is a generator.")
 
 
-async def _isolated(name: str, work: Coroutine[Any, Any, None]) -> None:
-    """Do what `_guarded` does, on an asyncio task of its own: what the work cancels is that task,
-    and what it sets in a context variable ends with it.
-    """
-    await _guarded(name, asyncio.create_task(_guarded(name, work), name=f"Task {name!r}"))
-
-
-async def _guarded(name: str, work: Awaitable[Any]) -> None:
-    """Await `work`, and raise an `Exception` where it tries to end more than itself.
+async def _run_isolated(name: str, work: Coroutine[Any, Any, None]) -> None:
+    """Run `work` in its own asyncio task, with its own context variables.
 
     Raises:
-        CallbackExited: It raised an error such as `SystemExit`, or cancelled itself.
+        CallbackExited: `work` tried to exit the process, or cancelled itself.
         CancelledError: This task was cancelled.
-        Exception: What it raised.
+        Exception: `work` raised it.
     """
+    await _run_guarded(name, asyncio.create_task(_run_guarded(name, work), name=f"Task {name!r}"))
+
+
+async def _run_guarded(name: str, work: Awaitable[Any]) -> None:
     try:
         await work
     except asyncio.CancelledError as error:
@@ -260,7 +265,7 @@ async def _guarded(name: str, work: Awaitable[Any]) -> None:
         raise CallbackExited("Task", name, error) from error
 
 
-async def _set_within(event: asyncio.Event, seconds: float) -> None:
+async def _wait_for(event: asyncio.Event, seconds: float) -> None:
     try:
         async with asyncio.timeout(seconds):
             await event.wait()

@@ -1,4 +1,4 @@
-"""Threads for sync handlers and hooks."""
+"""Runs sync handlers and hooks in threads."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from typing import Any
 _UNSET = object()
 
 
-def returning(function: Callable[[], Any]) -> Any:
-    """Return what `function` returns, or raise what it raises, in a form that a future can hold.
+def call_for_future(function: Callable[[], Any]) -> Any:
+    """Call `function`, and raise only exceptions that a future can store.
 
-    ``StopIteration`` becomes ``RuntimeError``, as it does where a coroutine raises it (PEP 479).
-    So does ``GeneratorExit``, which would end all that awaits it.
+    ``StopIteration`` becomes ``RuntimeError``, as in a coroutine (PEP 479). So does
+    ``GeneratorExit``, which would end every coroutine that awaits the future.
     """
     try:
         return function()
@@ -27,7 +27,7 @@ def returning(function: Callable[[], Any]) -> Any:
 
 
 class HandlerThreads:
-    """The threads of a worker for sync code. Free threads are reused."""
+    """The threads of a worker for sync code. Idle threads are reused."""
 
     def __init__(self) -> None:
         self._idle: list[ThreadPoolExecutor] = []
@@ -36,11 +36,11 @@ class HandlerThreads:
 
     @property
     def running(self) -> int:
-        """How many sync functions run now."""
+        """The number of sync functions that are running."""
         return len(self._running)
 
     @contextlib.contextmanager
-    def one(self) -> Iterator[HandlerThread]:
+    def reserve(self) -> Iterator[HandlerThread]:
         """Reserve a thread for the sync code of one event while the block runs."""
         thread = HandlerThread(self)
         try:
@@ -49,35 +49,35 @@ class HandlerThreads:
             thread.release()
 
     async def call(self, function: Callable[[], Any]) -> Any:
-        """Do what `HandlerThread.call` does, on any thread."""
-        with self.one() as thread:
+        """Call `function` on any thread; see `HandlerThread.call`."""
+        with self.reserve() as thread:
             return await thread.call(function)
 
     def shut_down(self) -> None:
-        """End the idle threads now, and the others when they become idle."""
+        """Stop the idle threads now, and the others when they become idle."""
         self._is_shut_down = True
         while self._idle:
             self._idle.pop().shutdown(wait=False)
 
-    def take(self) -> ThreadPoolExecutor:
-        """Return a free thread."""
+    def acquire(self) -> ThreadPoolExecutor:
+        """Return an idle thread."""
         return self._idle.pop() if self._idle else ThreadPoolExecutor(1, "lightbus-handler")
 
-    def give_back(self, thread: ThreadPoolExecutor, *, is_free: bool) -> None:
-        """Reuse a thread if it is free, and end it otherwise."""
-        if is_free and not self._is_shut_down:
+    def release(self, thread: ThreadPoolExecutor, *, is_idle: bool) -> None:
+        """Keep a thread for reuse if it is idle, and stop it otherwise."""
+        if is_idle and not self._is_shut_down:
             self._idle.append(thread)
         else:
             thread.shutdown(wait=False)
 
-    def note_running(self, function: Future[Any]) -> None:
-        """Count a function until it has ended."""
+    def add_running(self, function: Future[Any]) -> None:
+        """Count a function as running until it has ended."""
         self._running.add(function)
         function.add_done_callback(self._running.discard)
 
 
 class HandlerThread:
-    """A thread and a context for the sync code of one event: its handler and its hooks."""
+    """The thread and the context variables for the sync handler and the sync hooks of one event."""
 
     def __init__(self, threads: HandlerThreads) -> None:
         self._threads = threads
@@ -89,28 +89,28 @@ class HandlerThread:
 
     @property
     def is_usable(self) -> bool:
-        """Whether the running code may call a function on the thread now, and not wait for it."""
-        is_free = self._last is None or self._last.done()
-        return is_free and not self._is_released and self._loop is asyncio.get_running_loop()
+        """Whether the calling code may use the thread now."""
+        is_idle = self._last is None or self._last.done()
+        return is_idle and not self._is_released and self._loop is asyncio.get_running_loop()
 
     async def call(self, function: Callable[[], Any]) -> Any:
-        """Return what `function` returns, or raise what it raises, from the thread.
+        """Call `function` on the thread, and return its result or raise its exception.
 
-        The function sees the context variables of the caller, and the caller sees those that it
-        sets. A thread cannot be stopped: if this call is cancelled, it still waits for the thread
-        to end. If it is cancelled again, it stops waiting.
+        The function has the context variables of the caller, and its changes to them are visible
+        to the caller. A thread cannot be cancelled. If this call is cancelled, it waits for the
+        function to end. If it is cancelled again, it stops waiting.
         """
         if self._thread is None:
-            self._thread = self._threads.take()
+            self._thread = self._threads.acquire()
         self._context.run(adopt, contextvars.copy_context())
         try:
-            self._last = self._thread.submit(self._context.run, returning, function)
+            self._last = self._thread.submit(self._context.run, call_for_future, function)
         except BaseException:
-            # Where no thread can be started, the executor keeps the function for the next one.
+            # If no thread can be started, the executor would keep the function and call it later.
             self._thread.shutdown(wait=False, cancel_futures=True)
             self._thread = None
             raise
-        self._threads.note_running(self._last)
+        self._threads.add_running(self._last)
         ended = asyncio.wrap_future(self._last)
         try:
             result = await asyncio.shield(ended)
@@ -121,22 +121,22 @@ class HandlerThread:
         return result
 
     def release(self) -> None:
-        """Let others have the thread."""
+        """Let other events use the thread."""
         self._is_released = True
         if self._thread is not None:
-            is_free = self._last is None or self._last.done()
-            self._threads.give_back(self._thread, is_free=is_free)
+            is_idle = self._last is None or self._last.done()
+            self._threads.release(self._thread, is_idle=is_idle)
 
 
-# The thread of the event that the running code handles.
+# The thread of the event that is being handled
 handler_thread: ContextVar[HandlerThread] = ContextVar("handler_thread")
 
 
 async def call_in_new_thread(function: Callable[[], Any]) -> Any:
-    """Return what `function` returns, or raise what it raises, from a new daemon thread.
+    """Call `function` on a new daemon thread, and return its result or raise its exception.
 
-    The function sees the context variables of the caller, and the caller sees those that it sets.
-    If this call is cancelled, it stops waiting for the thread.
+    The function has the context variables of the caller, and its changes to them are visible to the
+    caller. If this call is cancelled, it stops waiting for the thread.
     """
     context = contextvars.copy_context()
     ended: Future[Any] = Future()
@@ -144,12 +144,12 @@ async def call_in_new_thread(function: Callable[[], Any]) -> Any:
 
     def run() -> None:
         try:
-            ended.set_result(context.run(returning, function))
+            ended.set_result(context.run(call_for_future, function))
         except BaseException as error:
             ended.set_exception(error)
 
-    # Not an executor: a signal handler that fires could interrupt code that holds the executor's
-    # lock.
+    # An executor has a lock. A signal handler that fires an event could interrupt the code that
+    # holds that lock.
     threading.Thread(target=run, name="lightbus-hook", daemon=True).start()
     result = await asyncio.wrap_future(ended)
     adopt(context)
@@ -157,7 +157,7 @@ async def call_in_new_thread(function: Callable[[], Any]) -> Any:
 
 
 def adopt(context: contextvars.Context) -> None:
-    """Set the context variables of this context to their values in another one."""
+    """Copy the context variables of another context into this one."""
     for variable, value in context.items():
         if variable.get(_UNSET) is not value:
             variable.set(value)

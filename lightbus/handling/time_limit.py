@@ -1,4 +1,4 @@
-"""`TimeLimit`: runs work for a limited time, without a task or a timer for each piece of it."""
+"""`TimeLimit`: runs work with a time limit, without a task or a timer for each piece of work."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ Subject = TypeVar("Subject")
 
 
 class WorkCancelled(Exception):
-    """The work ended as cancelled, and nobody but the work itself had cancelled it."""
+    """The work cancelled itself."""
 
 
 class TimeLimit(Generic[Subject]):
-    """Runs one piece of work after another, on one task.
+    """Runs pieces of work with a time limit, one after the other, on one task.
 
-    A task for each would be simpler, and costs more than most handlers do. So each piece runs on
-    the task that asks for it, in a context of its own, and one timer is armed again whenever it
-    goes off too early.
+    A task for each piece would be simpler, but costs more than most handlers. So each piece runs on
+    the calling task, with its own context variables. One timer serves all pieces; if it expires
+    before the deadline of the current piece, it is set again.
 
     Args:
-        seconds: The limit.
-        on_exceeded: Awaited beside work that takes longer, which is being cancelled meanwhile. It
-            is given the work's subject, and an event that is set once the work has ended.
+        seconds: The time limit.
+        on_exceeded: Called when work exceeds the limit, with the subject of the work and an event
+            that is set once the work has ended. It runs while the work is being cancelled.
     """
 
     def __init__(
@@ -45,13 +45,14 @@ class TimeLimit(Generic[Subject]):
         self._own_cancels = 0
 
     async def run(self, work: Coroutine[Any, Any, None], subject: Subject) -> bool:
-        """Await `work`, and `on_exceeded` where that was called; return whether it was not. What
-        late work raises is ignored.
+        """Run `work`, and return whether it ended within the limit.
+
+        If it did not, `on_exceeded` has ended too, and an exception of the work is ignored.
 
         Raises:
             WorkCancelled: The work cancelled itself.
             CancelledError: This task was cancelled.
-            Exception: What the work raised.
+            Exception: The work raised it.
         """
         task = cast("asyncio.Task[Any]", asyncio.current_task())
         self._begin(subject, task)
@@ -70,7 +71,7 @@ class TimeLimit(Generic[Subject]):
         return self._exceeding is None
 
     def close(self) -> None:
-        """Let go of the timer."""
+        """Cancel the timer."""
         if self._timer is not None:
             self._timer.cancel()
 
@@ -87,13 +88,13 @@ class TimeLimit(Generic[Subject]):
         return self._own_cancels + (self._exceeding is not None)
 
     async def _end(self, task: asyncio.Task[Any], *, is_cancelled: bool = False) -> None:
-        """Leave no trace of the work on the task, other than that someone else cancelled it."""
+        """Remove the cancellations by the work from the task, and keep those by others."""
         self._running = None
-        # Work may leave more of them behind than it made: a `TaskGroup` in Python 3.11 does.
+        # Work may leave more cancellations than it requested, as `TaskGroup` does on Python 3.11.
         while task.cancelling() and not is_cancelled:
             task.uncancel()
         if self._own_cancels:
-            # One that work asked for and did not wait for comes with the next wait.
+            # A cancellation that the work requested but did not await is raised at the next await.
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.sleep(0)
         if self._exceeding is not None:
@@ -123,7 +124,7 @@ class TimeLimit(Generic[Subject]):
     def _in_own_context(
         self, work: Coroutine[Any, Any, None], task: asyncio.Task[Any]
     ) -> Generator[Any, Any, None]:
-        """Do what `await work` does, as far as `work` can tell on a task of its own."""
+        """Await `work` with its own context variables, as if it ran in its own task."""
         context = contextvars.copy_context()
         step: Callable[[], Any] = functools.partial(work.send, None)
         while True:
@@ -133,8 +134,8 @@ class TimeLimit(Generic[Subject]):
             except StopIteration:
                 return
             finally:
-                # What cancels the task while the work is at it, is the work. It may also take back
-                # what others asked for, as `asyncio.timeout` does.
+                # Only the work itself can cancel the task during this step. It may also undo
+                # cancellations by others, as `asyncio.timeout` does.
                 self._own_cancels = max(self._own_cancels + task.cancelling() - cancels, 0)
             try:
                 step = functools.partial(work.send, (yield awaited))

@@ -197,7 +197,7 @@ class Dispatcher:
 
     async def _handle_with_thread(self, call: Callable[[], Any], message: EventMessage) -> None:
         """Call the handler, with what is around it; all sync code of it on one thread."""
-        with self._threads.one() as thread:
+        with self._threads.reserve() as thread:
             handler_thread.set(thread)
             handle = functools.partial(self._handle_between_hooks, call, message, thread)
             await self._guarded(

@@ -141,7 +141,7 @@ async def test_a_scheduled_task_that_raises_ends_the_worker(
     with pytest.raises(Broken):
         async with asyncio.timeout(PATIENCE):
             await Worker(bus).run()
-    assert "A scheduled task failed." in caplog.text
+    assert "Scheduled task failed." in caplog.text
 
 
 async def test_a_scheduled_task_that_raises_may_be_logged_and_run_again(
@@ -154,7 +154,7 @@ async def test_a_scheduled_task_that_raises_may_be_logged_and_run_again(
 
     async with Worker(bus):
         await received.next_ones(2)
-    assert "A scheduled task failed." in caplog.text
+    assert "Scheduled task failed." in caplog.text
 
 
 async def test_a_stopping_worker_lets_a_running_task_finish(bus: Bus, received: Received) -> None:

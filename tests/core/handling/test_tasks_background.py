@@ -66,7 +66,7 @@ async def test_a_background_task_that_raises_ends_the_worker(
     with pytest.raises(Broken):
         async with asyncio.timeout(PATIENCE):
             await Worker(bus).run()
-    assert "A background task failed." in caplog.text
+    assert "Background task failed." in caplog.text
 
 
 async def test_a_coroutine_is_run_by_the_first_worker_that_runs_tasks(
