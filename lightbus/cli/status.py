@@ -1,4 +1,4 @@
-"""``lightbus status``: where the events of a service's listeners are."""
+"""``lightbus status``: shows how many events each listener has, and in which state."""
 
 from __future__ import annotations
 
@@ -17,103 +17,114 @@ from lightbus.cli.support.running import run_until_stopped
 from lightbus.client import BusClient
 from lightbus.operations.status import ListenerStatus, Status
 
-_NUMBERS = ("waiting", "taken", "delayed", "dead", "workers")
 
-
-@click.command(short_help="Show where the events of each listener are.")
+@click.command(short_help="Show the backlog of each listener.")
 @click.option(
     "--watch",
     type=click.FloatRange(min=0.1),
     is_flag=False,
     flag_value=2.0,
     metavar="SECONDS",
-    help="Refresh every SECONDS (default: 2) until Ctrl-C.",
+    help="Refresh every SECONDS (default: 2), until Ctrl-C.",
 )
 @click.option("--format", "form", type=click.Choice(["table", "json"]), default="table")
 @bus_options
 def status(*, watch: float | None, form: str, **options: Any) -> None:
-    """Show where the events of each listener are, and how many workers it has.
+    r"""Show the number of events and workers of each listener.
 
-    Events are waiting, taken by workers, delayed or dead. A question mark stands for a number that
-    the broker does not report.
+    \b
+    waiting    not yet delivered to a worker
+    in flight  delivered, and not yet acknowledged
+    delayed    to be retried later
+    dead       dead letters
+    workers    connected workers
+    ?          the broker does not report the number
+    never ran  the listener has no queue yet
 
-    Exits with 0, 1 if a broker failed, and 2 if the usage, the configuration or the bus module is
-    wrong.
+    The command calls the on_start hooks, which may add listeners.
+
+    Exits with 0 on success, 1 if a broker failed, and 2 if the usage, the configuration or the bus
+    module is wrong.
     """
 
     async def work(client: BusClient) -> None:
         async with client.started():
-            known = Status(client)
             if form == "json":
-                await _print_json(known, watch)
+                await _print_json(Status(client), watch)
             else:
-                await _draw(known, watch)
+                await _print_tables(Status(client), watch)
 
     run_until_stopped(options, work)
 
 
-async def _print_json(known: Status, watch: float | None) -> None:
+async def _print_json(status: Status, watch: float | None) -> None:
     while True:
-        found = [_as_json(one) for one in await known.listeners()]
-        out.write_json(found, indent=0 if watch else 2)
+        listeners = [_as_json(listener) for listener in await status.listeners()]
+        out.write_json(listeners, indent=0 if watch else 2)
         if watch is None:
             return
         await asyncio.sleep(watch)
 
 
-async def _draw(known: Status, watch: float | None) -> None:
+async def _print_tables(status: Status, watch: float | None) -> None:
     if watch is not None and out.is_terminal and not out.is_dumb_terminal:
         with Live(console=out, auto_refresh=False) as live:
             while True:
-                live.update(_table(await known.listeners()), refresh=True)
+                live.update(_table(await status.listeners()), refresh=True)
                 await asyncio.sleep(watch)
-    # What is not a terminal cannot be drawn over: each table comes below the last.
+    # Elsewhere, a table cannot be redrawn in place: print each below the last.
     while True:
-        out.print(_table(await known.listeners()))
+        out.print(_table(await status.listeners()))
         if watch is None:
             return
         await asyncio.sleep(watch)
 
 
-def _as_json(one: ListenerStatus) -> dict[str, Any]:
+def _as_json(listener: ListenerStatus) -> dict[str, Any]:
     return {
-        "listener": one.name,
-        "api": one.api_name,
-        **_numbers(one),
-        "dead_in_service": one.dead_in_service,
+        "listener": listener.name,
+        "api": listener.api_name,
+        **_numbers(listener),
+        "dead_in_service": listener.dead_in_service,
     }
 
 
-def _numbers(one: ListenerStatus) -> dict[str, int | None]:
-    stats = one.stats
+def _numbers(listener: ListenerStatus) -> dict[str, int | None]:
+    stats = listener.stats
     return {
         "waiting": stats.waiting if stats else None,
         "taken": stats.in_flight if stats else None,
         "delayed": stats.delayed if stats else None,
-        "dead": one.dead,
+        "dead": listener.dead,
         "workers": stats.workers if stats else None,
     }
 
 
-def _table(found: list[ListenerStatus]) -> Table | Group | str:
-    if not found:
-        return "No listeners: the bus module, and its on_start hooks, add none."
-    table = Table("listener", "API", box=None)
-    for name in _NUMBERS:
-        table.add_column(name, justify="right")
-    for one in found:
-        numbers = _numbers(one)
-        shown = [Text("?" if number is None else f"{number:,}") for number in numbers.values()]
-        if one.stats is None:
-            shown[0] = Text("never ran", "yellow")
-        if one.dead:
-            shown[_NUMBERS.index("dead")].stylize("red")
-        if numbers["workers"] == 0:
-            shown[_NUMBERS.index("workers")].stylize("yellow")
-        table.add_row(one.name, one.api_name, *shown)
-    if all(one.dead is not None for one in found):
+def _table(listeners: list[ListenerStatus]) -> Table | Group | str:
+    if not listeners:
+        return "No listeners. Neither the bus module nor its on_start hooks add one."
+    table = Table("listener", "API", box=None, pad_edge=False)
+    for heading in ("waiting", "in flight", "delayed", "dead", "workers"):
+        table.add_column(heading, justify="right")
+    for listener in listeners:
+        table.add_row(listener.name, listener.api_name, *_cells(listener))
+    if all(listener.dead is not None for listener in listeners):
         return table
-    return Group(table, _dead_in_service(found[0].dead_in_service))
+    return Group(table, _dead_in_service(listeners[0].dead_in_service))
+
+
+def _cells(listener: ListenerStatus) -> list[Text]:
+    numbers = _numbers(listener)
+    cells = {
+        name: Text("?" if number is None else f"{number:,}") for name, number in numbers.items()
+    }
+    if listener.stats is None:
+        cells["waiting"] = Text("never ran", "yellow")
+    if listener.dead:
+        cells["dead"].stylize("red")
+    if numbers["workers"] == 0:
+        cells["workers"].stylize("yellow")
+    return list(cells.values())
 
 
 def _dead_in_service(total: int | None) -> str:

@@ -1,15 +1,14 @@
-"""``lightbus topology``: what the brokers hold against what is wanted, and how it is changed."""
+"""``lightbus topology``: compares the objects at the brokers with the topology of the bus."""
 
 from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import attrs
 import click
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -18,6 +17,7 @@ from lightbus.cli.support.console import err, out
 from lightbus.cli.support.exit_codes import FAILED, SUCCEEDED
 from lightbus.cli.support.log_output import set_up_logging
 from lightbus.cli.support.param_types import EventNameType
+from lightbus.cli.support.progress import QueueProgress
 from lightbus.cli.support.running import report_error
 from lightbus.cli.support.signals import ForkSafeSignals, cancel_on_signals
 from lightbus.client import BusClient
@@ -27,18 +27,18 @@ from lightbus.transport.records import BrokerObject, MigrationProgress, ObjectSt
 _COLOURS = {ObjectState.OK: "green", ObjectState.UNUSED: "yellow", ObjectState.UNKNOWN: "dim"}
 
 
-@click.command(short_help="Compare what brokers hold with what is wanted.")
+@click.command(short_help="Compare or migrate the objects at the brokers.")
 @click.option(
     "--migrate",
     is_flag=True,
-    help="Make what is missing, and change what differs, events included.",
+    help="Declare missing objects and change those that differ. Their events are kept.",
 )
 @click.option(
     "--unwanted",
     multiple=True,
     type=EventNameType(),
-    help="An event that no listener is to get any more. Those of APIs that are registered are "
-    "known; may be given several times.",
+    help="Former event of a listener, whose binding is to be removed. Not needed for the events of "
+    "registered APIs. Can be given several times.",
 )
 @click.option("--format", "form", type=click.Choice(["table", "json"]), default="table")
 @bus_options
@@ -47,17 +47,19 @@ def topology(
 ) -> None:
     """Compare the objects at the brokers with the topology of the bus.
 
-    The topology is the queue of each listener with everything that it needs, and everything that
-    firing the events of each registered API needs. Queues that no listener of the bus uses are
-    shown as unused, if the broker reports them; `lightbus listeners remove` deletes them. Without
-    --migrate, the command changes nothing.
+    The topology has the queues and bindings of each listener, and all objects that are needed to
+    fire the events of the registered APIs. The command calls the on_start hooks, which may add
+    listeners. Without --migrate, it changes nothing at the brokers.
 
-    With --migrate, the command changes the objects to match, and loses no event. Stop the workers
-    of the service first. You can stop or kill a migration at any point and start it again; some
+    With --migrate, it changes the objects to match the topology, and loses no event. Stop the
+    workers of the service first. You can stop a migration at any point and run it again; some
     events may then be delivered twice.
 
-    Exits with 0 if all objects match, 1 if something is missing or differs, or a broker failed, and
-    2 if the usage, the configuration or the bus module is wrong.
+    Queues that no listener of the bus uses are shown as unused, if the broker reports them. Delete
+    them with `lightbus listeners remove`.
+
+    Exits with 0 if all objects match, 1 if one is missing or differs or a broker failed, and 2 if
+    the usage, the configuration or the bus module is wrong.
     """
     set_up_logging("console", "warning")
     try:
@@ -79,15 +81,15 @@ async def _topology(
     try:
         async with topology_of(client, unwanted=unwanted) as known:
             if migrate:
-                with _progress() as progress:
-                    await known.migrate(on_progress=_drawing(progress))
+                with QueueProgress() as progress:
+                    await known.migrate(on_progress=partial(_draw, progress))
             found = await known.compare()
     finally:
         await client.close_async()
     if form == "json":
         out.write_json([_as_json(one) for one in found], indent=2)
     else:
-        _show_table(found)
+        _print_table(found)
     return SUCCEEDED if all(one.state.is_good for one in found) else FAILED
 
 
@@ -95,49 +97,33 @@ def _as_json(found: BrokerObject) -> dict[str, str]:
     return {**attrs.asdict(found), "state": found.state.value}
 
 
-def _show_table(found: list[BrokerObject]) -> None:
-    if not found:
-        out.print_line(
-            "The brokers of this bus hold nothing that could differ from what is wanted."
-        )
+def _print_table(objects: list[BrokerObject]) -> None:
+    if not objects:
+        out.print_line("Nothing to compare: the transports of this bus declare no objects.")
         return
-    table = Table("kind", "name", "state", "what", box=None)
+    table = Table("kind", "name", "state", "details", box=None, pad_edge=False)
     table.columns[1].overflow = "fold"
-    for one in found:
-        colour = _COLOURS.get(one.state, "red")
-        table.add_row(one.kind, one.name, Text(one.state.value, colour), _told(one))
+    for found in objects:
+        colour = _COLOURS.get(found.state, "red")
+        table.add_row(found.kind, found.name, Text(found.state.value, colour), _details(found))
     out.print(table)
 
 
-def _told(found: BrokerObject) -> str:
+def _details(found: BrokerObject) -> str:
     empty = "''"
-    differs = f"{found.argument} is {found.actual or empty}, wanted {found.wanted or empty}."
-    return " ".join(part for part in (differs if found.argument else "", found.note) if part)
-
-
-def _progress() -> Progress:
-    return Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        TextColumn("{task.fields[told]}", markup=False),
-        TimeElapsedColumn(),
-        console=err,
+    difference = (
+        f"{found.argument} is {found.actual or empty}, expected {found.wanted or empty}."
+        if found.argument
+        else ""
     )
+    return f"{difference} {found.note}".strip()
 
 
-def _drawing(progress: Progress) -> Callable[[MigrationProgress], None]:
-    """Return what draws how far a migration is."""
-    tasks: dict[str, TaskID] = {}
-
-    def draw(now: MigrationProgress) -> None:
-        if now.name not in tasks:
-            tasks[now.name] = progress.add_task(now.name, told="")
-        progress.update(
-            tasks[now.name],
-            completed=1 if now.is_done else now.moved,
-            # Without a total, the bar only shows that something goes on.
-            total=1 if now.is_done else (now.moved + now.left if now.left else None),
-            told=f"{now.moved:,} moved, " + ("done" if now.is_done else f"{now.left:,} left"),
-        )
-
-    return draw
+def _draw(progress: QueueProgress, now: MigrationProgress) -> None:
+    progress.draw(
+        now.name,
+        moved=now.moved,
+        left=now.left,
+        is_done=now.is_done,
+        status="done" if now.is_done else f"{now.left:,} left",
+    )

@@ -60,8 +60,8 @@ class Topology:
                 kind="listener",
                 name=f"{queue.listener_name} on {queue.api_name}",
                 state=ObjectState.UNUSED,
-                note=f"{queue.events:,} events wait in its queue. `lightbus listeners remove "
-                f"{queue.listener_name} --api {queue.api_name}` deletes the queue.",
+                note=f"Events in its queue: {queue.events:,}. Delete it with `lightbus listeners "
+                f"remove {queue.listener_name} --api {queue.api_name}`.",
             )
             for queue in queues
             if (queue.listener_name, queue.api_name) not in used

@@ -163,7 +163,7 @@ class LocationState(enum.Enum):
 
     WAITING = "waiting"
     DELAYED = "delayed"
-    IN_FLIGHT = "taken"  # the commands' JSON output has this word
+    IN_FLIGHT = "in flight"
 
 
 @attrs.frozen(kw_only=True)

@@ -46,7 +46,7 @@ async def test_the_management_api_tells_which_queues_no_listener_uses(
     assert code == 0, said
     (unused,) = [one for one in json.loads(printed) if one["state"] == "unused"]
     assert unused["name"] == "welcome on auth"
-    assert unused["note"].startswith("1 events wait in its queue.")
+    assert unused["note"].startswith("Events in its queue: 1.")
 
 
 async def test_without_the_management_api_it_is_unknown_which_queues_no_listener_uses(

@@ -94,7 +94,7 @@ async def test_a_queue_that_differs_is_shown_with_the_first_difference(
     )
     assert {one["state"] for one in states.values()} == {"ok", "unknown"}
     empty = "''"
-    assert f"{argument} is {actual}, wanted {wanted or empty}." in await command(code=1)
+    assert f"{argument} is {actual}, expected {wanted or empty}." in await command(code=1)
 
 
 async def test_an_exchange_that_differs_is_shown_with_what_to_do_and_nothing_is_begun(
@@ -129,5 +129,5 @@ async def test_a_broker_with_which_nothing_can_differ_is_no_problem(tmp_path: Pa
 
 
 async def test_wrong_usage_ends_with_2(command: TopologyCommand) -> None:
-    assert "not of the form api.event" in await command("--unwanted", "auth", code=2)
+    assert "not of the form API.EVENT" in await command("--unwanted", "auth", code=2)
     assert "was not found" in await command("--bus", "no_such_module", code=2)

@@ -45,8 +45,7 @@ async def test_a_queue_that_no_listener_uses_is_shown_with_its_events(
     bus: Bus, command: Command
 ) -> None:
     assert unused(command) == {
-        UNUSED: "2 events wait in its queue. `lightbus listeners remove old --api auth` deletes "
-        "the queue."
+        UNUSED: "Events in its queue: 2. Delete it with `lightbus listeners remove old --api auth`."
     }
 
 

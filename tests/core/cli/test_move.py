@@ -119,7 +119,7 @@ async def test_waiting_events_move_in_their_order(command: Command, tmp_path: Pa
 
     code, _, said = command(*MOVE)
 
-    assert (code, "150 events and 0 dead letters were moved" in said) == (0, True), said
+    assert (code, "Moved 150 events and 0 dead letters." in said) == (0, True), said
     assert await waiting_in(tmp_path / "new.db") == [(name, 1) for name in names]
     assert await waiting_in(tmp_path / "old.db") == []
 
@@ -145,7 +145,7 @@ async def test_delayed_events_and_dead_letters_move_too(command: Command, tmp_pa
 
     code, _, said = command(*MOVE)
 
-    assert (code, "1 events and 1 dead letters were moved" in said) == (0, True), said
+    assert (code, "Moved 1 event and 1 dead letter." in said) == (0, True), said
     assert await waiting_in(tmp_path / "new.db") == [("delayed", 2)]
     assert await dead_in(tmp_path / "new.db") == [("given up", "no given up")]
     assert await dead_in(tmp_path / "old.db") == []
@@ -204,9 +204,9 @@ async def test_a_move_that_is_stopped_leaves_the_other_events_for_the_next(
         process.send_signal(signal.SIGTERM)
         code, _, said = await asyncio.to_thread(ended, process)
 
-    assert (code, "Run it again" in said) == (1, True), said
+    assert (code, "Run the command again" in said) == (1, True), said
     code, _, said = command(*MOVE)
-    assert (code, "1 events" in said) == (0, True), said
+    assert (code, "Moved 1 event " in said) == (0, True), said
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -74,7 +74,7 @@ async def test_it_shows_where_the_events_of_each_listener_are(
     assert (code, said) == (0, "")
     rows = [line.split() for line in printed.splitlines()]
     assert rows == [
-        ["listener", "API", "waiting", "taken", "delayed", "dead", "workers"],
+        ["listener", "API", "waiting", "in", "flight", "delayed", "dead", "workers"],
         ["welcome", "auth", "2", "0", "0", "1", "?"],
         ["clean-up", "auth", "never", "ran", "?", "?", "0", "?"],
     ]
@@ -114,5 +114,5 @@ def test_it_says_where_there_are_no_listeners(command: Command, tmp_path: Path) 
     code, printed, _ = command("status", "--bus", "empty")
     assert (code, printed) == (
         0,
-        "No listeners: the bus module, and its on_start hooks, add none.\n",
+        "No listeners. Neither the bus module nor its on_start hooks add one.\n",
     )
