@@ -1,4 +1,4 @@
-"""Events in files, one for each listener that wants it."""
+"""A transport that stores each event of each listener in a file."""
 
 from lightbus_files.transport import FileTransport
 

@@ -1,18 +1,18 @@
-"""`Queue`: the folder in which the events of one listener wait, move and are taken.
+"""`Queue`: the directory with the events of one listener.
 
 ::
 
     queues/{api}/{service}/{listener}/
-        wants/      an empty file for each event that the listener wants
-        waiting/    ready to be taken, in the order of their names
-        delayed/    named by the time at which they are ready
-        taken/      with the name of the worker that has them behind their own
+        events/     an empty file for each event that the listener listens for
+        waiting/    events to deliver, in the order of their names
+        delayed/    delayed events; the name begins with the time at which the event is due
+        in_flight/  delivered events; the name ends with the name of the worker
     dead/{service}/
-    workers/        a file for each worker, locked for as long as it lives
-    temporary/      where files are written before they are moved to where they belong
+    workers/        a file for each worker, locked while the worker lives
+    temporary/      files that are being written; a complete file is moved to its place
 
-An event's file is named ``{nanoseconds},{attempt},{redeliveries},{first failed at},{unique}``: all that
-changes about an event is in its name, so every step is one rename, which happens wholly or not at all.
+An event's file is named ``{nanoseconds},{attempt},{redeliveries},{first failed at},{unique}``. Everything
+that changes about an event is in its name, so each step is one atomic rename.
 """
 
 from __future__ import annotations
@@ -32,22 +32,22 @@ import attrs
 
 @attrs.frozen
 class Name:
-    """What the name of an event's file says."""
+    """The parts of the name of an event's file."""
 
     position: int
     attempt: int
     redeliveries: int
-    first_failed_at: int  # in microseconds since 1970; 0 where no attempt failed
+    first_failed_at: int  # in microseconds since 1970; 0 if no attempt has failed
     unique: str
 
     @classmethod
     def new(cls, *, attempt: int = 1) -> Self:
-        """Return the name of an event that is stored now."""
+        """Return the name for a new event."""
         return cls(_next_position(), attempt, 0, 0, uuid.uuid4().hex)
 
     @classmethod
     def read(cls, text: str) -> Self:
-        """Return what `text`, the name of a file, says."""
+        """Parse the name of a file."""
         position, attempt, redeliveries, first_failed_at, unique = text.split(",")[:5]
         return cls(int(position), int(attempt), int(redeliveries), int(first_failed_at), unique)
 
@@ -65,65 +65,66 @@ class Queue:
 
     @classmethod
     def named(cls, root: Path, *names: str) -> Self:
-        """Return the queue of an API's, a service's and a listener's name."""
+        """Return the queue with the names of an API, a service and a listener."""
         return cls(root, root.joinpath("queues", *map(_encoded, names)))
 
     def declare(self, events: frozenset[str]) -> None:
-        """Keep events of these names from now on."""
-        for name in ("waiting", "delayed", "taken", "wants"):
+        """Create the queue, and let it receive these events."""
+        for name in ("waiting", "delayed", "in_flight", "events"):
             (self._folder / name).mkdir(parents=True, exist_ok=True)
         for event in events:
-            (self._folder / "wants" / _encoded(event)).touch()
+            (self._folder / "events" / _encoded(event)).touch()
 
-    def put(self, content: bytes, name: Name) -> None:
-        """Store an event; return when it would survive a power failure."""
+    def add(self, content: bytes, name: Name) -> None:
+        """Store an event; return when it is on disk."""
         write(self._root, content, self._folder / "waiting" / str(name))
 
-    def take(self, worker: str) -> tuple[Name, bytes] | None:
-        """Move the first event that waits to those that `worker` has, and return it."""
+    def deliver(self, worker: str) -> tuple[Name, bytes] | None:
+        """Deliver the first waiting event to `worker`; return it, or None if no event waits."""
         self._end_delays()
         for text in sorted(os.listdir(self._folder / "waiting")):
-            taken = self._folder / "taken" / f"{text},{worker}"
+            delivered = self._folder / "in_flight" / f"{text},{worker}"
             with contextlib.suppress(FileNotFoundError):  # another worker was faster
-                (self._folder / "waiting" / text).rename(taken)
-                return Name.read(text), taken.read_bytes()
+                (self._folder / "waiting" / text).rename(delivered)
+                return Name.read(text), delivered.read_bytes()
         return None
 
-    def free_what_the_dead_have(self) -> None:
-        """Give back, as the next attempt, what workers have that live no more."""
-        for text in os.listdir(self._folder / "taken"):
+    def requeue_from_lost_workers(self) -> None:
+        """Requeue the events of workers that have ended, as the next attempt."""
+        for text in os.listdir(self._folder / "in_flight"):
             worker = text.rpartition(",")[2]
             if not Worker.is_alive(self._root, worker):
-                self.give_back(Name.read(text), worker, is_attempt=True)
+                self.requeue(Name.read(text), worker, is_attempt=True)
 
     def remove(self, name: Name, worker: str) -> bool:
-        """Forget an event that `worker` has; return whether it still had it."""
+        """Delete an event in flight; return whether `worker` still had it."""
         try:
-            self._taken(name, worker).unlink()
+            self._in_flight(name, worker).unlink()
         except FileNotFoundError:
             return False
         return True
 
-    def give_back(self, name: Name, worker: str, *, is_attempt: bool) -> bool:
-        """Put an event where it was; return whether `worker` still had it."""
-        back = name
+    def requeue(self, name: Name, worker: str, *, is_attempt: bool) -> bool:
+        """Move an event back to its place in the queue; return whether `worker` still had it."""
+        new = name
         if is_attempt:
-            back = attrs.evolve(name, attempt=name.attempt + 1, redeliveries=name.redeliveries + 1)
-        return self._move(name, worker, "waiting", back)
+            new = attrs.evolve(name, attempt=name.attempt + 1, redeliveries=name.redeliveries + 1)
+        return self._move(name, worker, "waiting", new)
 
     def delay(self, name: Name, worker: str, *, seconds: float, is_failure: bool) -> bool:
-        """Have an event wait for its time, which is its next attempt if it has failed; return
-        whether `worker` still had it.
+        """Delay an event; return whether `worker` still had it.
+
+        After a failure, the event's attempt number rises.
         """
-        ready_at = time.time_ns() + int(seconds * 1e9)
-        later = attrs.evolve(name, position=ready_at, redeliveries=0)
+        due_at = time.time_ns() + int(seconds * 1e9)
+        later = attrs.evolve(name, position=due_at, redeliveries=0)
         if is_failure:
             failed_at = name.first_failed_at or time.time_ns() // 1000
             later = attrs.evolve(later, attempt=name.attempt + 1, first_failed_at=failed_at)
         return self._move(name, worker, "delayed", later)
 
     def count(self, folder: str) -> int:
-        """Return how many events are "waiting", "delayed" or "taken"."""
+        """Return how many events are "waiting", "delayed" or "in_flight"."""
         return len(os.listdir(self._folder / folder))
 
     def _end_delays(self) -> None:
@@ -135,17 +136,17 @@ class Queue:
 
     def _move(self, name: Name, worker: str, folder: str, new: Name) -> bool:
         try:
-            self._taken(name, worker).rename(self._folder / folder / str(new))
+            self._in_flight(name, worker).rename(self._folder / folder / str(new))
         except FileNotFoundError:
             return False
         return True
 
-    def _taken(self, name: Name, worker: str) -> Path:
-        return self._folder / "taken" / f"{name},{worker}"
+    def _in_flight(self, name: Name, worker: str) -> Path:
+        return self._folder / "in_flight" / f"{name},{worker}"
 
 
 class Worker:
-    """One who takes events. It is known to live for as long as it, or its process, holds a lock."""
+    """A receiver of events. It holds a lock until it, or its process, ends."""
 
     def __init__(self, root: Path) -> None:
         self.name = uuid.uuid4().hex
@@ -154,13 +155,13 @@ class Worker:
         fcntl.flock(self._lock, fcntl.LOCK_EX)
 
     def end(self) -> None:
-        """Let go of the lock."""
+        """Release the lock."""
         self._file.unlink()
         os.close(self._lock)
 
     @staticmethod
     def is_alive(root: Path, name: str) -> bool:
-        """Return whether another one of that name still has its lock."""
+        """Return whether another worker of that name still holds its lock."""
         try:
             descriptor = os.open(root / "workers" / name, os.O_RDWR)
         except FileNotFoundError:
@@ -175,27 +176,27 @@ class Worker:
 
 
 def prepare(root: Path) -> None:
-    """Make the folders that all share."""
+    """Create the directories that all queues share."""
     for name in ("queues", "dead", "workers", "temporary"):
         (root / name).mkdir(parents=True, exist_ok=True)
 
 
-def queues_that_want(root: Path, api_name: str, event_name: str) -> Iterator[Queue]:
-    """Yield the queue of each listener that wants an event."""
+def queues_of_event(root: Path, api_name: str, event_name: str) -> Iterator[Queue]:
+    """Yield the queue of each listener that listens for an event."""
     folder = root / "queues" / _encoded(api_name)
-    for wanted in folder.glob(f"*/*/wants/{_encoded(event_name)}"):
-        yield Queue(root, wanted.parent.parent)
+    for file in folder.glob(f"*/*/events/{_encoded(event_name)}"):
+        yield Queue(root, file.parent.parent)
 
 
 def dead_letter_folder(root: Path, service_name: str) -> Path:
-    """Return the folder of a service's dead letters, made where it did not exist."""
+    """Return the directory of a service's dead letters; create it if it is missing."""
     folder = root / "dead" / _encoded(service_name)
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
 def write(root: Path, content: bytes, target: Path) -> None:
-    """Write a file that is never seen half written, and survives a power failure."""
+    """Write a file atomically; return when it is on disk."""
     temporary = root / "temporary" / uuid.uuid4().hex
     with temporary.open("wb") as file:
         file.write(content)
@@ -210,7 +211,7 @@ def write(root: Path, content: bytes, target: Path) -> None:
 
 
 def _encoded(name: str) -> str:
-    # No name is a path, and none is "." or "..".
+    # The result contains no "/" and is not "." or "..".
     return quote(name, safe="").replace(".", "%2E")
 
 
@@ -218,7 +219,7 @@ _last_position = 0
 
 
 def _next_position() -> int:
-    # Two events may be stored at one tick of the clock.
+    # Two events can be stored at the same time of the clock.
     global _last_position
     _last_position = max(time.time_ns(), _last_position + 1)
     return _last_position

@@ -1,4 +1,4 @@
-"""`FileTransport`: the transport contract over a folder."""
+"""`FileTransport`: a transport that stores events in a directory."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ from lightbus_files.folder import Name, Queue, Worker
 
 T = TypeVar("T")
 
-# How often a folder is looked into, in seconds.
+# How often a stream polls its queue, in seconds
 PERIOD = 0.02
 
 
 class FileSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What the configuration may say below ``files:``.
+    """The settings below ``files:`` in the configuration.
 
     Attributes:
-        path: The folder that all processes share, on one machine.
+        path: The directory. All processes that share it run on one machine.
     """
 
     path: str
 
     def __post_init__(self) -> None:
-        # Once, so that a later change of the current folder does not lead elsewhere.
+        # Resolve the path once, so that a later change of the current directory has no effect.
         msgspec.structs.force_setattr(self, "path", str(Path(self.path).absolute()))
 
     def __str__(self) -> str:
@@ -51,14 +51,14 @@ class FileSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 class DeadLetterFile(msgspec.Struct, frozen=True):
-    """What the file of a dead letter holds."""
+    """The content of a dead letter's file."""
 
     message: EventMessage
     failure: Failure
 
 
 class FileTransport(EventTransport, SharedBroker, DeadLetterStore, HealthCheck, QueueStats):
-    """Keeps events in files."""
+    """Stores each event of each listener in a file."""
 
     Settings: ClassVar[type[Any]] = FileSettings
 
@@ -79,21 +79,21 @@ class FileTransport(EventTransport, SharedBroker, DeadLetterStore, HealthCheck, 
         to: QueueAddress | None = None,
         attempt: int = 1,
     ) -> None:
-        # Its place in the order is that of the call, not of the thread that writes it.
+        # The order of the calls counts, not the order in which threads write the files.
         name, content = Name.new(attempt=attempt), msgspec.json.encode(message)
         if to is not None:
             queue = self._queue(to)
-            await self.run(lambda: queue.put(content, name))
+            await self.run(lambda: queue.add(content, name))
             return
 
         def write() -> bool:
-            queues = [*folder.queues_that_want(self._root, message.api_name, message.event_name)]
+            queues = [*folder.queues_of_event(self._root, message.api_name, message.event_name)]
             for queue in queues:
-                queue.put(content, name)
+                queue.add(content, name)
             return bool(queues)
 
         if not await self.run(write) and require_listeners:
-            raise SendRefused(message.id, "no listener wants it")
+            raise SendRefused(message.id, "it has no listener")
 
     async def declare(self, subscription: Subscription, *, timeout: float) -> None:
         await self.run(lambda: self._queue(subscription).declare(subscription.events))
@@ -110,7 +110,7 @@ class FileTransport(EventTransport, SharedBroker, DeadLetterStore, HealthCheck, 
         return SubscriptionStats(
             waiting=await self.run(lambda: files.count("waiting")),
             delayed=await self.run(lambda: files.count("delayed")),
-            in_flight=await self.run(lambda: files.count("taken")),
+            in_flight=await self.run(lambda: files.count("in_flight")),
         )
 
     async def dead_letters(self, service_name: str) -> AsyncGenerator[FileDeadLetter]:
@@ -143,18 +143,19 @@ class FileTransport(EventTransport, SharedBroker, DeadLetterStore, HealthCheck, 
         self._is_closed = True
 
     async def run(self, work: Callable[[], T]) -> T:
-        """Do `work`, which uses files, in a thread, wholly even where the caller is cancelled.
+        """Run `work`, which uses files, in a thread. It completes even if the caller is cancelled.
 
         Raises:
-            TransportRefused: The operating system did not let it.
+            TransportClosed: The transport was closed.
+            TransportRefused: The operating system refused access to a file.
         """
         if self._is_closed:
-            raise TransportClosed(f"Folder {self._root} was closed.")
+            raise TransportClosed(f"The transport for {self._root} was closed.")
         try:
             return await asyncio.shield(asyncio.to_thread(work))
         except OSError as error:
             raise TransportRefused(
-                f"Folder {self._root} cannot be used: {error.strerror}."
+                f"Directory {self._root} is not usable: {error.strerror}."
             ) from error
 
     def _queue(self, address: QueueAddress) -> Queue:
@@ -167,7 +168,7 @@ class FileTransport(EventTransport, SharedBroker, DeadLetterStore, HealthCheck, 
 
 
 class FileStream(DeliveryStream):
-    """Looks into the folder of a queue again and again."""
+    """Receives events from a queue by polling its directory."""
 
     def __init__(
         self,
@@ -182,42 +183,42 @@ class FileStream(DeliveryStream):
         self.subscription = subscription
         self.worker = worker
         self.unsettled: set[FileDelivery] = set()
-        self._held: deque[FileDelivery] = deque()
-        self._taking = asyncio.Lock()
+        self._prefetched: deque[FileDelivery] = deque()
+        self._lock = asyncio.Lock()
         self._is_stopped = asyncio.Event()
         self._is_closed = False
 
     async def __anext__(self) -> FileDelivery:
         while not self._is_stopped.is_set():
-            async with self._taking:
-                if not self._held and not self._is_stopped.is_set():
-                    # It adds to those that are held, for the caller may give up meanwhile.
-                    await self.transport.run(self._take)
-            if self._held:
-                return self._held.popleft()
+            async with self._lock:
+                if not self._prefetched and not self._is_stopped.is_set():
+                    # A cancelled caller must not lose the event, so it is stored in the stream first.
+                    await self.transport.run(self._prefetch)
+            if self._prefetched:
+                return self._prefetched.popleft()
             try:
                 async with asyncio.timeout(PERIOD):
                     await self._is_stopped.wait()
             except TimeoutError:
-                pass  # it is time to look again
+                pass  # poll again
         raise StopAsyncIteration
 
-    def _take(self) -> None:
-        self.queue.free_what_the_dead_have()
-        if taken := self.queue.take(self.worker.name):
-            delivery = FileDelivery(self, *taken)
+    def _prefetch(self) -> None:
+        self.queue.requeue_from_lost_workers()
+        if event := self.queue.deliver(self.worker.name):
+            delivery = FileDelivery(self, *event)
             self.unsettled.add(delivery)
-            self._held.append(delivery)
+            self._prefetched.append(delivery)
 
     async def stop(self) -> None:
         self._is_stopped.set()
-        async with self._taking:
-            while self._held:
-                await self._held.popleft().requeue()
+        async with self._lock:
+            while self._prefetched:
+                await self._prefetched.popleft().requeue()
 
     async def aclose(self) -> None:
         await self.stop()
-        async with self._taking:
+        async with self._lock:
             if self._is_closed:
                 return
             self._is_closed = True
@@ -227,7 +228,7 @@ class FileStream(DeliveryStream):
 
 
 class FileDelivery(Delivery):
-    """A file in the folder of those that were taken."""
+    """An event in flight."""
 
     def __init__(self, stream: FileStream, name: Name, content: bytes) -> None:
         self.message = msgspec.json.decode(content, type=EventMessage)
@@ -243,15 +244,13 @@ class FileDelivery(Delivery):
         await self._settle(lambda: self._queue.remove(self._name, self._worker))
 
     async def requeue(self) -> None:
-        await self._settle(
-            lambda: self._queue.give_back(self._name, self._worker, is_attempt=False)
-        )
+        await self._settle(lambda: self._queue.requeue(self._name, self._worker, is_attempt=False))
 
     async def retry(self, *, after: float, counts: bool = True) -> None:
         check_delay(self._stream.subscription, after, counts=counts)
         if after == 0:
             await self._settle(
-                lambda: self._queue.give_back(self._name, self._worker, is_attempt=True)
+                lambda: self._queue.requeue(self._name, self._worker, is_attempt=True)
             )
         else:
             await self._settle(
@@ -262,7 +261,7 @@ class FileDelivery(Delivery):
 
     async def dead_letter(self, failure: Failure) -> None:
         if self in self._stream.unsettled:
-            # First the copy: in between both exist, never neither.
+            # Store the copy before removing the original, so that a crash cannot lose the event.
             service_name = self._stream.subscription.service_name
             await self._stream.transport.add_dead_letter(
                 service_name, self.message, failure, timeout=0
@@ -284,7 +283,7 @@ class FileDelivery(Delivery):
 
 
 class FileDeadLetter(DeadLetter):
-    """A file in the folder of a service's dead letters."""
+    """A file in the directory of a service's dead letters."""
 
     def __init__(self, transport: FileTransport, file: Path, content: bytes) -> None:
         letter = msgspec.json.decode(content, type=DeadLetterFile)

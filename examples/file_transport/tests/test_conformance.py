@@ -1,4 +1,4 @@
-"""The whole of what a transport's author writes to know that it works."""
+"""Runs the conformance suite on the transport."""
 
 import pytest
 
