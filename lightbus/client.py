@@ -78,7 +78,7 @@ class BusClient:
         return f"<BusClient of service {self.config.service_name!r}>"
 
     def register_api(self, api: Api | type[Api]) -> None:
-        """Register an API, given as its class or an instance, so that its events can be fired.
+        """Register an API, by its class or an instance, so that its events can be fired.
 
         Raises:
             InvalidApi: `api` is not an API, another API has its name, or an event is declared
@@ -87,20 +87,20 @@ class BusClient:
         self.apis.register(api)
 
     def fire(self, message: EventMessage) -> EventMessage:
-        """Send a message and return it, as it was sent, once the broker has confirmed it.
+        """Send a message. Return it, as middleware changed it, once the broker has confirmed it.
 
-        The errors are those of `BusPath.fire`, except the ones about the event's arguments.
+        The message is not checked against its API. The errors are those of `BusPath.fire`.
         """
         return self.publisher.fire(message)
 
     async def fire_async(self, message: EventMessage) -> EventMessage:
-        """Do the same as `fire` on the running event loop. If cancelled, it may have sent it."""
+        """Do the same as `fire`, on the running event loop, as `BusPath.fire_async` does."""
         return await self.publisher.fire_async(message)
 
     def listen_for_event(
         self, api_name: str, event_name: str, listener: Handler, **options: Unpack[ListenerOptions]
     ) -> None:
-        """Call `listener` with each event of one name, once a worker runs.
+        """Add a listener for one event. A worker calls it each time the event is fired.
 
         The options and errors are those of `BusPath.listen`.
         """
@@ -112,7 +112,7 @@ class BusClient:
         listener: Handler,
         **options: Unpack[ListenerOptions],
     ) -> None:
-        """Call `listener` with each event of several names, once a worker runs.
+        """Add a listener for several events. A worker calls it each time one of them is fired.
 
         The options and errors are those of `BusPath.listen`.
 
@@ -182,7 +182,7 @@ class BusClient:
     def add_middleware(self, middleware: Middleware) -> None:
         """Run `middleware` around the sending and the handling of every event.
 
-        It runs inside the middleware that was added before.
+        The middleware that was added first is the outermost.
 
         Raises:
             ApiError: Its `send` or `handle` is missing, or is a generator.

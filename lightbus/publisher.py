@@ -64,7 +64,15 @@ class Publisher:
     ) -> EventMessage:
         """Check the arguments of an event and return the message that carries them.
 
-        The errors are those of `BusClient.message`.
+        Args:
+            kwargs: The arguments of the event, by name.
+            args: Arguments by position, for events that accept them.
+
+        Raises:
+            EventNotFound: The API is not registered on this bus, or has no such event.
+            InvalidEventArguments: Arguments are missing, do not belong to the event, have wrong
+                values, or are positional where the event does not accept that.
+            UnencodableValue: An argument cannot be encoded as JSON.
         """
         api = self._apis.api(api_name)
         event = api.event(event_name)

@@ -58,7 +58,7 @@ class Hooks:
         return hook
 
     async def run(self, run_sync: RunSync = call_in_new_thread, /, **arguments: Any) -> None:
-        """Call each hook in the order in which they were added.
+        """Call the hooks in the order in which they were added.
 
         Args:
             run_sync: Calls a sync hook in a thread.
