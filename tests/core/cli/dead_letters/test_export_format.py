@@ -27,7 +27,7 @@ VARYING = {
 }
 
 
-async def test_dead_letters_are_exported_in_the_same_format_as_ever(tmp_path: Path) -> None:
+async def test_the_format_of_an_export_is_unchanged(tmp_path: Path) -> None:
     config = {
         "service_name": "shop",
         "apis": {"default": {"event_transport": {"sqlite": {"path": str(tmp_path / "e.db")}}}},
