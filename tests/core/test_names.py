@@ -16,14 +16,14 @@ from lightbus.names import MAX_LENGTH, check_name, fill_placeholders, to_valid_n
 
 
 @pytest.mark.parametrize("name", ["auth", "help_desk.ticket", "a-b", "x" * 75, "/", "a@b+c,d"])
-def test_a_name_is_given_back_unchanged(name: str) -> None:
+def test_a_valid_name_is_returned_unchanged(name: str) -> None:
     assert check_name("API", name) == name
 
 
 @pytest.mark.parametrize(
     "name", [None, 3, b"auth", "", "a:b", "a b", "a\n", "*", "a#", "\x00", "größe", "<lambda>"]
 )
-def test_a_name_that_brokers_can_not_use_is_refused(name: object) -> None:
+def test_a_name_that_brokers_refuse_is_refused(name: object) -> None:
     with pytest.raises(InvalidName, match="Invalid service name") as raised:
         check_name("service", name)
 
@@ -31,7 +31,7 @@ def test_a_name_that_brokers_can_not_use_is_refused(name: object) -> None:
 
 
 @given(st.text())
-def test_a_name_that_is_taken_has_no_letter_that_brokers_give_a_meaning_to(name: str) -> None:
+def test_an_accepted_name_has_no_character_with_a_meaning_for_brokers(name: str) -> None:
     with contextlib.suppress(InvalidName):
         taken = check_name("service", name)
         assert 0 < len(taken) <= MAX_LENGTH
@@ -44,7 +44,7 @@ def test_a_name_that_is_too_long_is_refused() -> None:
         check_name("API", "x" * 76)
 
 
-def test_a_name_of_a_process_may_hold_the_full_name_of_a_host() -> None:
+def test_the_name_of_a_process_may_contain_the_full_name_of_a_host() -> None:
     assert check_name("process", "x" * 120)
     with pytest.raises(InvalidName, match="longer than 120 characters"):
         check_name("process", "x" * 121)
@@ -52,12 +52,12 @@ def test_a_name_of_a_process_may_hold_the_full_name_of_a_host() -> None:
 
 @given(st.text(st.characters(exclude_categories=[])))
 @example("\udcff")
-def test_any_text_can_be_made_usable(text: str) -> None:
+def test_any_text_can_be_made_a_name(text: str) -> None:
     assert not text or check_name("service", to_valid_name(text))
 
 
 @pytest.mark.parametrize("text", ["shop", "my-shop", "x" * 75])
-def test_a_text_that_is_a_name_stays_as_it_is(text: str) -> None:
+def test_a_text_that_is_a_name_is_unchanged(text: str) -> None:
     assert to_valid_name(text) == text
 
 
@@ -70,21 +70,21 @@ def test_a_text_that_is_a_name_stays_as_it_is(text: str) -> None:
         ("größe", "grösse", "gr--e", "grüße"),
     ],
 )
-def test_texts_that_differ_give_names_that_differ(texts: tuple[str, ...]) -> None:
+def test_different_texts_give_different_names(texts: tuple[str, ...]) -> None:
     assert len({to_valid_name(text) for text in texts}) == len(texts)
 
 
-def test_a_name_made_of_a_text_is_like_it_and_always_the_same() -> None:
+def test_a_name_made_of_a_text_resembles_it_and_is_always_the_same() -> None:
     assert to_valid_name("My shop (new)") == "My-shop--new-3d47d2da"
     assert to_valid_name("gr\u00f6\u00dfe") == to_valid_name("gro\u0308\u00dfe")
 
 
-def test_the_host_and_the_process_can_be_named() -> None:
+def test_placeholders_give_the_host_and_the_process() -> None:
     assert fill_placeholders("{hostname}-{pid}") == f"{socket.gethostname()}-{os.getpid()}"
 
 
 @pytest.mark.parametrize("length", [4, 8, 16])
-def test_chance_gives_letters_and_digits(length: int) -> None:
+def test_random_placeholders_give_letters_and_digits(length: int) -> None:
     made = fill_placeholders(f"{{random{length}}}")
 
     assert re.fullmatch(f"[a-z0-9]{{{length}}}", made)
@@ -96,11 +96,11 @@ def test_a_friendly_name_is_two_words() -> None:
 
 
 def test_an_unknown_placeholder_is_named_with_the_near_one() -> None:
-    with pytest.raises(InvalidName, match=r"\{hostnam\} is not known. Did you mean 'hostname'"):
+    with pytest.raises(InvalidName, match=r"\{hostnam\}\. Did you mean 'hostname'"):
         fill_placeholders("{hostnam}")
 
 
 @pytest.mark.parametrize("template", ["{", "}", "{0}", "{pid.real.x}", "{}"])
-def test_a_brace_that_is_no_placeholder_is_refused(template: str) -> None:
-    with pytest.raises(InvalidName, match=r"braces do not match|is not known"):
+def test_a_brace_without_a_placeholder_is_refused(template: str) -> None:
+    with pytest.raises(InvalidName, match="placeholder"):
         fill_placeholders(template)
