@@ -1,4 +1,4 @@
-"""`LoopWatch`: reports what blocks an event loop."""
+"""`LoopWatch`: logs a warning when a task blocks the event loop."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lightbus.log import get_logger
 
 _log = get_logger(__name__)
 
-# How long the loop may take to answer, and how often it is asked, in seconds.
+# The time limit for the loop to respond, and the interval between checks, in seconds
 LIMIT = 2.0
 PERIOD = 0.5
 
@@ -22,10 +22,10 @@ _REMEDY = (
 
 
 class LoopWatch:
-    """Checks from a thread whether the running event loop answers, and logs if it does not.
+    """Checks from a thread whether the running event loop responds, and logs if it does not.
 
-    The log names the task that blocks the loop; a listener's task has the listener's name. Under
-    gevent, nothing is watched, because its threads are greenlets.
+    The log message names the task that blocks the loop. The name of a listener's task contains that
+    of the listener. Under gevent, nothing is checked, because its threads are greenlets.
     """
 
     def __init__(self) -> None:
@@ -36,7 +36,7 @@ class LoopWatch:
             threading.Thread(target=self._watch, name="lightbus-watch", daemon=True).start()
 
     def close(self) -> None:
-        """Watch no longer. Closing again does nothing."""
+        """Stop watching. Closing again does nothing."""
         self._is_ended.set()
         self._answered.set()
 

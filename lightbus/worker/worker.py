@@ -1,4 +1,4 @@
-"""`Worker`: runs the listeners and tasks of a bus until it is asked to stop, or one fails."""
+"""`Worker`: runs the listeners and tasks of a bus until a stop is requested, or one fails."""
 
 from __future__ import annotations
 
@@ -25,30 +25,29 @@ from lightbus.worker.loop_watch import LoopWatch
 
 _log = get_logger(__name__)
 
-# For ending cancelled handlers, and for giving their events back, once no more time is granted to
-# them, in seconds.
+# How long a cancelled handler may take to end, and then to have its event requeued, in seconds
 CANCEL_TIMEOUT = 1.0
 CLEAN_UP_TIMEOUT = 5.0
 
-# The worker that the running code is a part of: a handler, a task or a hook of it.
+# The worker to which the running code belongs: its handler, task or hook
 _serving: ContextVar[Worker | None] = ContextVar("serving", default=None)
 
 
 class Worker:
     """Runs the listeners and the tasks of `bus` on the running event loop, once.
 
-    `run` does the whole. As an async context manager, a worker runs beside other code; leaving the
-    block stops it, and raises what a listener or a task failed with. Those that are added while it
-    runs are served too.
+    `run` runs the worker until it stops. As an async context manager, a worker runs beside other
+    code. Leaving the block stops the worker, and raises the error of a listener or task that
+    failed. Listeners and tasks that are added while the worker runs are started too.
 
     Args:
-        bus: Whose listeners and tasks these are.
-        serves_events: Whether its listeners take events.
-        runs_tasks: Whether its scheduled and background tasks run.
+        bus: The bus.
+        serves_events: Whether to run the listeners.
+        runs_tasks: Whether to run the scheduled and background tasks.
 
     Attributes:
-        failure: What made the worker stop; None while all is well.
-        has_served: Whether the worker came so far that every listener takes events.
+        failure: The error that made the worker stop; None if there was none.
+        has_served: Whether all listeners have been started.
     """
 
     def __init__(self, bus: Bus, *, serves_events: bool = True, runs_tasks: bool = True) -> None:
@@ -72,7 +71,7 @@ class Worker:
         self._streams: list[DeliveryStream] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._background: set[asyncio.Task[None]] = set()
-        self._end_notices: list[Callable[[], None]] = []
+        self._remove_callbacks: list[Callable[[], None]] = []
         self._loop_end: LoopEnd | None = None
         self._loop_watch: LoopWatch | None = None
 
@@ -92,23 +91,26 @@ class Worker:
 
     @property
     def unfinished(self) -> int:
-        """How many handlers, hooks around them and tasks run; after `stop`, how many of them, and
-        of the `on_start` hooks, could not be ended.
+        """The number of handlers, their hooks, and tasks that are running.
+
+        After `stop`, it is the number of those that could not be stopped, including `on_start`
+        hooks.
         """
         is_starting = self._starting is not None and not self._starting.done()
         return self._threads.running + len(self._tasks) + is_starting
 
     async def check_health(self, *, timeout: float = 2.0) -> list[str]:
-        """Say what keeps this worker's listeners from taking events, or its process from sending
-        them, just now: a sentence each, and none where all is well.
+        """Return why listeners cannot receive events, or the process cannot send them.
+
+        Each reason is a sentence. If the worker is healthy, the list is empty.
 
         Args:
-            timeout: How long one broker may take to answer, in seconds.
+            timeout: The time limit for the answer of one broker, in seconds.
         """
         if not self._is_serving:
-            return ["The worker does not serve: it is starting, or stopping."]
-        found = [
-            f"Listener {listener.name!r} on {listener.api_name} is not started yet."
+            return ["The worker is starting or stopping."]
+        reasons = [
+            f"Listener {listener.name!r} on {listener.api_name} has not started yet."
             for listener in self._client.listeners
             if listener not in self._subscribed and self.serves_events
         ]
@@ -119,23 +121,23 @@ class Worker:
             if supports(transport, HealthCheck)
         ]
         for problems in await asyncio.gather(*checks):
-            found += problems
-        return found
+            reasons += problems
+        return reasons
 
     async def run(self, *, on_started: Callable[[], None] = lambda: None) -> None:
-        """Start, serve until `request_stop` or a failure, and stop.
+        """Start the worker, and run it until `request_stop` or a failure.
 
         Args:
-            on_started: Called once every listener takes events.
+            on_started: Called once all listeners have started.
 
         Raises:
             ApiError: The worker was started or stopped before, or a listener does not fit an API
                 that was registered after it.
             TransportError: The broker could not be used.
-            HandlerExited: A handler tried to end the process, or cancelled its own task.
+            HandlerExited: A handler tried to exit the process, or cancelled its own task.
             HandlerTimeout: A handler that timed out could not be stopped.
-            CallbackExited: A task tried to end the process, or cancelled itself.
-            Exception: What a hook, a handler or a task raised, where that ends the worker.
+            CallbackExited: A task tried to exit the process, or cancelled itself.
+            Exception: A hook, handler or task raised it, and that stops the worker.
         """
         self._claim()
         starting = self._starting = asyncio.create_task(self._start())
@@ -154,40 +156,39 @@ class Worker:
             raise self.failure
 
     def request_stop(self) -> None:
-        """Ask the worker to stop: finish running handlers, requeue the other events. Called again,
-        stop at once.
+        """Request the worker to stop: it finishes running handlers, and requeues other events.
 
-        It does not wait, and may be called on any thread. From a handler or a signal handler on the
-        worker's loop, it has no other handler begin.
+        A second request stops the worker at once. This method does not wait, and may be called on
+        any thread. After a call on the worker's loop, no other handler starts.
         """
         if self._loop is None or self._loop is running_loop():
-            self._note_request()
+            self._record_stop_request()
         else:
-            self._call_soon(self._note_request)
+            self._call_soon(self._record_stop_request)
 
     def _call_soon(self, function: Callable[..., None], *args: Any) -> None:
-        """Call it on the worker's loop. Where that is closed, there is nobody to tell."""
+        """Call a function on the worker's loop, unless the loop is closed."""
         assert self._loop is not None  # noqa: S101 - for the type checker
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(function, *args)
 
-    def _note_request(self) -> None:
+    def _record_stop_request(self) -> None:
         if self._was_asked_to_stop:
             self._stop_now_requested.set()
         self._was_asked_to_stop = True
         self._stop_requested.set()
 
     async def start(self) -> None:
-        """Call the `on_start` hooks, then serve the listeners; return once they all take events.
+        """Call the `on_start` hooks, and start the listeners and tasks.
 
-        From then on the worker stops by itself when a listener fails. Where it cannot start, it is
-        stopped too.
+        From then on, the worker stops by itself when a listener or task fails. If the worker cannot
+        start, it is stopped.
 
         Raises:
             ApiError: The worker was started or stopped before, or a listener does not fit an API
                 that was registered after it.
             TransportError: The broker could not be used.
-            Exception: What an `on_start` hook raised.
+            Exception: An `on_start` hook raised it.
         """
         self._claim()
         self._starting = asyncio.create_task(self._start())
@@ -198,7 +199,7 @@ class Worker:
             current = asyncio.current_task()
             if current is not None and current.cancelling():
                 raise
-            return  # it was stopped meanwhile
+            return  # the worker was stopped meanwhile
         except BaseException:
             await self.stop()
             raise
@@ -218,7 +219,7 @@ class Worker:
         _serving.set(self)
         self._loop_end = LoopEnd(self._release)
         self._loop_watch = LoopWatch()
-        self._end_notices = [
+        self._remove_callbacks = [
             self._client.listeners.on_added(
                 lambda listener: self._call_soon(self._serve_soon, listener)
             ),
@@ -232,11 +233,11 @@ class Worker:
             self._run_task(task)
         self.has_served = True
 
-    # What on_start hooks add, start() serves, and raises the errors of.
+    # Ignored before the worker serves: `_start` itself starts what `on_start` hooks add.
 
     def _serve_soon(self, listener: Listener) -> None:
         if self._is_serving:
-            self._own(self._serve(listener))
+            self._create_task(self._serve(listener))
 
     def _run_soon(self, task: Task) -> None:
         if self._is_serving:
@@ -245,17 +246,19 @@ class Worker:
     def _run_task(self, task: Task) -> None:
         if not self.runs_tasks or task in self._served:
             return
-        # A coroutine can be awaited once, by the first worker that runs tasks.
+        # A coroutine can be awaited only once, by the first worker that runs tasks.
         is_coroutine = isinstance(task, BackgroundTask) and task.coroutine is not None
         if is_coroutine and not self._client.tasks.claim(task):
             return
         if isinstance(task, ScheduledTask):
             self._served.add(task)
-            self._own(task.run(self._threads, self._stop_requested), name=f"Task {task.name!r}")
+            self._create_task(
+                task.run(self._threads, self._stop_requested), name=f"Task {task.name!r}"
+            )
             return
         if task.coroutine is None:
             self._served.add(task)
-        running = self._own(task.run(), name=f"Task {task.name!r}")
+        running = self._create_task(task.run(), name=f"Task {task.name!r}")
         self._background.add(running)
         running.add_done_callback(self._background.discard)
 
@@ -272,7 +275,7 @@ class Worker:
         self._subscribed[listener] = transport
         self._streams.append(stream)
         for _ in range(listener.concurrency):
-            self._own(
+            self._create_task(
                 self._dispatch(dispatcher, stream, listener),
                 name=f"Listener {listener.name!r} on {listener.api_name}",
             )
@@ -280,7 +283,7 @@ class Worker:
     async def _dispatch(
         self, dispatcher: Dispatcher, stream: DeliveryStream, listener: Listener
     ) -> None:
-        """Have `dispatcher` run until the worker stops; that it ends before is a failure."""
+        """Run `dispatcher` until the worker stops. If it ends earlier, that is a failure."""
         try:
             await dispatcher.run(stream, self._stop_requested)
         except asyncio.CancelledError as error:
@@ -292,7 +295,7 @@ class Worker:
                 f"Listener {listener.name!r} takes no more events: its transport was closed."
             )
 
-    def _own(
+    def _create_task(
         self, work: Coroutine[Any, Any, None], *, name: str | None = None
     ) -> asyncio.Task[None]:
         async def guarded() -> None:
@@ -312,14 +315,14 @@ class Worker:
         self._stop_requested.set()
 
     async def stop(self) -> None:
-        """Take no more events, let running handlers finish for `shutdown_timeout` seconds, give
-        back the rest, and call the `on_stop` hooks. Stopping again does nothing.
+        """Stop the worker. Stopping again does nothing.
 
-        Handlers, tasks and hooks of this worker are what is waited for, so that to them, and to
-        what they await, it returns at once.
+        The worker receives no more events, waits up to `shutdown_timeout` seconds for running
+        handlers, requeues other events, and calls the `on_stop` hooks. In a handler, task or hook
+        of this worker, this method returns at once, because the worker waits for them.
 
         Raises:
-            Exception: What an `on_stop` hook raised.
+            Exception: An `on_stop` hook raised it.
         """
         self._is_used = True
         self._stop_requested.set()
@@ -347,7 +350,7 @@ class Worker:
             await self._client.on_stop.run()
 
     async def _release(self) -> None:
-        """Release what would outlive an event loop that ends before the worker was stopped."""
+        """Release threads and callbacks if the event loop ends before the worker is stopped."""
         self._ignore_additions()
         self._release_threads()
 
@@ -357,27 +360,30 @@ class Worker:
             self._loop_watch.close()
 
     def _ignore_additions(self) -> None:
-        end_notices, self._end_notices = self._end_notices, []
-        for end_notice in end_notices:
-            end_notice()
+        remove_callbacks, self._remove_callbacks = self._remove_callbacks, []
+        for remove_callback in remove_callbacks:
+            remove_callback()
 
     async def _drain(self) -> None:
         tasks = set(self._tasks)
         if not tasks:
             return
-        hurried = asyncio.create_task(self._stop_now_requested.wait())
+        stopping_now = asyncio.create_task(self._stop_now_requested.wait())
         finished = asyncio.create_task(asyncio.wait(tasks))
         await asyncio.wait(
-            {hurried, finished},
+            {stopping_now, finished},
             timeout=self._client.config.shutdown_timeout,
             return_when=asyncio.FIRST_COMPLETED,
         )
-        hurried.cancel()
+        stopping_now.cancel()
         finished.cancel()
         unfinished = {task for task in tasks if not task.done()}
         if unfinished:
-            _log.warning("Handlers or tasks did not finish in time. Their events are requeued.")
-            # Cancelled once, a handler may clean up. Cancelled again, a thread is left to itself.
+            _log.warning(
+                "Worker: handlers or tasks did not finish in time; requeuing their events."
+            )
+            # After the first cancellation, a handler may clean up. After the second one, the
+            # worker no longer waits for its thread.
             for timeout in (CANCEL_TIMEOUT, CLEAN_UP_TIMEOUT):
                 for task in unfinished:
                     task.cancel()

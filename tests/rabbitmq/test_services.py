@@ -173,7 +173,7 @@ def test_a_failed_listener_ends_the_worker_and_the_next_one_tries_again(
     )
     with shop:
         auth.fire_users(1)
-        failed_at = shop.wait_for_log("A listener failed")
+        failed_at = shop.wait_for_log("Handler failed")
         started = time.monotonic()
         assert shop.wait() == 1
         assert failed_at["attempt"] == 1
@@ -195,7 +195,7 @@ async def test_acknowledge_and_log_keeps_the_worker_and_the_event(
     with Service(tmp_path / "shop", failing, url=rabbitmq_url) as shop:
         await asyncio.to_thread(auth.fire_users, 1)
         letter = await broker.wait_for_message("lightbus:shop:dead")
-        line = await asyncio.to_thread(shop.wait_for_log, "An event could not be handled")
+        line = await asyncio.to_thread(shop.wait_for_log, "Event could not be handled")
 
         assert json.loads(letter.body) == {"username": "user-0", "email": "e"}
         assert headers_of(letter)["lightbus-error-message"] == "no good"
@@ -278,7 +278,7 @@ def test_an_event_that_kills_its_workers_waits_from_the_second_time_on(
     assert shop.start_process().wait() == -signal.SIGKILL
 
     with shop:
-        waiting = shop.wait_for_log("Workers were lost")
+        waiting = shop.wait_for_log("Workers crashed or timed out")
         started = time.monotonic()
         assert shop.wait() == -signal.SIGKILL
 

@@ -100,7 +100,7 @@ def test_a_starting_worker_is_live_and_not_ready(start: Start, tmp_path: Path) -
     assert get(f"{address}/live")[0] == 200
     status, answer = get(f"{address}/ready")
     assert (status, answer["ready"]) == (503, False)
-    assert "does not serve" in answer["problems"][0]
+    assert "starting or stopping" in answer["problems"][0]
 
     (tmp_path / "go").touch()
     ready(address)
@@ -127,7 +127,9 @@ def test_a_worker_whose_file_was_deleted_is_not_ready(start: Start, tmp_path: Pa
     except OSError:
         return  # it has noticed by itself, and ended
     assert status == 503
-    assert "was deleted or replaced" in answer["problems"][0] or "does not serve" in str(answer)
+    assert "was deleted or replaced" in answer["problems"][0] or "starting or stopping" in str(
+        answer
+    )
 
 
 def test_a_port_in_use_ends_the_command_with_2(command: Command, tmp_path: Path) -> None:
