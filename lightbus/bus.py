@@ -1,4 +1,4 @@
-"""`create()`, `get_bus()`, and the paths of a bus, such as ``bus.auth.user_created.fire``."""
+"""`create()` and `get_bus()`, and the bus that they return, with paths to its events."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from lightbus.policy import OnError
 
 DEFAULT_MODULE = "bus"
 
-# Files that the author of a bus module does not want to see in an error
-_NOT_THE_USERS = (str(Path(__file__).parent), str(Path(importlib.__file__).parent), "<frozen")
+# Files of Lightbus and Python, which are not the place of an error in a bus module
+_LIBRARY_FILES = (str(Path(__file__).parent), str(Path(importlib.__file__).parent), "<frozen")
 
 SomeApi = TypeVar("SomeApi", bound=Api)
 
 
 class BusPath:
-    """A name on the bus: an API, a part of an API's dotted name, or an event.
+    """A name on the bus: an API, a part of the dotted name of an API, or an event.
 
-    Its attributes are the names that follow, as in ``bus.auth.user_created``. Those that begin with
-    an underscore are none, and raise `AttributeError`.
+    Its attributes are the next names, as in ``bus.auth.user_created``. A name that begins with an
+    underscore raises `AttributeError`.
     """
 
     def __init__(self, client: BusClient, parts: tuple[str, ...] = ()) -> None:
@@ -41,10 +41,10 @@ class BusPath:
 
     def __getattr__(self, name: str) -> BusPath:
         if name.startswith("_"):
-            # Not with `repr`, which needs attributes that a copy does not have yet.
+            # Without `repr`, which needs attributes that `copy` has not set yet.
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         path = BusPath(self._client, (*self._parts, name))
-        # Kept, so that using the same event again makes no new objects.
+        # Stored, so that another use of the event creates no objects.
         self.__dict__[name] = path
         return path
 
@@ -73,17 +73,17 @@ class BusPath:
                 was not sent.
             TopologyMismatch: An object at the broker has other settings than this event needs; the
                 event was not sent.
-            SendRefused: The broker did not take the event, or `require_listeners` is set and no
-                listener wants it.
+            SendRefused: The broker refused the event, or `require_listeners` is set and the event
+                has no listener.
             SendOutcomeUnknown: The broker did not confirm in time; the event may be stored.
             TransportClosed: The bus was closed meanwhile; the event may be stored.
-            Exception: What a `before_event_sent` hook, or a middleware before it sends, raised; the
+            Exception: A `before_event_sent` hook, or a middleware before it sends, raised it; the
                 event was not sent.
         """
         return self._publisher.fire(self._message(args, kwargs))
 
     async def fire_async(self, /, *args: Any, **kwargs: Any) -> EventMessage:
-        """Do what `fire` does, on the running event loop.
+        """Fire this event on the running event loop; see `fire`.
 
         If the call is cancelled, for example by `asyncio.timeout`, the event may be stored. The
         errors are those of `fire`, except `CannotBlockHere`.
@@ -98,7 +98,7 @@ class BusPath:
         on_error: OnError | None = None,
         concurrency: int = 1,
     ) -> None:
-        """Call `listener` with each of these events, once a worker runs.
+        """Add a listener. A worker calls `listener` with each of these events.
 
         Args:
             listener: An async function, which runs on the worker's event loop, or a sync function,
@@ -169,11 +169,11 @@ class BusPath:
 
 
 class Bus(BusPath):
-    """The root of a bus, as `create` makes it.
+    """The root of a bus. `create` returns it.
 
     Attributes:
-        client: Registers APIs, adds hooks, closes the bus.
-        schema: Loads files that what is fired has to fit.
+        client: Registers APIs, adds hooks and closes the bus.
+        schema: Loads schema files, against which fired events are checked.
     """
 
     def __init__(self, client: BusClient) -> None:
@@ -183,12 +183,12 @@ class Bus(BusPath):
         self._typed: dict[type[Api], Api] = {}
 
     def __getitem__(self, api: type[SomeApi]) -> SomeApi:
-        """Return the API of class `api` on this bus, where type checkers know its events.
+        """Return the API of class `api` on this bus, with its types for type checkers.
 
         ``bus[AuthApi].user_created`` is the same as ``bus.auth.user_created``.
 
         Raises:
-            InvalidApi: `api` is no class of an API.
+            InvalidApi: `api` is not an API class.
         """
         api_class = api_class_of(api)
         found = self._typed.get(api_class)
@@ -210,15 +210,17 @@ def create(
     service_name: str | None = None,
     process_name: str | None = None,
 ) -> Bus:
-    """Return a new bus. It opens no connection until it is used.
+    """Create a bus. It opens no connection until it is used.
 
     Args:
-        config: Settings, or the path of a file of them. Left out: ``$LIGHTBUS_CONFIG``, else a
-            ``lightbus.yaml`` (or .yml, .json, .toml) in the current folder, else the defaults.
-        config_file: The path of a config file, where `config` is left out.
-        service_name: The service of the listeners. Workers of one service share its events.
-            Default: the name in the configuration, else the current folder's name.
-        process_name: Names this process at the broker; may hold placeholders such as ``{pid}``.
+        config: The settings, or the path of a config file. Default: ``$LIGHTBUS_CONFIG``, else
+            ``lightbus.yaml`` (or .yml, .json, .toml) in the current folder, else the defaults of
+            all settings.
+        config_file: The path of a config file, as an alternative to `config`.
+        service_name: The name of the service, whose workers share the events of its listeners.
+            Default: the name in the configuration, else the name of the current folder.
+        process_name: The name of this process at the broker. It may contain placeholders such as
+            ``{pid}``.
 
     Raises:
         ConfigError: The file cannot be read; a setting is unknown, has a wrong value, or names an
@@ -239,7 +241,7 @@ def get_bus(module_name: str | None = None) -> Bus:
     """Import the bus module and return its ``bus``.
 
     Args:
-        module_name: A dotted name. Left out: ``$LIGHTBUS_MODULE``, else ``bus``.
+        module_name: The dotted name of the module. Default: ``$LIGHTBUS_MODULE``, else ``bus``.
 
     Raises:
         ConfigError: The module cannot be found, raises when it is imported, or has no ``bus``.
@@ -278,6 +280,6 @@ def _describe_error(error: BaseException) -> str:
     for frame, line in traceback.walk_tb(error.__traceback__):
         file = frame.f_code.co_filename
         # The message of a syntax error has its place. Others belong to the last line of user code.
-        if not (isinstance(error, SyntaxError) or file.startswith(_NOT_THE_USERS)):
+        if not (isinstance(error, SyntaxError) or file.startswith(_LIBRARY_FILES)):
             place = f" ({file}, line {line})"
     return f"{type(error).__name__}: {error}{place}"

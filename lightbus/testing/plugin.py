@@ -1,4 +1,4 @@
-"""What pytest finds by itself wherever Lightbus is installed."""
+"""The pytest plugin, which pytest loads if Lightbus is installed."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ pytest.register_assert_rewrite("lightbus.testing.conformance")
 
 @pytest.fixture
 def recording_bus() -> Iterator[RecordingBus]:
-    """A new bus of the service "test", on a broker in memory, that records what is fired."""
-    # Not at the top: every test run loads this module, and few of them need a bus.
+    """Return a new bus of the service "test" that records fired events, on a broker in memory."""
+    # Imported here, because every test run loads this module, and few of them need a bus.
     import lightbus  # noqa: PLC0415
     from lightbus.testing.recording import recording  # noqa: PLC0415
 

@@ -1,4 +1,4 @@
-"""`recording`: a bus on a broker in memory, for tests of what a program fires and handles."""
+"""`recording`: replaces the broker of a bus in tests, and records the fired events."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 from lightbus.bus import Bus
 from lightbus.client import BusClient
 from lightbus.encoding import json_codec
+from lightbus.exceptions import NotDeclared
 from lightbus.handling.listener import Listener
 from lightbus.handling.threads import HandlerThreads
 from lightbus.message import EventMessage
@@ -23,10 +24,10 @@ _ABSENT = object()
 
 
 class RecordingBus(Bus):
-    """A bus that records what is fired, and whose handlers run when a test says so.
+    """A bus that records fired events. Its handlers run when a test calls `drain`.
 
     Attributes:
-        failures: What handlers raised, in that order.
+        failures: The errors that handlers raised, in order.
     """
 
     def __init__(self, client: BusClient) -> None:
@@ -42,53 +43,55 @@ class RecordingBus(Bus):
         return self.client.transports.override(transport, on_sent=self._fired.append)
 
     def fired_events(self, name: str | None = None) -> list[EventMessage]:
-        """Return the events that were fired, in that order.
+        """Return the fired events, in order.
 
         Args:
-            name: Of those of one event only, for example ``"auth.user_created"``.
+            name: Return only events of this name, for example ``"auth.user_created"``.
         """
         return [message for message in self._fired if name in (None, message.canonical_name)]
 
     def assert_fired(self, name: str, /, **fields: Any) -> EventMessage:
-        """Return the first event of that name which was fired with at least these fields.
+        """Return the first event `name` that was fired with at least these fields.
 
         Raises:
-            AssertionError: There is none; it shows what was fired.
-            UnencodableValue: One of `fields` cannot travel as JSON, and so was not fired.
+            AssertionError: No such event was fired. The message lists the fired events.
+            UnencodableValue: A value in `fields` cannot be encoded as JSON.
         """
-        wanted = json_codec.decode(json_codec.encode(fields))
+        expected = json_codec.decode(json_codec.encode(fields))
         for message in self.fired_events(name):
-            if all(message.kwargs.get(key, _ABSENT) == value for key, value in wanted.items()):
+            if all(message.kwargs.get(key, _ABSENT) == value for key, value in expected.items()):
                 return message
         raise AssertionError(
-            f"{_shown(name, wanted)} was not fired."
+            f"{_describe(name, expected)} was not fired."
             f"{did_you_mean(name, {m.canonical_name for m in self._fired} - {name})} "
-            f"{self._all_shown()}"
+            f"{self._describe_fired()}"
         )
 
     def assert_not_fired(self, name: str, /, **fields: Any) -> None:
-        """Pass where no event of that name was fired with at least these fields.
+        """Check that no event `name` was fired with at least these fields.
 
         Raises:
-            AssertionError: One was; it shows what was fired.
-            UnencodableValue: One of `fields` cannot travel as JSON, and so was not fired.
+            AssertionError: Such an event was fired. The message lists the fired events.
+            UnencodableValue: A value in `fields` cannot be encoded as JSON.
         """
         try:
-            found = self.assert_fired(name, **fields)
+            message = self.assert_fired(name, **fields)
         except AssertionError:
             return
-        raise AssertionError(f"{_shown(name, found.kwargs)} was fired. {self._all_shown()}")
+        raise AssertionError(
+            f"{_describe(name, message.kwargs)} was fired. {self._describe_fired()}"
+        )
 
     async def drain(self) -> None:
-        """Run the handlers of every recorded event that waits, and of what they fire, until none
-        waits.
+        """Run the handlers of all fired events, and of events that handlers fire.
 
-        An event whose handler failed is tried again, or kept as a dead letter, as in a worker; what
-        has to wait for its next try is left waiting.
+        As in a worker, an event whose handler failed is retried or becomes a dead letter. `drain`
+        does not wait for delayed retries.
 
         Raises:
             ApiError: A listener does not fit an API that was registered after it.
-            Exception: What a handler raised, once none waits; several come as an `ExceptionGroup`.
+            Exception: A handler raised it. It is raised after all other handlers have run. Several
+                errors are raised as an `ExceptionGroup`.
         """
         async with self._draining:
             with self.in_use():
@@ -113,11 +116,14 @@ class RecordingBus(Bus):
             raise BaseExceptionGroup("handlers failed", new)
 
     async def _drain_one(self, listener: Listener, threads: HandlerThreads) -> bool:
-        """Run what waits for one listener; return whether there was anything."""
+        """Handle the backlog of one listener, and return whether there was any."""
         transport = await self.client.transports.open(listener.api_name)
         subscription = listener.subscription(self.client.config.service_name)
         stats = require(transport, QueueStats, "A recording")
-        waiting = (await stats.stats(subscription)).waiting
+        try:
+            waiting = (await stats.stats(subscription)).waiting
+        except NotDeclared:
+            return False
         if not waiting:
             return False
         dispatcher = Dispatcher(
@@ -135,25 +141,25 @@ class RecordingBus(Bus):
             await stream.aclose()
         return True
 
-    def _all_shown(self) -> str:
+    def _describe_fired(self) -> str:
         if not self._fired:
             return "Nothing was fired."
         return "Fired:" + "".join(
-            f"\n  {_shown(message.canonical_name, message.kwargs)}" for message in self._fired
+            f"\n  {_describe(message.canonical_name, message.kwargs)}" for message in self._fired
         )
 
 
-def _shown(name: str, fields: Mapping[str, Any]) -> str:
+def _describe(name: str, fields: Mapping[str, Any]) -> str:
     return f"{name}({', '.join(f'{key}={value!r}' for key, value in fields.items())})"
 
 
 @contextlib.contextmanager
 def recording(bus: Bus) -> Iterator[RecordingBus]:
-    """Make `bus` use a broker in memory while the block runs, whatever its configuration says.
+    """Replace the broker of `bus` with one in memory while the block runs.
 
-    Its APIs, listeners and hooks stay, and so does what programs imported: what is fired on `bus`
-    is recorded by the bus that this gives, and reaches no other. If recordings of one bus overlap,
-    the one that started last records the fired events.
+    The APIs, listeners and hooks of `bus` stay. Events that are fired on `bus` are recorded by the
+    bus that this yields, and reach no other broker. If recordings of the same bus overlap, the one
+    that started last records the events.
     """
     recorder = RecordingBus(bus.client)
     with recorder.in_use():
