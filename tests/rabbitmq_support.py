@@ -12,12 +12,19 @@ from aiormq.exceptions import ChannelNotFoundEntity
 from pamqp.commands import Basic
 
 from lightbus import Api, Bus, Event
+from lightbus.transport.records import Subscription
 from lightbus_rabbitmq import RabbitMQTransport
 from rabbitmq_server import RabbitMQServer
 
 T = TypeVar("T")
 
 MakeBus = Callable[..., Bus]
+
+# The names of the listener "welcome" of service "shop"
+QUEUE = "lightbus:shop:welcome:auth"
+DEAD = "lightbus:shop:dead"
+
+CONNECTION_LOST = "The connection to RabbitMQ was lost"
 
 
 class Raw(Basic.Properties):
@@ -43,6 +50,19 @@ class AuthApi(Api):
 
     class Meta:
         name = "auth"
+
+
+def subscription(*, concurrency: int = 1) -> Subscription:
+    """Return the subscription of the listener "welcome"."""
+    return Subscription(
+        service_name="shop",
+        listener_name="welcome",
+        api_name="auth",
+        events=frozenset({"user_created"}),
+        concurrency=concurrency,
+        acknowledgement_timeout=60,
+        delays=frozenset({60.0}),
+    )
 
 
 class Broker:

@@ -21,7 +21,7 @@ from core.apis import AuthApi
 from lightbus.message import EventMessage
 from lightbus_rabbitmq import headers
 from lightbus_rabbitmq.driver.decoding import Decoder
-from lightbus_rabbitmq.driver.encoding import EventFrames
+from lightbus_rabbitmq.driver.encoding import EventEncoder
 
 EVENTS = 50
 
@@ -130,12 +130,12 @@ async def test_firing_and_handling_an_event_takes_no_more_instructions_than_reco
 
 def test_encoding_an_event_for_rabbitmq_takes_no_more_instructions_than_recorded() -> None:
     events = [event(number) for number in range(EVENTS)]
-    frames = EventFrames(1, 131_072)
-    frames.encoded(event(EVENTS), is_mandatory=True)
+    encoder = EventEncoder(1, 131_072)
+    encoder.encode(event(EVENTS), is_mandatory=True)
 
     with Instructions() as instructions:
         for each in events:
-            frames.encoded(each, is_mandatory=True)
+            encoder.encode(each, is_mandatory=True)
 
     check("Encoding an event", instructions, ENCODED)
 

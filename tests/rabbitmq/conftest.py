@@ -10,6 +10,9 @@ import aiormq
 import pytest
 
 from lightbus import Api, Bus, create
+from lightbus_rabbitmq.driver.connection import ReconnectingConnection
+from lightbus_rabbitmq.settings import RabbitMQSettings
+from lightbus_rabbitmq.topology import queue_migration
 from rabbitmq.topology_support import KilledMigrations, TopologyCommand
 from rabbitmq_server import RabbitMQServer
 from rabbitmq_support import AuthApi, Broker, MakeBus, Topology
@@ -42,6 +45,14 @@ async def make_bus(rabbitmq_url: str) -> AsyncIterator[MakeBus]:
 
 
 @pytest.fixture
+async def connection(rabbitmq_url: str) -> AsyncIterator[ReconnectingConnection]:
+    """A connection of the driver, on the test's virtual host."""
+    connection = ReconnectingConnection(RabbitMQSettings(url=rabbitmq_url), "a test")
+    yield connection
+    await connection.close()
+
+
+@pytest.fixture
 async def broker(rabbitmq_url: str) -> AsyncIterator[Broker]:
     """A connection of the test's own."""
     connection = await aiormq.connect(rabbitmq_url)
@@ -66,3 +77,10 @@ def killed_migrations(command: TopologyCommand) -> Iterator[KilledMigrations]:
     migrations = KilledMigrations(command.folder)
     yield migrations
     migrations.end()
+
+
+@pytest.fixture
+def quick_migrations(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Migrations in this process do not wait for queues to be safe from a broker that is killed."""
+    monkeypatch.setattr(queue_migration, "NEW_QUEUE_DELAY", 0.05)
+    monkeypatch.setattr(queue_migration, "EMPTY_CHECKS", 3)

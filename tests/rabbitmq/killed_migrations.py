@@ -20,7 +20,7 @@ from pamqp.commands import Basic, Exchange, Queue
 import lightbus
 from lightbus.operations.topology import topology_of
 from lightbus_rabbitmq.driver.channel import Channel as PublishingChannel
-from lightbus_rabbitmq.topology import migration
+from lightbus_rabbitmq.topology import queue_migration
 
 _CHANGES = (Queue.Bind, Queue.Unbind, Queue.Delete, Exchange.Delete, Basic.Get)
 
@@ -75,8 +75,8 @@ async def migrate(config: str) -> None:
 def main() -> None:
     """Fork for each number."""
     # There are many of them, and no broker is killed.
-    migration._LOOKS = 2
-    migration._SAVED_AFTER = 0.05
+    queue_migration.EMPTY_CHECKS = 2
+    queue_migration.NEW_QUEUE_DELAY = 0.05
     for line in sys.stdin:
         child = os.fork()
         if child == 0:

@@ -1,26 +1,50 @@
-"""`lightbus dead-letters` on RabbitMQ, also for what the broker itself gave up."""
+"""Who reads dead letters on RabbitMQ sees all of them, or is told why not."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import os
+import socket
+import time
+from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from aiormq.abc import DeliveredMessage
-from yarl import URL
+from aiormq.abc import AbstractChannel, DeliveredMessage
+from aiormq.exceptions import ChannelNotFoundEntity
 
 from command import Command
-from lightbus import Bus, OnError, Worker
-from lightbus.exceptions import TransportUnavailable
-from rabbitmq_node import RabbitMQNode
-from rabbitmq_support import Broker, MakeBus, Seen, transport_of
-from tcp_proxy import running_proxy
+from lightbus import Bus, EventMessage, Worker
+from lightbus.exceptions import DeadLettersInUse
+from lightbus.transport.failure import Failure
+from lightbus_rabbitmq import dead_letters
+from lightbus_rabbitmq.driver.channel import Channel
+from rabbitmq.topology_support import TopologyCommand
+from rabbitmq_support import Broker, MakeBus, transport_of
 
-QUEUE = "lightbus:shop:welcome:auth"
-OTHER_QUEUE = "lightbus:shop:count:auth"
 DEAD = "lightbus:shop:dead"
-BUS = "import lightbus\nbus = lightbus.create(service_name='shop')\n"
+LOCK = "lightbus::reading:shop"
+SERVICE = """
+import lightbus
+bus = lightbus.create(service_name='shop')
+bus.client.listen_for_event('auth', 'user_created', print, listener_name='welcome')
+"""
+# Reads the first dead letter, and then nothing more.
+STUCK_READER = """
+import asyncio
+from bus import bus
+
+async def main():
+    transport = await bus.client.transports.open('auth')
+    async for letter in transport.dead_letters('shop'):
+        print(letter.message.id, flush=True)
+        await asyncio.sleep(60)
+
+asyncio.run(main())
+"""
 
 
 @pytest.fixture
@@ -28,178 +52,305 @@ def folder(tmp_path: Path, rabbitmq_url: str) -> Path:
     """The folder of the service."""
     default = {"event_transport": {"rabbitmq": {"url": rabbitmq_url}}}
     (tmp_path / "lightbus.json").write_text(json.dumps({"apis": {"default": default}}))
-    (tmp_path / "bus.py").write_text(BUS)
+    (tmp_path / "bus.py").write_text(SERVICE)
     return tmp_path
 
 
-def dead_letters(folder: Path, *arguments: str) -> str:
-    """Run `lightbus dead-letters ...`; return what it printed."""
+@pytest.fixture
+async def foreigner(broker: Broker) -> AsyncIterator[AbstractChannel]:
+    """A channel of a client that knows nothing of Lightbus."""
+    channel = await broker.channel.connection.channel()
+    yield channel
+    await channel.close()
+
+
+async def bury(bus: Bus, count: int, *, first: int = 0) -> list[str]:
+    """Add dead letters; return their ids."""
+    failure = Failure.of(
+        ValueError("broken"), listener="welcome", attempt=1, service_name="shop", process_name="p"
+    )
+    messages = [
+        EventMessage.create("auth", "user_created", {"username": str(number)})
+        for number in range(first, first + count)
+    ]
+    transport = await bus.client.transports.open("auth")
+    for message in messages:
+        await transport.bury("shop", message, failure, timeout=20)
+    return [message.id for message in messages]
+
+
+async def read(bus: Bus) -> list[str]:
+    """Return the ids of all dead letters."""
+    letters = transport_of(bus).dead_letters("shop")
+    async with contextlib.aclosing(letters):
+        return [letter.message.id async for letter in letters]
+
+
+async def test_two_exports_that_start_together_each_write_all(
+    make_bus: MakeBus, folder: Path
+) -> None:
+    ids = await bury(make_bus(), 400)
+
     with Command(folder) as command:
-        code, printed, said = command("dead-letters", *arguments)
-    assert code == 0, said
-    return printed
+        began = time.monotonic()
+        exports = [command.start("dead-letters", "export") for _ in range(2)]
+        ended = await asyncio.gather(*(asyncio.to_thread(export.communicate) for export in exports))
+        took = time.monotonic() - began
+
+    assert [export.returncode for export in exports] == [0, 0], ended
+    for printed, _ in ended:
+        assert [json.loads(line)["id"] for line in printed.splitlines()] == ids
+    assert took < 15
 
 
-def failing_listener_of(bus: Bus) -> Seen[str]:
-    """Have the bus listen with a handler that gives every event up; return what it has seen."""
-    seen = Seen[str]()
-
-    async def fail(username: str) -> None:
-        await seen.add(username)
-        raise LookupError(username)
-
-    bus.auth.user_created.listen(
-        fail, listener_name="welcome", on_error=OnError.ACKNOWLEDGE_AND_LOG
-    )
-    return seen
-
-
-async def test_one_who_looks_is_told_in_time_that_the_broker_is_away_and_leaves_at_once(
-    make_bus: MakeBus, rabbitmq_url: str
-) -> None:
-    url = URL(rabbitmq_url)
-    async with running_proxy(url.port or 0) as proxy:
-        bus = make_bus(url=str(url.with_port(proxy.port)), transport={"operation_timeout": 0.5})
-        await bus.auth.user_created.fire_async(username="ann", email="e")
-        proxy.silence()
-        proxy.cut()
-
-        async with asyncio.timeout(10):
-            with pytest.raises(TransportUnavailable, match=r"not reached within 0\.5 s"):
-                async for _ in transport_of(bus).dead_letters("shop"):
-                    pass
-
-    # It is connecting again.
-    clock = asyncio.get_running_loop().time
-    began = clock()
-    await bus.client.close_async()
-    assert clock() - began < 2
-
-
-async def test_what_listeners_gave_up_is_listed_and_replayed_to_them_alone(
-    make_bus: MakeBus, broker: Broker, folder: Path
+async def test_an_export_that_nobody_reads_yet_keeps_nothing_from_others(
+    make_bus: MakeBus, folder: Path
 ) -> None:
     bus = make_bus()
-    seen = failing_listener_of(bus)
+    ids = await bury(bus, 400)
 
-    async def count(username: str) -> None:
-        pass
+    with Command(folder) as command:
+        process = command.start("dead-letters", "export")
+        assert process.stdout is not None
+        # Its output is more than a pipe holds.
+        await asyncio.to_thread(process.stdout.readline)
 
-    bus.auth.user_created.listen(count, listener_name="count")
-    names = [f"user-{number}" for number in range(20)]
-    async with Worker(bus):
-        for name in names:
-            await bus.auth.user_created.fire_async(username=name, email="e")
-        await seen.wait_for(20)
-        await broker.wait_for_count(DEAD, 20)
-
-    listed = json.loads(dead_letters(folder, "list", "--format", "json"))
-    assert [letter["error_message"] for letter in listed] == names
-    assert {letter["listener"] for letter in listed} == {"welcome"}
-    # To look at them leaves them where they are.
-    await broker.wait_for_count(DEAD, 20)
-
-    dead_letters(folder, "replay", listed[3]["id"])
-    await broker.wait_for_count(DEAD, 19)
-    await broker.wait_for_count(QUEUE, 1)
-    dead_letters(folder, "replay", "--error", "LookupError")
-    await broker.wait_for_count(DEAD, 0)
-    await broker.wait_for_count(QUEUE, 20)
-    assert await broker.count(OTHER_QUEUE) == 0
+        assert await read(bus) == ids
 
 
-async def test_a_listener_whose_dead_letter_is_not_taken_pauses_and_says_so(
+async def test_a_reader_that_waits_too_long_is_told_who_reads(
+    make_bus: MakeBus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dead_letters, "ACQUIRE_TIMEOUT", 0.3)
+    bus = make_bus()
+    ids = await bury(bus, 3)
+    first = transport_of(bus).dead_letters("shop")
+    async with contextlib.aclosing(first):
+        await anext(first)
+
+        with pytest.raises(DeadLettersInUse) as caught:
+            await read(make_bus())
+
+    assert caught.value.service_name == "shop"
+    assert f"pid {os.getpid()} on host {socket.gethostname()}" in caught.value.reason
+    assert await read(make_bus()) == ids
+
+
+async def test_a_reader_that_is_killed_keeps_nothing_from_the_next(
+    make_bus: MakeBus, folder: Path
+) -> None:
+    bus = make_bus()
+    ids = await bury(bus, 20)
+    (folder / "reader.py").write_text(STUCK_READER)
+    process = await asyncio.create_subprocess_exec(
+        *("python", "reader.py"), cwd=folder, stdout=asyncio.subprocess.PIPE
+    )
+    assert process.stdout is not None
+    assert (await process.stdout.readline()).decode().strip() == ids[0]
+
+    process.kill()
+
+    assert await read(bus) == ids
+    await process.wait()
+
+
+@pytest.mark.parametrize("is_consumer", [False, True], ids=["gets", "consumes"])
+async def test_letters_that_a_foreign_client_holds_are_waited_for_and_then_told(
     make_bus: MakeBus,
-    broker: Broker,
-    rabbitmq_node: RabbitMQNode,
-    rabbitmq_vhost: str,
-    caplog: pytest.LogCaptureFixture,
+    foreigner: AbstractChannel,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    is_consumer: bool,
 ) -> None:
-    full = {"max-length": 1, "overflow": "reject-publish"}
-    policy = {"pattern": DEAD, "definition": full, "apply-to": "queues"}
-    rabbitmq_node.api("PUT", f"policies/{rabbitmq_vhost}/full", policy)
-    bus = make_bus(transport={"operation_timeout": 0.5})
-    seen = Seen[str]()
+    bus = make_bus()
+    ids = await bury(bus, 5)
+    if is_consumer:
+        arrived = asyncio.Queue[DeliveredMessage]()
+        await foreigner.basic_consume(DEAD, arrived.put)
+        await arrived.get()
+    else:
+        await foreigner.basic_get(DEAD)
 
-    async def fail(username: str) -> None:
-        await seen.add(username)
-        raise ValueError
+    monkeypatch.setattr(dead_letters, "ACQUIRE_TIMEOUT", 0.3)
+    with pytest.raises(DeadLettersInUse, match="another AMQP client"):
+        await read(bus)
 
-    bus.auth.user_created.listen(
-        fail, listener_name="welcome", on_error=OnError.ACKNOWLEDGE_AND_LOG
+    monkeypatch.undo()
+    waiting = asyncio.create_task(read(bus))
+    await foreigner.close()
+    assert await waiting == ids
+
+
+async def test_letters_that_a_foreign_client_takes_while_they_are_read_are_told(
+    make_bus: MakeBus, foreigner: AbstractChannel
+) -> None:
+    bus = make_bus()
+    ids = await bury(bus, 5)
+    letters = transport_of(bus).dead_letters("shop")
+    assert (await anext(letters)).message.id == ids[0]
+    await foreigner.basic_get(DEAD)
+    assert [(await anext(letters)).message.id for _ in range(3)] == ids[2:]
+
+    with pytest.raises(DeadLettersInUse, match="another AMQP client"):
+        await anext(letters)
+
+
+async def test_a_foreign_client_that_begins_to_consume_does_not_hold_up_a_reader_that_ends(
+    make_bus: MakeBus, foreigner: AbstractChannel, broker: Broker
+) -> None:
+    bus = make_bus()
+    await bury(bus, 100)
+    letters = transport_of(bus).dead_letters("shop")
+    for _ in range(100):
+        await anext(letters)
+    arrived = asyncio.Queue[DeliveredMessage]()
+    await foreigner.basic_qos(prefetch_count=1)
+    await foreigner.basic_consume(DEAD, arrived.put)
+
+    async with asyncio.timeout(2.5 * dead_letters.COUNTS_TIMEOUT):
+        await letters.aclose()
+
+    await foreigner.close()
+    await broker.wait_for_count(DEAD, 100)
+
+
+async def test_a_reader_takes_the_lock_though_another_deletes_its_name(
+    make_bus: MakeBus, foreigner: AbstractChannel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bus = make_bus()
+    ids = await bury(bus, 3)
+    bind = Channel.queue_bind
+
+    async def delete_and_bind(channel: Channel, *args: Any, **kwargs: Any) -> Any:
+        # As one who asked for the holder in the same moment
+        await foreigner.exchange_delete(LOCK, if_unused=True)
+        return await bind(channel, *args, **kwargs)
+
+    monkeypatch.setattr(Channel, "queue_bind", delete_and_bind)
+
+    assert await read(bus) == ids
+
+
+async def test_letters_that_a_foreign_client_removes_while_they_are_read_are_told(
+    make_bus: MakeBus, broker: Broker
+) -> None:
+    bus = make_bus()
+    await bury(bus, 5)
+    letters = transport_of(bus).dead_letters("shop")
+    await anext(letters)
+    await broker.get(DEAD)
+
+    with pytest.raises(DeadLettersInUse, match="another client removed 1 of 5"):
+        async for _ in letters:
+            pass
+
+
+async def test_letters_that_a_foreign_client_returns_while_they_are_read_are_seen(
+    make_bus: MakeBus, foreigner: AbstractChannel
+) -> None:
+    bus = make_bus()
+    ids = await bury(bus, 5)
+    letters = transport_of(bus).dead_letters("shop")
+    found = [(await anext(letters)).message.id]
+    held = [await foreigner.basic_get(DEAD) for _ in range(4)]
+    rest = asyncio.create_task(anext(letters))
+    for one in held:
+        await foreigner.basic_nack(int(one.delivery_tag or 0), requeue=True)
+    found.append((await rest).message.id)
+    found += [letter.message.id async for letter in letters]
+
+    assert sorted(found) == sorted(ids)
+
+
+async def test_letters_that_come_while_others_are_read_and_discarded_are_seen_too(
+    make_bus: MakeBus, broker: Broker
+) -> None:
+    bus = make_bus()
+    ids = await bury(bus, 3)
+    found = []
+    async for letter in transport_of(bus).dead_letters("shop"):
+        found.append(letter.message.id)
+        if len(found) == 3:
+            ids += await bury(bus, 2, first=3)
+        if len(found) % 2:
+            await letter.discard()
+
+    assert found == ids
+    assert await read(bus) == [ids[1], ids[3]]
+
+
+async def test_reading_ends_though_letters_come_as_fast_as_they_are_read(
+    make_bus: MakeBus,
+) -> None:
+    bus, busy = make_bus(), make_bus()
+    ids = await bury(bus, 3)
+    found = []
+    letters = transport_of(bus).dead_letters("shop")
+    async with contextlib.aclosing(letters):
+        async for letter in letters:
+            found.append(letter.message.id)
+            await bury(busy, 1)
+            assert len(found) < 100
+
+    assert found[:3] == ids
+
+
+async def test_letters_in_the_queue_of_an_interrupted_migration_are_not_overlooked(
+    make_bus: MakeBus, foreigner: AbstractChannel, rabbitmq_url: str, tmp_path: Path
+) -> None:
+    bus = make_bus(acknowledgement_timeout=1)
+    bus.auth.user_created.listen(lambda username: None, listener_name="welcome")
+    async with Worker(bus):
+        pass
+    ids = await bury(bus, 2)
+    temporary = f"{DEAD}#migrating"
+    await foreigner.queue_declare(temporary, durable=True, arguments={"x-queue-type": "quorum"})
+    moved = await foreigner.basic_get(DEAD)
+    await foreigner.basic_publish(
+        moved.body, routing_key=temporary, properties=moved.header.properties
     )
-    async with Worker(bus):
-        # How many letters more than one the queue takes depends on when it notices that it is full.
-        for number in range(10):
-            await bus.auth.user_created.fire_async(username=f"u{number}", email="e")
-        async with asyncio.timeout(20):
-            while "listener paused" not in caplog.text:  # noqa: ASYNC110 - no one tells
-                await asyncio.sleep(0.05)
-        assert len(seen.items) < 10
+    await foreigner.basic_ack(int(moved.delivery_tag or 0))
 
-        letters = asyncio.Queue[DeliveredMessage]()
-        await broker.channel.basic_consume(DEAD, letters.put, no_ack=True)
-        taken = [str((await letters.get()).header.properties.message_id) for _ in range(10)]
-    assert len(set(taken)) == 10
-    assert seen.items == [f"u{number}" for number in range(10)]
+    with pytest.raises(DeadLettersInUse, match="lightbus topology --migrate"):
+        await read(bus)
+
+    await TopologyCommand(tmp_path / "shop", rabbitmq_url)("--migrate")
+    assert sorted(await read(bus)) == sorted(ids)
 
 
-async def test_an_event_that_fails_again_while_it_is_replayed_does_not_come_round_for_ever(
-    make_bus: MakeBus, broker: Broker, folder: Path
+async def test_what_a_killed_reader_left_of_its_lock_is_replaced(
+    make_bus: MakeBus, broker: Broker, foreigner: AbstractChannel
 ) -> None:
     bus = make_bus()
-    seen = failing_listener_of(bus)
-    async with Worker(bus):
-        for number in range(10):
-            await bus.auth.user_created.fire_async(username=str(number), email="e")
-        await broker.wait_for_count(DEAD, 10)
+    ids = await bury(bus, 1)
+    # As when it was killed before the lock had its name.
+    await foreigner.exchange_declare(exchange=LOCK, exchange_type="fanout")
 
-        await asyncio.to_thread(dead_letters, folder, "replay", "--all")
+    assert await read(bus) == ids
 
-        await broker.wait_for_count(DEAD, 10)
-        assert len(seen.items) == 20
+    # The broker deletes it after the queue of the lock.
+    async with asyncio.timeout(20):
+        with contextlib.suppress(ChannelNotFoundEntity):
+            while True:
+                await foreigner.exchange_declare(exchange=LOCK, passive=True)
 
 
-async def test_what_the_broker_itself_gave_up_knows_its_listener_and_can_be_replayed(
-    make_bus: MakeBus, broker: Broker, folder: Path
+async def test_status_counts_dead_letters_and_takes_none(
+    make_bus: MakeBus, folder: Path, foreigner: AbstractChannel
 ) -> None:
     bus = make_bus()
-    bus.auth.user_created.listen(lambda username: None, listener_name="welcome")
-    fired = await bus.auth.user_created.fire_async(username="ada", email="e")
-    # Returned without a word more often than the queue allows.
-    for _ in range(21):
-        got = await broker.channel.basic_get(QUEUE)
-        await broker.channel.basic_reject(int(got.delivery_tag or 0), requeue=True)
-    await broker.wait_for_count(DEAD, 1)
+    await bury(bus, 1200)
+    letters = transport_of(bus).dead_letters("shop")
 
-    (letter,) = json.loads(dead_letters(folder, "list", "--format", "json"))
-    assert letter["id"] == fired.id
-    assert (letter["listener"], letter["event"]) == ("welcome", "auth.user_created")
-    assert letter["error_message"] == "It was returned to its queue too often."
-    dead_letters(folder, "replay", "--all")
+    def status() -> tuple[int | None, str]:
+        with Command(folder) as command:
+            (shown,) = json.loads(command("status", "--format", "json")[1])
+            assert shown["dead"] is None
+            return shown["dead_in_service"], command("status")[1].splitlines()[-1]
 
-    again = await broker.wait_for_message(QUEUE)
-    assert again.header.properties.message_id == fired.id
-
-
-async def test_what_a_foreign_sender_gave_no_id_has_the_same_one_at_each_look(
-    make_bus: MakeBus, broker: Broker, folder: Path
-) -> None:
-    bus = make_bus()
-    bus.auth.user_created.listen(lambda username: None, listener_name="welcome")
-    await bus.auth.user_created.fire_async(username="ada", email="e")
-    await broker.get(QUEUE)
-    await broker.put_without_id("lightbus:auth", "user_created", b'{"username": "bob"}')
-    for _ in range(21):
-        got = await broker.channel.basic_get(QUEUE)
-        await broker.channel.basic_reject(int(got.delivery_tag or 0), requeue=True)
-    # Somebody may even put one among the dead letters, and say nothing about it.
-    await broker.put_without_id("", DEAD, b"{}")
-    await broker.wait_for_count(DEAD, 2)
-
-    ids = [letter["id"] for letter in json.loads(dead_letters(folder, "list", "--format", "json"))]
-
-    assert len(set(ids)) == 2
-    dead_letters(folder, "show", *ids)
-    dead_letters(folder, "discard", "--all", "--yes")
-    assert json.loads(dead_letters(folder, "list", "--format", "json")) == []
+    assert await asyncio.to_thread(status) == (1200, "Dead letters of the service: 1,200.")
+    async with contextlib.aclosing(letters):
+        await anext(letters)
+        total, line = await asyncio.to_thread(status)
+        assert total is None
+        assert "unknown" in line

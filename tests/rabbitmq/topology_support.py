@@ -8,11 +8,16 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from aiormq.abc import DeliveredMessage
+
 from lightbus import Worker
-from rabbitmq_support import MakeBus
+from lightbus.operations.topology import topology_of
+from lightbus.transport.records import MigrationProgress
+from rabbitmq_support import Broker, MakeBus, Topology
 from service import AUTH_API, Service
 
 TIMEOUT = 60.0
@@ -29,6 +34,16 @@ WANTED: dict[str, Any] = {
     "x-overflow": "reject-publish",
     "x-delivery-limit": 20,
 }
+
+# An earlier version of the queue, with other settings
+OLD: dict[str, Any] = {
+    **QUORUM,
+    "x-delivery-limit": 50,
+    "x-dead-letter-exchange": "amq.fanout",
+    "x-dead-letter-routing-key": "elsewhere",
+}
+TEMPORARY = f"{QUEUE}#migrating"
+BINDINGS = {("lightbus:auth", "user_created", QUEUE), ("lightbus::return", f"*.{QUEUE}", QUEUE)}
 
 BUS = (
     AUTH_API
@@ -105,3 +120,48 @@ async def declare(make_bus: MakeBus) -> None:
     bus.auth.user_created.listen(lambda username: None, listener_name="welcome")
     async with Worker(bus):
         pass
+
+
+async def declare_old_queue(make_bus: MakeBus, broker: Broker, arguments: dict[str, Any]) -> None:
+    """Have the listener's queue be one with other arguments, bound to more than is wanted."""
+    await declare(make_bus)
+    await broker.channel.queue_delete(QUEUE)
+    await broker.channel.queue_declare(QUEUE, durable=True, arguments=arguments)
+    for exchange, routing_key, _ in (*BINDINGS, ("lightbus:auth", "user_deleted", QUEUE)):
+        await broker.channel.queue_bind(QUEUE, exchange, routing_key)
+
+
+async def fire(make_bus: MakeBus, *names: str) -> None:
+    """Fire an event for each name."""
+    bus = make_bus()
+    # What the first one makes, the others find, and keep their order.
+    await bus.auth.user_created.fire_async(username=names[0], email="e")
+    firing = [bus.auth.user_created.fire_async(username=name, email="e") for name in names[1:]]
+    await asyncio.gather(*firing)
+
+
+async def migrate(
+    make_bus: MakeBus,
+    on_progress: Callable[[MigrationProgress], None] = lambda _: None,
+    **settings: Any,
+) -> None:
+    """Do what the command does, in this process."""
+    bus = make_bus(acknowledgement_timeout=1, **settings)
+    bus.auth.user_created.listen(lambda username: None, listener_name="welcome")
+    async with topology_of(bus.client) as known:
+        await known.migrate(on_progress=on_progress)
+
+
+async def get_events(broker: Broker, count: int) -> list[DeliveredMessage]:
+    """Take events from the listener's queue."""
+    return [await broker.get(QUEUE) for _ in range(count)]
+
+
+def username_of(message: DeliveredMessage) -> str:
+    """Return whose event it is."""
+    return str(json.loads(message.body)["username"])
+
+
+def queue_bindings(topology: Topology) -> set[tuple[str, str, str]]:
+    """Return what leads to the listener's queue, and to its deputy."""
+    return {binding for binding in topology.bindings() if binding[2].startswith(QUEUE)}

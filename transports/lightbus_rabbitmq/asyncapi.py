@@ -1,4 +1,4 @@
-"""What RabbitMQ adds to an AsyncAPI document: the server, and where an event is sent to."""
+"""The RabbitMQ parts of an AsyncAPI document: the server, and the channel of an event."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _BINDING_VERSION = "0.3.0"
 
 
 def described(settings: RabbitMQSettings, api_name: str, event_name: str) -> AsyncAPIParts:
-    """Return the parts for an event. No user and no password is in them."""
+    """Return the parts for an event, without user and password."""
     url = settings.urls[0]
     virtual_host = url.path.removeprefix("/") or "/"
     return AsyncAPIParts(

@@ -20,8 +20,8 @@ from lightbus_rabbitmq import names
 from lightbus_rabbitmq.delivery import RabbitMQDelivery
 from lightbus_rabbitmq.driver.channel import Channel
 from lightbus_rabbitmq.driver.connection import ReconnectingConnection
-from lightbus_rabbitmq.driver.errors import ConnectionLost, NoFreeChannel, translated
-from lightbus_rabbitmq.driver.waiting import Backoff, close_quietly, unless_lost
+from lightbus_rabbitmq.driver.errors import ConnectionLost, NoFreeChannel, translate_error
+from lightbus_rabbitmq.driver.waiting import Backoff, close_quietly, run_while_connected
 from lightbus_rabbitmq.last_attempt import MakeNote
 from lightbus_rabbitmq.publisher import Publisher
 from lightbus_rabbitmq.settings import RabbitMQSettings
@@ -201,7 +201,7 @@ class RabbitMQStream(DeliveryStream):
 
         async def cancel() -> None:
             # Inside the task: cancelled before its first step, it would leave this unawaited.
-            await unless_lost(channel.connection, channel.basic_cancel(self._consumer_tag))
+            await run_while_connected(channel.connection, channel.basic_cancel(self._consumer_tag))
 
         cancelling = asyncio.create_task(cancel())
         try:
@@ -322,8 +322,10 @@ class RabbitMQStream(DeliveryStream):
         self._started_at = asyncio.get_running_loop().time()
         try:
             async with asyncio.timeout(self._settings.operation_timeout):
-                await unless_lost(channel.connection, channel.basic_qos(prefetch_count=prefetch))
-                tag = await unless_lost(
+                await run_while_connected(
+                    channel.connection, channel.basic_qos(prefetch_count=prefetch)
+                )
+                tag = await run_while_connected(
                     channel.connection, channel.consume(self.queue, self._receiver(channel))
                 )
         except TimeoutError as error:
@@ -332,7 +334,7 @@ class RabbitMQStream(DeliveryStream):
             raise ConnectionLost("RabbitMQ did not start a consumer in time") from error
         except (Exception, asyncio.CancelledError) as error:
             channel.give_up()  # cancelled, the driver closes it
-            if meaning := translated(error, f"to consume from {self.queue!r}"):
+            if meaning := translate_error(error, f"to consume from {self.queue!r}"):
                 raise meaning from error
             raise
         self._consumer_tag = tag
@@ -370,7 +372,7 @@ def _raise_foreign(cancelling: asyncio.Task[Any]) -> None:
     error = cancelling.exception()
     if error is None or isinstance(error, ConnectionLost):
         return
-    if translated(error, "to cancel a consumer") is None:
+    if translate_error(error, "to cancel a consumer") is None:
         raise error
 
 

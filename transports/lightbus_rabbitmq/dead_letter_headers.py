@@ -1,4 +1,4 @@
-"""The story of a failure as the headers of a dead letter, and dead letters back to events."""
+"""Writes a failure to the headers of a dead letter, and reads dead letters."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from lightbus.message import EventMessage
 from lightbus.transport.failure import Failure
 from lightbus_rabbitmq import headers, names
 
-# Of the name of a listener's queue
-_PARTS = 4
+# The parts of the name of a listener's queue
+_QUEUE_NAME_PARTS = 4
 
-# Why RabbitMQ itself makes a dead letter, as x-death tells it
+# The reasons for which RabbitMQ itself dead-letters an event, as in the header x-death
 _NO_REASON = "unknown"
 _REASONS = {
-    _NO_REASON: "Why it became a dead letter is not recorded.",
-    "delivery_limit": "It was returned to its queue too often.",
-    "expired": "It waited in its queue for longer than a policy, or its sender, allowed.",
-    "maxlen": "Its queue was longer than a policy allowed.",
-    "rejected": "Another AMQP client rejected it.",
+    _NO_REASON: "The reason was not recorded.",
+    "delivery_limit": "The event was redelivered too often.",
+    "expired": "The event waited in its queue for longer than a policy, or its sender, allowed.",
+    "maxlen": "The queue of the event was longer than a policy allowed.",
+    "rejected": "Another AMQP client rejected the event.",
 }
 
 
@@ -35,9 +35,15 @@ def failure_headers(
     queue: str,
     frame_size: int,
 ) -> dict[str, Any]:
-    """Return the story of `failure` as the headers of a dead letter.
+    """Return the headers that describe a failure.
 
-    Its long parts are cut, so that the story takes less than half of a frame of `frame_size` bytes.
+    Long values are cut, so that the headers take less than half of a frame.
+
+    Args:
+        failure: The failure.
+        message: The event.
+        queue: The queue of the listener that failed; empty if there is none.
+        frame_size: The size of a frame, in bytes.
     """
     return {
         "lightbus-error-type": _cut(failure.error_type, frame_size // 32),
@@ -60,7 +66,8 @@ def failure_headers(
 def dead_letter_of(delivered: DeliveredMessage) -> tuple[EventMessage, Failure]:
     """Return the event of a dead letter, and the failure that its headers describe.
 
-    The broker itself also makes dead letters, of what was returned too often; those have no story.
+    The broker also dead-letters events itself, such as those that were redelivered too often. Their
+    headers describe no failure.
     """
     found = headers.headers_of(delivered)
     death = _last_death(delivered)
@@ -71,7 +78,7 @@ def dead_letter_of(delivered: DeliveredMessage) -> tuple[EventMessage, Failure]:
         value = found.get(name)
         return value if isinstance(value, str) and value else default
 
-    failed_at = headers.time_in(found.get("lightbus-last-failed-at")) or _noted_time(delivered)
+    failed_at = headers.time_in(found.get("lightbus-last-failed-at")) or _sent_time(delivered)
     failure = Failure(
         error_type=text("lightbus-error-type", f"rabbitmq.{_NO_REASON}"),
         error_message=text("lightbus-error-message", _REASONS[_NO_REASON]),
@@ -91,9 +98,11 @@ def dead_letter_of(delivered: DeliveredMessage) -> tuple[EventMessage, Failure]:
 def _dead_letter_of_the_broker(
     delivered: DeliveredMessage, death: headers.Death
 ) -> tuple[EventMessage, Failure]:
-    # Its headers are those that it had in the listener's queue, where a sender may have set them.
+    # The headers are those that the event had in the listener's queue. A sender may have set them.
     parts = death.queue.split(":")
-    _, service_name, listener, api_name = parts if len(parts) == _PARTS else [""] * _PARTS
+    _, service_name, listener, api_name = (
+        parts if len(parts) == _QUEUE_NAME_PARTS else [""] * _QUEUE_NAME_PARTS
+    )
     is_copy = names.is_of_copies(death.exchange, api_name)
     trusted = headers.headers_of(delivered) if is_copy else {}
     failure = Failure(
@@ -118,19 +127,20 @@ def _dead_message(
     message = headers.message_of(delivered, api_name, death=death)
     if delivered.header.properties.message_id:
         return message
-    # The same each time that it is read, so that it can be named. Foreign senders may give none.
-    noted = f"{death} {message.event_name} {message.body!r}"
-    return attrs.evolve(message, id=str(uuid.uuid5(uuid.NAMESPACE_OID, noted)))
+    # Other programs may send events without an id. This id is the same each time that the dead
+    # letter is read, so that commands can name it.
+    content = f"{death} {message.event_name} {message.body!r}"
+    return attrs.evolve(message, id=str(uuid.uuid5(uuid.NAMESPACE_OID, content)))
 
 
-def _noted_time(delivered: DeliveredMessage) -> datetime:
-    """Return a time that is the same each time that a dead letter is read."""
+def _sent_time(delivered: DeliveredMessage) -> datetime:
+    """Return the time in the properties; without one, the same time at each reading."""
     fired_at = delivered.header.properties.timestamp
     return fired_at.astimezone(UTC) if isinstance(fired_at, datetime) else headers.FIRST_TIME
 
 
 def _last_death(delivered: DeliveredMessage) -> headers.Death | None:
-    """Return what the broker notes on a dead letter that it made; None where it made none."""
+    """Return why the broker dead-lettered the event; None if the broker did not."""
     deaths = headers.headers_of(delivered).get("x-death")
     last = deaths[0] if isinstance(deaths, list) and deaths else None
     if not isinstance(last, Mapping):
@@ -143,7 +153,7 @@ def _last_death(delivered: DeliveredMessage) -> headers.Death | None:
         routing_key=_text(routing_keys[0])
         if isinstance(routing_keys, list) and routing_keys
         else "",
-        time=time.astimezone(UTC) if isinstance(time, datetime) else _noted_time(delivered),
+        time=time.astimezone(UTC) if isinstance(time, datetime) else _sent_time(delivered),
         reason=reason if reason in _REASONS else _NO_REASON,
     )
 
@@ -152,9 +162,10 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _cut(text: str, most_bytes: int) -> str:
-    # The end of a traceback says most. Lone surrogates, which UTF-8 has no form for, are replaced.
+def _cut(text: str, max_bytes: int) -> str:
+    # The end of a traceback is the most useful part. UTF-8 cannot encode lone surrogates, so they
+    # are replaced.
     encoded = text.encode("utf-8", "replace")
-    if len(encoded) <= most_bytes:
+    if len(encoded) <= max_bytes:
         return encoded.decode()
-    return "[cut] ..." + encoded[-most_bytes:].decode("utf-8", "ignore")
+    return "[cut] ..." + encoded[-max_bytes:].decode("utf-8", "ignore")

@@ -1,4 +1,4 @@
-"""What the exchanges and queues at the broker are called."""
+"""The names of exchanges and queues at the broker."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ import hashlib
 
 from lightbus.transport.records import QueueAddress
 
-# The names of APIs, services and listeners are never empty. So `lightbus::` cannot begin the name
-# of any of their objects.
+# The names of APIs, services and listeners are never empty, so the names of their own objects never
+# begin with `lightbus::`.
 DELAY_EXCHANGE = "lightbus::delay"
 RETURN_EXCHANGE = "lightbus::return"
 UNROUTED = "lightbus::unrouted"
 MIGRATION_LOCK = "lightbus::migration-lock"
 
-# Their old names. Events that came through the old return exchange may still wait in a listener's
-# queue.
+# The names of an earlier version. A listener's queue may still hold events that came through its
+# return exchange.
 OLD_DELAY_EXCHANGE = "lightbus:delay"
 OLD_RETURN_EXCHANGE = "lightbus:return"
 OLD_UNROUTED = "lightbus:unrouted"
 
-# No name of a service, listener or API can hold the sign "#".
+# The name of a service, listener or API cannot contain "#".
 _TEMPORARY = "#migrating"
 
 
@@ -29,10 +29,9 @@ def api_exchange(api_name: str) -> str:
 
 
 def is_of_copies(exchange: str | None, api_name: str) -> bool:
-    """Return whether messages that an exchange brings to a listener of an API are the bus's own
-    copies.
+    """Return whether an exchange delivers only copies by the bus to listeners of an API.
 
-    Programs that only fire events need no permission to send to these exchanges.
+    Programs that only fire events need no permission to publish to these exchanges.
     """
     if exchange == OLD_RETURN_EXCHANGE:
         return exchange != api_exchange(api_name)
@@ -50,9 +49,7 @@ def queue_of(service_name: str, listener_name: str, api_name: str) -> str:
 
 
 def listener_and_api(queue: str, service_name: str) -> tuple[str, str] | None:
-    """Return the names of the listener and the API that a queue is for; None where it is not for a
-    listener of the service.
-    """
+    """Return the listener and the API of a queue; None if no listener of the service owns it."""
     prefix = f"lightbus:{service_name}:"
     listener_name, colon, api_name = queue.removeprefix(prefix).partition(":")
     is_of_listener = queue.startswith(prefix) and colon and _TEMPORARY not in queue
@@ -60,28 +57,27 @@ def listener_and_api(queue: str, service_name: str) -> tuple[str, str] | None:
 
 
 def dead_letter_queue(service_name: str) -> str:
-    """Return the queue that keeps the dead letters of a service."""
+    """Return the queue for the dead letters of a service."""
     return f"lightbus:{service_name}:dead"
 
 
 def reading_lock(service_name: str) -> str:
-    """Return the lock of those who read the dead letters of a service."""
+    """Return the lock that a reader of a service's dead letters holds."""
     return f"lightbus::reading:{service_name}"
 
 
 def temporary_queue(queue: str) -> str:
-    """Return the queue that takes the place of another while that is made anew."""
+    """Return the queue that replaces another while a migration recreates it."""
     return queue + _TEMPORARY
 
 
 def delay_queue(milliseconds: int) -> str:
-    """Return the queue in which events wait for that long."""
+    """Return the queue that delays events by that long."""
     return f"lightbus::delay:{milliseconds}"
 
 
 def last_attempt_exchange(queue: str, event_id: str) -> str:
-    """Return the exchange that notes that the last attempt at an event of a listener's queue has
-    started.
+    """Return the exchange that records that the last attempt at an event has started.
 
     Args:
         queue: The listener's queue.

@@ -1,4 +1,4 @@
-"""`Publisher`: sends and returns when the broker has confirmed, over lost connections too."""
+"""`Publisher`: sends messages until the broker confirms them, also after lost connections."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import itertools
 import re
 import struct
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import attrs
 from aiormq.exceptions import (
@@ -25,32 +25,41 @@ from lightbus.exceptions import (
 )
 from lightbus.message import EventMessage
 from lightbus_rabbitmq import names
-from lightbus_rabbitmq.driver.channel import Channel, Outcome
+from lightbus_rabbitmq.driver.channel import Channel
+from lightbus_rabbitmq.driver.confirms import Outcome
 from lightbus_rabbitmq.driver.connection import ReconnectingConnection
-from lightbus_rabbitmq.driver.encoding import encoded, encoded_method
-from lightbus_rabbitmq.driver.errors import ConnectionLost, translated
+from lightbus_rabbitmq.driver.encoding import encode, encode_publish
+from lightbus_rabbitmq.driver.errors import ConnectionLost, translate_error
 from lightbus_rabbitmq.driver.waiting import close_quietly, growing_waits
-from lightbus_rabbitmq.topology.declare import declare_api
 
-_PAUSE = 0.05
+# The wait before a message is sent again for the first time, in seconds
+_FIRST_WAIT = 0.05
+
+# How long `close` waits for confirmations, in seconds
 _FLUSH_TIMEOUT = 4.0
 
-# Seconds, so that many events which a full queue refuses do not open many channels.
-_LEAVE_AFTER = 1.0
+# How old a channel must be before it is replaced because a queue refused a message, in seconds. A
+# full queue that refuses many events must not cause as many channels.
+_MIN_CHANNEL_AGE = 1.0
 
 
 class _Nacked(Exception):
-    """A queue did not take the event for now: it is full, or has no leader."""
+    """A queue refused the message for now: it is full, or it has no leader."""
 
 
 @attrs.define
 class _Outgoing:
-    """One message on its way to the broker.
+    """A message that the broker has not confirmed.
 
     Attributes:
-        frames: Encodes it for a channel.
-        was_written: Whether the broker may have it, by what is known so far.
-        was_refused: Whether a queue did not take it.
+        event_id: The id of the event.
+        exchange: The exchange that it is sent to.
+        routing_key: The routing key.
+        size: The size of the body, in bytes.
+        must_route: Whether to refuse a message that no queue is bound for.
+        frames: Encodes the message for a channel.
+        was_written: Whether the broker may have the message.
+        was_refused: Whether a queue refused it.
     """
 
     event_id: str
@@ -64,14 +73,26 @@ class _Outgoing:
 
 
 class Publisher:
-    """One channel with confirms, on which many sends are under way at once.
+    """Sends many messages at once on one channel with confirms.
 
-    What was not confirmed when the channel was lost, or was refused by a queue that is full for
-    now, is sent again with the same message id.
+    A message is sent again, with the same message id, if the channel is lost before the broker
+    confirms it, or if a full queue refuses it.
+
+    Args:
+        connection: The connection for the channel.
+        declare_api: Declares the exchange of an API, for `send_event`.
+        operation_timeout: How long the broker may take for one answer, in seconds.
     """
 
-    def __init__(self, link: ReconnectingConnection, *, operation_timeout: float) -> None:
-        self._link = link
+    def __init__(
+        self,
+        connection: ReconnectingConnection,
+        *,
+        declare_api: Callable[[str], Awaitable[None]],
+        operation_timeout: float,
+    ) -> None:
+        self._connection = connection
+        self._declare_api = declare_api
         self._operation_timeout = operation_timeout
         self._channel: Channel | None = None
         self._opened_at = 0.0
@@ -79,22 +100,28 @@ class Publisher:
         self._opening = asyncio.Lock()
         self._waiting: Counter[str | None] = Counter()
         self._declared_apis: set[str] = set()
-        self._under_way = 0
+        self._in_flight = 0
         self._idle = asyncio.Event()
         self._idle.set()
         self._is_closed = False
 
     async def send_event(self, message: EventMessage, *, timeout: float, must_route: bool) -> None:
-        """Send to the exchange of the event's API.
+        """Send an event to the exchange of its API.
+
+        Args:
+            message: The event.
+            timeout: How long to try, in seconds.
+            must_route: Whether to refuse an event that no queue is bound for.
 
         Raises:
-            TransportUnavailable: There was no connection for `timeout` seconds; it was not sent.
-            SendOutcomeUnknown: It was sent, and not confirmed within `timeout` seconds.
-            SendRefused: The broker did not take it; or no queue wants it, with `must_route`.
+            TransportUnavailable: There was no connection for `timeout` seconds. The event was not
+                sent.
+            SendOutcomeUnknown: The event was sent, and not confirmed within `timeout` seconds.
+            SendRefused: The broker refused it; or no queue is bound for it, with `must_route`.
         """
 
         def frames(channel: Channel) -> bytes:
-            return channel.event_frames.encoded(message, is_mandatory=must_route)
+            return channel.event_encoder.encode(message, is_mandatory=must_route)
 
         api_name = message.api_name
         outgoing = _Outgoing(
@@ -116,30 +143,29 @@ class Publisher:
         *,
         timeout: float | None = None,
     ) -> None:
-        """Send a copy that must reach a queue.
+        """Send a copy of an event, which must be routed to a queue.
 
-        Raises:
-            TransportError: As `send_event` does.
+        The errors are those of `send_event`.
         """
 
         def frames(channel: Channel) -> bytes:
             number = channel.number
-            method = encoded_method(exchange, routing_key, is_mandatory=True, channel_number=number)
+            method = encode_publish(exchange, routing_key, is_mandatory=True, channel_number=number)
             frame_size = channel.connection.connection_tune.frame_max
-            return method + encoded(properties, body, channel_number=number, frame_size=frame_size)
+            return method + encode(properties, body, channel_number=number, frame_size=frame_size)
 
         event_id = str(properties.message_id)
         outgoing = _Outgoing(event_id, exchange, routing_key, len(body), True, frames)  # noqa: FBT003
         await self._send(outgoing, timeout=self._operation_timeout if timeout is None else timeout)
 
     async def close(self) -> None:
-        """Let what is under way be confirmed, for a few seconds, and take no more."""
+        """Wait some seconds for the messages in flight to be confirmed, and send no more."""
         self._is_closed = True
         try:
             async with asyncio.timeout(_FLUSH_TIMEOUT):
                 await self._idle.wait()
         except TimeoutError:
-            pass  # those who wait for a confirmation learn that its outcome is unknown
+            pass  # the senders raise SendOutcomeUnknown
         for closing in self._closing:
             closing.cancel()
         await asyncio.gather(*self._closing, return_exceptions=True)
@@ -149,7 +175,7 @@ class Publisher:
     ) -> None:
         if self._is_closed:
             raise TransportClosed("The connection to RabbitMQ was closed.")
-        self._under_way += 1
+        self._in_flight += 1
         self._idle.clear()
         try:
             async with asyncio.timeout(timeout):
@@ -161,13 +187,13 @@ class Publisher:
         except TimeoutError as error:
             raise await self._failure(outgoing, timeout) from error
         finally:
-            self._under_way -= 1
-            if self._under_way == 0:
+            self._in_flight -= 1
+            if self._in_flight == 0:
                 self._idle.set()
 
     async def _publish_until_stored(self, outgoing: _Outgoing, api_name: str | None) -> None:
-        # The first wait is the same for all that a lost channel held, which so keep their order.
-        waits = itertools.chain([_PAUSE], growing_waits())
+        # The first wait is not jittered, so that the messages of a lost channel keep their order.
+        waits = itertools.chain([_FIRST_WAIT], growing_waits())
         while True:
             try:
                 await self._publish(await self._open_channel(api_name), outgoing)
@@ -179,34 +205,34 @@ class Publisher:
             await asyncio.sleep(next(waits))
 
     async def _failure(self, outgoing: _Outgoing, timeout: float) -> TransportError:
-        """Return the error of a message that was not known to be stored for `timeout` seconds."""
+        """Return the error for a message that was not confirmed within `timeout` seconds."""
         if outgoing.was_written:
             return SendOutcomeUnknown(outgoing.event_id, timeout)
         if outgoing.was_refused:
             return SendRefused(
                 outgoing.event_id,
-                f"a queue that it belongs in refused it for {timeout:.3g} s, as a full one does",
+                f"a queue that it is routed to refused it for {timeout:.3g} s. Is the queue full?",
             )
-        return await self._link.unavailable(timeout)
+        return await self._connection.unavailable(timeout)
 
     async def _publish(self, channel: Channel, outgoing: _Outgoing) -> None:
-        returned_as = outgoing.event_id if outgoing.must_route else None
+        mandatory_id = outgoing.event_id if outgoing.must_route else None
         channel.senders += 1
         try:
             await channel.ready()
-            if returned_as is not None:
-                await channel.is_unambiguous(returned_as)
-            waiting = channel.send(_frames(outgoing, channel), returned_as=returned_as)
+            if mandatory_id is not None:
+                await channel.wait_for_id(mandatory_id)
+            confirmation = channel.send(_frames(outgoing, channel), mandatory_id=mandatory_id)
             outgoing.was_written = True
-            outcome = await waiting
+            outcome = await confirmation
         except ConnectionLost as lost:
-            raise self._meaning(lost, outgoing) from lost.__cause__
+            raise self._error_of(lost, outgoing) from lost.__cause__
         finally:
             channel.senders -= 1
             if channel is not self._channel:
                 self._close_unused(channel)
         if outcome is Outcome.REFUSED:
-            self._leave(channel)
+            self._replace_channel(channel)
             raise _Nacked
         if outcome is Outcome.UNROUTED:
             raise SendRefused(
@@ -214,29 +240,30 @@ class Publisher:
                 f"no queue is bound for {outgoing.routing_key!r} at {outgoing.exchange!r}",
             )
 
-    def _meaning(
+    def _error_of(
         self, lost: ConnectionLost, outgoing: _Outgoing
     ) -> TransportError | ConnectionLost:
-        """Return what the end of a channel means for a message that was on its way."""
+        """Return the error for a message that was in flight on a channel that was lost."""
         cause = lost.__cause__
         if isinstance(cause, ChannelNotFoundEntity):
-            # Someone deleted the exchange: it is declared again before the next try.
+            # The exchange was deleted. It is declared again before the next try.
             self._declared_apis.clear()
             return lost
         if isinstance(cause, ChannelPreconditionFailed):
-            # The channel is shared: the event that was too large may be another one.
+            # Many events share the channel, so another one may be too large.
             if _is_too_large(outgoing.size, str(lost)):
                 return SendRefused(
-                    outgoing.event_id, f"its {outgoing.size} bytes are too many: {lost}"
+                    outgoing.event_id,
+                    f"its {outgoing.size} bytes exceed the broker's limit: {lost}",
                 )
             return lost
         if isinstance(cause, ChannelAccessRefused) and f"'{outgoing.exchange}'" not in str(lost):
-            return lost  # likewise
+            return lost  # it is another event that was refused
         doing = f"to send to exchange {outgoing.exchange!r}"
-        return (translated(cause, doing) if cause else None) or lost
+        return (translate_error(cause, doing) if cause else None) or lost
 
     async def _open_channel(self, api_name: str | None) -> Channel:
-        # Those who come while others wait are behind them: events go out as they were fired.
+        # Senders wait in line for the channel, so that events are sent in the order of firing.
         channel = self._channel_for(api_name)
         if channel is not None and not self._waiting[api_name]:
             return channel
@@ -250,7 +277,7 @@ class Publisher:
             self._waiting[api_name] -= 1
 
     def _channel_for(self, api_name: str | None) -> Channel | None:
-        """Return the channel, if it is open and the exchange of the API is known to exist."""
+        """Return the channel, if it is open and the exchange of the API was declared."""
         if self._channel is None or self._channel.is_lost:
             return None
         is_declared = api_name is None or api_name in self._declared_apis
@@ -260,18 +287,21 @@ class Publisher:
         if self._channel is None or self._channel.is_lost:
             if self._channel is not None:
                 self._declared_apis.clear()
-            self._channel = await self._link.channel(confirms=True)
+            self._channel = await self._connection.channel(confirms=True)
             self._opened_at = asyncio.get_running_loop().time()
         if api_name is not None and api_name not in self._declared_apis:
-            await declare_api(self._link, api_name, timeout=self._operation_timeout)
+            await self._declare_api(api_name)
             self._declared_apis.add(api_name)
 
-    def _leave(self, channel: Channel) -> None:
-        """Send no more on a channel that refuses; it is closed when all that it has is settled."""
-        # One that is first used for a queue while the queue's leader is gone may refuse for as long
-        # as it lives (seen on 3.10.8): it asks the same dead node each time.
+    def _replace_channel(self, channel: Channel) -> None:
+        """Send no more on a channel on which a queue refused a message.
+
+        The channel is closed when all its messages are confirmed.
+        """
+        # A channel that first uses a queue while the queue has no leader may refuse messages for as
+        # long as it is open (seen on 3.10.8): it asks the same dead node each time.
         age = asyncio.get_running_loop().time() - self._opened_at
-        if channel is self._channel and age > _LEAVE_AFTER:
+        if channel is self._channel and age > _MIN_CHANNEL_AGE:
             self._channel = None
             self._close_unused(channel)
 
@@ -287,7 +317,7 @@ def _frames(outgoing: _Outgoing, channel: Channel) -> bytes:
         return outgoing.frames(channel)
     except (OverflowError, TypeError, ValueError, struct.error) as error:
         raise SendRefused(
-            outgoing.event_id, f"AMQP 0-9-1 has no form for one of its fields: {error}"
+            outgoing.event_id, f"AMQP 0-9-1 cannot represent one of its fields: {error}"
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""Shows the events of an API as they come, by a queue that nobody else has and that goes again."""
+"""`tail_of`: shows the events of an API as they are fired, from a temporary queue."""
 
 from __future__ import annotations
 
@@ -15,55 +15,57 @@ from lightbus.transport.kit import start_generator
 from lightbus_rabbitmq import headers, names
 from lightbus_rabbitmq.driver.channel import Channel
 from lightbus_rabbitmq.driver.connection import ReconnectingConnection
-from lightbus_rabbitmq.driver.errors import ConnectionLost, translated
-from lightbus_rabbitmq.driver.waiting import close_quietly, quietly, unless_lost
+from lightbus_rabbitmq.driver.errors import ConnectionLost, translate_error
+from lightbus_rabbitmq.driver.waiting import close_quietly, run_quietly, run_while_connected
 from lightbus_rabbitmq.topology.declare import declare_api
 
-# How many events are held for one who reads them too slowly: the oldest of them are left out then.
-_MOST_WAITING = 1000
+# How many events the queue holds for a slow reader. The oldest events are dropped then.
+_MAX_LENGTH = 1000
 _PREFETCH = 100
 
-# After how long a queue goes from which nobody has begun to consume, in milliseconds.
+# When the queue is deleted if its consumer never starts, in milliseconds
 _EXPIRES = 60_000
 
 
 async def tail_of(
-    link: ReconnectingConnection, api_name: str, *, timeout: float
+    connection: ReconnectingConnection, api_name: str, *, timeout: float
 ) -> AsyncGenerator[EventMessage]:
     """Return the events of an API that are sent from now on.
 
     Raises:
-        ConnectionLost: The connection went away, or the broker did not answer in `timeout` seconds.
+        ConnectionLost: The connection was lost, or the broker did not answer in `timeout` seconds.
         TransportRefused: The broker's permissions do not allow it.
     """
-    await declare_api(link, api_name, timeout=timeout)
-    channel = await link.channel(confirms=False)
+    await declare_api(connection, api_name, timeout=timeout)
+    channel = await connection.channel(confirms=False)
     queue = f"lightbus::tail:{secrets.token_hex(8)}"
-    # Never longer than the prefetch. None marks the end.
+    # The prefetch limits its length. None marks the end.
     received: asyncio.Queue[DeliveredMessage | None] = asyncio.Queue()
     try:
         async with asyncio.timeout(timeout):
-            await unless_lost(channel.connection, _begin(channel, api_name, queue, received))
+            await run_while_connected(
+                channel.connection, _consume(channel, api_name, queue, received)
+            )
     except TimeoutError as error:
         await close_quietly(channel, timeout)
-        raise ConnectionLost("RabbitMQ did not show events in time") from error
+        raise ConnectionLost("RabbitMQ did not start to deliver events in time") from error
     except BaseException as error:
         await close_quietly(channel, timeout)
-        if meaning := translated(error, f"to look at the events of API {api_name!r}"):
+        if meaning := translate_error(error, f"to read the events of API {api_name!r}"):
             raise meaning from error
         raise
     channel.closing.add_done_callback(lambda _: received.put_nowait(None))
     return await start_generator(_events(channel, api_name, queue, received, timeout=timeout))
 
 
-async def _begin(
+async def _consume(
     channel: Channel,
     api_name: str,
     queue: str,
     received: asyncio.Queue[DeliveredMessage | None],
 ) -> None:
     arguments: dict[str, Any] = {
-        "x-max-length": _MOST_WAITING,
+        "x-max-length": _MAX_LENGTH,
         "x-overflow": "drop-head",
         "x-expires": _EXPIRES,
     }
@@ -86,10 +88,12 @@ async def _events(
         while (delivered := await received.get()) is not None:
             channel.ack(int(delivered.delivery_tag or 0))
             yield headers.message_of(delivered, api_name)
-        raise TransportUnavailable(f"The events of API {api_name!r} are no longer seen.")
+        raise TransportUnavailable(
+            f"The connection to RabbitMQ was lost while the events of API {api_name!r} were read."
+        )
     finally:
-        # The broker would delete it by itself, and take events into it for a moment more.
+        # The broker would delete the queue by itself, but would route events to it until then.
         if not channel.is_lost:
             deleting = channel.queue_delete(queue)
-            await quietly(channel, deleting, doing="to delete a queue", timeout=timeout)
+            await run_quietly(channel, deleting, doing="to delete a queue", timeout=timeout)
         await close_quietly(channel, timeout)

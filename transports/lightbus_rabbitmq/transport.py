@@ -50,7 +50,11 @@ from lightbus_rabbitmq.settings import RabbitMQSettings
 from lightbus_rabbitmq.tail import tail_of
 from lightbus_rabbitmq.topology import listener_queues, migration, policies
 from lightbus_rabbitmq.topology.declarations import DesiredTopology
-from lightbus_rabbitmq.topology.declare import declare_dead_letter_queue, declare_subscription
+from lightbus_rabbitmq.topology.declare import (
+    declare_api,
+    declare_dead_letter_queue,
+    declare_subscription,
+)
 from lightbus_rabbitmq.topology.diff import compare
 from lightbus_rabbitmq.topology.management_api import ManagementAPI
 
@@ -83,7 +87,13 @@ class RabbitMQTransport(
         # For notes of last attempts. RabbitMQ may block the connection for sending, and listeners
         # may need all channels of the one for consuming.
         self._noting = ReconnectingConnection(settings, f"{client_name} noting last attempts")
-        self._publisher = Publisher(self._sending, operation_timeout=settings.operation_timeout)
+        self._publisher = Publisher(
+            self._sending,
+            declare_api=functools.partial(
+                declare_api, self._sending, timeout=settings.operation_timeout
+            ),
+            operation_timeout=settings.operation_timeout,
+        )
         self._streams: list[RabbitMQStream] = []
         # Those of what takes a lock
         self._extra_links: set[ReconnectingConnection] = set()

@@ -1,23 +1,19 @@
 """`Channel`: the driver's channel, without an object, a lock and a task for each message.
 
-The driver makes for each publish two futures, a lock's turn and a timeout, and for each delivery a
-task. Here a publish is one future, many are written at once, and deliveries are handed on as they
-are read.
+For each message that is sent, the driver creates two futures, waits for a lock, and sets a timeout.
+For each delivery, it creates a task. This channel creates one future for each message, writes many
+of them at once, and passes deliveries on as they are read.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import enum
-import itertools
 import secrets
-import weakref
 from collections.abc import Callable, Coroutine
-from typing import Any, cast
+from typing import Any
 
 import aiormq
-import attrs
 import pamqp.frame
 from aiormq.abc import (
     AbstractConnection,
@@ -26,47 +22,44 @@ from aiormq.abc import (
     FrameType,
     TimeoutType,
 )
-from aiormq.exceptions import InvalidFrameError
-from pamqp.body import ContentBody
 from pamqp.commands import Basic
 from pamqp.commands import Channel as ChannelMethods
-from pamqp.header import ContentHeader
 
 from lightbus.log import get_logger
+from lightbus_rabbitmq.driver.acknowledgements import Acknowledgements
+from lightbus_rabbitmq.driver.channel_numbers import free_channel_number
+from lightbus_rabbitmq.driver.confirms import Confirms, Outcome
 from lightbus_rabbitmq.driver.decoding import UnreadableHeader
-from lightbus_rabbitmq.driver.encoding import EventFrames
-from lightbus_rabbitmq.driver.errors import ConnectionLost, NoFreeChannel, reason
-from lightbus_rabbitmq.driver.waiting import unless_lost
+from lightbus_rabbitmq.driver.encoding import EventEncoder
+from lightbus_rabbitmq.driver.errors import ConnectionLost, error_text
+from lightbus_rabbitmq.driver.incoming import IncomingMessage
+from lightbus_rabbitmq.driver.waiting import run_while_connected
 
 _log = get_logger(__name__)
 
 Receiver = Callable[[DeliveredMessage], None]
 Write = Callable[[bytes], bool]
 
-# How many bytes may wait to be written before those who send wait, too.
-_MOST_UNWRITTEN = 1 << 20
+# Senders wait while more bytes than this are not yet written.
+_MAX_UNWRITTEN = 1 << 20
 
-_FULL_PAUSE = 0.001
-
-# AMQP 0-9-1, section 4.2.3: a channel number has 16 bits.
-_MOST_CHANNELS = (1 << 16) - 1
-
-
-class Outcome(enum.Enum):
-    """What a broker said of a message."""
-
-    STORED = "every queue that it belongs in has it"
-    REFUSED = "a queue that it belongs in did not take it"
-    UNROUTED = "it belongs in no queue"
+# How long to wait before the connection's full queue is tried again, in seconds
+_QUEUE_FULL_PAUSE = 0.001
 
 
 class Channel(aiormq.Channel):
-    """A channel to send on, with confirms, or to consume on, without.
+    """A channel to send on, with confirms, or to consume on, without confirms.
+
+    Args:
+        connection: The connection.
+        number: The number of the channel.
+        write: Writes to the connection at once, and returns whether it could.
+        confirms: Whether the broker confirms messages.
 
     Attributes:
-        senders: How many wait for what the broker says of their message.
-        last_received: The tag of the latest delivery; 0 where there was none.
-        settled_at: When a delivery last made room for another, by the loop's clock.
+        senders: How many senders wait for the outcome of their messages.
+        last_received: The tag of the latest delivery; 0 if there was none.
+        event_encoder: Encodes events for this channel.
     """
 
     def __init__(
@@ -76,42 +69,34 @@ class Channel(aiormq.Channel):
         self._write_now = write
         self.senders = 0
         self.last_received = 0
-        self.settled_at = 0.0
-        self.event_frames = EventFrames(self.number, connection.connection_tune.frame_max)
+        self.event_encoder = EventEncoder(self.number, connection.connection_tune.frame_max)
         self._is_lost = False
-        self._outcomes: dict[int, asyncio.Future[Outcome]] = {}
-        self._returnable: dict[str, _Returnable] = {}
-        self._returnable_ids: dict[int, str] = {}
+        self._unconfirmed = Confirms(self.loop)
         self._unwritten: list[bytes] = []
         self._unwritten_bytes = 0
         self._has_room = _set_event()
         self._is_idle = _set_event()
         self._receivers: dict[str, Receiver] = {}
         self._discarding: set[str] = set()
-        self._incoming: _Incoming | None = None
-        self._acked: set[int] = set()
-        self._settled: set[int] = set()
-        self._settled_up_to = 0
+        self._incoming: IncomingMessage | None = None
+        self._acknowledgements = Acknowledgements(self.loop)
         self._are_acks_withheld = False
-        # The driver may end a connection and leave those who wait on its channels waiting.
+        # When the driver ends a connection, it may not wake the tasks that wait on its channels.
         connection_lost = connection.closing
         connection_lost.add_done_callback(self._end)
         self.closing.add_done_callback(self._end)
         self.closing.add_done_callback(lambda _: connection_lost.cancel())
 
     @classmethod
-    async def opened(
+    async def open_on(
         cls, connection: AbstractConnection, write: Write, *, confirms: bool
     ) -> Channel:
-        """Return a new channel of `connection`, which the broker has opened.
-
-        Args:
-            write: Writes to the connection at once, or returns that it cannot.
+        """Open a new channel on a connection.
 
         Raises:
-            NoFreeChannel: All that the broker allows are in use.
+            NoFreeChannel: All channels that the broker allows are in use.
         """
-        number = _free_number(connection)
+        number = free_channel_number(connection)
         channel = cls(connection, number, write, confirms=confirms)
         connection.channels[number] = channel
         await channel.open()
@@ -119,39 +104,39 @@ class Channel(aiormq.Channel):
 
     @property
     def is_lost(self) -> bool:
-        """Whether the broker takes nothing on it any more, and takes back what is unsettled."""
+        """Whether the channel is closed. The broker requeues its unsettled deliveries then."""
         return self._is_lost or self.is_closed
 
     @property
     def unconfirmed(self) -> int:
-        """How many messages the broker has not answered."""
-        return len(self._outcomes)
+        """How many messages the broker has not confirmed."""
+        return len(self._unconfirmed)
 
     async def close(self, exc: Any = asyncio.CancelledError, timeout: TimeoutType = None) -> None:
-        """Close the channel, once all that was sent and settled is with the connection."""
-        if exc is asyncio.CancelledError:  # as it is for those who give no reason
+        """Close the channel, after everything that was sent and settled is written."""
+        if exc is asyncio.CancelledError:  # the default: the caller gave no reason
             while not self._is_idle.is_set():
                 await self._is_idle.wait()
             self.give_up()
         await super().close(exc, timeout)
 
     def give_up(self) -> None:
-        """Send and settle nothing more: the driver closes the channel, and what is written behind
-        that would end the connection.
+        """Write nothing more, because the driver closes the channel.
+
+        The broker closes the connection if anything follows that on the channel.
         """
         self._is_lost = True
 
     def _end(self, closing: asyncio.Future[Any]) -> None:
         cause = None if closing.cancelled() else closing.exception()
         self._is_lost = True
-        outcomes, self._outcomes = self._outcomes, {}
-        for tag in list(self._returnable_ids):
-            self._forget_returnable(tag)
-        for waiting in outcomes.values():
-            if not waiting.done():
-                lost = ConnectionLost(reason(cause) if cause else "the channel was closed")
-                lost.__cause__ = cause
-                waiting.set_exception(lost)
+
+        def lost() -> ConnectionLost:
+            error = ConnectionLost(error_text(cause) if cause else "the channel was closed")
+            error.__cause__ = cause
+            return error
+
+        self._unconfirmed.fail_all(lost)
         self._unwritten.clear()
         self._has_room.set()
         self._is_idle.set()
@@ -159,51 +144,47 @@ class Channel(aiormq.Channel):
     # Sending
 
     async def ready(self) -> None:
-        """Wait while the broker reads nothing, and while the connection takes nothing more.
+        """Wait until the broker reads, and until there is room in the write buffer.
 
         Raises:
-            ConnectionLost: It ended meanwhile.
+            ConnectionLost: The connection was lost.
         """
-        # What is written meanwhile would fill this process, and hold up the heartbeats behind it.
-        if not _is_at_once(self.connection.ready()):
-            await unless_lost(self.connection, self.connection.ready())
-        # All who wait are woken at once, and not all find room.
+        # Otherwise messages would fill the memory of this process, and delay heartbeats.
+        if not _ends_at_once(self.connection.ready()):
+            await run_while_connected(self.connection, self.connection.ready())
+        # All waiting senders wake at once, and the first ones may fill the buffer again.
         while not self._has_room.is_set():
             await self._has_room.wait()
 
-    async def is_unambiguous(self, message_id: str) -> None:
-        """Wait while a mandatory message of that id is under way: what the broker returns is known
-        by its id alone.
-        """
-        while (returnable := self._returnable.get(message_id)) is not None:
-            await returnable.is_known.wait()
+    async def wait_for_id(self, message_id: str) -> None:
+        """Wait while a mandatory message with this id is in flight.
 
-    def send(self, frames: bytes, *, returned_as: str | None = None) -> asyncio.Future[Outcome]:
-        """Write a message; return a future for what the broker says of it.
+        The broker returns a mandatory message with its id, and without its delivery tag.
+        """
+        await self._unconfirmed.wait_for_id(message_id)
+
+    def send(self, frames: bytes, *, mandatory_id: str | None = None) -> asyncio.Future[Outcome]:
+        """Write a message; return a future for its outcome.
 
         Args:
-            frames: The message, for this channel.
-            returned_as: Its id, where it is mandatory. `is_unambiguous` was awaited for it before.
+            frames: The encoded message.
+            mandatory_id: The id of the message if it is mandatory. Await `wait_for_id` before.
 
         Raises:
-            ConnectionLost: The channel has ended; so does the future, where it ends before the
-                broker answers, from what it ended with.
+            ConnectionLost: The channel is closed. The future also raises it, if the channel is
+                closed before the broker confirms the message.
         """
         if self.is_lost:
             raise ConnectionLost("the channel was closed")
         self.delivery_tag += 1
-        outcome: asyncio.Future[Outcome] = self.loop.create_future()
-        self._outcomes[self.delivery_tag] = outcome
-        if returned_as is not None:
-            self._returnable[returned_as] = _Returnable(self.delivery_tag)
-            self._returnable_ids[self.delivery_tag] = returned_as
+        outcome = self._unconfirmed.add(self.delivery_tag, mandatory_id)
         self._write(frames)
         return outcome
 
     def _write(self, frames: bytes) -> None:
         self._unwritten.append(frames)
         self._unwritten_bytes += len(frames)
-        if self._unwritten_bytes > _MOST_UNWRITTEN:
+        if self._unwritten_bytes > _MAX_UNWRITTEN:
             self._has_room.clear()
         self._write_soon()
 
@@ -213,14 +194,14 @@ class Channel(aiormq.Channel):
             self.loop.call_soon(self._write_all)
 
     def _write_all(self) -> None:
-        """Hand on all that is unwritten; come back for more once the connection has taken it."""
+        """Write everything to the connection, and continue when the connection has written it."""
         self._write_acks()
         if self.is_lost or not self._unwritten:
             self._is_idle.set()
             return
         frames = b"".join(self._unwritten)
         if self._write_now(frames):
-            self._note_written()
+            self._clear_unwritten()
             self._is_idle.set()
             return
         written: asyncio.Future[None] = self.loop.create_future()
@@ -229,76 +210,58 @@ class Channel(aiormq.Channel):
                 ChannelFrame(frames, should_close=False, drain_future=written)
             )
         except asyncio.QueueFull:
-            # Others of the connection have filled it, and its writer is at it.
-            self.loop.call_later(_FULL_PAUSE, self._write_all)
+            # The other channels of the connection have filled the queue.
+            self.loop.call_later(_QUEUE_FULL_PAUSE, self._write_all)
             return
-        self._note_written()
+        self._clear_unwritten()
         written.add_done_callback(lambda _: self._write_all())
 
-    def _note_written(self) -> None:
+    def _clear_unwritten(self) -> None:
         self._unwritten.clear()
         self._unwritten_bytes = 0
         self._has_room.set()
 
-    def _on_outcome(self, frame: Basic.Ack | Basic.Nack) -> None:
-        last = frame.delivery_tag or 0
-        outcome = Outcome.STORED if isinstance(frame, Basic.Ack) else Outcome.REFUSED
-        tags = [last]
-        if frame.multiple:
-            tags = list(itertools.takewhile(lambda tag: tag <= last, self._outcomes))
-        for tag in tags:
-            waiting = self._outcomes.pop(tag, None)
-            if waiting is not None and not waiting.done():
-                waiting.set_result(outcome)
-            if tag in self._returnable_ids:
-                self._forget_returnable(tag)
-
-    def _on_returned(self, message: DeliveredMessage) -> None:
-        returnable = self._returnable.get(str(message.header.properties.message_id))
-        waiting = self._outcomes.get(returnable.tag) if returnable else None
-        if waiting is not None and not waiting.done():
-            waiting.set_result(Outcome.UNROUTED)
-
-    def _forget_returnable(self, tag: int) -> None:
-        self._returnable.pop(self._returnable_ids.pop(tag)).is_known.set()
-
     # Consuming
 
     async def consume(self, queue: str, receiver: Receiver, *, discards: bool = False) -> str:
-        """Begin to consume; return the consumer's tag.
+        """Start to consume; return the consumer tag.
 
         Args:
-            queue: From which queue.
-            receiver: Called with each message, from the task that reads the connection.
-            discards: Whether a message that cannot be taken is dropped, rather than returned to
-                the queue.
+            queue: The name of the queue.
+            receiver: Called with each message, in the task that reads the connection.
+            discards: Whether to discard, instead of requeue, a message at which `receiver` fails.
         """
         tag = secrets.token_hex(8)
         self._receivers[tag] = receiver
         if discards:
             self._discarding.add(tag)
-        await self.basic_consume(queue, _not_called, consumer_tag=tag)
+        await self.basic_consume(queue, _unused_callback, consumer_tag=tag)
         return tag
 
+    @property
+    def settled_at(self) -> float:
+        """When a delivery was last settled, by the clock of the event loop."""
+        return self._acknowledgements.settled_at
+
     def unsettled_after(self, delivery_tag: int) -> int:
-        """Return how many later deliveries are with this process, as far as the broker knows."""
-        first = max(delivery_tag, self._settled_up_to)
-        return self.last_received - first - sum(tag > first for tag in self._settled)
+        """Return how many deliveries after this one are not settled, as far as the broker knows."""
+        return self._acknowledgements.unsettled_between(delivery_tag, self.last_received)
 
     def withhold_acks(self) -> None:
-        """Ack nothing until `send_acks`, so that the broker has no more room for deliveries."""
+        """Write no acknowledgements until `send_acks`, so that the broker delivers no more."""
         self._are_acks_withheld = True
 
     def send_acks(self) -> None:
-        """Ack what was withheld, ahead of all that is settled from now on."""
+        """Write the acknowledgements that were withheld, before any later settlement."""
         self._are_acks_withheld = False
         self._write_acks()
         self._write_soon()
 
     async def flush(self, timeout: float) -> None:
-        """Send the acks that were withheld, and wait until the connection has them.
+        """Write the acknowledgements that were withheld, and wait until the connection has them.
 
-        It waits for `timeout` seconds at most.
+        Args:
+            timeout: How long to wait, in seconds.
         """
         self.send_acks()
         with contextlib.suppress(TimeoutError):
@@ -307,98 +270,82 @@ class Channel(aiormq.Channel):
                     await self._is_idle.wait()
 
     def ack(self, delivery_tag: int) -> None:
-        """Settle a delivery as handled."""
-        self._acked.add(delivery_tag)
+        """Acknowledge a delivery."""
+        self._acknowledgements.pending.add(delivery_tag)
         self._write_soon()
 
     def nack(self, delivery_tag: int) -> None:
-        """Give a delivery back untouched."""
+        """Requeue a delivery that was not tried."""
         self._settle(delivery_tag, Basic.Nack(delivery_tag=delivery_tag, requeue=True))
 
     def reject(self, delivery_tag: int) -> None:
-        """Give a delivery back as tried."""
+        """Requeue a delivery that was tried."""
         self._settle(delivery_tag, Basic.Reject(delivery_tag=delivery_tag, requeue=True))
 
-    def _settle(self, delivery_tag: int, method: Basic.Nack | Basic.Reject | Basic.Ack) -> None:
-        self._settled.add(delivery_tag)
-        self.settled_at = self.loop.time()
+    def _settle(self, delivery_tag: int, method: Basic.Nack | Basic.Reject) -> None:
+        self._acknowledgements.add_settled(delivery_tag)
         self._write(pamqp.frame.marshal(method, self.number))
 
     def _write_acks(self) -> None:
-        """Write one ack for all deliveries up to the first that is unsettled, and one for each of
-        the others.
-        """
-        if self._are_acks_withheld:
-            return
-        acked, self._acked = self._acked, set()
-        last = 0
-        while (tag := self._settled_up_to + 1) in acked or tag in self._settled:
-            if tag in acked:
-                acked.discard(tag)
-                last = tag
-            self._settled.discard(tag)
-            self._settled_up_to = tag
-        if last:
-            self.settled_at = self.loop.time()
-            # What was settled otherwise in between was so on this channel, and before.
-            method = Basic.Ack(delivery_tag=last, multiple=True)
-            self._unwritten.append(pamqp.frame.marshal(method, self.number))
-        for tag in acked:
-            self._settle(tag, Basic.Ack(delivery_tag=tag))
+        if not self._are_acks_withheld:
+            for method in self._acknowledgements.methods():
+                self._write(pamqp.frame.marshal(method, self.number))
+
+    # Reading
 
     @property
-    def is_message_awaited(self) -> bool:
-        """Whether a message has begun to come in."""
+    def expects_content(self) -> bool:
+        """Whether a message has started to arrive, and is not complete."""
         return self._incoming is not None
 
-    def take_in(self, frame: FrameType) -> bool:
-        """Take in a frame that was read, if it is one of a message or of an answer to one."""
+    def handle_frame(self, frame: FrameType) -> bool:
+        """Handle a frame of a message or of a confirm; return False for any other frame."""
         incoming = self._incoming
         if incoming is not None:
             if incoming.add(frame):
                 self._incoming = None
-                self._hand_on(incoming)
+                self._handle_message(incoming)
             return True
         if isinstance(frame, Basic.Deliver):
             if frame.consumer_tag not in self._receivers:
                 return False
-            self._incoming = _Incoming(frame)
+            self._incoming = IncomingMessage(frame)
             self.last_received = frame.delivery_tag or 0
             return True
         if isinstance(frame, Basic.Return):
-            self._incoming = _Incoming(frame)
+            self._incoming = IncomingMessage(frame)
             return True
         if isinstance(frame, Basic.Ack | Basic.Nack):
-            self._on_outcome(frame)
+            self._unconfirmed.on_confirm(frame)
             return True
         if isinstance(frame, ChannelMethods.Close):
-            self.give_up()  # for the driver answers it
+            self.give_up()  # the driver answers the frame
         return False
 
-    def _hand_on(self, incoming: _Incoming) -> None:
+    def _handle_message(self, incoming: IncomingMessage) -> None:
         message = incoming.message(self)
         if isinstance(incoming.method, Basic.Return):
-            self._on_returned(message)
+            self._unconfirmed.on_returned(message)
             return
         if isinstance(message.header, UnreadableHeader):
-            # Rejected too often, the queue makes it a dead letter.
+            # The queue dead-letters the event when it was rejected too often.
             _log.error(
-                "The properties of an event cannot be decoded; it is rejected.",
-                reason=reason(message.header.error),
+                "The properties of an event cannot be decoded; the event is rejected.",
+                reason=error_text(message.header.error),
                 exchange=message.exchange,
                 routing_key=message.routing_key,
             )
-            self._reject_untaken(incoming.method)
+            self._reject_unhandled(incoming.method)
             return
         try:
             self._receivers[str(incoming.method.consumer_tag)](message)
         except Exception:
-            # Raised further, it would end the connection for all. Rejected too often, the queue
-            # makes it a dead letter.
+            # If it was raised, the driver would close the connection. The queue dead-letters the
+            # event when it was rejected too often.
             _log.exception("An event could not be received; it will be redelivered.")
-            self._reject_untaken(incoming.method)
+            self._reject_unhandled(incoming.method)
 
-    def _reject_untaken(self, method: Basic.Deliver) -> None:
+    def _reject_unhandled(self, method: Basic.Deliver) -> None:
         tag = method.delivery_tag or 0
         if method.consumer_tag in self._discarding:
             self._settle(tag, Basic.Reject(delivery_tag=tag, requeue=False))
@@ -406,51 +353,8 @@ class Channel(aiormq.Channel):
             self.reject(tag)
 
 
-@attrs.frozen
-class _Returnable:
-    """A mandatory message of which the broker has not said what became of it."""
-
-    tag: int
-    is_known: asyncio.Event = attrs.field(factory=asyncio.Event)
-
-
-class _Incoming:
-    """A message of which not all frames have come."""
-
-    def __init__(self, method: Basic.Deliver | Basic.Return) -> None:
-        self.method = method
-        self._header: ContentHeader | None = None
-        self._bodies: list[bytes] = []
-        self._missing = 0
-
-    def add(self, frame: FrameType) -> bool:
-        """Add the next frame; return whether it is the last.
-
-        Raises:
-            InvalidFrameError: It is none of a message (AMQP 0-9-1, section 4.2.6).
-        """
-        if isinstance(frame, ContentBody) and self._header is not None:
-            self._bodies.append(frame.value)
-            self._missing -= len(frame.value)
-        elif isinstance(frame, ContentHeader) and self._header is None:
-            self._header = frame
-            self._missing = frame.body_size
-        else:
-            raise InvalidFrameError(frame)
-        return self._missing <= 0
-
-    def message(self, channel: Channel) -> DeliveredMessage:
-        """Return the message, once it is whole."""
-        return DeliveredMessage(
-            delivery=self.method,
-            header=cast("ContentHeader", self._header),
-            body=self._bodies[0] if len(self._bodies) == 1 else b"".join(self._bodies),
-            channel=channel,
-        )
-
-
-async def _not_called(_: DeliveredMessage) -> None:
-    """Stand where the driver wants a consumer."""
+async def _unused_callback(_: DeliveredMessage) -> None:
+    """Do nothing. The driver requires a callback, but never gets the messages."""
 
 
 def _set_event() -> asyncio.Event:
@@ -459,25 +363,8 @@ def _set_event() -> asyncio.Event:
     return event
 
 
-# The channel that was opened last on each connection
-_last_numbers: weakref.WeakKeyDictionary[AbstractConnection, int] = weakref.WeakKeyDictionary()
-
-
-def _free_number(connection: AbstractConnection) -> int:
-    # The one that was free for longest: the driver frees a number before it has written its answer
-    # to the broker's Channel.Close, and a Channel.Open ahead of that would end the connection.
-    last = _last_numbers.get(connection, 0)
-    most = connection.connection_tune.channel_max or _MOST_CHANNELS
-    numbers = itertools.chain(range(last + 1, most + 1), range(1, last + 1))
-    number = next((number for number in numbers if number not in connection.channels), None)
-    if number is None:
-        raise NoFreeChannel(most)
-    _last_numbers[connection] = number
-    return number
-
-
-def _is_at_once(waiting: Coroutine[Any, Any, None]) -> bool:
-    """Whether there is nothing to wait for, found out without a task."""
+def _ends_at_once(waiting: Coroutine[Any, Any, None]) -> bool:
+    """Return whether a coroutine ends without waiting, without creating a task."""
     try:
         waiting.send(None)
     except StopIteration:

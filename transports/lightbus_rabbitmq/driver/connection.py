@@ -1,4 +1,4 @@
-"""`ReconnectingConnection`: a connection to RabbitMQ that is made again when it was lost."""
+"""`ReconnectingConnection`: a connection to RabbitMQ that reconnects when it is lost."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 import aio_pika
+import aio_pika.abc
 import aiormq.abc
 from yarl import URL
 
@@ -23,60 +24,67 @@ from lightbus_rabbitmq.driver.channel import Channel
 from lightbus_rabbitmq.driver.errors import (
     ConnectionLost,
     NoFreeChannel,
-    is_cancelled,
-    reason,
-    refused_by,
-    translated,
-    words_of,
+    close_error,
+    close_reason,
+    error_text,
+    is_task_cancelled,
+    translate_error,
 )
 from lightbus_rabbitmq.driver.frame_reader import FrameStream
-from lightbus_rabbitmq.driver.waiting import Backoff, abandon, growing_waits, unless_lost
-from lightbus_rabbitmq.settings import RabbitMQSettings, TLSSettings, shown
+from lightbus_rabbitmq.driver.tls import tls_context
+from lightbus_rabbitmq.driver.waiting import Backoff, growing_waits, keep_task, run_while_connected
+from lightbus_rabbitmq.settings import RabbitMQSettings, shown
 
 T = TypeVar("T")
 
 _log = get_logger(__name__)
 
+# In seconds
 _CLOSE_TIMEOUT = 2.0
 
-# The two alarms at which RabbitMQ stops reading from a connection that sends.
+# RabbitMQ raises two alarms at which it stops reading from connections that publish.
 # https://www.rabbitmq.com/docs/alarms
-_SHORT = "it is short of memory or of disk space"
+_ALARM = "it is low on memory or disk space"
 
-# How many channels may wait for the broker's answer at once
-_MOST_OPENING = 16
+# How many channels may be opened at the same time
+_MAX_OPENING = 16
 
-# What every broker must take (AMQP 0-9-1, section 4.2.3), for when there is no connection to ask.
-_SMALLEST_FRAME = 4096
+# Every broker accepts frames of this size, in bytes (AMQP 0-9-1, section 4.2.3). It is used while
+# there is no connection.
+_MIN_FRAME_SIZE = 4096
 
 
-class _Connection(aio_pika.Connection):
-    """The driver's connection, on a wire of ours."""
+class _DriverConnection(aio_pika.Connection):
+    """The driver's connection, which reads and writes through a `FrameStream`."""
 
     def __init__(self, url: URL, context: ssl.SSLContext | None, name: str) -> None:
         super().__init__(url, ssl_context=context, client_properties={"connection_name": name})
-        self.wire = FrameStream()
-        self.kwargs["transport_factory"] = self.wire
+        self.stream = FrameStream()
+        self.kwargs["transport_factory"] = self.stream
 
 
 class ReconnectingConnection:
-    """One connection, made when it is first needed, and again, for as long as it takes.
+    """One connection, opened when it is first needed, and opened again whenever it is lost.
+
+    Args:
+        settings: The URLs and timeouts.
+        name: The name of the connection, which RabbitMQ's management UI shows.
 
     Attributes:
-        last_problem: Why the latest try to connect failed, or why the connection was lost.
+        last_error: Why the last attempt to connect failed, or why the connection was lost.
     """
 
     def __init__(self, settings: RabbitMQSettings, name: str) -> None:
-        self.last_problem = "it has not answered"
+        self.last_error = "it has not answered"
         self._settings = settings
-        self._places = ", ".join(shown(url) for url in settings.urls)
+        self._shown_urls = ", ".join(shown(url) for url in settings.urls)
         self._name = name
-        self._connection: _Connection | None = None
-        self._holding: asyncio.Task[None] | None = None
-        self._connecting: asyncio.Task[_Connection] | None = None
+        self._connection: _DriverConnection | None = None
+        self._closer: asyncio.Task[None] | None = None
+        self._connecting: asyncio.Task[_DriverConnection] | None = None
         self._was_connected = False
         self._backoff = Backoff()
-        self._places_to_open = asyncio.Semaphore(_MOST_OPENING)
+        self._opening_slots = asyncio.Semaphore(_MAX_OPENING)
         self._context: ssl.SSLContext | None = None
         self._is_closed = False
 
@@ -84,21 +92,21 @@ class ReconnectingConnection:
         """Connect.
 
         Raises:
-            TransportUnavailable: Not reached in `timeout` seconds.
-            TransportRefused: Reached, and refused.
+            TransportUnavailable: The broker was not reached within `timeout` seconds.
+            TransportRefused: The broker refused the connection.
         """
         try:
             async with asyncio.timeout(timeout):
-                await self._connected()
+                await self._get_connection()
         except TimeoutError as error:
             raise await self.unavailable(timeout) from error
 
     async def until_connected(self, operation: Callable[[], Awaitable[T]], *, timeout: float) -> T:
-        """Return what `operation` returns. Run it again if the connection was lost meanwhile.
+        """Return what `operation` returns. Run it again if the connection is lost.
 
         Raises:
-            TransportUnavailable: It did not end in `timeout` seconds.
-            Exception: What else it raised.
+            TransportUnavailable: It did not succeed within `timeout` seconds.
+            Exception: Any other error that `operation` raised.
         """
         waits = growing_waits()
         try:
@@ -107,27 +115,27 @@ class ReconnectingConnection:
                     try:
                         return await operation()
                     except ConnectionLost as error:
-                        self.last_problem = str(error)
+                        self.last_error = str(error)
                         await asyncio.sleep(next(waits))
         except TimeoutError as error:
             raise await self.unavailable(timeout) from error
 
     async def unavailable(self, timeout: float) -> TransportUnavailable:
-        """Return the error that says why the broker took nothing for `timeout` seconds."""
+        """Return the error for a broker that was not usable for `timeout` seconds."""
         if await self._is_blocked():
-            problem = f"takes no events for now (waited {timeout:.3g} s): {_SHORT}"
+            problem = f"accepts no events at the moment (waited {timeout:.3g} s): {_ALARM}"
         else:
-            problem = f"was not reached within {timeout:.3g} s: {self.last_problem}"
-        return TransportUnavailable(f"RabbitMQ at {self._places} {problem}.")
+            problem = f"was not reached within {timeout:.3g} s: {self.last_error}"
+        return TransportUnavailable(f"RabbitMQ at {self._shown_urls} {problem}.")
 
     async def problem(self, *, timeout: float) -> str | None:
-        """Return why nothing can be sent, in a sentence; None where it can. Connects if need be."""
+        """Connect if necessary; return a sentence that says why nothing can be sent, or None."""
         try:
             async with asyncio.timeout(timeout):
-                underlay = (await self._connected()).transport
-                if underlay is not None:
-                    await underlay.connection.ready()
-                    return self._channel_problem(underlay.connection)
+                transport = (await self._get_connection()).transport
+                if transport is not None:
+                    await transport.connection.ready()
+                    return self._channel_problem(transport.connection)
         except TimeoutError:
             pass
         except TransportError as error:
@@ -135,50 +143,54 @@ class ReconnectingConnection:
         return str(await self.unavailable(timeout))
 
     def _channel_problem(self, connection: aiormq.abc.AbstractConnection) -> str | None:
-        most = connection.connection_tune.channel_max
-        if not most or len(connection.channels.keys() - {0}) < most:
+        limit = connection.connection_tune.channel_max
+        if not limit or len(connection.channels.keys() - {0}) < limit:
             return None
-        return f"RabbitMQ at {self._places} has no free channel: {NoFreeChannel(most)}."
+        return f"RabbitMQ at {self._shown_urls} has no free channel: {NoFreeChannel(limit)}."
 
     async def _is_blocked(self) -> bool:
-        underlay = self._connection.transport if self._connection else None
-        if underlay is None or underlay.connection.is_closed:
+        transport = self._connection.transport if self._connection else None
+        if transport is None or transport.connection.is_closed:
             return False
         try:
             async with asyncio.timeout(0):
-                await underlay.connection.ready()
+                await transport.connection.ready()
         except TimeoutError:
             return True
         return False
 
     @property
     def frame_size(self) -> int:
-        """The most bytes that a frame may have at this broker."""
-        underlay = self._connection.transport if self._connection else None
-        if underlay is None:
-            return _SMALLEST_FRAME
-        return int(underlay.connection.connection_tune.frame_max)
+        """The size of the largest frame that the broker accepts, in bytes."""
+        transport = self._connection.transport if self._connection else None
+        if transport is None:
+            return _MIN_FRAME_SIZE
+        return int(transport.connection.connection_tune.frame_max)
 
     async def channel(self, *, confirms: bool) -> Channel:
-        """Return a new channel, once there is a connection.
+        """Connect if necessary, and return a new channel.
+
+        Args:
+            confirms: Whether the broker confirms messages that are sent on the channel.
 
         Raises:
-            TransportRefused: The first connection was refused.
-            TransportClosed: The link was closed.
-            ConnectionLost: The connection went away meanwhile.
-            NoFreeChannel: All that the broker allows on the connection are in use.
+            TransportRefused: The broker refused the first connection.
+            TransportClosed: `close` was called.
+            ConnectionLost: The connection was lost in the meantime.
+            NoFreeChannel: All channels that the broker allows on the connection are in use.
         """
-        connection = await self._connected()
-        underlay = connection.transport
-        if underlay is None:
+        connection = await self._get_connection()
+        transport = connection.transport
+        if transport is None:
             raise ConnectionLost("the connection was closed")
-        # The driver keeps what it asked for until the broker answers. So one who gives up leaves
-        # the place taken, or a link that went silent would have every call ask for one more.
-        await self._places_to_open.acquire()
+        # The driver keeps a channel that it asked for until the broker answers. So a caller that
+        # is cancelled keeps its slot. Otherwise, each call on a silent connection would add a
+        # channel.
+        await self._opening_slots.acquire()
         opening = asyncio.create_task(
-            self._open_channel(underlay.connection, connection.wire, confirms=confirms)
+            self._open_channel(transport.connection, connection.stream, confirms=confirms)
         )
-        opening.add_done_callback(lambda _: self._places_to_open.release())
+        opening.add_done_callback(lambda _: self._opening_slots.release())
         try:
             return await asyncio.shield(opening)
         except asyncio.CancelledError:
@@ -186,30 +198,31 @@ class ReconnectingConnection:
             raise
 
     async def _open_channel(
-        self, connection: aiormq.abc.AbstractConnection, wire: FrameStream, *, confirms: bool
+        self, connection: aiormq.abc.AbstractConnection, stream: FrameStream, *, confirms: bool
     ) -> Channel:
         try:
             async with asyncio.timeout(self._settings.operation_timeout):
-                return await unless_lost(connection, _opened(connection, wire, confirms=confirms))
+                opening = _open_when_ready(connection, stream, confirms=confirms)
+                return await run_while_connected(connection, opening)
         except TimeoutError as error:
             raise ConnectionLost("RabbitMQ did not open a channel in time") from error
         except NoFreeChannel as error:
-            self.last_problem = str(error)
+            self.last_error = str(error)
             raise
         except (Exception, asyncio.CancelledError) as error:
-            if meaning := translated(error, "a channel"):
+            if meaning := translate_error(error, "a channel"):
                 raise meaning from error
             raise
 
     async def close(self) -> None:
-        """Disconnect. Closing again does nothing."""
+        """Disconnect. Calling it again does nothing."""
         self._is_closed = True
         if self._connecting is not None:
             self._connecting.cancel()
             await asyncio.wait({self._connecting})
         await self._disconnect()
 
-    async def _connected(self) -> _Connection:
+    async def _get_connection(self) -> _DriverConnection:
         if self._is_closed:
             raise TransportClosed("The connection to RabbitMQ was closed.")
         connection = self._connection
@@ -217,10 +230,10 @@ class ReconnectingConnection:
             return connection
         if self._connecting is None or self._connecting.done():
             self._connecting = asyncio.create_task(self._connect())
-        # Others wait for the same connection: one that gives up must not end it for them.
+        # Shielded, because other callers wait for the same connection.
         return await asyncio.shield(self._connecting)
 
-    async def _connect(self) -> _Connection:
+    async def _connect(self) -> _DriverConnection:
         await self._pause_after_loss()
         await self._disconnect()
         while True:
@@ -229,48 +242,49 @@ class ReconnectingConnection:
                 try:
                     self._connection = await self._connect_to(url)
                 except ConnectionLost as error:
-                    self.last_problem = str(error)
+                    self.last_error = str(error)
                 except TransportError as error:
                     refusal = error
-                    self.last_problem = str(error)
+                    self.last_error = str(error)
                 else:
                     self._note_connected(shown(url))
                     return self._connection
-            if is_cancelled():
+            if is_task_cancelled():
                 raise asyncio.CancelledError
-            # Once connected, a refusal may pass, as when the broker's user store restarts.
+            # A refusal after a successful connection is often temporary, such as while the broker
+            # restarts its database of users.
             if refusal is not None and not self._was_connected:
                 raise refusal
             wait = self._backoff.after_failure()
             _log.warning(
-                "RabbitMQ cannot be reached; trying again.",
-                url=self._places,
-                reason=self.last_problem,
+                "RabbitMQ cannot be reached; connecting again.",
+                url=self._shown_urls,
+                reason=self.last_error,
                 next_try_in=round(wait, 1),
             )
             await asyncio.sleep(wait)
 
     async def _pause_after_loss(self) -> None:
-        """Note why the last connection ended, and wait where it ended soon after it was made."""
+        """Wait if the last connection was lost soon after it was opened."""
         lost = self._connection
         if lost is None:
             return
-        close = lost.wire.close
-        self.last_problem = words_of(close) if close else "the connection was lost"
+        close = lost.stream.close
+        self.last_error = close_reason(close) if close else "the connection was lost"
         wait = self._backoff.after_loss()
         _log.warning(
             "The connection to RabbitMQ was lost; connecting again.",
-            url=self._places,
-            reason=self.last_problem,
+            url=self._shown_urls,
+            reason=self.last_error,
             next_try_in=round(wait, 1),
         )
         await asyncio.sleep(wait)
 
-    async def _connect_to(self, url: URL) -> _Connection:
+    async def _connect_to(self, url: URL) -> _DriverConnection:
         if "heartbeat" not in url.query:
             url = url.update_query(heartbeat=self._settings.heartbeat)
-        context = await self._tls_context() if url.scheme == "amqps" else None
-        connection = _Connection(url, context, self._name)
+        context = await self._get_tls_context() if url.scheme == "amqps" else None
+        connection = _DriverConnection(url, context, self._name)
         try:
             await connection.connect(timeout=self._settings.connect_timeout)
         except TimeoutError as error:
@@ -278,76 +292,64 @@ class ReconnectingConnection:
                 f"no answer within {self._settings.connect_timeout:g} s"
             ) from error
         except Exception as error:
-            if connection.wire.close is not None:
+            if connection.stream.close is not None:
                 doing = f"the connection to {shown(url)}"
-                raise refused_by(connection.wire.close, doing) from error
-            # The driver wraps it, and keeps no more than its text.
+                raise close_error(connection.stream.close, doing) from error
+            # The driver wraps the TLS error and keeps only its text.
             if "[SSL:" in str(error):
                 raise TransportRefused(
-                    f"No trusted connection to RabbitMQ at {shown(url)}: {reason(error)}."
+                    f"No trusted connection to RabbitMQ at {shown(url)}: {error_text(error)}."
                 ) from error
-            if meaning := translated(error, f"the connection to {shown(url)}"):
+            if meaning := translate_error(error, f"the connection to {shown(url)}"):
                 raise meaning from error
-            raise ConnectionLost(reason(error)) from error
+            raise ConnectionLost(error_text(error)) from error
         if connection.transport is not None:
-            connection.wire.begin(connection.transport.connection.channels)
-        self._holding = asyncio.create_task(_hold(connection))
+            connection.stream.attach(connection.transport.connection.channels)
+        self._closer = asyncio.create_task(close_when_cancelled(connection))
         return connection
 
-    async def _tls_context(self) -> ssl.SSLContext:
+    async def _get_tls_context(self) -> ssl.SSLContext:
         if self._context is None:
             try:
-                self._context = await asyncio.to_thread(_tls_context, self._settings.tls)
+                self._context = await asyncio.to_thread(tls_context, self._settings.tls)
             except (OSError, ssl.SSLError) as error:
                 raise TransportRefused(
-                    f"The certificates for RabbitMQ at {self._places} cannot be used: "
-                    f"{reason(error)}."
+                    f"The certificates for RabbitMQ at {self._shown_urls} cannot be used: "
+                    f"{error_text(error)}."
                 ) from error
         return self._context
 
-    def _note_connected(self, place: str) -> None:
+    def _note_connected(self, shown_url: str) -> None:
         self._backoff.note_success()
         if self._was_connected:
-            _log.info("Connected to RabbitMQ again.", url=place)
+            _log.info("Connected to RabbitMQ again.", url=shown_url)
         self._was_connected = True
 
     async def _disconnect(self) -> None:
         self._connection = None
-        if self._holding is not None:
-            self._holding.cancel()
-            await asyncio.wait({self._holding})
+        if self._closer is not None:
+            self._closer.cancel()
+            await asyncio.wait({self._closer})
 
 
-def _tls_context(settings: TLSSettings) -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=settings.ca_file)
-    if settings.certificate_file is not None:
-
-        def no_password() -> str:
-            # OpenSSL would ask the terminal.
-            raise OSError(f"the key of {settings.certificate_file} has a password")
-
-        context.load_cert_chain(settings.certificate_file, settings.key_file, no_password)
-    return context
-
-
-async def _opened(
-    connection: aiormq.abc.AbstractConnection, wire: FrameStream, *, confirms: bool
+async def _open_when_ready(
+    connection: aiormq.abc.AbstractConnection, stream: FrameStream, *, confirms: bool
 ) -> Channel:
-    # A broker that does not read would not answer.
+    # While RabbitMQ blocks the connection, it does not answer.
     await connection.ready()
-    return await Channel.opened(connection, wire.write, confirms=confirms)
+    return await Channel.open_on(connection, stream.write, confirms=confirms)
 
 
-async def _hold(connection: _Connection) -> None:
-    """Keep `connection` until this task is cancelled, and then close it in good order.
+async def close_when_cancelled(connection: aio_pika.abc.AbstractConnection) -> None:
+    """Wait until this task is cancelled, and then close the connection properly.
 
-    A loop may end without anyone having closed the bus, as that of `asyncio.run` does; it then
-    cancels its tasks, this one among them.
+    An event loop may end while the bus is open, such as the loop of `asyncio.run`. The loop then
+    cancels its tasks, and so this one.
     """
     try:
         await asyncio.get_running_loop().create_future()
     except asyncio.CancelledError:
-        # Not for what collects this task as garbage, which cannot wait.
+        # Only if cancelled: a task that is collected as garbage cannot wait.
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_CLOSE_TIMEOUT):
                 await connection.close()
@@ -361,6 +363,6 @@ def _close_unused(opening: asyncio.Task[Channel]) -> None:
 
     async def close() -> None:
         # Inside the task: cancelled before its first step, it would leave this unawaited.
-        await unless_lost(channel.connection, channel.close())
+        await run_while_connected(channel.connection, channel.close())
 
-    abandon(asyncio.create_task(close()))
+    keep_task(asyncio.create_task(close()))

@@ -1,7 +1,7 @@
-"""`Decoder`: frames to the driver's objects, where what is the same for many is decoded once.
+"""`Decoder`: decodes frames. The parts that many events share are decoded once.
 
-The driver takes longer to decode a delivery and its properties than most handlers take. From one
-event of a kind to the next, little in them differs, and where it stands, the first one shows.
+The driver takes longer to decode a delivery and its properties than most handlers take. The frames
+of similar events differ in a few values, whose positions the first such frame shows.
 """
 
 from __future__ import annotations
@@ -21,37 +21,38 @@ from lightbus_rabbitmq.driver.encoding import (
     SAMPLE_TRACEPARENT,
     sample_values,
 )
-from lightbus_rabbitmq.driver.templates import Pattern
+from lightbus_rabbitmq.driver.templates import Template
 
-# How many kinds are remembered, and how many of one length. Foreign ones could be without number.
-_MOST_KNOWN = 256
-_MOST_OF_ONE_LENGTH = 16
+# How many templates are kept, and how many for one length of a frame. Other programs may send any
+# number of different frames.
+_MAX_TEMPLATES = 256
+_MAX_OF_ONE_LENGTH = 16
 
-# A class and a method (AMQP 0-9-1, section 4.2.4)
+# The ids of a class and a method, in bytes (AMQP 0-9-1, section 4.2.4)
 _METHOD_SIZE = 4
 
-# Stands for what differs, and can stand in no name.
+# A sample delivery tag. It cannot occur in a name.
 _TAG = (0x0102030405060708).to_bytes(8, "big")
 
-# What is larger means milliseconds to the driver.
-_LAST_TIMESTAMP = 0xFFFFFFFF
+# The driver takes a larger timestamp for milliseconds.
+_MAX_TIMESTAMP = 0xFFFFFFFF
 
 Decoded = TypeVar("Decoded")
 Decoded_co = TypeVar("Decoded_co", covariant=True)
 
 
 class Decoder:
-    """Decodes for one connection."""
+    """Decodes the frames of one connection."""
 
     def __init__(self) -> None:
-        self._deliveries: _Memory[Basic.Deliver] = _Memory(_KnownDelivery)
-        self._headers: _Memory[ContentHeader] = _Memory(_KnownHeader)
+        self._deliveries: _Templates[Basic.Deliver] = _Templates(_DeliveryTemplate)
+        self._headers: _Templates[ContentHeader] = _Templates(_HeaderTemplate)
 
     def delivery(self, payload: bytes) -> Basic.Deliver:
         """Return the method of a frame that delivers a message.
 
         Raises:
-            Exception: It cannot be decoded.
+            Exception: The frame cannot be decoded.
         """
         found = self._deliveries.find(payload)
         if found is None:
@@ -61,23 +62,21 @@ class Decoder:
         return found
 
     def header(self, payload: bytes) -> ContentHeader:
-        """Return the content header of a message: an `UnreadableHeader` where its properties can
-        not be decoded.
-        """
+        """Return the content header of a message; an `UnreadableHeader` if it cannot be decoded."""
         found = self._headers.find(payload)
         if found is None:
-            found = decoded_header(payload)
+            found = decode_header(payload)
             if headers.is_as_fired(found.properties):
                 self._headers.learn(payload, found)
         return found
 
 
 class UnreadableHeader(ContentHeader):
-    """A content header of which no more is known than how long the body is.
+    """A content header whose properties cannot be decoded. Only the size of the body is known.
 
     Args:
-        header: The header, as far as it could be decoded.
-        error: Why not further.
+        header: The header, as far as it was decoded.
+        error: The error that ended the decoding.
     """
 
     def __init__(self, header: ContentHeader, error: Exception) -> None:
@@ -85,8 +84,8 @@ class UnreadableHeader(ContentHeader):
         self.error = error
 
 
-def decoded_header(payload: bytes) -> ContentHeader:
-    """Return what the driver makes of a content header; an `UnreadableHeader` where it cannot."""
+def decode_header(payload: bytes) -> ContentHeader:
+    """Return a content header; an `UnreadableHeader` if it cannot be decoded."""
     header = ContentHeader()
     try:
         header.unmarshal(payload)
@@ -95,91 +94,97 @@ def decoded_header(payload: bytes) -> ContentHeader:
     return header
 
 
-class _Kind(Protocol[Decoded_co]):
-    def decoded(self, payload: bytes) -> Decoded_co | None:
-        """Return what `payload` says, if it is of this kind."""
+class _FrameTemplate(Protocol[Decoded_co]):
+    def decode(self, payload: bytes) -> Decoded_co | None:
+        """Return the decoded payload; None if it does not match the template."""
 
 
-class _Memory(Generic[Decoded]):
-    """The kinds of payload that came before.
+class _Templates(Generic[Decoded]):
+    """The templates of the payloads that were decoded before.
 
     Args:
-        kind_of: Makes a kind of one of its kind.
+        make_template: Makes a template from a decoded payload.
     """
 
-    def __init__(self, kind_of: Callable[[Decoded], _Kind[Decoded]]) -> None:
-        self._kind_of = kind_of
-        self._by_length: dict[int, list[_Kind[Decoded]]] = {}
+    def __init__(self, make_template: Callable[[Decoded], _FrameTemplate[Decoded]]) -> None:
+        self._make_template = make_template
+        self._by_length: dict[int, list[_FrameTemplate[Decoded]]] = {}
         self._count = 0
 
     def find(self, payload: bytes) -> Decoded | None:
-        """Return what `payload` says, if it is of a kind that is known."""
-        for kind in self._by_length.get(len(payload), ()):
-            if (found := kind.decoded(payload)) is not None:
+        """Return the decoded payload; None if no template matches."""
+        for template in self._by_length.get(len(payload), ()):
+            if (found := template.decode(payload)) is not None:
                 return found
         return None
 
     def learn(self, payload: bytes, decoded: Decoded) -> None:
-        """Remember the kind of `payload`, if there is room."""
+        """Make a template from a payload and keep it, unless there are too many."""
         known = self._by_length.get(len(payload), [])
-        if len(known) == _MOST_OF_ONE_LENGTH:
+        if len(known) == _MAX_OF_ONE_LENGTH:
             return
-        if self._count == _MOST_KNOWN:
+        if self._count == _MAX_TEMPLATES:
             self._by_length.clear()
             self._count, known = 0, []
         try:
-            kind = self._kind_of(decoded)
+            template = self._make_template(decoded)
         except Exception:
-            return  # what the driver can decode, and not encode
-        if kind.decoded(payload) is not None:
-            self._by_length[len(payload)] = [*known, kind]
+            return  # the driver decodes some values that it cannot encode
+        if template.decode(payload) is not None:
+            self._by_length[len(payload)] = [*known, template]
             self._count += 1
 
 
-class _KnownDelivery:
-    """Deliveries that differ in no more than their tags."""
+class _DeliveryTemplate:
+    """Deliveries that differ only in their tags."""
 
-    def __init__(self, one: Basic.Deliver) -> None:
-        self._one = one
-        sample = _delivery_like(one, int.from_bytes(_TAG, "big"))
+    def __init__(self, delivery: Basic.Deliver) -> None:
+        self._delivery = delivery
+        sample = _with_tag(delivery, int.from_bytes(_TAG, "big"))
         method = sample.index.to_bytes(_METHOD_SIZE, "big")
-        self._pattern = Pattern(method + sample.marshal(), [_TAG])
+        self._template = Template(method + sample.marshal(), [_TAG])
 
-    def decoded(self, payload: bytes) -> Basic.Deliver | None:
-        values = self._pattern.values_in(payload)
+    def decode(self, payload: bytes) -> Basic.Deliver | None:
+        values = self._template.extract(payload)
         if values is None:
             return None
-        return _delivery_like(self._one, int.from_bytes(values[0], "big"))
+        return _with_tag(self._delivery, int.from_bytes(values[0], "big"))
 
 
-def _delivery_like(one: Basic.Deliver, tag: int) -> Basic.Deliver:
-    return Basic.Deliver(one.consumer_tag, tag, one.redelivered, one.exchange, one.routing_key)
+def _with_tag(delivery: Basic.Deliver, tag: int) -> Basic.Deliver:
+    return Basic.Deliver(
+        delivery.consumer_tag,
+        tag,
+        delivery.redelivered,
+        delivery.exchange,
+        delivery.routing_key,
+    )
 
 
-class _KnownHeader:
-    """Headers of fired events that differ in no more than id, time, trace and size."""
+class _HeaderTemplate:
+    """Headers of fired events that differ only in id, time, traceparent and size."""
 
-    def __init__(self, one: ContentHeader) -> None:
-        self._properties = one.properties
-        self._is_traced = headers.TRACEPARENT in (one.properties.headers or {})
+    def __init__(self, header: ContentHeader) -> None:
+        self._properties = header.properties
+        self._is_traced = headers.TRACEPARENT in (header.properties.headers or {})
         sample = headers.of_another_event(
-            one.properties,
+            header.properties,
             SAMPLE_ID,
             headers.exact_time(SAMPLE_TIME),
             SAMPLE_TIME,
             SAMPLE_TRACEPARENT if self._is_traced else "",
         )
-        header = ContentHeader(0, SAMPLE_SIZE, sample)
-        self._pattern = Pattern(header.marshal(), sample_values(is_traced=self._is_traced))
+        sample_header = ContentHeader(0, SAMPLE_SIZE, sample)
+        self._template = Template(sample_header.marshal(), sample_values(is_traced=self._is_traced))
 
-    def decoded(self, payload: bytes) -> ContentHeader | None:
-        values = self._pattern.values_in(payload)
+    def decode(self, payload: bytes) -> ContentHeader | None:
+        values = self._template.extract(payload)
         if values is None:
             return None
         traceparent = values.pop() if self._is_traced else b""
         event_id, time, timestamp, size = values
         seconds = int.from_bytes(timestamp, "big")
-        if seconds > _LAST_TIMESTAMP or not (
+        if seconds > _MAX_TIMESTAMP or not (
             event_id.isascii() and time.isascii() and traceparent.isascii()
         ):
             return None

@@ -1,4 +1,4 @@
-"""Messages to AMQP frames, where the parts that are the same for many are encoded once."""
+"""Encodes messages to AMQP frames. The parts that many events share are encoded once."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from pamqp.header import ContentHeader
 
 from lightbus.message import EventMessage
 from lightbus_rabbitmq import headers, names
-from lightbus_rabbitmq.driver.templates import Pattern
+from lightbus_rabbitmq.driver.templates import Template
 
-# Stand for what differs from event to event, and can stand in no name.
+# Sample values for the fields that differ between events. They cannot occur in names.
 SAMPLE_ID = "\x01" * 36
 SAMPLE_TIME = datetime(2001, 2, 3, 4, 5, 6, 789012, tzinfo=UTC)
 SAMPLE_SIZE = 0x0102030405060708
 SAMPLE_TRACEPARENT = "\x02" * 55
 
-# A frame's head and end (AMQP 0-9-1, section 4.2.3)
+# The header and the end of a frame, in bytes (AMQP 0-9-1, section 4.2.3)
 _FRAME_OVERHEAD = 8
 
 
-def encoded(
+def encode(
     properties: Basic.Properties,
     body: bytes,
     *,
@@ -34,35 +34,39 @@ def encoded(
     """Return the frames of a message's properties and body.
 
     Args:
-        channel_number: The channel that they are for.
-        frame_size: How many bytes a frame may have, at most.
+        properties: The properties.
+        body: The body.
+        channel_number: The channel that the frames are for.
+        frame_size: The size of the largest frame that the broker accepts, in bytes.
 
     Raises:
-        ValueError: The properties do not fit into one frame, as they must (AMQP 0-9-1, section
-            4.2.6.1), or AMQP has no form for one of them.
-        OverflowError, TypeError, struct.error: AMQP has no form for one of the properties.
+        ValueError: The properties do not fit into one frame (AMQP 0-9-1, section 4.2.6.1), or AMQP
+            cannot represent one of them.
+        OverflowError, TypeError, struct.error: AMQP cannot represent one of the properties.
     """
     header = pamqp.frame.marshal(
         ContentHeader(properties=properties, body_size=len(body)), channel_number
     )
     if len(header) > frame_size:
-        # The broker would end the connection.
+        # The broker would close the connection.
         raise ValueError(f"{len(header):,} bytes of properties are more than {frame_size:,}")
-    most = frame_size - _FRAME_OVERHEAD
-    parts = [ContentBody(body[start : start + most]) for start in range(0, len(body), most)]
+    part_size = frame_size - _FRAME_OVERHEAD
+    parts = [
+        ContentBody(body[start : start + part_size]) for start in range(0, len(body), part_size)
+    ]
     return b"".join([header] + [pamqp.frame.marshal(part, channel_number) for part in parts])
 
 
-def encoded_method(
+def encode_publish(
     exchange: str, routing_key: str, *, is_mandatory: bool, channel_number: int
 ) -> bytes:
-    """Return the frame that says where the message behind it is to go."""
+    """Return the frame of ``basic.publish``, which the frames of the message follow."""
     method = Basic.Publish(exchange=exchange, routing_key=routing_key, mandatory=is_mandatory)
     return pamqp.frame.marshal(method, channel_number)
 
 
 def _values(event_id: str, fired_at: datetime, size: int) -> tuple[bytes, ...]:
-    """Return what differs from event to event, as it stands in a frame."""
+    """Return the values that differ between events, as bytes of a frame."""
     return (
         event_id.encode(),
         headers.exact_time(fired_at).encode(),
@@ -75,20 +79,20 @@ _SAMPLE_VALUES = _values(SAMPLE_ID, SAMPLE_TIME, SAMPLE_SIZE)
 
 
 def sample_values(*, is_traced: bool) -> tuple[bytes, ...]:
-    """Return what differs from event to event of a kind, in the sample of it.
+    """Return the sample values: id, time, time in whole seconds, body size, and traceparent.
 
-    That is the id, the time, the same in whole seconds, the size of the body, and, where events of
-    the kind belong to a trace, the `traceparent`.
+    Args:
+        is_traced: Whether the events have a traceparent.
     """
     return (*_SAMPLE_VALUES, SAMPLE_TRACEPARENT.encode()) if is_traced else _SAMPLE_VALUES
 
 
-class EventFrames:
-    """The frames of fired events, for one channel.
+class EventEncoder:
+    """Encodes fired events for one channel.
 
     Args:
         channel_number: The channel.
-        frame_size: How many bytes a frame may have, at most.
+        frame_size: The size of the largest frame that the broker accepts, in bytes.
     """
 
     def __init__(self, channel_number: int, frame_size: int) -> None:
@@ -96,13 +100,12 @@ class EventFrames:
         self._frame_size = frame_size
         self._kinds: dict[tuple[object, ...], _Kind] = {}
 
-    def encoded(self, message: EventMessage, *, is_mandatory: bool) -> bytes:
-        """Return all frames of the publish of an event to its API's exchange.
+    def encode(self, message: EventMessage, *, is_mandatory: bool) -> bytes:
+        """Return the frames that publish an event to the exchange of its API.
 
-        Raises:
-            Exception: What the function `encoded` raises.
+        The errors are those of the function `encode`.
         """
-        kind_of = (
+        key = (
             message.api_name,
             message.event_name,
             message.service_name,
@@ -110,26 +113,26 @@ class EventFrames:
             message.traceparent == "",
             is_mandatory,
         )
-        kind = self._kinds.get(kind_of)
+        kind = self._kinds.get(key)
         if kind is None:
-            kind = self._kinds[kind_of] = _Kind(
+            kind = self._kinds[key] = _Kind(
                 message,
                 is_mandatory=is_mandatory,
                 channel_number=self._channel_number,
                 frame_size=self._frame_size,
             )
-        return kind.encoded(message)
+        return kind.encode(message)
 
 
 class _Kind:
-    """Events that differ in no more than id, time, trace and body."""
+    """Events that differ only in id, time, traceparent and body."""
 
     def __init__(
         self, message: EventMessage, *, is_mandatory: bool, channel_number: int, frame_size: int
     ) -> None:
         self._channel_number = channel_number
         self._frame_size = frame_size
-        self._method = encoded_method(
+        self._method = encode_publish(
             names.api_exchange(message.api_name),
             message.event_name,
             is_mandatory=is_mandatory,
@@ -146,24 +149,24 @@ class _Kind:
         frames = self._method + pamqp.frame.marshal(header, channel_number)
         values = sample_values(is_traced=is_traced)
         self._lengths = [len(value) for value in values]
-        self._pattern = Pattern(frames, values)
+        self._template = Template(frames, values)
 
-    def encoded(self, message: EventMessage) -> bytes:
-        """Return the frames of an event's properties and body."""
+    def encode(self, message: EventMessage) -> bytes:
+        """Return the frames that publish an event."""
         body = message.body
         values = self._fitting_values(message)
         if values is None or not 0 < len(body) <= self._frame_size - _FRAME_OVERHEAD:
-            return self._method + encoded(
+            return self._method + encode(
                 headers.properties_of(message),
                 body,
                 channel_number=self._channel_number,
                 frame_size=self._frame_size,
             )
-        frames = self._pattern.filled(values)
+        frames = self._template.fill(values)
         return frames + pamqp.frame.marshal(ContentBody(body), self._channel_number)
 
     def _fitting_values(self, message: EventMessage) -> tuple[bytes, ...] | None:
-        """Return what to put in; None where it has not the form of the sample's."""
+        """Return the values of an event; None if they do not fit into the template."""
         try:
             values = _values(message.id, message.fired_at, len(message.body))
             if message.traceparent:

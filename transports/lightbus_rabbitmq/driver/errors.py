@@ -1,4 +1,4 @@
-"""The driver's errors, sorted into what they mean for the bus."""
+"""Translates errors of the driver and the broker to errors of Lightbus."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ _REFUSALS = (
     IncompatibleProtocolError,
 )
 
-# The codes with which RabbitMQ refuses to open a connection: for the credentials, and for the
-# virtual host (AMQP 0-9-1, section 1.5, constants).
+# The codes with which RabbitMQ refuses the credentials and the virtual host of a connection (AMQP
+# 0-9-1, section 1.5).
 _ACCESS_REFUSED = 403
 _NOT_ALLOWED = 530
 
-# A limit of the node, the user or the virtual host was reached, or a virtual host has not started
-# yet. A later attempt may succeed.
+# A later attempt may succeed: a limit of the node, the user or the virtual host was reached, or the
+# virtual host has not started yet.
 _LIMIT_REACHED = re.compile(r"\blimit\b.*\b(reached|exceeded)\b|\breached\b.*\blimit\b")
-_MAY_PASS = re.compile(rf"^(?!.* not found$).*({_LIMIT_REACHED.pattern}|\bis down$)")
+_TEMPORARY = re.compile(rf"^(?!.* not found$).*({_LIMIT_REACHED.pattern}|\bis down$)")
 
 _DIFFERENCE = re.compile(
     r"arg '(?P<argument>[^']*)' .*: received (?P<wanted>.*) but current is (?P<actual>.*)"
@@ -41,14 +41,14 @@ _DIFFERENCE = re.compile(
 
 
 class ConnectionLost(Exception):
-    """The connection or the channel went away; the operation may be done again on another."""
+    """The connection or the channel was lost. The operation can be tried again on a new one."""
 
 
 class NoFreeChannel(ConnectionLost):
     """Every channel that the broker allows on the connection is in use.
 
     Attributes:
-        channel_max: How many channels that are.
+        channel_max: The number of channels that the broker allows.
     """
 
     def __init__(self, channel_max: int) -> None:
@@ -59,72 +59,76 @@ class NoFreeChannel(ConnectionLost):
         )
 
 
-def words_of(close: Connection.Close) -> str:
-    """Return why the broker closed a connection, in its own words."""
+def close_reason(close: Connection.Close) -> str:
+    """Return the broker's text that says why it closed a connection."""
     return " ".join(str(close.reply_text).split()).rstrip(".")
 
 
-def refused_by(close: Connection.Close, doing: str) -> TransportRefused | ConnectionLost:
-    """Return the error for a `close` with which the broker answered `doing`."""
-    words = words_of(close)
+def close_error(close: Connection.Close, doing: str) -> TransportRefused | ConnectionLost:
+    """Return the error for the broker's answer to `doing` something, a `close`."""
+    text = close_reason(close)
     is_refusal = close.reply_code in (_ACCESS_REFUSED, _NOT_ALLOWED)
-    if is_refusal and not _MAY_PASS.search(words):
-        return TransportRefused(f"RabbitMQ refused {doing}: {words}.")
-    return ConnectionLost(words)
+    if is_refusal and not _TEMPORARY.search(text):
+        return TransportRefused(f"RabbitMQ refused {doing}: {text}.")
+    return ConnectionLost(text)
 
 
-def translated(error: BaseException, doing: str) -> TransportError | ConnectionLost | None:
-    """Return what `error`, raised by the driver while `doing` something, means.
+def translate_error(error: BaseException, doing: str) -> TransportError | ConnectionLost | None:
+    """Return the error of Lightbus for an error of the driver.
+
+    Args:
+        error: The error.
+        doing: The operation that raised it, such as ``"to declare queue 'a'"``.
 
     Returns:
-        `TransportRefused` or `TopologyMismatch` for what another try will not mend,
-        `ConnectionLost` for what it may, and None for what is not of the driver's making.
+        `TransportRefused` or `TopologyMismatch` if another try will not help, `ConnectionLost` if
+        it may, and None if the error is not one of the driver.
     """
     if isinstance(error, _REFUSALS):
-        return TransportRefused(f"RabbitMQ refused {doing}: {reason(error)}.")
+        return TransportRefused(f"RabbitMQ refused {doing}: {error_text(error)}.")
     if isinstance(error, ChannelPreconditionFailed):
-        return _unmet(reason(error), doing)
+        return _precondition_error(error_text(error), doing)
     if isinstance(error, AMQPError | ChannelInvalidStateError | OSError):
-        return ConnectionLost(reason(error))
-    if isinstance(error, asyncio.CancelledError) and not is_cancelled():
+        return ConnectionLost(error_text(error))
+    if isinstance(error, asyncio.CancelledError) and not is_task_cancelled():
         return ConnectionLost("the channel was closed")
-    # The driver rejects what waits on a channel that was closed without a reason with these.
+    # The driver raises these in tasks that wait on a channel that was closed without a reason.
     if type(error) in (Exception, RuntimeError):
         return ConnectionLost(str(error) or "the channel was closed")
     return None
 
 
-def _unmet(words: str, doing: str) -> TransportRefused | TopologyMismatch:
-    """Return what it means that a precondition of `doing` something was not met."""
-    if _LIMIT_REACHED.search(words):
-        return TransportRefused(f"RabbitMQ refused {doing}: {words}.")
-    found = _DIFFERENCE.search(words)
+def _precondition_error(text: str, doing: str) -> TransportRefused | TopologyMismatch:
+    """Return the error for a precondition of `doing` something that failed."""
+    if _LIMIT_REACHED.search(text):
+        return TransportRefused(f"RabbitMQ refused {doing}: {text}.")
+    found = _DIFFERENCE.search(text)
     return TopologyMismatch(
-        f"RabbitMQ refused {doing}: {words}. `lightbus topology` shows all that differs, and can "
-        "migrate it.",
+        f"RabbitMQ refused {doing}: {text}. `lightbus topology` shows all differences, and can "
+        "migrate them.",
         argument=found["argument"] if found else "",
         wanted=_value(found["wanted"] if found else ""),
         actual=_value(found["actual"] if found else ""),
     )
 
 
-def _value(told: str) -> str:
-    # '20', or: none, or: the value '20' of type 'byte'
-    found = re.search(r"'([^']*)'", told)
-    return found[1] if found else told
+def _value(text: str) -> str:
+    # For example: '20', or: none, or: the value '20' of type 'byte'
+    found = re.search(r"'([^']*)'", text)
+    return found[1] if found else text
 
 
-def reason(error: BaseException) -> str:
-    """Return one line that says why, without what the driver wraps around it."""
+def error_text(error: BaseException) -> str:
+    """Return the text of an error on one line, without a full stop at its end."""
     text = str(error).strip() or type(error).__name__
     return " ".join(text.split()).rstrip(".")
 
 
-def is_cancelled() -> bool:
-    """Whether this task was cancelled.
+def is_task_cancelled() -> bool:
+    """Return whether the current task was cancelled.
 
-    The driver also raises CancelledError where not the task, but the channel, was ended; and it
-    raises others where the task was cancelled.
+    The driver also raises CancelledError if only the channel was closed, and it raises other errors
+    if the task was cancelled.
     """
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0

@@ -1,8 +1,8 @@
-"""`FrameStream`: the bytes of a connection; the frames of messages go past the driver, both ways.
+"""`FrameReader`: reads a connection, and passes the frames of messages directly to their channels.
 
-The driver reads each frame in three waits, logs it, and passes it on through a queue, which costs
-several times what decoding it does. Here the frames of messages, and of the broker's answers to
-them, are cut from what has come and handed to their channels at once. The driver reads the rest.
+The driver awaits each frame three times, logs it, and passes it on through a queue. That takes
+several times as long as decoding the frame. So the reader takes the frames of messages and confirms
+out of the received bytes, and leaves the other frames to the driver.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from yarl import URL
 
 from lightbus_rabbitmq import headers
 from lightbus_rabbitmq.driver.channel import Channel
-from lightbus_rabbitmq.driver.decoding import Decoder, UnreadableHeader, decoded_header
+from lightbus_rabbitmq.driver.decoding import Decoder, UnreadableHeader, decode_header
 
 # A frame's type, channel and size (AMQP 0-9-1, section 4.2.3)
 _HEAD = struct.Struct(">BHI")
@@ -41,7 +41,7 @@ _KINDS = (
 _DELIVER = commands.Basic.Deliver.index.to_bytes(4, "big")
 _CLOSE = commands.Connection.Close.index.to_bytes(4, "big")
 
-# The other methods that a `Channel` takes in, or wants to know of.
+# The other methods that a `Channel` handles
 _METHODS: dict[bytes, type[Frame]] = {
     method.index.to_bytes(4, "big"): method
     for method in (
@@ -52,14 +52,15 @@ _METHODS: dict[bytes, type[Frame]] = {
     )
 }
 
-# The driver ends a connection from which it has read nothing for three heartbeats, and RabbitMQ
-# sends none while it sends other things. Less than the shortest heartbeat, in seconds.
+# RabbitMQ sends no heartbeats while it sends other frames, and the driver closes a connection from
+# which it reads nothing for three heartbeats. So the driver gets one this often, in seconds.
+# That is less than the shortest heartbeat.
 _HEARTBEAT_PERIOD = 0.5
 _HEARTBEAT = Heartbeat().marshal()
 
 
 class FrameStream(TransportFactory):
-    """Makes the one connection, when the driver asks for it."""
+    """The byte stream of one connection, which opens when the driver asks for it."""
 
     def __init__(self) -> None:
         self._reader: FrameReader | None = None
@@ -67,16 +68,16 @@ class FrameStream(TransportFactory):
 
     @property
     def close(self) -> commands.Connection.Close | None:
-        """With what the broker ended the connection; None where it did not, or said nothing."""
+        """The method with which the broker closed the connection; None if it sent none."""
         return self._reader.close if self._reader else None
 
-    def begin(self, channels: Mapping[int, AbstractChannel | None]) -> None:
-        """Hand the messages of `channels`, by their numbers, to those that are a `Channel`."""
+    def attach(self, channels: Mapping[int, AbstractChannel | None]) -> None:
+        """Pass messages to those of the driver's channels, by number, that are a `Channel`."""
         if self._reader is not None:
-            self._reader.begin(channels)
+            self._reader.attach(channels)
 
     def write(self, frames: bytes) -> bool:
-        """Write frames, unless the driver has closed the wire, or others wait to be written."""
+        """Write frames, unless the stream is closed or has a backlog; return whether it did."""
         transport = self._transport
         if transport is None or transport.is_closing() or transport.get_write_buffer_size():
             return False
@@ -86,10 +87,10 @@ class FrameStream(TransportFactory):
     async def create(
         self, url: URL, **kwargs: Any
     ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """Connect; see `asyncio.open_connection`, which has no say in the class of its reader.
+        """Connect like `asyncio.open_connection`, with a `FrameReader` as the reader.
 
         Raises:
-            AMQPConnectionError: There is nobody at `url`, or nobody who is to be trusted.
+            AMQPConnectionError: No broker answers at `url`, or its certificate is not trusted.
         """
         loop = asyncio.get_running_loop()
         context_provider = kwargs.pop("ssl_context_provider")
@@ -107,10 +108,11 @@ class FrameStream(TransportFactory):
 
 
 class FrameReader(asyncio.StreamReader):
-    """Reads for the driver what no channel takes in.
+    """The reader of the driver's stream, without the frames that a `Channel` handles.
 
     Attributes:
-        close: With what the broker ended the connection.
+        channels: The channels of the connection, by number.
+        close: The method with which the broker closed the connection.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -121,11 +123,11 @@ class FrameReader(asyncio.StreamReader):
         self._decoder = Decoder()
         self._pending = b""
         self._is_amqp = True
-        # While the connection is negotiated, the driver takes nothing but what it waits for.
+        # While the driver negotiates the connection, it expects no heartbeats.
         self._next_heartbeat = math.inf
 
-    def begin(self, channels: Mapping[int, AbstractChannel | None]) -> None:
-        """Hand on the messages of `channels` from now on."""
+    def attach(self, channels: Mapping[int, AbstractChannel | None]) -> None:
+        """Pass the frames of messages to these channels from now on."""
         self.channels = channels
         self._next_heartbeat = self._now()
 
@@ -134,34 +136,34 @@ class FrameReader(asyncio.StreamReader):
             super().feed_data(data)
             return
         try:
-            left = self._left_of(self._pending + bytes(data))
+            rest = self._handle_frames(self._pending + bytes(data))
         except InvalidFrameError as error:
-            # From here on nobody knows what is meant, and the driver ends the connection.
+            # The driver closes the connection, because the frames that follow are ambiguous.
             self._is_amqp = False
             self.set_exception(error)
             return
-        if left:
-            super().feed_data(left)
+        if rest:
+            super().feed_data(rest)
         elif self._now() >= self._next_heartbeat:
             super().feed_data(_HEARTBEAT)
             self._next_heartbeat = self._now() + _HEARTBEAT_PERIOD
 
     def feed_eof(self) -> None:
-        # It comes twice where the other side closes first.
+        # asyncio calls this twice if the other side closes first.
         if self._pending:
             super().feed_data(self._pending)
             self._pending = b""
         super().feed_eof()
 
-    def _left_of(self, received: bytes) -> bytes:
-        """Hand on the frames of messages; return the others, and keep what is no whole frame."""
-        left: list[bytes] = []
+    def _handle_frames(self, received: bytes) -> bytes:
+        """Pass on the frames of messages; return the others, and keep an incomplete frame."""
+        rest: list[bytes] = []
         start, end = 0, len(received)
         while end - start >= _HEAD.size:
             kind, number, size = _HEAD.unpack_from(received, start)
             if kind not in _KINDS:
                 self._is_amqp = False
-                left.append(received[start:])
+                rest.append(received[start:])
                 start = end
                 break
             next_start = start + _HEAD.size + size + 1
@@ -169,14 +171,15 @@ class FrameReader(asyncio.StreamReader):
                 break
             payload = received[start + _HEAD.size : next_start - 1]
             is_whole = received[next_start - 1] == constants.FRAME_END
-            if not (is_whole and self._is_taken(kind, number, payload)):
+            if not (is_whole and self._handle(kind, number, payload)):
                 frame = received[start:next_start]
-                left.append(_readable(frame) if kind == constants.FRAME_HEADER else frame)
+                rest.append(_readable(frame) if kind == constants.FRAME_HEADER else frame)
             start = next_start
         self._pending = received[start:]
-        return b"".join(left)
+        return b"".join(rest)
 
-    def _is_taken(self, kind: int, number: int, payload: bytes) -> bool:
+    def _handle(self, kind: int, number: int, payload: bytes) -> bool:
+        """Pass a frame to its channel; return False if the driver has to handle it."""
         channel = self.channels.get(number)
         if not isinstance(channel, Channel):
             if number == 0 and payload.startswith(_CLOSE):
@@ -185,19 +188,19 @@ class FrameReader(asyncio.StreamReader):
         try:
             frame = self._decoded(kind, payload, channel)
         except Exception:
-            # The driver fails at it, too, and ends the connection in its own way.
+            # The driver fails to decode it, too, and closes the connection.
             return False
-        return frame is not None and channel.take_in(frame)
+        return frame is not None and channel.handle_frame(frame)
 
     def _note_close(self, payload: bytes) -> None:
-        # The driver keeps only a part of it: what it expected instead, or that it was closed.
+        # The driver does not keep the whole method.
         close = commands.Connection.Close()
         with contextlib.suppress(Exception):
             close.unmarshal(payload[len(_CLOSE) :])
             self.close = close
 
     def _decoded(self, kind: int, payload: bytes, channel: Channel) -> FrameType | None:
-        """Return the frame where it may be one for `channel` to take in."""
+        """Return the frame if the channel may handle it."""
         if kind == constants.FRAME_METHOD:
             if payload.startswith(_DELIVER):
                 return self._decoder.delivery(payload)
@@ -205,7 +208,7 @@ class FrameReader(asyncio.StreamReader):
                 frame = method()
                 frame.unmarshal(payload[len(_DELIVER) :])
                 return frame
-        elif not channel.is_message_awaited:
+        elif not channel.expects_content:
             return None
         elif kind == constants.FRAME_HEADER:
             return self._decoder.header(payload)
@@ -215,14 +218,13 @@ class FrameReader(asyncio.StreamReader):
 
 
 def _readable(frame: bytes) -> bytes:
-    """Return the frame of a content header, without its properties where they cannot be decoded.
+    """Return the frame of a content header, without properties if they cannot be decoded.
 
-    The driver would end the connection, and what waits behind such a message in a queue could
-    never be read.
+    Otherwise the driver would close the connection, each time that it reads the queue.
     """
     _, number, _ = _HEAD.unpack_from(frame)
-    header = decoded_header(frame[_HEAD.size : -1])
+    header = decode_header(frame[_HEAD.size : -1])
     if not isinstance(header, UnreadableHeader):
         return frame
-    kept = ContentHeader(0, header.body_size, headers.dropped())
-    return pamqp.frame.marshal(kept, number)
+    without_properties = ContentHeader(0, header.body_size, headers.dropped())
+    return pamqp.frame.marshal(without_properties, number)

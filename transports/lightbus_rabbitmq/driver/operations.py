@@ -11,8 +11,8 @@ import attrs
 from aiormq.exceptions import ChannelNotFoundEntity
 
 from lightbus_rabbitmq.driver.connection import ReconnectingConnection
-from lightbus_rabbitmq.driver.errors import ConnectionLost, translated
-from lightbus_rabbitmq.driver.waiting import unless_lost
+from lightbus_rabbitmq.driver.errors import ConnectionLost, translate_error
+from lightbus_rabbitmq.driver.waiting import run_while_connected
 
 T = TypeVar("T")
 
@@ -57,12 +57,12 @@ async def run_on_new_channel(
     channel = await connection.channel(confirms=False)
     try:
         async with asyncio.timeout(timeout):
-            return await unless_lost(channel.connection, _run_and_close(channel, operation))
+            return await run_while_connected(channel.connection, _run_and_close(channel, operation))
     except TimeoutError as error:
         raise ConnectionLost(f"no answer within {timeout:g} s when asked {doing}") from error
     except (Exception, asyncio.CancelledError) as error:
         channel.give_up()  # cancelled, the driver closes it
-        if meaning := translated(error, doing):
+        if meaning := translate_error(error, doing):
             raise meaning from error
         raise
 

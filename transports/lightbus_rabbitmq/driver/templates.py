@@ -1,4 +1,4 @@
-"""`Pattern`: bytes that come again and again, with other values of the same lengths in them."""
+"""`Template`: bytes with gaps for values of fixed lengths."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import struct
 from collections.abc import Iterator, Sequence
 
 
-class Pattern:
-    """What is the same in all of them, and where the values are.
+class Template:
+    """Bytes that many messages share, with gaps for the values that differ.
 
     Args:
         sample: The bytes with sample values.
-        values: The sample values. Each may occur more than once, and by no accident.
+        values: The sample values. Every occurrence of one in `sample` becomes a gap.
     """
 
     def __init__(self, sample: bytes, values: Sequence[bytes]) -> None:
@@ -25,30 +25,30 @@ class Pattern:
         parts.append(sample[end:])
         self._parts = parts
         self._same = tuple(parts[::2])
-        # Where each value stands among the parts, and where it stands again
+        # The first part that holds each value, and the parts that repeat one
         places = [2 * place + 1 for place in map(self._numbers.index, range(len(values)))]
         self._places = places
-        self._again = [
+        self._repeated = [
             (2 * place + 1, places[number])
             for place, number in enumerate(self._numbers)
             if 2 * place + 1 != places[number]
         ]
         self._struct = struct.Struct("".join(f"{len(part)}s" for part in parts))
 
-    def filled(self, values: Sequence[bytes]) -> bytes:
-        """Return the bytes with these values, which must have the lengths of the sample's."""
+    def fill(self, values: Sequence[bytes]) -> bytes:
+        """Return the bytes with these values, which must be as long as the sample values."""
         self._parts[1::2] = [values[number] for number in self._numbers]
         return b"".join(self._parts)
 
-    def values_in(self, data: bytes) -> list[bytes] | None:
-        """Return the values of bytes that `filled` would return with them; None of any others."""
+    def extract(self, data: bytes) -> list[bytes] | None:
+        """Return the values with which `fill` returns `data`; None if there are none."""
         if len(data) != self._struct.size:
             return None
         parts = self._struct.unpack(data)
         if parts[::2] != self._same:
             return None
-        for again, place in self._again:
-            if parts[again] != parts[place]:
+        for repeated, place in self._repeated:
+            if parts[repeated] != parts[place]:
                 return None
         return [parts[place] for place in self._places]
 

@@ -1,4 +1,4 @@
-"""Waits that end when the connection that they are for is lost, and waits between tries."""
+"""Waits for the broker that end when the connection is lost, and delays between attempts."""
 
 from __future__ import annotations
 
@@ -10,35 +10,37 @@ from typing import Any, TypeVar
 
 import aiormq.abc
 
-from lightbus_rabbitmq.driver.errors import ConnectionLost, reason, translated
+from lightbus_rabbitmq.driver.errors import ConnectionLost, error_text, translate_error
 
 T = TypeVar("T")
 
 _LONGEST_WAIT = 10.0
 
-# What is lost sooner than this, in seconds, is not tried again without a pause.
+# A resource that is lost sooner than this, in seconds, is acquired again only after a delay.
 _SHORTEST_LIFE = 1.0
 
-_abandoned: set[asyncio.Task[Any]] = set()
+_kept_tasks: set[asyncio.Task[Any]] = set()
 
 
-async def unless_lost(connection: aiormq.abc.AbstractConnection, work: Coroutine[Any, Any, T]) -> T:
-    """Return what `work` on `connection` returns.
+async def run_while_connected(
+    connection: aiormq.abc.AbstractConnection, work: Coroutine[Any, Any, T]
+) -> T:
+    """Return what `work` on a connection returns, but wait no longer than the connection lasts.
 
-    The driver can leave one waiting for the answer of a broker that is gone.
+    Without this, the driver can wait forever for an answer on a connection that was lost.
 
     Raises:
-        ConnectionLost: The connection was closed before `work` was done.
-        Exception: What `work` raised.
+        ConnectionLost: The connection was closed before `work` ended.
+        Exception: An error that `work` raised.
     """
     working, closing = asyncio.create_task(work), connection.closing
     try:
         await asyncio.wait({working, closing}, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        closing.cancel()  # else the connection keeps this observer of it for as long as it lives
+        closing.cancel()  # otherwise the connection keeps a reference to it
         if not working.done():
             working.cancel()
-            abandon(working)
+            keep_task(working)
     if not working.done():
         raise ConnectionLost(_why_closed(closing))
     return working.result()
@@ -46,47 +48,47 @@ async def unless_lost(connection: aiormq.abc.AbstractConnection, work: Coroutine
 
 def _why_closed(closing: asyncio.Future[Any]) -> str:
     cause = None if closing.cancelled() or not closing.done() else closing.exception()
-    return reason(cause) if cause is not None else "the connection was closed"
+    return error_text(cause) if cause is not None else "the connection was closed"
 
 
 async def close_quietly(channel: aiormq.abc.AbstractChannel, timeout: float) -> None:
-    """Close a channel; where the broker is away, it notices by itself that the channel is gone."""
-    await quietly(channel, channel.close(), doing="to close a channel", timeout=timeout)
+    """Close a channel. Errors of the broker or the connection are ignored."""
+    await run_quietly(channel, channel.close(), doing="to close a channel", timeout=timeout)
 
 
-async def quietly(
+async def run_quietly(
     channel: aiormq.abc.AbstractChannel,
     work: Coroutine[Any, Any, Any],
     *,
     doing: str,
     timeout: float,
 ) -> None:
-    """Do `work` on a channel, which matters to no one where the broker refuses it or is away."""
+    """Do `work` on a channel. Errors of the broker or the connection are ignored."""
     try:
         async with asyncio.timeout(timeout):
-            await unless_lost(channel.connection, work)
+            await run_while_connected(channel.connection, work)
     except (TimeoutError, ConnectionLost):
         pass
     except (Exception, asyncio.CancelledError) as error:
-        if translated(error, doing) is None:
+        if translate_error(error, doing) is None:
             raise
 
 
-def abandon(task: asyncio.Task[Any]) -> None:
-    """Hold on to a task for which nobody waits, until it ends."""
-    _abandoned.add(task)
+def keep_task(task: asyncio.Task[Any]) -> None:
+    """Keep a reference to a task that no caller awaits, until it ends."""
+    _kept_tasks.add(task)
     task.add_done_callback(_forget)
 
 
-def _forget(abandoned: asyncio.Task[Any]) -> None:
-    _abandoned.discard(abandoned)
-    if not abandoned.cancelled():
-        abandoned.exception()  # reading it is what keeps it from being reported as unread
+def _forget(task: asyncio.Task[Any]) -> None:
+    _kept_tasks.discard(task)
+    if not task.cancelled():
+        task.exception()  # asyncio logs an exception that was never retrieved
 
 
 def growing_waits() -> Iterator[float]:
-    """Yield, for ever, how many seconds to wait before each next try."""
-    # Jittered, so that a fleet does not come back to a restarted broker in one instant.
+    """Yield how many seconds to wait before each attempt."""
+    # Jittered, so that not all clients reconnect to a restarted broker at the same time.
     longest = 0.2
     while True:
         yield random.uniform(longest / 2, longest)

@@ -1,4 +1,8 @@
-"""Compares what RabbitMQ holds with what is wanted, as far as AMQP lets it be seen."""
+"""Compares the objects at RabbitMQ with the desired topology, as far as AMQP allows.
+
+AMQP does not show the settings of an object. But declaring an object that exists changes nothing,
+and fails if a setting differs.
+"""
 
 from __future__ import annotations
 
@@ -11,56 +15,60 @@ from lightbus_rabbitmq.driver.operations import AMQPChannel, queue_counts, run_o
 from lightbus_rabbitmq.topology import declarations, old_names
 from lightbus_rabbitmq.topology.declarations import Binding, DesiredTopology, Exchange, Queue
 
-_BY_HAND = (
-    "It cannot be changed. Stop what fires through it, delete it, and run "
+_EXCHANGE_REMEDY = (
+    "It cannot be changed. Stop the programs that fire through it, delete it, and run "
     "`lightbus topology --migrate` in every service that listens."
 )
 
 
 async def compare(
-    link: ReconnectingConnection, wanted: DesiredTopology, *, timeout: float
+    connection: ReconnectingConnection, desired: DesiredTopology, *, timeout: float
 ) -> list[BrokerObject]:
-    """Compare the exchanges and queues; say of the bindings that they are not seen.
+    """Return the state of each exchange and queue. The state of bindings is unknown.
 
     The errors are those of `run_on_new_channel`.
     """
-    found = [await compared_with(link, exchange, timeout=timeout) for exchange in wanted.exchanges]
-    for queue in wanted.queues:
-        found.append(await compared_with(link, queue, timeout=timeout))
-        left = await queue_counts(link, queue.temporary.name, timeout=timeout)
-        if left is not None:
-            found.append(_unfinished(queue, left.ready))
+    found = [
+        await compare_object(connection, exchange, timeout=timeout)
+        for exchange in desired.exchanges
+    ]
+    for queue in desired.queues:
+        found.append(await compare_object(connection, queue, timeout=timeout))
+        temporary = await queue_counts(connection, queue.temporary.name, timeout=timeout)
+        if temporary is not None:
+            found.append(_unfinished_queue(queue, temporary.ready))
         if queue.api_name:
-            found.append(_bindings(queue, wanted))
-    return found + await _old(link, wanted, timeout=timeout)
+            found.append(_bindings_of(queue, desired))
+    return found + await _old_objects(connection, desired, timeout=timeout)
 
 
-async def _old(
-    link: ReconnectingConnection, wanted: DesiredTopology, *, timeout: float
+async def _old_objects(
+    connection: ReconnectingConnection, desired: DesiredTopology, *, timeout: float
 ) -> list[BrokerObject]:
-    """Return those of the bus's own objects that exist under their old names."""
+    """Return the shared objects that exist under their old names."""
 
     async def exists(exchange: Exchange) -> bool:
-        compared = await compared_with(link, exchange, timeout=timeout)
+        compared = await compare_object(connection, exchange, timeout=timeout)
         return compared.state is ObjectState.OK
 
-    queues = [*old_names.delay_queues(wanted), *old_names.unrouted_queues(wanted)]
+    queues = [*old_names.delay_queues(desired), *old_names.unrouted_queues(desired)]
     if not queues or not await exists(old_names.UNROUTED):
         return []
     found = []
     for renamed in queues:
-        if (held := await queue_counts(link, renamed.old_name, timeout=timeout)) is not None:
+        counts = await queue_counts(connection, renamed.old_name, timeout=timeout)
+        if counts is not None:
             note = (
-                f"An old name: {renamed.queue.name!r} replaces it. {held.ready:,} events "
-                "wait in it. Stop the workers of all services; `lightbus topology --migrate` then "
-                "moves the events, and deletes the queue when nothing uses it any more."
+                f"An old name: {renamed.queue.name!r} replaces it. It holds {counts.ready:,} "
+                "events. Stop the workers of all services; `lightbus topology --migrate` then "
+                "moves the events, and deletes the queue when nothing uses it."
             )
             found.append(_old_object("queue", renamed.old_name, note))
     for exchange in old_names.EXCHANGES:
         if await exists(exchange):
             note = (
-                "An old name. `lightbus topology --migrate` deletes it when nothing is bound to it "
-                "any more: run it in every service that listens."
+                "An old name. `lightbus topology --migrate` deletes it when nothing is bound to "
+                "it: run it in every service that listens."
             )
             found.append(_old_object("exchange", exchange.name, note))
     return found
@@ -70,67 +78,66 @@ def _old_object(kind: str, name: str, note: str) -> BrokerObject:
     return BrokerObject(kind=kind, name=name, state=ObjectState.OLD, note=note)
 
 
-def _unfinished(queue: Queue, ready: int) -> BrokerObject:
+def _unfinished_queue(queue: Queue, ready: int) -> BrokerObject:
     return BrokerObject(
         kind=queue.kind,
         name=queue.temporary.name,
         state=ObjectState.UNFINISHED,
-        note=f"A migration was broken off, or is under way: {ready:,} events wait in it. "
-        "`lightbus topology --migrate` goes on.",
+        note=f"A migration was interrupted, or is running. The queue holds {ready:,} events. "
+        "`lightbus topology --migrate` continues.",
     )
 
 
-def _bindings(queue: Queue, wanted: DesiredTopology) -> BrokerObject:
+def _bindings_of(queue: Queue, desired: DesiredTopology) -> BrokerObject:
     exchange = declarations.api_exchange(queue.api_name).name
 
-    def names_of(bindings: list[Binding]) -> str:
-        names = [one.routing_key for one in bindings if one.exchange == exchange]
-        return ", ".join(names) or "none"
+    def events_of(bindings: list[Binding]) -> str:
+        events = [binding.routing_key for binding in bindings if binding.exchange == exchange]
+        return ", ".join(events) or "none"
 
     return BrokerObject(
         kind="bindings",
         name=queue.name,
         state=ObjectState.UNKNOWN,
         note="AMQP does not show bindings. --migrate binds "
-        f"{names_of(wanted.bindings_of(queue))}, and "
-        f"unbinds {names_of(wanted.unwanted_of(queue))}.",
+        f"{events_of(desired.bindings_of(queue))}, and "
+        f"unbinds {events_of(desired.stale_bindings_of(queue))}.",
     )
 
 
-async def compared_with(
-    link: ReconnectingConnection, wanted: Exchange | Queue, *, timeout: float
+async def compare_object(
+    connection: ReconnectingConnection, desired: Exchange | Queue, *, timeout: float
 ) -> BrokerObject:
-    """Compare one object, and leave it as it is.
+    """Compare one object with its desired settings, and change nothing.
 
     The errors are those of `run_on_new_channel`.
     """
-    doing = f"to look at {wanted.kind} {wanted.name!r}"
+    doing = f"to look at {desired.kind} {desired.name!r}"
 
     async def exists(channel: AMQPChannel) -> bool:
         try:
-            await wanted.declare(channel, passive=True)
+            await desired.declare(channel, passive=True)
         except ChannelNotFoundEntity:
             return False
         return True
 
     state = ObjectState.OK
-    argument = to_be = actual = note = ""
-    if not await run_on_new_channel(link, exists, doing=doing, timeout=timeout):
+    argument = wanted = actual = note = ""
+    if not await run_on_new_channel(connection, exists, doing=doing, timeout=timeout):
         state = ObjectState.MISSING
     else:
         try:
-            # Declaring what exists changes nothing, and only that tells what differs.
-            await run_on_new_channel(link, wanted.declare, doing=doing, timeout=timeout)
+            await run_on_new_channel(connection, desired.declare, doing=doing, timeout=timeout)
         except TopologyMismatch as error:
             state = ObjectState.DIFFERENT
-            argument, to_be, actual = error.argument, error.wanted, error.actual
-            note = _BY_HAND if isinstance(wanted, Exchange) else ""
+            argument, wanted, actual = error.argument, error.wanted, error.actual
+            note = _EXCHANGE_REMEDY if isinstance(desired, Exchange) else ""
     return BrokerObject(
-        kind=wanted.kind,
-        name=wanted.name,
+        kind=desired.kind,
+        name=desired.name,
         state=state,
         argument=argument,
-        wanted=to_be,
+        wanted=wanted,
         actual=actual,
         note=note,
     )

@@ -18,71 +18,78 @@ from lightbus_rabbitmq.topology.migration_lock import MigrationLock
 
 
 async def all_of(
-    link: ReconnectingConnection, management: ManagementAPI, service_name: str, *, timeout: float
+    connection: ReconnectingConnection,
+    management_api: ManagementAPI,
+    service_name: str,
+    *,
+    timeout: float,
 ) -> list[ListenerQueue]:
     """Return the queues of all listeners of a service, sorted by name.
 
-    AMQP does not list queues, and the management API counts events late. So each does one of these.
+    The management API lists the queues, which AMQP cannot. AMQP counts the events, because the
+    management API reports their number with a delay.
 
     Raises:
-        ConnectionLost: The connection went away, or the broker did not answer in `timeout` seconds.
+        ConnectionLost: The connection was lost, or the broker did not answer in `timeout` seconds.
         TransportError: The management API failed.
     """
     found = []
-    for queue in await management.queue_names(f"lightbus:{service_name}:"):
-        named = names.listener_and_api(queue, service_name)
-        counted = await queue_counts(link, queue, timeout=timeout) if named else None
-        if named is not None and counted is not None:
-            listener_name, api_name = named
+    for queue in await management_api.queue_names(f"lightbus:{service_name}:"):
+        listener_and_api = names.listener_and_api(queue, service_name)
+        if listener_and_api is None:
+            continue
+        counts = await queue_counts(connection, queue, timeout=timeout)
+        if counts is not None:
+            listener_name, api_name = listener_and_api
             found.append(
-                ListenerQueue(listener_name=listener_name, api_name=api_name, events=counted.ready)
+                ListenerQueue(listener_name=listener_name, api_name=api_name, events=counts.ready)
             )
-    return sorted(found, key=lambda one: (one.listener_name, one.api_name))
+    return sorted(found, key=lambda queue: (queue.listener_name, queue.api_name))
 
 
 async def remove(
-    link: ReconnectingConnection,
+    connection: ReconnectingConnection,
     address: QueueAddress,
     *,
     client_name: str,
     discard: bool,
     timeout: float,
 ) -> int:
-    """Delete the queue of a listener; return how many events were lost with it.
+    """Delete the queue of a listener; return how many events were deleted with it.
 
     Args:
-        link: A connection that nothing else uses; the caller closes it.
-        address: The queue.
-        client_name: The name of this client, for others that migrate meanwhile.
-        discard: Whether the events in the queue may be lost.
+        connection: A connection that nothing else uses. The caller closes it.
+        address: The service, listener and API of the queue.
+        client_name: The name of this client, which another client sees that wants to migrate.
+        discard: Whether to delete the queue even if it holds events.
         timeout: How long the broker may take for one answer, in seconds.
 
     Raises:
-        NotDeclared: There is no such queue.
+        NotDeclared: The queue does not exist.
         ListenerInUse: A client consumes from it, or holds some of its events.
-        ListenerQueueNotEmpty: Events are in it, and `discard` is not given.
+        ListenerQueueNotEmpty: The queue holds events, and `discard` is False.
         TransportRefused: A migration is running, or the broker's permissions do not allow it.
         TransportUnavailable: The connection was lost.
     """
     queue = names.listener_queue(address)
-    await link.open(timeout=timeout)
-    claim = MigrationLock(link, timeout=timeout)
+    await connection.open(timeout=timeout)
+    lock = MigrationLock(connection, timeout=timeout)
     try:
-        await claim.take(client_name)
-        counted = await claim.count(queue)
-        if counted is None:
+        await lock.acquire(client_name)
+        counts = await lock.queue_counts(queue)
+        if counts is None:
             raise NotDeclared(f"RabbitMQ has no queue {queue!r}.")
-        # RabbitMQ deletes a quorum queue whether it is in use and has messages or not.
-        if counted.users:
+        # RabbitMQ itself deletes a quorum queue even if it is in use or holds messages.
+        if counts.users:
             raise ListenerInUse(
                 address.listener_name,
                 address.api_name,
-                f"{counted.users:,} workers use queue {queue!r}. Stop them first",
+                f"{counts.users:,} workers use queue {queue!r}. Stop them first",
             )
-        if counted.ready and not discard:
-            raise ListenerQueueNotEmpty(address.listener_name, address.api_name, counted.ready)
-        return await claim.delete(queue)
+        if counts.ready and not discard:
+            raise ListenerQueueNotEmpty(address.listener_name, address.api_name, counts.ready)
+        return await lock.delete(queue)
     except ConnectionLost as error:
         raise TransportUnavailable(
-            f"Whether queue {queue!r} was deleted is unknown: {error}."
+            f"It is unknown whether queue {queue!r} was deleted: {error}."
         ) from error

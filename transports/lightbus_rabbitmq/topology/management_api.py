@@ -1,4 +1,4 @@
-"""`ManagementAPI`: queues and policies from RabbitMQ's management API, which AMQP does not list."""
+"""`ManagementAPI`: lists queues and policies, which AMQP cannot."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from yarl import URL
 from lightbus.exceptions import TransportRefused, TransportUnavailable
 from lightbus_rabbitmq.settings import RabbitMQSettings, shown
 
-# How many queues one answer names, and how many bytes it may have
 _PAGE_SIZE = 500
-_MOST_BYTES = 32 * 1024 * 1024
+# The largest answer that is read, in bytes
+_MAX_BYTES = 32 * 1024 * 1024
 
 
 class Policy(msgspec.Struct, frozen=True):
     """A policy, or an operator policy, of a virtual host.
 
     Attributes:
-        name: Its name.
-        pattern: The regular expression that matches the names of its objects.
-        definition: What it sets.
-        priority: Of the policies that match an object, the one with the highest is used.
-        apply_to: Which kinds of objects it is for.
+        name: The name.
+        pattern: The regular expression that matches the names of queues and exchanges.
+        definition: The settings.
+        priority: RabbitMQ applies the policy with the highest priority that matches.
+        apply_to: The kinds of objects that the policy is for.
     """
 
     name: str
@@ -50,22 +50,25 @@ class _Page(msgspec.Struct, frozen=True):
 
 
 class ManagementAPI:
-    """The management API at the `management_url` of `settings`, which must be given."""
+    """A client for RabbitMQ's management API.
+
+    Args:
+        settings: The settings, with a `management_url`.
+    """
 
     def __init__(self, settings: RabbitMQSettings) -> None:
         self._settings = settings
         self._url = URL(settings.management_url or "")
-        # Its user may be that of AMQP.
-        of_amqp = settings.urls[0]
-        self._user = self._url.user or of_amqp.user or "guest"
-        self._password = self._url.password or of_amqp.password or "guest"
-        self._vhost = quote(unquote(of_amqp.raw_path[1:]) or "/", safe="")
+        amqp_url = settings.urls[0]
+        self._user = self._url.user or amqp_url.user or "guest"
+        self._password = self._url.password or amqp_url.password or "guest"
+        self._vhost = quote(unquote(amqp_url.raw_path[1:]) or "/", safe="")
 
     async def queue_names(self, prefix: str) -> list[str]:
         """Return the names of all queues that begin with `prefix`.
 
         Raises:
-            TransportRefused: The API refused, or answered with something else.
+            TransportRefused: The API refused, or its answer was not RabbitMQ's.
             TransportUnavailable: It did not answer in time.
         """
         found: list[str] = []
@@ -83,21 +86,21 @@ class ManagementAPI:
             page, page_count = page + 1, answer.page_count
         return [name for name in found if name.startswith(prefix)]
 
-    async def policies(self, *, of_operators: bool) -> list[Policy]:
-        """Return the policies of the virtual host, or its operator policies.
+    async def policies(self, *, are_operator_policies: bool) -> list[Policy]:
+        """Return the policies or the operator policies of the virtual host.
 
         The errors are those of `queue_names`.
         """
-        kind = "operator-policies" if of_operators else "policies"
+        kind = "operator-policies" if are_operator_policies else "policies"
         found: list[Policy] = await self._get(f"{kind}/{self._vhost}", list[Policy])
         return found
 
-    async def _get(self, path: str, wanted: Any) -> Any:
+    async def _get(self, path: str, answer_type: Any) -> Any:
         place = f"The RabbitMQ management API at {shown(self._url)}"
         try:
             async with asyncio.timeout(self._settings.operation_timeout):
                 answer = await asyncio.to_thread(self._read, path)
-            return msgspec.json.decode(answer, type=wanted)
+            return msgspec.json.decode(answer, type=answer_type)
         except urllib.error.HTTPError as error:
             raise TransportRefused(
                 f"{place} refused to show {path.partition('/')[0]}: {error.code} {error.reason}. "
@@ -105,7 +108,7 @@ class ManagementAPI:
                 "host."
             ) from error
         except msgspec.DecodeError as error:
-            raise TransportRefused(f"{place} gave an answer that is not RabbitMQ's.") from error
+            raise TransportRefused(f"{place} returned an answer that is not RabbitMQ's.") from error
         except (OSError, TimeoutError) as error:
             reason = getattr(error, "reason", None) or str(error) or "no answer in time"
             raise TransportUnavailable(f"{place} was not reached: {reason}.") from error
@@ -114,12 +117,12 @@ class ManagementAPI:
         base = str(self._url.with_user(None).with_query(None)).rstrip("/")
         request = urllib.request.Request(f"{base}/api/{path}")  # noqa: S310 - the scheme is checked
         credentials = base64.b64encode(f"{self._user}:{self._password}".encode()).decode()
-        # Not for where the answer may redirect to.
+        # Unredirected, so that the password is not sent to the target of a redirect.
         request.add_unredirected_header("Authorization", f"Basic {credentials}")
         context = None
         if self._url.scheme == "https":
             context = ssl.create_default_context(cafile=self._settings.tls.ca_file)
         timeout = self._settings.operation_timeout
         with urllib.request.urlopen(request, timeout=timeout, context=context) as answer:  # noqa: S310
-            found: bytes = answer.read(_MOST_BYTES)
+            found: bytes = answer.read(_MAX_BYTES)
         return found

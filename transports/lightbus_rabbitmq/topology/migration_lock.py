@@ -1,4 +1,4 @@
-"""`MigrationLock`: that one migration runs at a broker, and no other."""
+"""`MigrationLock`: at most one migration runs at a broker at a time."""
 
 from __future__ import annotations
 
@@ -10,79 +10,77 @@ from lightbus.exceptions import TransportRefused
 from lightbus.transport.records import BrokerObject, ObjectState
 from lightbus_rabbitmq import names
 from lightbus_rabbitmq.driver.connection import ReconnectingConnection
-from lightbus_rabbitmq.driver.operations import (
-    AMQPChannel,
-    QueueCounts,
-    queue_counts_on,
-)
+from lightbus_rabbitmq.driver.operations import AMQPChannel, QueueCounts, queue_counts_on
 from lightbus_rabbitmq.topology.declarations import Binding, Declaration, Exchange, Queue
-from lightbus_rabbitmq.topology.diff import compared_with
-from lightbus_rabbitmq.topology.lock import Lock, LockHeld
+from lightbus_rabbitmq.topology.diff import compare_object
+from lightbus_rabbitmq.topology.lock import BrokerLock, LockHeld
 
-# How long to wait for another migration, in seconds.
-_PATIENCE = 3.0
+# How long to wait for another migration, in seconds
+_ACQUIRE_TIMEOUT = 3.0
 
 
 class MigrationLock:
-    """The operations of a migration, while no other one runs.
+    """The operations of a migration, each of which fails if the lock was lost.
 
-    Every operation goes through the lock, and so over the connection that has it.
+    Args:
+        connection: A connection that nothing else uses.
+        timeout: How long the broker may take for one answer, in seconds.
     """
 
-    def __init__(self, link: ReconnectingConnection, *, timeout: float) -> None:
-        self._link = link
+    def __init__(self, connection: ReconnectingConnection, *, timeout: float) -> None:
+        self._connection = connection
         self._timeout = timeout
-        self._lock = Lock(link, names.MIGRATION_LOCK, timeout=timeout)
+        self._lock = BrokerLock(connection, names.MIGRATION_LOCK, timeout=timeout)
 
-    async def take(self, client_name: str) -> None:
-        """Take the lock, for as long as the connection lasts.
+    async def acquire(self, client_name: str) -> None:
+        """Acquire the lock. It is released when the connection ends.
 
         Raises:
             TransportRefused: Another migration is running.
-            ConnectionLost: The connection went away.
+            ConnectionLost: The connection was lost.
         """
         try:
-            await self._lock.take(client_name, patience=_PATIENCE)
+            await self._lock.acquire(client_name, timeout=_ACQUIRE_TIMEOUT)
         except LockHeld as error:
             raise TransportRefused(
-                f"Another migration is running at this RabbitMQ: {error.holder}. Let it end, or "
-                "stop it. If its machine is gone, RabbitMQ notices that within a minute."
+                f"Another migration is running at this RabbitMQ: {error.holder}. Wait for it to "
+                "end, or stop it. If its machine is gone, RabbitMQ notices that within a minute."
             ) from error
 
     async def channel(self) -> AMQPChannel:
         """Return a new channel.
 
         Raises:
-            ConnectionLost: The connection, and with it the claim, is gone.
+            ConnectionLost: The connection was lost, and the lock with it.
         """
         return await self._lock.channel()
 
-    async def compare(self, wanted: Exchange | Queue) -> BrokerObject:
-        """Compare one object with what is wanted.
+    async def compare(self, desired: Exchange | Queue) -> BrokerObject:
+        """Compare an object at the broker with its desired settings.
 
         The errors are those of `run_on_new_channel`.
         """
-        async with self._lock.bounded():
-            return await compared_with(self._link, wanted, timeout=self._timeout)
+        async with self._lock.limit_time():
+            return await compare_object(self._connection, desired, timeout=self._timeout)
 
-    async def declare(self, wanted: Iterable[Declaration]) -> None:
-        """Declare each of the objects.
+    async def declare(self, declarations: Iterable[Declaration]) -> None:
+        """Declare objects.
 
         The errors are those of `run_on_new_channel`.
         """
-        for one in wanted:
-            await self._lock.run(one.declare, f"to declare {one.name!r}")
+        for declaration in declarations:
+            await self._lock.run(declaration.declare, f"to declare {declaration.name!r}")
 
     async def unbind(self, bindings: Iterable[Binding]) -> None:
-        """Remove each of the bindings that exists.
+        """Remove those of the bindings that exist.
 
         The errors are those of `run_on_new_channel`.
         """
-        for one in bindings:
-            await self._lock.run(one.remove, f"to unbind {one.name!r}")
+        for binding in bindings:
+            await self._lock.run(binding.remove, f"to unbind {binding.name!r}")
 
-    async def count(self, queue: str) -> QueueCounts | None:
-        """Return what a queue tells about itself; None where there is none.
+    async def queue_counts(self, queue: str) -> QueueCounts | None:
+        """Return the numbers of a queue; None if the queue does not exist.
 
         The errors are those of `run_on_new_channel`.
         """
@@ -91,7 +89,7 @@ class MigrationLock:
         )
 
     async def delete(self, queue: str) -> int:
-        """Delete a queue; return how many events went with it.
+        """Delete a queue; return how many events were deleted with it.
 
         The errors are those of `run_on_new_channel`.
         """
@@ -102,7 +100,7 @@ class MigrationLock:
         return await self._lock.run(delete, f"to delete queue {queue!r}")
 
     async def delete_unused(self, exchange: Exchange) -> bool:
-        """Delete an exchange unless something is bound to it; return whether it is gone.
+        """Delete an exchange unless something is bound to it; return whether it was deleted.
 
         The errors are those of `run_on_new_channel`.
         """
@@ -117,7 +115,7 @@ class MigrationLock:
         return await self._lock.run(delete, f"to delete exchange {exchange.name!r}")
 
     async def exists(self, exchange: Exchange) -> bool:
-        """Return whether an exchange exists with these settings.
+        """Return whether an exchange with these settings exists.
 
         The errors are those of `run_on_new_channel`.
         """

@@ -1,4 +1,4 @@
-"""The old names of the bus's own objects, and the objects that replace them."""
+"""The names that an earlier version gave to the shared objects, and what replaces each of them."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ DELAY = Exchange(names.OLD_DELAY_EXCHANGE)
 RETURN = Exchange(names.OLD_RETURN_EXCHANGE, arguments={"alternate-exchange": names.OLD_UNROUTED})
 UNROUTED = Exchange(names.OLD_UNROUTED, "fanout")
 
-# In the order in which events pass through them, and so in which they can be deleted. The last one
-# shows whether the others can be there: the first alone would look like that of an API "delay".
+# In the order in which events pass through them, which is also the order of deletion. The last one
+# shows whether the others can exist: alone, the first could be the exchange of an API "delay".
 EXCHANGES = (DELAY, RETURN, UNROUTED)
 
 
@@ -21,8 +21,8 @@ class RenamedQueue:
     """A queue under its old name.
 
     Attributes:
-        old_name: That name.
-        old_binding: What leads to it.
+        old_name: The old name.
+        old_binding: The binding of the old queue.
         queue: The queue that replaces it.
     """
 
@@ -31,30 +31,30 @@ class RenamedQueue:
     queue: Queue
 
 
-def delay_queues(wanted: DesiredTopology) -> list[RenamedQueue]:
-    """Return the old queues of the delays that are wanted."""
+def delay_queues(desired: DesiredTopology) -> list[RenamedQueue]:
+    """Return the old queues of the delays that the service uses."""
     return [
         _renamed(queue, names.OLD_DELAY_EXCHANGE, binding.routing_key)
-        for queue in wanted.queues
-        for binding in wanted.bindings_of(queue)[:1]
-        if queue.refilled_through == names.DELAY_EXCHANGE
+        for queue in desired.queues
+        for binding in desired.bindings_of(queue)[:1]
+        if queue.refill_exchange == names.DELAY_EXCHANGE
     ]
 
 
-def unrouted_queues(wanted: DesiredTopology) -> list[RenamedQueue]:
-    """Return the old queue of events whose listener is gone, where a new one is wanted."""
+def unrouted_queues(desired: DesiredTopology) -> list[RenamedQueue]:
+    """Return the old queue of unrouted events, if the topology has a new one."""
     return [
         _renamed(queue, names.OLD_UNROUTED, "")
-        for queue in wanted.queues
+        for queue in desired.queues
         if queue.name == names.UNROUTED
     ]
 
 
-def return_bindings(wanted: DesiredTopology) -> list[Binding]:
-    """Return what leads from the old return exchange to the listeners' queues."""
+def return_bindings(desired: DesiredTopology) -> list[Binding]:
+    """Return the bindings from the old return exchange to the listeners' queues."""
     return [
         attrs.evolve(binding, exchange=names.OLD_RETURN_EXCHANGE)
-        for binding in wanted.bindings
+        for binding in desired.bindings
         if binding.exchange == names.RETURN_EXCHANGE
     ]
 

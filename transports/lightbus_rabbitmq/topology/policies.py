@@ -1,6 +1,6 @@
-"""Finds policies at the broker with which events can be lost.
+"""Finds policies at the broker that can lose events.
 
-``docs/rabbitmq.rst`` says what each of them does.
+``docs/rabbitmq.rst`` describes them.
 """
 
 from __future__ import annotations
@@ -14,58 +14,58 @@ from lightbus_rabbitmq.topology.declarations import Queue
 from lightbus_rabbitmq.topology.management_api import ManagementAPI, Policy
 
 _KIND = "policies"
-_NAME = "all queues"
+_ALL_QUEUES = "all queues"
 _NOT_SET = "not set"
-_KEPT = "reject-publish"
+_REJECT_PUBLISH = "reject-publish"
 _OVERFLOW = "overflow"
 
-_REMEDY = "An operator removes it from {kind} {name!r}."
+_REMEDY = "Ask an operator to remove it from {kind} {name!r}."
 
 _EFFECTS = {
-    "expires": "RabbitMQ deletes a queue that nobody uses for that long, with all its events.",
-    "message-ttl": "Events that wait for longer become dead letters, and dead letters are lost.",
+    "expires": "RabbitMQ deletes a queue that is unused for that long, with all its events.",
+    "message-ttl": "Events become dead letters after that time, and dead letters are deleted.",
     "max-length": "A full queue may drop events.",
     "max-length-bytes": "A full queue may drop events.",
     _OVERFLOW: "A queue with a maximum length drops its oldest events.",
-    "delivery-limit": "Events become dead letters after fewer returns, and dead letters are lost.",
-    "dead-letter-exchange": "Dropped and expired messages are sent elsewhere.",
-    "dead-letter-routing-key": "Dropped and expired messages are sent elsewhere.",
+    "delivery-limit": "Events become dead letters after fewer redeliveries; dead letters are lost.",
+    "dead-letter-exchange": "Dropped and expired messages go elsewhere.",
+    "dead-letter-routing-key": "Dropped and expired messages go elsewhere.",
     "dead-letter-strategy": "RabbitMQ may lose messages that it dead-letters.",
 }
 
 
 def unknown() -> BrokerObject:
-    """Return what stands for policies that cannot be seen."""
+    """Return the object that stands for policies whose state is unknown."""
     return BrokerObject(
         kind=_KIND,
-        name=_NAME,
+        name=_ALL_QUEUES,
         state=ObjectState.UNKNOWN,
-        note="AMQP shows neither policies nor the list of queues. Set `management_url` to have "
-        "policies checked, and unused queues listed.",
+        note="AMQP shows neither policies nor the list of queues. Set `management_url` to check "
+        "policies and to list unused queues.",
     )
 
 
-async def compare(management: ManagementAPI, queues: Iterable[Queue]) -> list[BrokerObject]:
-    """Return the settings of policies with which events of these queues can be lost.
+async def compare(management_api: ManagementAPI, queues: Iterable[Queue]) -> list[BrokerObject]:
+    """Return the settings of policies that can lose events of these queues.
 
     Raises:
-        TransportRefused: The management API refused, or answered with something else.
+        TransportRefused: The management API refused, or its answer was not RabbitMQ's.
         TransportUnavailable: It did not answer in time.
     """
     found: list[BrokerObject] = []
-    for kind, of_operators in (("policy", False), ("operator policy", True)):
-        policies = await management.policies(of_operators=of_operators)
+    for kind, are_operator_policies in (("policy", False), ("operator policy", True)):
+        policies = await management_api.policies(are_operator_policies=are_operator_policies)
         unreadable = [policy for policy in policies if not _is_readable(policy)]
         found += [_unreadable(kind, policy) for policy in unreadable]
         readable = [policy for policy in policies if policy not in unreadable]
         for queue in queues:
             for policy in _effective(readable, queue):
                 found += _harmful_settings(kind, policy, queue)
-    return found or [BrokerObject(kind=_KIND, name=_NAME, state=ObjectState.OK)]
+    return found or [BrokerObject(kind=_KIND, name=_ALL_QUEUES, state=ObjectState.OK)]
 
 
 def _is_readable(policy: Policy) -> bool:
-    # Erlang knows the regular expressions of Perl, and Python most of these.
+    # Erlang's regular expressions have some features that Python's lack.
     try:
         re.compile(policy.pattern)
     except re.error:
@@ -78,14 +78,14 @@ def _unreadable(kind: str, policy: Policy) -> BrokerObject:
         kind=kind,
         name=policy.name,
         state=ObjectState.UNKNOWN,
-        note=f"Which queues its pattern {policy.pattern!r} matches is unknown.",
+        note=f"It is unknown which queues its pattern {policy.pattern!r} matches.",
     )
 
 
 def _effective(policies: list[Policy], queue: Queue) -> list[Policy]:
-    """Return the policies of the highest priority among those that match a queue.
+    """Return the matching policies with the highest priority.
 
-    Of several, RabbitMQ uses one, and does not say which.
+    If there are several, RabbitMQ applies one of them, and it is unknown which.
     """
     matching = [
         policy
@@ -104,7 +104,7 @@ def _harmful_settings(kind: str, policy: Policy, queue: Queue) -> list[BrokerObj
             name=queue.name,
             state=ObjectState.DIFFERENT,
             argument=key,
-            wanted=_KEPT if key == _OVERFLOW else _NOT_SET,
+            wanted=_REJECT_PUBLISH if key == _OVERFLOW else _NOT_SET,
             actual=str(value),
             note=f"{_EFFECTS[key]} {_REMEDY.format(kind=kind, name=policy.name)}",
         )
@@ -116,14 +116,14 @@ def _harmful_settings(kind: str, policy: Policy, queue: Queue) -> list[BrokerObj
 def _is_harmful(key: str, value: Any, policy: Policy, queue: Queue) -> bool:
     argument = queue.arguments.get(f"x-{key}")
     if key == _OVERFLOW:
-        return bool(value != _KEPT)
+        return bool(value != _REJECT_PUBLISH)
     if key.startswith("max-length"):
-        # A queue that refuses what is too much loses nothing: who sends it waits.
+        # A full queue that rejects messages loses none: the publisher waits.
         overflow = policy.definition.get(_OVERFLOW, queue.arguments.get(f"x-{_OVERFLOW}"))
-        return bool(overflow != _KEPT)
+        return bool(overflow != _REJECT_PUBLISH)
     if key == "delivery-limit":
         is_higher = isinstance(value, int) and isinstance(argument, int) and value >= argument
         return not is_higher
     if key.startswith("dead-letter-"):
-        return argument is None  # what a queue is declared with goes before a policy
+        return argument is None  # the arguments of a queue take precedence over policies
     return True

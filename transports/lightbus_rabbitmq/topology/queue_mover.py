@@ -1,4 +1,4 @@
-"""`QueueMover`: takes the events of one queue to another, each kept until its copy is safe."""
+"""`QueueMover`: moves events between queues; each is kept until its copy is confirmed."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from collections.abc import Callable
 from aiormq.abc import DeliveredMessage
 
 from lightbus_rabbitmq import headers, names
-from lightbus_rabbitmq.driver.errors import ConnectionLost, translated
+from lightbus_rabbitmq.driver.errors import ConnectionLost, translate_error
 from lightbus_rabbitmq.driver.operations import AMQPChannel
-from lightbus_rabbitmq.driver.waiting import unless_lost
+from lightbus_rabbitmq.driver.waiting import run_while_connected
 from lightbus_rabbitmq.publisher import Publisher
 from lightbus_rabbitmq.topology.declarations import Binding, Queue
 from lightbus_rabbitmq.topology.migration_lock import MigrationLock
 
-# How many events are on their way at once. If the migration is killed, all of them are counted as
-# returned to their queue.
-_AT_ONCE = 32
+# How many events are in flight at once. If the migration is killed, RabbitMQ requeues all of them
+# and increases their delivery counts.
+_PREFETCH = 32
 
-# How often a queue that hands out nothing is asked whether it is empty, in seconds.
-_PERIOD = 0.1
+# How often a queue that delivers nothing is asked whether it is empty, in seconds
+_CHECK_PERIOD = 0.1
 
 
 class QueueMover:
-    """Moves events within one broker, in their order, with the numbers of their attempts.
+    """Moves events within one broker. They keep their order and their attempts.
 
     Args:
-        claim: Of the migration.
+        lock: The lock of the migration.
         publisher: Sends the copies.
         timeout: How long the broker may take for one answer, in seconds.
         on_moved: Called with the number of moved events.
@@ -36,30 +36,32 @@ class QueueMover:
 
     def __init__(
         self,
-        claim: MigrationLock,
+        lock: MigrationLock,
         publisher: Publisher,
         *,
         timeout: float,
         on_moved: Callable[[int], None],
     ) -> None:
-        self._claim = claim
+        self._lock = lock
         self._publisher = publisher
         self._timeout = timeout
         self._on_moved = on_moved
-        self._returning = asyncio.Lock()
+        self._binding = asyncio.Lock()
         self._bound: set[str] = set()
 
-    async def move(self, source: str, target: Queue, *, most: int = sys.maxsize) -> None:
-        """Move all events of a queue that are there, or the first `most` and a few more.
+    async def move(self, source: str, target: Queue, *, at_least: int = sys.maxsize) -> None:
+        """Move events until the queue is empty, or until `at_least` that many are moved.
 
-        Cancelled, it lets those that it has taken arrive.
+        If the caller is cancelled, the events in flight are moved first.
 
         Raises:
-            ConnectionLost: The connection went away: some may be in both queues.
-            TransportError: A copy was not taken: the others are left where they are.
+            ConnectionLost: The connection was lost. Some events may be in both queues.
+            TransportError: A copy was not confirmed. The other events stay in their queue.
         """
         stopping = asyncio.Event()
-        moving = asyncio.create_task(self._move(source, target, most=most, stopping=stopping))
+        moving = asyncio.create_task(
+            self._move(source, target, at_least=at_least, stopping=stopping)
+        )
         try:
             await asyncio.shield(moving)
         except asyncio.CancelledError:
@@ -70,34 +72,36 @@ class QueueMover:
             raise
 
     async def _move(
-        self, source: str, target: Queue, *, most: int, stopping: asyncio.Event
+        self, source: str, target: Queue, *, at_least: int, stopping: asyncio.Event
     ) -> None:
-        channel = await self._claim.channel()
+        channel = await self._lock.channel()
         received: asyncio.Queue[DeliveredMessage] = asyncio.Queue()
         moved, is_last = 0, False
         try:
-            tag = await self._consume(channel, source, received)
+            consumer_tag = await self._consume(channel, source, received)
             while not is_last:
-                taken = await self._window(source, received)
-                is_last = not taken or moved + len(taken) >= most or stopping.is_set()
+                batch = await self._next_batch(source, received)
+                is_last = not batch or moved + len(batch) >= at_least or stopping.is_set()
                 if is_last:
-                    # Before the acknowledgements, for which the broker would hand out more.
-                    await unless_lost(channel.connection, channel.basic_cancel(tag))
-                    taken += [received.get_nowait() for _ in range(received.qsize())]
-                # One alone first: a queue may refuse what comes in the first moments of its life,
-                # and those behind must not get ahead.
+                    # Before the acknowledgements, after which the broker would deliver more.
+                    await run_while_connected(
+                        channel.connection, channel.basic_cancel(consumer_tag)
+                    )
+                    batch += [received.get_nowait() for _ in range(received.qsize())]
+                # The first event alone: a queue may refuse messages in the first moments of its
+                # life, and later events must not overtake a refused one.
                 first = 0 if moved else 1
-                await self._carry(channel, taken[:first], target)
-                await self._carry(channel, taken[first:], target)
-                moved += len(taken)
+                await self._move_batch(channel, batch[:first], target)
+                await self._move_batch(channel, batch[first:], target)
+                moved += len(batch)
         except (Exception, asyncio.CancelledError) as error:
-            if meaning := translated(error, f"to read {source!r}"):
+            if meaning := translate_error(error, f"to read {source!r}"):
                 raise meaning from error
             raise
         finally:
-            # The broker answers once it has seen every acknowledgement.
+            # The broker answers after it has handled every acknowledgement.
             if not channel.is_closed:
-                await unless_lost(channel.connection, channel.close())
+                await run_while_connected(channel.connection, channel.close())
 
     async def _consume(
         self, channel: AMQPChannel, source: str, received: asyncio.Queue[DeliveredMessage]
@@ -106,66 +110,70 @@ class QueueMover:
             received.put_nowait(delivered)
 
         async with asyncio.timeout(self._timeout):
-            await unless_lost(channel.connection, channel.basic_qos(prefetch_count=_AT_ONCE))
+            await run_while_connected(
+                channel.connection, channel.basic_qos(prefetch_count=_PREFETCH)
+            )
             consuming = channel.basic_consume(source, receive)
-            return str((await unless_lost(channel.connection, consuming)).consumer_tag)
+            return str((await run_while_connected(channel.connection, consuming)).consumer_tag)
 
-    async def _window(
+    async def _next_batch(
         self, source: str, received: asyncio.Queue[DeliveredMessage]
     ) -> list[DeliveredMessage]:
-        """Return all that the broker hands out before it wants acknowledgements."""
-        taken: list[DeliveredMessage] = []
+        """Return a full prefetch of events, or the last events of the queue."""
+        batch: list[DeliveredMessage] = []
         now = asyncio.get_running_loop().time
         deadline = now() + self._timeout
-        while len(taken) < _AT_ONCE:
+        while len(batch) < _PREFETCH:
             try:
-                async with asyncio.timeout(_PERIOD):
-                    taken.append(await received.get())
+                async with asyncio.timeout(_CHECK_PERIOD):
+                    batch.append(await received.get())
             except TimeoutError:
-                counted = await self._claim.count(source)
-                if counted is None or not counted.ready:
+                counts = await self._lock.queue_counts(source)
+                if counts is None or not counts.ready:
                     break
                 if now() > deadline:
-                    raise ConnectionLost(f"RabbitMQ hands out nothing of {source!r}") from None
-        return taken
+                    raise ConnectionLost(
+                        f"RabbitMQ delivers no events of queue {source!r}"
+                    ) from None
+        return batch
 
-    async def _carry(
-        self, channel: AMQPChannel, taken: list[DeliveredMessage], target: Queue
+    async def _move_batch(
+        self, channel: AMQPChannel, batch: list[DeliveredMessage], target: Queue
     ) -> None:
         try:
             async with asyncio.TaskGroup() as group:
-                for one in taken:
-                    group.create_task(self._copy(channel, one, target))
+                for delivered in batch:
+                    group.create_task(self._copy(channel, delivered, target))
         except BaseExceptionGroup as failed:
             raise failed.exceptions[0] from None
-        for one in taken:
-            await channel.basic_ack(int(one.delivery_tag or 0), wait=False)
-        self._on_moved(len(taken))
+        for delivered in batch:
+            await channel.basic_ack(int(delivered.delivery_tag or 0), wait=False)
+        self._on_moved(len(batch))
 
     async def _copy(self, channel: AMQPChannel, delivered: DeliveredMessage, target: Queue) -> None:
         frame_size = int(channel.connection.connection_tune.frame_max)
         if target.api_name:
             message = headers.message_of(delivered, target.api_name)
-            returns = headers.returns_of(delivered, channel.connection.server_properties)
-            attempt = headers.attempt_of(delivered, target.api_name) + returns
+            redeliveries = headers.returns_of(delivered, channel.connection.server_properties)
+            attempt = headers.attempt_of(delivered, target.api_name) + redeliveries
             added = {headers.ATTEMPT: attempt}
             properties = headers.copied(delivered, message, frame_size=frame_size, **added)
         else:
             properties = headers.carried_on(delivered, frame_size=frame_size)
-        routing_key = (delivered.routing_key or "") if target.refilled_through else target.name
-        if target.refilled_through == names.DELAY_EXCHANGE:
+        routing_key = (delivered.routing_key or "") if target.refill_exchange else target.name
+        if target.refill_exchange == names.DELAY_EXCHANGE:
             await self._bind_for_return(routing_key)
         await self._publisher.send_copy(
-            target.refilled_through, routing_key, delivered.body, properties
+            target.refill_exchange, routing_key, delivered.body, properties
         )
 
     async def _bind_for_return(self, routing_key: str) -> None:
-        """Bind a queue so that a delayed event returns to the queue that its routing key names.
+        """Bind the queue that a routing key names, so that it gets the delayed event back.
 
-        The queue may be one of another service, which is not migrated yet.
+        It may be the queue of another service, which is not migrated yet.
         """
         queue = routing_key.partition(".")[2]
-        async with self._returning:
-            if queue not in self._bound and await self._claim.count(queue) is not None:
-                await self._claim.declare([Binding(queue, names.RETURN_EXCHANGE, f"*.{queue}")])
+        async with self._binding:
+            if queue not in self._bound and await self._lock.queue_counts(queue) is not None:
+                await self._lock.declare([Binding(queue, names.RETURN_EXCHANGE, f"*.{queue}")])
             self._bound.add(queue)

@@ -112,7 +112,7 @@ async def test_an_exchange_that_differs_is_shown_with_what_to_do_and_nothing_is_
     found = (await command.states(code=1))["exchange lightbus:auth"]
 
     assert (found["argument"], found["wanted"], found["actual"]) == ("type", "topic", "direct")
-    assert "Stop what fires through it, delete it" in found["note"]
+    assert "Stop the programs that fire through it, delete it" in found["note"]
     said = await command("--migrate", code=1)
     assert "Exchange 'lightbus:auth' has other settings. It cannot be changed." in said
     assert topology.queues() == before

@@ -1,31 +1,24 @@
-"""What the channel does in bulk is what it would do one by one."""
+"""A channel confirms and settles each message, and a failure affects only its own event."""
 
 from __future__ import annotations
 
 import asyncio
 import random
-from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 from aiormq.abc import DeliveredMessage
-from hypothesis import given
-from hypothesis import strategies as st
 from pamqp.commands import Basic
 
-from lightbus import Api, Event, EventMessage
+from lightbus import Api, Event
 from lightbus.exceptions import TransportRefused
 from lightbus.transport.contract import Delivery
-from lightbus.transport.records import Subscription
-from lightbus_rabbitmq import headers
 from lightbus_rabbitmq.driver.channel import Channel
-from lightbus_rabbitmq.driver.encoding import EventFrames, encoded, encoded_method
+from lightbus_rabbitmq.driver.connection import ReconnectingConnection
 from lightbus_rabbitmq.driver.errors import ConnectionLost
 from lightbus_rabbitmq.driver.frame_reader import FrameReader
 from rabbitmq_server import RabbitMQServer
-from rabbitmq_support import Broker, MakeBus, transport_of
+from rabbitmq_support import CONNECTION_LOST, QUEUE, Broker, MakeBus, subscription, transport_of
 
-QUEUE = "lightbus:shop:welcome:auth"
-FRAME_SIZE = 4096
 ACK = Basic.Ack.index.to_bytes(4, "big")
 
 
@@ -34,60 +27,6 @@ class OtherApi(Api):
 
     class Meta:
         name = "other"
-
-
-SUBSCRIPTION = Subscription(
-    service_name="shop",
-    listener_name="welcome",
-    api_name="auth",
-    events=frozenset({"user_created"}),
-    concurrency=100,
-    acknowledgement_timeout=60,
-    delays=frozenset({60.0}),
-)
-
-TIMES = st.datetimes(
-    min_value=datetime(1970, 1, 2),  # noqa: DTZ001 - the strategy adds the time zone
-    timezones=st.sampled_from([UTC, timezone(timedelta(hours=2))]),
-)
-IDS = st.one_of(st.uuids().map(str), st.text(min_size=1, max_size=40))
-NAMES = st.text("abcxyz-_/", min_size=1, max_size=20)
-
-
-@given(
-    event_id=IDS,
-    fired_at=TIMES,
-    service_name=NAMES,
-    body=st.binary(max_size=3 * FRAME_SIZE),
-)
-@pytest.mark.parametrize("traceparent", ["", f"00-{'a' * 32}-{'b' * 16}-01", "of another form"])
-@pytest.mark.parametrize("is_mandatory", [False, True])
-def test_an_event_is_encoded_as_if_nothing_of_it_had_been_encoded_before(
-    event_id: str,
-    fired_at: datetime,
-    service_name: str,
-    body: bytes,
-    traceparent: str,
-    *,
-    is_mandatory: bool,
-) -> None:
-    message = EventMessage(
-        api_name="auth",
-        event_name="user_created",
-        body=body,
-        id=event_id,
-        fired_at=fired_at,
-        service_name=service_name,
-        traceparent=traceparent,
-    )
-    try:
-        plain = encoded_method(
-            "lightbus:auth", "user_created", is_mandatory=is_mandatory, channel_number=7
-        ) + encoded(headers.properties_of(message), body, channel_number=7, frame_size=FRAME_SIZE)
-    except ValueError:
-        return  # an id that is too long for AMQP
-
-    assert EventFrames(7, FRAME_SIZE).encoded(message, is_mandatory=is_mandatory) == plain
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -100,7 +39,7 @@ async def test_deliveries_that_are_settled_in_any_order_are_each_settled_as_they
     for number in range(60):
         await bus.auth.user_created.fire_async(username=str(number), email="e")
     transport = transport_of(bus)
-    stream = await transport.subscribe(SUBSCRIPTION)
+    stream = await transport.subscribe(subscription(concurrency=100))
     deliveries = [await anext(stream) for _ in range(60)]
     choose.shuffle(deliveries)
     settled: dict[str, str] = {}
@@ -118,7 +57,7 @@ async def test_deliveries_that_are_settled_in_any_order_are_each_settled_as_they
 
     left = sorted(name for name, how in settled.items() if how != "ack")
     await broker.wait_for_count(QUEUE, len(left))
-    again = await transport.subscribe(SUBSCRIPTION)
+    again = await transport.subscribe(subscription(concurrency=100))
     assert sorted([username(await anext(again)) for _ in left]) == left
     await again.aclose()
 
@@ -182,14 +121,12 @@ async def test_what_is_returned_of_an_event_that_was_given_up_is_not_taken_for_i
 
 
 async def test_an_exchange_that_is_deleted_costs_those_beside_it_no_connection(
-    make_bus: MakeBus, broker: Broker
+    make_bus: MakeBus, broker: Broker, caplog: pytest.LogCaptureFixture
 ) -> None:
     bus = make_bus()
     bus.client.register_api(OtherApi)
     await bus.auth.user_created.fire_async(username="first", email="e")
     await bus.other.happened.fire_async(number=0)
-    link = transport_of(bus)._sending
-    connection = link._connection
     is_done = False
 
     async def fire_on() -> None:
@@ -203,19 +140,20 @@ async def test_an_exchange_that_is_deleted_costs_those_beside_it_no_connection(
     is_done = True
     await asyncio.gather(*firing)
 
-    assert link._connection is connection
+    assert CONNECTION_LOST not in caplog.text
 
 
 async def test_an_event_that_may_not_be_sent_costs_those_beside_it_nothing(
-    make_bus: MakeBus, rabbitmq_server: RabbitMQServer, rabbitmq_vhost: str
+    make_bus: MakeBus,
+    rabbitmq_server: RabbitMQServer,
+    rabbitmq_vhost: str,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     rabbitmq_server.add_user("some", "secret", vhost=rabbitmq_vhost, write="^(?!lightbus:other)")
     bus = make_bus(url=rabbitmq_server.url(rabbitmq_vhost, user="some", password="secret"))
     bus.client.register_api(OtherApi)
     bus.auth.user_created.listen(lambda username: None, listener_name="welcome")
     await bus.auth.user_created.fire_async(username="first", email="e")
-    link = transport_of(bus)._sending
-    connection = link._connection
     is_done = False
 
     async def fire_on() -> None:
@@ -229,17 +167,17 @@ async def test_an_event_that_may_not_be_sent_costs_those_beside_it_nothing(
     is_done = True
     await asyncio.gather(*firing)
 
-    assert link._connection is connection
+    assert CONNECTION_LOST not in caplog.text
 
 
-async def test_an_event_that_can_not_be_taken_comes_again_and_holds_up_no_acks(
-    make_bus: MakeBus, broker: Broker
+async def test_an_event_that_cannot_be_received_is_redelivered_and_delays_no_acks(
+    make_bus: MakeBus, broker: Broker, connection: ReconnectingConnection
 ) -> None:
     bus = make_bus()
     bus.auth.user_created.listen(lambda username: None, listener_name="welcome")
     await bus.auth.user_created.fire_async(username="ada", email="e")
     await bus.auth.user_created.fire_async(username="bob", email="e")
-    channel = await transport_of(bus)._sending.channel(confirms=False)
+    channel = await connection.channel(confirms=False)
     taken = asyncio.Queue[int]()
 
     def take(delivered: DeliveredMessage) -> None:
@@ -254,39 +192,36 @@ async def test_an_event_that_can_not_be_taken_comes_again_and_holds_up_no_acks(
         assert [await taken.get(), await taken.get()] == [2, 3]
     await channel.close()
 
-    assert channel._settled_up_to == 3
+    assert channel.last_received == 3
+    assert channel.unsettled_after(0) == 0
     assert await broker.count(QUEUE) == 0
 
 
-async def test_a_channel_that_is_waited_for_while_its_connection_ends_is_said_to_be_lost(
-    make_bus: MakeBus,
+async def test_a_channel_that_opens_while_its_connection_ends_raises_connection_lost(
+    connection: ReconnectingConnection, rabbitmq_server: RabbitMQServer, rabbitmq_vhost: str
 ) -> None:
-    bus = make_bus()
-    await bus.auth.user_created.fire_async(username="ada", email="e")
-    link = transport_of(bus)._sending
-    while not link._places_to_open.locked():
-        await link._places_to_open.acquire()
-
-    waiting = asyncio.create_task(link.channel(confirms=False))
+    await connection.open(timeout=20)
+    # More than are opened at once, so that some wait for their turn
+    waiting = [asyncio.create_task(connection.channel(confirms=False)) for _ in range(100)]
     await asyncio.sleep(0)
-    assert link._connection is not None
-    await link._connection.close()
-    link._places_to_open.release()
 
-    with pytest.raises(ConnectionLost):
-        await waiting
+    closing = asyncio.create_task(connection.close())
+
+    results = await asyncio.gather(*waiting, return_exceptions=True)
+    await closing
+    assert any(isinstance(result, ConnectionLost) for result in results)
+    errors = [result for result in results if isinstance(result, BaseException)]
+    assert all(isinstance(error, ConnectionLost) for error in errors)
 
 
 async def test_what_is_settled_while_its_channel_closes_costs_no_connection(
-    make_bus: MakeBus,
+    make_bus: MakeBus, connection: ReconnectingConnection, caplog: pytest.LogCaptureFixture
 ) -> None:
     bus = make_bus()
     bus.auth.user_created.listen(lambda username: None, listener_name="welcome")
     for number in range(20):
         await bus.auth.user_created.fire_async(username=f"{number}", email="e")
-    link = transport_of(bus)._sending
-    connection = link._connection
-    channel = await link.channel(confirms=False)
+    channel = await connection.channel(confirms=False)
     taken = asyncio.Queue[int]()
     await channel.consume(QUEUE, lambda delivered: taken.put_nowait(delivered.delivery_tag or 0))
     async with asyncio.timeout(10):
@@ -298,9 +233,9 @@ async def test_what_is_settled_while_its_channel_closes_costs_no_connection(
             channel.ack(tags.pop(0))
         await asyncio.sleep(0)
     await closing
-    await bus.auth.user_created.fire_async(username="last", email="e")
+    await (await connection.channel(confirms=False)).close()
 
-    assert link._connection is connection
+    assert CONNECTION_LOST not in caplog.text
 
 
 def username(delivery: Delivery) -> str:

@@ -11,11 +11,10 @@ import pytest
 from lightbus import OnError, Worker
 from lightbus.exceptions import TransportRefused
 from lightbus.operations.topology import topology_of
-from lightbus_rabbitmq.topology import migration
 from rabbitmq.topology_support import QUEUE, QUORUM, KilledMigrations, TopologyCommand, declare
 from rabbitmq_support import Broker, MakeBus, Seen, Topology, headers_of
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.usefixtures("quick_migrations")]
 
 OTHER = "lightbus:billing:invoice:auth"
 NEW_EXCHANGES = {
@@ -26,13 +25,6 @@ NEW_EXCHANGES = {
 }
 RETRY = {"first": 1.0, "longest": 2.0, "factor": 2.0}
 WAITS = (800, 1000, 1600, 2400)
-
-
-@pytest.fixture(autouse=True)
-def _hurried(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is migrated in this process waits for no broker that could be killed."""
-    monkeypatch.setattr(migration, "_SAVED_AFTER", 0.05)
-    monkeypatch.setattr(migration, "_LOOKS", 3)
 
 
 @pytest.fixture(autouse=True)
@@ -240,7 +232,7 @@ async def test_old_names_are_shown_with_what_to_do(
         "exchange lightbus:unrouted",
     }
     note = states["queue lightbus:delay:1000"]["note"]
-    assert "'lightbus::delay:1000' replaces it. 1 events wait in it. Stop the" in note
+    assert "'lightbus::delay:1000' replaces it. It holds 1 events. Stop the" in note
     said = await command("--migrate")
     assert "1 moved, done" in said
     assert old_names(topology) == set()
