@@ -212,7 +212,7 @@ def test_no_mistake_in_a_file_shows_the_password(
 def test_a_url_whose_password_is_not_encoded_is_refused_and_not_shown(url: str) -> None:
     settings = {"apis": {"default": {"event_transport": {"rabbitmq": {"url": url}}}}}
 
-    with pytest.raises(LightbusException, match="percent-encoded") as raised:
+    with pytest.raises(LightbusException, match="Percent-encode") as raised:
         lightbus.create(settings)
 
     assert "w0rd" not in all_of(raised.value)

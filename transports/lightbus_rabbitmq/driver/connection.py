@@ -33,7 +33,7 @@ from lightbus_rabbitmq.driver.errors import (
 from lightbus_rabbitmq.driver.frame_reader import FrameStream
 from lightbus_rabbitmq.driver.tls import tls_context
 from lightbus_rabbitmq.driver.waiting import Backoff, growing_waits, keep_task, run_while_connected
-from lightbus_rabbitmq.settings import RabbitMQSettings, shown
+from lightbus_rabbitmq.settings import RabbitMQSettings, display_url
 
 T = TypeVar("T")
 
@@ -77,7 +77,7 @@ class ReconnectingConnection:
     def __init__(self, settings: RabbitMQSettings, name: str) -> None:
         self.last_error = "it has not answered"
         self._settings = settings
-        self._shown_urls = ", ".join(shown(url) for url in settings.urls)
+        self._shown_urls = ", ".join(display_url(url) for url in settings.urls)
         self._name = name
         self._connection: _DriverConnection | None = None
         self._closer: asyncio.Task[None] | None = None
@@ -247,7 +247,7 @@ class ReconnectingConnection:
                     refusal = error
                     self.last_error = str(error)
                 else:
-                    self._note_connected(shown(url))
+                    self._note_connected(display_url(url))
                     return self._connection
             if is_task_cancelled():
                 raise asyncio.CancelledError
@@ -293,14 +293,14 @@ class ReconnectingConnection:
             ) from error
         except Exception as error:
             if connection.stream.close is not None:
-                doing = f"the connection to {shown(url)}"
+                doing = f"the connection to {display_url(url)}"
                 raise close_error(connection.stream.close, doing) from error
             # The driver wraps the TLS error and keeps only its text.
             if "[SSL:" in str(error):
                 raise TransportRefused(
-                    f"No trusted connection to RabbitMQ at {shown(url)}: {error_text(error)}."
+                    f"No trusted connection to RabbitMQ at {display_url(url)}: {error_text(error)}."
                 ) from error
-            if meaning := translate_error(error, f"the connection to {shown(url)}"):
+            if meaning := translate_error(error, f"the connection to {display_url(url)}"):
                 raise meaning from error
             raise ConnectionLost(error_text(error)) from error
         if connection.transport is not None:

@@ -15,7 +15,7 @@ import msgspec
 from yarl import URL
 
 from lightbus.exceptions import TransportRefused, TransportUnavailable
-from lightbus_rabbitmq.settings import RabbitMQSettings, shown
+from lightbus_rabbitmq.settings import RabbitMQSettings, display_url
 
 _PAGE_SIZE = 500
 # The largest answer that is read, in bytes
@@ -96,7 +96,7 @@ class ManagementAPI:
         return found
 
     async def _get(self, path: str, answer_type: Any) -> Any:
-        place = f"The RabbitMQ management API at {shown(self._url)}"
+        place = f"The RabbitMQ management API at {display_url(self._url)}"
         try:
             async with asyncio.timeout(self._settings.operation_timeout):
                 answer = await asyncio.to_thread(self._read, path)
