@@ -10,6 +10,7 @@ import aiormq
 import pytest
 
 from lightbus import Api, Bus, create
+from lightbus_rabbitmq.driver.channel import Channel
 from lightbus_rabbitmq.driver.connection import ReconnectingConnection
 from lightbus_rabbitmq.settings import RabbitMQSettings
 from lightbus_rabbitmq.topology import queue_migration
@@ -50,6 +51,21 @@ async def connection(rabbitmq_url: str) -> AsyncIterator[ReconnectingConnection]
     connection = ReconnectingConnection(RabbitMQSettings(url=rabbitmq_url), "a test")
     yield connection
     await connection.close()
+
+
+@pytest.fixture
+def opened_channels(monkeypatch: pytest.MonkeyPatch) -> list[Channel]:
+    """The channels that the driver opens during the test, in order."""
+    opened: list[Channel] = []
+    open_on = Channel.open_on
+
+    async def open_and_note(*args: Any, **kwargs: Any) -> Channel:
+        channel = await open_on(*args, **kwargs)
+        opened.append(channel)
+        return channel
+
+    monkeypatch.setattr(Channel, "open_on", open_and_note)
+    return opened
 
 
 @pytest.fixture

@@ -20,15 +20,13 @@ import pytest
 from lightbus import EventMessage, OnError, Worker, create
 from lightbus.exceptions import SendRefused
 from rabbitmq_node import NEW_QUEUES_ARE_SAVED_AFTER, RabbitMQNode
-from rabbitmq_support import AuthApi, Broker, MakeBus, Seen
+from rabbitmq_support import DEAD, QUEUE, AuthApi, Broker, MakeBus, Seen
 from service import AUTH_API, Service
 from tcp_proxy import running_proxy
 
 TESTS = Path(__file__).parent.parent
 
-QUEUE = "lightbus:shop:welcome:auth"
 OTHER_QUEUE = "lightbus:shop:count:auth"
-DEAD = "lightbus:shop:dead"
 
 # A worker that is killed once, at the point that a test names.
 WORKER = """

@@ -23,9 +23,8 @@ from lightbus.transport.failure import Failure
 from lightbus_rabbitmq import dead_letters
 from lightbus_rabbitmq.driver.channel import Channel
 from rabbitmq.topology_support import TopologyCommand
-from rabbitmq_support import Broker, MakeBus, transport_of
+from rabbitmq_support import DEAD, Broker, MakeBus, transport_of
 
-DEAD = "lightbus:shop:dead"
 LOCK = "lightbus::reading:shop"
 SERVICE = """
 import lightbus

@@ -14,12 +14,10 @@ from command import Command
 from lightbus import Bus, OnError, Worker
 from lightbus.exceptions import TransportUnavailable
 from rabbitmq_node import RabbitMQNode
-from rabbitmq_support import Broker, MakeBus, Seen, transport_of
+from rabbitmq_support import DEAD, QUEUE, Broker, MakeBus, Seen, transport_of
 from tcp_proxy import running_proxy
 
-QUEUE = "lightbus:shop:welcome:auth"
 OTHER_QUEUE = "lightbus:shop:count:auth"
-DEAD = "lightbus:shop:dead"
 BUS = "import lightbus\nbus = lightbus.create(service_name='shop')\n"
 
 

@@ -13,10 +13,7 @@ import pytest
 from pamqp.commands import Basic
 
 from lightbus import Bus, OnError, Worker
-from rabbitmq_support import Broker, MakeBus, Seen, headers_of
-
-DEAD = "lightbus:shop:dead"
-QUEUE = "lightbus:shop:welcome:auth"
+from rabbitmq_support import DEAD, QUEUE, Broker, MakeBus, Seen, headers_of
 
 KEEP_GOING = OnError.ACKNOWLEDGE_AND_LOG
 

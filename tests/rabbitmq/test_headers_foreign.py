@@ -8,11 +8,7 @@ from typing import Any
 import pytest
 
 from lightbus import EventMessage, OnError, Worker
-from rabbitmq_support import Broker, MakeBus, Raw, Seen, headers_of
-
-DEAD = "lightbus:shop:dead"
-QUEUE = "lightbus:shop:welcome:auth"
-
+from rabbitmq_support import DEAD, QUEUE, Broker, MakeBus, Raw, Seen, headers_of
 
 HARMFUL_HEADERS: dict[str, dict[str, Any]] = {
     "too large to be sent again": {"theirs": "v" * 125_000},

@@ -10,10 +10,8 @@ from aiormq.abc import DeliveredMessage
 
 from lightbus import Bus, EventMessage, OnError, Worker
 from lightbus.transport.features import DeadLetter
-from rabbitmq_support import Broker, MakeBus, Seen, headers_of, transport_of
+from rabbitmq_support import DEAD, QUEUE, Broker, MakeBus, Seen, headers_of, transport_of
 
-DEAD = "lightbus:shop:dead"
-QUEUE = "lightbus:shop:welcome:auth"
 BODY = b'{"username": "ada"}'
 LONG_AGO = "2001-01-01T00:00:00+00:00"
 

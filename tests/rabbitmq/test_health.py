@@ -9,9 +9,7 @@ import pytest
 
 from lightbus import Bus, Worker, create
 from rabbitmq_node import RabbitMQNode
-from rabbitmq_support import AuthApi, Broker, MakeBus, Seen
-
-QUEUE = "lightbus:shop:welcome:auth"
+from rabbitmq_support import QUEUE, AuthApi, Broker, MakeBus, Seen
 
 
 async def until(worker: Worker, holds: Callable[[list[str]], bool]) -> list[str]:
@@ -77,7 +75,7 @@ async def test_readiness_follows_the_broker(private_rabbitmq_node: RabbitMQNode)
         # The broker says so to one that sends.
         firing = asyncio.create_task(bus.auth.user_created.fire_async(username="bob", email="e"))
         problems = await until(worker, bool)
-        assert "short of memory or of disk space" in problems[0]
+        assert "low on memory or disk space" in problems[0]
         await asyncio.to_thread(node.ctl, "set_vm_memory_high_watermark", "0.4")
         await firing
         await until(worker, lambda problems: not problems)

@@ -12,25 +12,22 @@ import pytest
 
 from lightbus import EventMessage, Worker
 from lightbus.exceptions import TransportUnavailable
-from lightbus.transport.records import Subscription
 from lightbus_rabbitmq.last_attempt import Note
 from rabbitmq.test_services import AuthService, listener
-from rabbitmq_support import Broker, MakeBus, Seen, Topology, headers_of, transport_of
+from rabbitmq_support import (
+    DEAD,
+    QUEUE,
+    Broker,
+    MakeBus,
+    Seen,
+    Topology,
+    headers_of,
+    subscription,
+    transport_of,
+)
 from service import Service
 
-QUEUE = "lightbus:shop:welcome:auth"
-DEAD = "lightbus:shop:dead"
 BODY = b'{"username": "ada", "email": "e"}'
-
-SUBSCRIPTION = Subscription(
-    service_name="shop",
-    listener_name="welcome",
-    api_name="auth",
-    events=frozenset({"user_created"}),
-    concurrency=1,
-    acknowledgement_timeout=60,
-    delays=frozenset({60.0}),
-)
 
 PATIENCE = 20.0
 
@@ -103,7 +100,7 @@ async def test_the_dead_letter_of_a_lost_last_attempt_takes_its_note_along(
     bus.auth.user_created.listen(lambda username: seen.add(username), listener_name="welcome")
     await bus.auth.user_created.fire_async(username="ada", email="e")
     transport = transport_of(bus)
-    stream = await transport.subscribe(SUBSCRIPTION)
+    stream = await transport.subscribe(subscription())
     await (await anext(stream)).retry(after=0)
     assert await (await anext(stream)).last_attempt(1) is not None
     await stream.aclose()
@@ -209,18 +206,18 @@ async def test_an_event_that_stopping_workers_only_held_has_no_attempt_for_each(
 ) -> None:
     transport = transport_of(make_bus())
     await transport.open(timeout=PATIENCE)
-    await transport.declare(SUBSCRIPTION, timeout=PATIENCE)
+    await transport.declare(subscription(), timeout=PATIENCE)
     message = EventMessage(api_name="auth", event_name="user_created", body=b"{}")
     await transport.send(message, timeout=PATIENCE)
 
     for _ in range(25):
-        stream = await transport.subscribe(SUBSCRIPTION)
+        stream = await transport.subscribe(subscription())
         await broker.wait_for_count(QUEUE, 0)  # the stream holds it
         await stream.aclose()
         await broker.wait_for_count(QUEUE, 1)
 
     async with asyncio.timeout(PATIENCE):
-        delivery = await anext(await transport.subscribe(SUBSCRIPTION))
+        delivery = await anext(await transport.subscribe(subscription()))
     assert delivery.message.id == message.id
     assert delivery.attempt <= 2
     assert await broker.count(DEAD) == 0

@@ -11,9 +11,8 @@ import lightbus
 from command import TIMEOUT, Command
 from lightbus import Bus, OnError, Worker
 from lightbus_rabbitmq import RabbitMQTransport
-from rabbitmq_support import AuthApi, Broker, Seen
+from rabbitmq_support import QUEUE, AuthApi, Broker, Seen
 
-QUEUE = "lightbus:shop:welcome:auth"
 BUS = """
 import lightbus
 bus = lightbus.create()

@@ -17,12 +17,10 @@ from aiormq.abc import DeliveredMessage
 from lightbus import Worker
 from lightbus.operations.topology import topology_of
 from lightbus.transport.records import MigrationProgress
-from rabbitmq_support import Broker, MakeBus, Topology
+from rabbitmq_support import DEAD, QUEUE, Broker, MakeBus, Topology
 from service import AUTH_API, Service
 
 TIMEOUT = 60.0
-QUEUE = "lightbus:shop:welcome:auth"
-DEAD = "lightbus:shop:dead"
 QUORUM: dict[str, Any] = {"x-queue-type": "quorum"}
 
 # How the service wants its queue

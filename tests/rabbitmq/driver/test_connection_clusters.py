@@ -20,11 +20,9 @@ from lightbus.exceptions import (
 from ports import free_ports
 from rabbitmq_cluster import RabbitMQCluster, running_cluster
 from rabbitmq_node import NEW_QUEUES_ARE_SAVED_AFTER
-from rabbitmq_support import AuthApi, Seen
+from rabbitmq_support import QUEUE, AuthApi, Seen
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(180)]
-
-QUEUE = "lightbus:shop:welcome:auth"
 
 
 @pytest.fixture(scope="module")

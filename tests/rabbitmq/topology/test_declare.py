@@ -6,9 +6,8 @@ import pytest
 
 from lightbus import Api, Event, EventMessage, OnError, Worker
 from lightbus.exceptions import TopologyMismatch
-from rabbitmq_support import Broker, MakeBus, Seen, Topology
+from rabbitmq_support import QUEUE, Broker, MakeBus, Seen, Topology
 
-QUEUE = "lightbus:shop:welcome:auth"
 LOSSLESS = {"x-dead-letter-strategy": "at-least-once", "x-overflow": "reject-publish"}
 
 

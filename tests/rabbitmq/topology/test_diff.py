@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from rabbitmq.topology_support import QUEUE, WANTED, TopologyCommand, declare
-from rabbitmq_support import Broker, MakeBus, Topology
+from rabbitmq.topology_support import WANTED, TopologyCommand, declare
+from rabbitmq_support import QUEUE, Broker, MakeBus, Topology
 
 
 async def test_where_nothing_is_everything_is_shown_as_missing_and_nothing_is_made(

@@ -10,9 +10,9 @@ import pytest
 from command import Command
 from lightbus import Worker
 from lightbus_rabbitmq.settings import RabbitMQSettings
-from rabbitmq.topology_support import QUEUE, declare
+from rabbitmq.topology_support import declare
 from rabbitmq_server import RabbitMQServer
-from rabbitmq_support import Broker, MakeBus, Topology
+from rabbitmq_support import QUEUE, Broker, MakeBus, Topology
 
 SERVICE = "import lightbus\nbus = lightbus.create(service_name='shop')\n"
 

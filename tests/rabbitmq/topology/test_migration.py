@@ -13,9 +13,7 @@ from lightbus.exceptions import TransportRefused
 from rabbitmq.topology_support import (
     BINDINGS,
     BUS,
-    DEAD,
     OLD,
-    QUEUE,
     QUORUM,
     TEMPORARY,
     WANTED,
@@ -28,7 +26,7 @@ from rabbitmq.topology_support import (
     queue_bindings,
     username_of,
 )
-from rabbitmq_support import Broker, MakeBus, Seen, Topology
+from rabbitmq_support import DEAD, QUEUE, Broker, MakeBus, Seen, Topology
 from service import Service
 
 pytestmark = [pytest.mark.faults, pytest.mark.usefixtures("quick_migrations")]

@@ -13,7 +13,6 @@ from lightbus.exceptions import TransportError
 from rabbitmq.topology_support import (
     BINDINGS,
     OLD,
-    QUEUE,
     TEMPORARY,
     WANTED,
     KilledMigrations,
@@ -25,7 +24,7 @@ from rabbitmq.topology_support import (
     username_of,
 )
 from rabbitmq_node import RabbitMQNode
-from rabbitmq_support import AuthApi, Broker, MakeBus, Topology
+from rabbitmq_support import QUEUE, AuthApi, Broker, MakeBus, Topology
 
 pytestmark = pytest.mark.faults
 

@@ -11,8 +11,8 @@ import pytest
 from lightbus import OnError, Worker
 from lightbus.exceptions import TransportRefused
 from lightbus.operations.topology import topology_of
-from rabbitmq.topology_support import QUEUE, QUORUM, KilledMigrations, TopologyCommand, declare
-from rabbitmq_support import Broker, MakeBus, Seen, Topology, headers_of
+from rabbitmq.topology_support import QUORUM, KilledMigrations, TopologyCommand, declare
+from rabbitmq_support import QUEUE, Broker, MakeBus, Seen, Topology, headers_of
 
 pytestmark = [pytest.mark.faults, pytest.mark.usefixtures("quick_migrations")]
 

@@ -11,9 +11,9 @@ from urllib.parse import quote
 import pytest
 
 from command import Command
-from rabbitmq.topology_support import DEAD, QUEUE, declare
+from rabbitmq.topology_support import declare
 from rabbitmq_server import RabbitMQServer
-from rabbitmq_support import Broker, MakeBus
+from rabbitmq_support import DEAD, QUEUE, Broker, MakeBus
 from service import AUTH_API, Service
 
 BUS = (

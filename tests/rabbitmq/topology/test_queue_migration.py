@@ -11,9 +11,7 @@ from lightbus.exceptions import TransportError
 from lightbus_rabbitmq.topology.migration_lock import MigrationLock
 from rabbitmq.topology_support import (
     BINDINGS,
-    DEAD,
     OLD,
-    QUEUE,
     QUORUM,
     TEMPORARY,
     WANTED,
@@ -26,7 +24,7 @@ from rabbitmq.topology_support import (
     queue_bindings,
     username_of,
 )
-from rabbitmq_support import Broker, MakeBus, Topology, headers_of
+from rabbitmq_support import DEAD, QUEUE, Broker, MakeBus, Topology, headers_of
 
 pytestmark = [pytest.mark.faults, pytest.mark.usefixtures("quick_migrations")]
 
