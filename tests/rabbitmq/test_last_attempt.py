@@ -13,7 +13,7 @@ import pytest
 from lightbus import EventMessage, Worker
 from lightbus.exceptions import TransportUnavailable
 from lightbus_rabbitmq.last_attempt import Note
-from rabbitmq.test_services import AuthService, listener
+from rabbitmq.service_support import AuthService, listener
 from rabbitmq_support import (
     DEAD,
     QUEUE,

@@ -5,17 +5,16 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
+from rabbitmq.service_support import AuthService, listener
 from rabbitmq_node import NEW_QUEUES_ARE_SAVED_AFTER, RabbitMQNode
 from rabbitmq_server import RabbitMQServer
 from rabbitmq_support import Broker, headers_of
-from service import AUTH_API, Service
+from service import Service
 
 # As it stands in the user's description.
 SEED_LISTENER = """
@@ -57,53 +56,6 @@ def on_start():
         listener_name="user_deleted"
     )
 """
-
-LISTENER = """
-import time
-import lightbus
-from pathlib import Path
-
-bus = lightbus.create()
-
-
-def welcome(username):
-    print('begun', username)
-    {body}
-    print('done', username)
-
-
-bus.auth.user_created.listen(welcome, listener_name='welcome', on_error=lightbus.OnError.{on_error})
-"""
-
-
-def listener(body: str = "pass", *, on_error: str = "SHUTDOWN") -> str:
-    return LISTENER.format(body=body, on_error=on_error)
-
-
-class AuthService:
-    """The firing service: a folder with `AuthApi`, from which short programs fire."""
-
-    def __init__(self, folder: Path, url: str) -> None:
-        self._service = Service(folder / "auth_service", AUTH_API, url=url)
-
-    def fire(self, statement: str) -> subprocess.CompletedProcess[str]:
-        """Run a statement that may use `bus`, and return the ended process."""
-        return subprocess.run(
-            [sys.executable, "-c", f"from bus import bus\n{statement}"],
-            cwd=self._service.folder,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-
-    def fire_users(self, count: int) -> None:
-        """Fire `user_created` for user-0, user-1, ..."""
-        ended = self.fire(
-            f"for n in range({count}):\n"
-            "    bus.auth.user_created.fire(username=f'user-{n}', email='e')"
-        )
-        assert ended.returncode == 0, ended.stderr
 
 
 def test_the_users_own_two_services_meet(tmp_path: Path, rabbitmq_url: str) -> None:
