@@ -1,7 +1,6 @@
 """Converts events to AMQP properties and back, and decides which properties to trust.
 
-Incoming properties are hostile until they are read here: any property may be missing or of any
-type.
+Any program may have sent an event. So any property of a delivery may be missing, or of any type.
 """
 
 from __future__ import annotations
@@ -31,41 +30,41 @@ _SOURCE = "cloudEvents:source"
 _VERSION = "lightbus-api-version"
 TRACEPARENT = "traceparent"
 _OWN_PREFIX = "lightbus-"
-_FIRED_WITH = {_SPECIFICATION, EVENT_ID, _TYPE, _SOURCE, EVENT_TIME, _VERSION}
+_EVENT_HEADERS = {_SPECIFICATION, EVENT_ID, _TYPE, _SOURCE, EVENT_TIME, _VERSION}
 _HEADERS_DROPPED = "lightbus-headers-dropped"
 _PERSISTENT = 2
 
-# The version of RabbitMQ from which on a redelivery says how often the event was delivered before,
-# and so which of these deliveries counted.
-_FIRST_WITH_ACQUISITIONS = (4, 3)
+# From this version on, RabbitMQ also reports how often an event was delivered, in x-acquired-count.
+_ACQUIRED_COUNT_SINCE = (4, 3)
 
-# Of a foreign sender, anything may come. (W3C Trace Context, section 3.2.2)
+# W3C Trace Context, section 3.2.2
 _TRACEPARENT = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
-# An AMQP timestamp has no sign (AMQP 0-9-1, section 4.2.5.4).
+# AMQP timestamps are not negative (AMQP 0-9-1, section 4.2.5.4).
 FIRST_TIME = datetime(1970, 1, 1, tzinfo=UTC)
 
-# An AMQP short string (AMQP 0-9-1, section 4.2.5.3). A foreign routing key makes longer names.
-_LONGEST_NAME = 255
+# The limit of an AMQP short string, in bytes (AMQP 0-9-1, section 4.2.5.3). With the routing key of
+# another program, the name of an event can be longer.
+_MAX_NAME_BYTES = 255
 
-# The driver reads and writes headers by recursion, and has less of the stack when it writes.
-_DEEPEST = 50
+# The driver encodes headers recursively, and fails at headers that are nested too deeply.
+_MAX_DEPTH = 50
 
-# All properties travel in one frame. This is what it holds beside them: its own head and end, and
-# the class, the weight and the size of the body (AMQP 0-9-1, sections 4.2.3 and 4.2.6.1).
-_REST_OF_FRAME = 8 + 12
+# All properties are in one frame. It has this many other bytes: its header and end, the class, the
+# weight, and the size of the body (AMQP 0-9-1, sections 4.2.3 and 4.2.6.1).
+_FRAME_OVERHEAD = 8 + 12
 
 
 @attrs.frozen
 class Death:
-    """How the broker itself made an event a dead letter.
+    """How the broker dead-lettered an event.
 
     Attributes:
-        queue: The queue that it was in.
-        exchange: The exchange that brought it there.
-        routing_key: The routing key that it came with.
-        time: When it died.
-        reason: Why, in the broker's own word.
+        queue: The queue that the event was in.
+        exchange: The exchange that routed the event to the queue.
+        routing_key: The routing key of the event.
+        time: When the event was dead-lettered.
+        reason: The broker's word for the reason, such as "expired".
     """
 
     queue: str
@@ -76,9 +75,10 @@ class Death:
 
 
 def properties_of(message: EventMessage, **added: Any) -> Basic.Properties:
-    """Return the properties that an event is sent with, with `added` headers.
+    """Return the properties of an event, with `added` headers.
 
-    The headers are the attributes of a CloudEvents 1.0 event in the AMQP binding's binary mode.
+    The other headers are the attributes of a CloudEvents 1.0 event, in the binary mode of the AMQP
+    protocol binding.
     """
     return Basic.Properties(
         content_type="application/json",
@@ -101,31 +101,31 @@ def properties_of(message: EventMessage, **added: Any) -> Basic.Properties:
 
 
 def exact_time(time: datetime) -> str:
-    """Return `time` as it stands in headers, with as many digits whatever it is (RFC 3339)."""
+    """Return `time` for a header, always with the same number of digits (RFC 3339)."""
     return time.isoformat(timespec="microseconds")
 
 
-def is_as_fired(properties: Basic.Properties) -> bool:
-    """Return whether these have the headers of `properties_of`, and no others."""
+def has_event_headers_only(properties: Basic.Properties) -> bool:
+    """Return whether the headers are those of `properties_of`, without added ones."""
     found = properties.headers
-    return isinstance(found, dict) and found.keys() - {TRACEPARENT} == _FIRED_WITH
+    return isinstance(found, dict) and found.keys() - {TRACEPARENT} == _EVENT_HEADERS
 
 
-def of_another_event(
+def properties_of_similar(
     properties: Basic.Properties,
     event_id: str,
     time: str,
     timestamp: datetime,
     traceparent: str = "",
 ) -> Basic.Properties:
-    """Return the properties of another event of the same kind as that of `properties`.
+    """Return the properties of an event that differs from another only in these values.
 
     Args:
-        properties: As they were fired.
-        event_id: The other's id.
-        time: The other's `exact_time`.
-        timestamp: The same, in whole seconds.
-        traceparent: The other's, where events of this kind have one.
+        properties: The properties of the other event.
+        event_id: The id.
+        time: The time of firing, as `exact_time` returns it.
+        timestamp: The time of firing, in whole seconds.
+        traceparent: The traceparent; empty if the events have none.
     """
     return Basic.Properties(
         content_type=properties.content_type,
@@ -153,21 +153,21 @@ def of_another_event(
 def message_of(
     delivered: DeliveredMessage, api_name: str, *, death: Death | None = None
 ) -> EventMessage:
-    """Return the event that came to a listener of the API.
+    """Return the event of a delivery to a listener.
 
-    A foreign sender need only give a body and, as the routing key, the event's name. Without a
-    `message_id`, each delivery gets an id of its own.
+    Other programs need to send only a body, with the name of the event as the routing key. Without
+    a `message_id`, each delivery gets a new id.
 
     Args:
-        delivered: The event.
-        api_name: The API.
-        death: Where the broker made a dead letter of it, how it had come to the listener.
+        delivered: The delivery.
+        api_name: The API of the listener.
+        death: How the broker dead-lettered the event, if it did.
     """
     properties = delivered.header.properties
     headers = headers_of(delivered)
-    came: Any = delivered.delivery if death is None else death
-    event_name = came.routing_key or ""
-    if names.is_of_copies(came.exchange, api_name):
+    routed: Any = delivered.delivery if death is None else death
+    event_name = routed.routing_key or ""
+    if names.is_of_copies(routed.exchange, api_name):
         event_name = _name_in_type(properties.message_type, api_name) or event_name
     return EventMessage(
         id=properties.message_id or str(uuid.uuid4()),
@@ -182,8 +182,8 @@ def message_of(
 
 
 def _name_in_type(message_type: str | None, api_name: str) -> str:
-    # The routing key leads a copy to its listener, so its type names the event. On other events, a
-    # sender may set any type: the broker checks its permissions for the routing key alone.
+    # The routing key of a copy is the queue of its listener, so the type names the event. The type
+    # of other events is not trusted: the broker checks permissions only for the routing key.
     prefix = f"{api_name}."
     is_typed = isinstance(message_type, str) and message_type.startswith(prefix)
     return str(message_type)[len(prefix) :] if is_typed else ""
@@ -194,9 +194,9 @@ def _is_copy(delivered: DeliveredMessage, api_name: str) -> bool:
 
 
 def attempt_of(delivered: DeliveredMessage, api_name: str) -> int:
-    """Return the attempt that the sender of `delivered` meant it for, counted from 1.
+    """Return the number of the attempt in the headers, from 1.
 
-    An event that is not a copy by the bus is at its first.
+    An event that is not a copy by the bus is at its first attempt.
     """
     if not _is_copy(delivered, api_name):
         return 1
@@ -204,20 +204,20 @@ def attempt_of(delivered: DeliveredMessage, api_name: str) -> int:
 
 
 def first_failed_at(delivered: DeliveredMessage, api_name: str) -> datetime | None:
-    """Return when an attempt at the event failed first; None where none did."""
+    """Return when an attempt at the event failed first; None if none failed."""
     if not _is_copy(delivered, api_name):
         return None
     return time_in(headers_of(delivered).get(FIRST_FAILED_AT))
 
 
 def returns_of(delivered: DeliveredMessage, broker: Mapping[str, Any]) -> int:
-    """Return how often the event was returned to the queue.
+    """Return how often the event was redelivered.
 
     Args:
-        delivered: The event.
-        broker: The properties with which the broker introduced itself.
+        delivered: The delivery.
+        broker: The server properties of the broker.
     """
-    # RabbitMQ 4 passes a sender's own header on until it has something to count.
+    # At the first delivery, RabbitMQ 4 leaves a header of this name that the sender set.
     if not delivered.redelivered:
         return 0
     found = headers_of(delivered)
@@ -228,13 +228,13 @@ def returns_of(delivered: DeliveredMessage, broker: Mapping[str, Any]) -> int:
 
 
 def _counts_acquisitions(broker: Mapping[str, Any]) -> bool:
-    # Older versions pass a sender's own header on.
+    # Older versions leave a header of this name that the sender set.
     version = re.match(r"(\d+)\.(\d+)", str(broker.get("version")))
-    return version is not None and (int(version[1]), int(version[2])) >= _FIRST_WITH_ACQUISITIONS
+    return version is not None and (int(version[1]), int(version[2])) >= _ACQUIRED_COUNT_SINCE
 
 
 def headers_of(delivered: DeliveredMessage) -> Mapping[str, Any]:
-    """Return the headers of `delivered`."""
+    """Return the headers of a delivery."""
     headers = delivered.header.properties.headers
     return headers if isinstance(headers, Mapping) else {}
 
@@ -242,13 +242,16 @@ def headers_of(delivered: DeliveredMessage) -> Mapping[str, Any]:
 def copied(
     delivered: DeliveredMessage, message: EventMessage, *, frame_size: int, **added: Any
 ) -> Basic.Properties:
-    """Return the properties for a copy of `delivered`, without what its queues noted on it.
+    """Return the properties for a copy of an event, without the headers that queues have added.
 
-    Where what its sender gave cannot be sent again, because it does not fit beside `added` into a
-    frame of `frame_size` bytes, or holds what the driver can read but not write, all that describes
-    no event is dropped.
+    If the headers of the sender do not fit into a frame, or the driver cannot encode them, the copy
+    has only the headers of the event.
 
-    `message` names the event, which the copy's routing key does not.
+    Args:
+        delivered: The delivery of the event.
+        message: The event.
+        frame_size: The size of a frame, in bytes.
+        added: Headers to add.
     """
     original = delivered.header.properties
     properties = Basic.Properties(
@@ -267,10 +270,15 @@ def copied(
     return properties
 
 
-def carried_on(delivered: DeliveredMessage, *, frame_size: int) -> Basic.Properties:
-    """Return the properties for a message that is put back as it is into a queue of no listener.
+def moved(delivered: DeliveredMessage, *, frame_size: int) -> Basic.Properties:
+    """Return the properties for a message that a migration moves to a queue without a listener.
 
-    Only what its queue counted is left out, and what would send it elsewhere, or end it.
+    They are the same, without the counts of its queue, and without properties that would route the
+    message elsewhere or make it expire.
+
+    Args:
+        delivered: The delivery of the message.
+        frame_size: The size of a frame, in bytes.
     """
     original = delivered.header.properties
     headers = {
@@ -289,23 +297,25 @@ def carried_on(delivered: DeliveredMessage, *, frame_size: int) -> Basic.Propert
         app_id=original.app_id,
         headers=headers,
     )
-    story = {name: headers[name] for name in headers if name.startswith(("lightbus-", "x-death"))}
-    for kept in (story, {}):
+    essential = {
+        name: value for name, value in headers.items() if name.startswith(("lightbus-", "x-death"))
+    }
+    for kept in (essential, {}):
         if not _can_be_sent(properties, frame_size):
             properties.headers = {**kept, _HEADERS_DROPPED: True}
     return properties
 
 
-def dropped() -> Basic.Properties:
-    """Return what stands for properties that cannot be decoded."""
+def unreadable() -> Basic.Properties:
+    """Return the properties that replace ones that cannot be decoded."""
     return Basic.Properties(headers={_HEADERS_DROPPED: True})
 
 
 def _can_be_sent(properties: Basic.Properties, frame_size: int) -> bool:
-    if _is_deeper_than(_DEEPEST, properties.headers):
+    if _is_deeper_than(_MAX_DEPTH, properties.headers):
         return False
     try:
-        return len(properties.marshal()) + _REST_OF_FRAME <= frame_size
+        return len(properties.marshal()) + _FRAME_OVERHEAD <= frame_size
     except (ArithmeticError, TypeError, ValueError, struct.error):
         return False
 
@@ -320,26 +330,27 @@ def _is_deeper_than(levels: int, value: Any) -> bool:
 
 
 def _kept_headers(delivered: DeliveredMessage, api_name: str) -> dict[str, Any]:
-    """Return the headers of `delivered` that belong on a copy of it."""
-    # The bus trusts these headers on its own copies. Here, a sender may have set them.
-    are_own = _is_copy(delivered, api_name)
+    """Return the headers of a delivery that a copy of the event keeps."""
+    # Lightbus trusts its own headers on copies. On other events, the sender may have set them.
+    is_copy = _is_copy(delivered, api_name)
     return {
         name: value
         for name, value in headers_of(delivered).items()
-        if not _is_note(name) and (are_own or name == _VERSION or not name.startswith(_OWN_PREFIX))
+        if not _is_added_by_queue(name)
+        and (is_copy or name == _VERSION or not name.startswith(_OWN_PREFIX))
     }
 
 
-def _is_note(name: str) -> bool:
-    # x-death, x-first-death-queue, x-last-death-reason, x-delivery-count, x-acquired-count ... With
-    # CC, the sender named further queues, and a copy is not for those.
+def _is_added_by_queue(name: str) -> bool:
+    # Such as x-death, x-first-death-queue, x-last-death-reason, x-delivery-count, x-acquired-count.
+    # CC and BCC are the sender's: they route the event to more queues, which need no copy.
     return name in ("CC", "BCC") or (
         name.startswith("x-") and ("death" in name or name.endswith("-count"))
     )
 
 
 def _name_of(message: EventMessage) -> str:
-    return message.canonical_name.encode()[:_LONGEST_NAME].decode("utf-8", "ignore")
+    return message.canonical_name.encode()[:_MAX_NAME_BYTES].decode("utf-8", "ignore")
 
 
 def _traceparent(value: Any) -> str:
@@ -347,11 +358,12 @@ def _traceparent(value: Any) -> str:
 
 
 def whole_number(value: Any, *, default: int) -> int:
+    """Return a whole number that fits into 31 bits; `default` for any other value."""
     return value if type(value) is int and 0 <= value < 2**31 else default
 
 
 def _fired_at(headers: Mapping[str, Any], properties: Basic.Properties) -> datetime:
-    # The header is exact; the property knows whole seconds only.
+    # The header is exact. The property has whole seconds.
     if exact := time_in(headers.get(EVENT_TIME)):
         return exact
     if isinstance(properties.timestamp, datetime):
@@ -360,6 +372,7 @@ def _fired_at(headers: Mapping[str, Any], properties: Basic.Properties) -> datet
 
 
 def time_in(value: Any) -> datetime | None:
+    """Return the time in a header; None for any other value."""
     try:
         time = datetime.fromisoformat(value).astimezone(UTC)
     except (TypeError, ValueError, OverflowError):

@@ -66,7 +66,7 @@ class Decoder:
         found = self._headers.find(payload)
         if found is None:
             found = decode_header(payload)
-            if headers.is_as_fired(found.properties):
+            if headers.has_event_headers_only(found.properties):
                 self._headers.learn(payload, found)
         return found
 
@@ -167,7 +167,7 @@ class _HeaderTemplate:
     def __init__(self, header: ContentHeader) -> None:
         self._properties = header.properties
         self._is_traced = headers.TRACEPARENT in (header.properties.headers or {})
-        sample = headers.of_another_event(
+        sample = headers.properties_of_similar(
             header.properties,
             SAMPLE_ID,
             headers.exact_time(SAMPLE_TIME),
@@ -188,7 +188,7 @@ class _HeaderTemplate:
             event_id.isascii() and time.isascii() and traceparent.isascii()
         ):
             return None
-        properties = headers.of_another_event(
+        properties = headers.properties_of_similar(
             self._properties,
             event_id.decode(),
             time.decode(),

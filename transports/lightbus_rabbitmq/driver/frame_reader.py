@@ -226,5 +226,5 @@ def _readable(frame: bytes) -> bytes:
     header = decode_header(frame[_HEAD.size : -1])
     if not isinstance(header, UnreadableHeader):
         return frame
-    without_properties = ContentHeader(0, header.body_size, headers.dropped())
+    without_properties = ContentHeader(0, header.body_size, headers.unreadable())
     return pamqp.frame.marshal(without_properties, number)

@@ -159,7 +159,7 @@ class QueueMover:
             added = {headers.ATTEMPT: attempt}
             properties = headers.copied(delivered, message, frame_size=frame_size, **added)
         else:
-            properties = headers.carried_on(delivered, frame_size=frame_size)
+            properties = headers.moved(delivered, frame_size=frame_size)
         routing_key = (delivered.routing_key or "") if target.refill_exchange else target.name
         if target.refill_exchange == names.DELAY_EXCHANGE:
             await self._bind_for_return(routing_key)
