@@ -53,37 +53,49 @@ async def migrate(
     )
     try:
         await lock.acquire(client_name)
-        different = await _different_queues(lock, desired)
-        old = OldObjects(lock, publisher, desired, timeout=timeout, on_progress=on_progress)
-        is_old_in_use = await old.find()
-        await _wait_until_all_unused(
-            lock, desired, different, is_any_recreated=bool(different) or is_old_in_use
+        await _migrate_under_lock(
+            lock, publisher, desired, timeout=timeout, on_progress=on_progress
         )
-        await lock.declare(desired.exchanges)
-        # A recreated queue stays bound to the old return exchange, which may still get events.
-        all_bindings = [*desired.bindings, *old.return_bindings]
-        with_old_bindings = attrs.evolve(desired, bindings=all_bindings)
-        for queue in desired.queues:
-            if queue in different or await lock.queue_counts(queue.temporary.name) is not None:
-                queue_migration = QueueMigration(
-                    lock,
-                    publisher,
-                    queue,
-                    with_old_bindings,
-                    timeout=timeout,
-                    on_progress=on_progress,
-                )
-                await queue_migration.run(is_different=queue in different)
-        await lock.declare(desired.queues)
-        await lock.declare(desired.bindings)
-        await lock.unbind(desired.stale_bindings)
-        await old.replace()
     except ConnectionLost as error:
         raise TransportUnavailable(
             f"The migration was interrupted: {error}. No event is lost; run it again to continue."
         ) from error
     finally:
         await publisher.close()
+
+
+async def _migrate_under_lock(
+    lock: MigrationLock,
+    publisher: Publisher,
+    desired: DesiredTopology,
+    *,
+    timeout: float,
+    on_progress: OnProgress,
+) -> None:
+    different = await _different_queues(lock, desired)
+    old = OldObjects(lock, publisher, desired, timeout=timeout, on_progress=on_progress)
+    is_old_in_use = await old.find()
+    await _wait_until_all_unused(
+        lock, desired, different, is_any_recreated=bool(different) or is_old_in_use
+    )
+    await lock.declare(desired.exchanges)
+    # A recreated queue stays bound to the old return exchange, which may still get events.
+    with_old_bindings = attrs.evolve(desired, bindings=[*desired.bindings, *old.return_bindings])
+    for queue in desired.queues:
+        if queue in different or await lock.queue_counts(queue.temporary.name) is not None:
+            queue_migration = QueueMigration(
+                lock,
+                publisher,
+                queue,
+                with_old_bindings,
+                timeout=timeout,
+                on_progress=on_progress,
+            )
+            await queue_migration.run(is_different=queue in different)
+    await lock.declare(desired.queues)
+    await lock.declare(desired.bindings)
+    await lock.unbind(desired.stale_bindings)
+    await old.replace()
 
 
 async def _different_queues(lock: MigrationLock, desired: DesiredTopology) -> list[Queue]:
