@@ -64,7 +64,7 @@ def test_a_worker_with_200_listeners_that_wait_uses_next_to_no_cpu(rabbitmq_url:
     assert json.loads(ended.stdout.splitlines()[-1]) < 0.01
 
 
-async def test_a_deleted_queue_is_made_again_and_consumed(
+async def test_a_deleted_queue_is_declared_again_and_consumed(
     make_bus: MakeBus, broker: Broker
 ) -> None:
     bus = make_bus()
@@ -79,7 +79,7 @@ async def test_a_deleted_queue_is_made_again_and_consumed(
         assert await seen.wait_for(1) == ["ada"]
 
 
-async def test_a_queue_made_again_with_other_settings_ends_the_worker(
+async def test_a_queue_recreated_with_other_settings_ends_the_worker(
     make_bus: MakeBus, broker: Broker
 ) -> None:
     bus = make_bus()
@@ -98,7 +98,7 @@ async def test_a_queue_made_again_with_other_settings_ends_the_worker(
             await running
 
 
-async def test_a_connection_closed_by_the_broker_is_made_again(
+async def test_a_connection_closed_by_the_broker_is_opened_again(
     make_bus: MakeBus, rabbitmq_node: RabbitMQNode, rabbitmq_vhost: str
 ) -> None:
     bus = make_bus()
@@ -113,7 +113,7 @@ async def test_a_connection_closed_by_the_broker_is_made_again(
     assert sorted(set(seen.items)) == ["u0", "u1", "u2"]
 
 
-async def test_a_link_that_is_cut_in_mid_handling_makes_the_event_come_again(
+async def test_an_event_is_redelivered_if_the_connection_is_cut_while_it_is_handled(
     make_bus: MakeBus, rabbitmq_node: RabbitMQNode, rabbitmq_vhost: str
 ) -> None:
     async with running_proxy(rabbitmq_node.amqp_port) as proxy:
@@ -137,7 +137,7 @@ async def test_a_link_that_is_cut_in_mid_handling_makes_the_event_come_again(
 
 
 @pytest.mark.faults
-async def test_a_silent_link_is_noticed_by_its_heartbeat(
+async def test_a_silent_connection_is_detected_by_its_heartbeat(
     make_bus: MakeBus, rabbitmq_node: RabbitMQNode, rabbitmq_vhost: str
 ) -> None:
     async with running_proxy(rabbitmq_node.amqp_port) as proxy:
@@ -161,7 +161,7 @@ async def test_a_silent_link_is_noticed_by_its_heartbeat(
 
 
 @pytest.mark.timeout(120)
-async def test_a_consumer_that_the_broker_found_too_slow_is_restored(
+async def test_a_consumer_that_held_a_delivery_for_too_long_is_restored(
     make_bus: MakeBus, private_rabbitmq_node: RabbitMQNode
 ) -> None:
     await asyncio.to_thread(private_rabbitmq_node.ctl, "eval", IMPATIENT)
@@ -184,7 +184,7 @@ async def test_a_consumer_that_the_broker_found_too_slow_is_restored(
         await seen.wait_for_item("bob", timeout=60)
 
 
-async def test_what_was_not_begun_goes_back_when_the_worker_stops(
+async def test_events_without_a_handler_are_requeued_when_the_worker_stops(
     make_bus: MakeBus, broker: Broker
 ) -> None:
     bus = make_bus(transport={"prefetch": 5})
@@ -210,7 +210,7 @@ async def test_what_was_not_begun_goes_back_when_the_worker_stops(
     assert (await broker.get(QUEUE)).body == b'{"username":"u1","email":"e"}'
 
 
-async def test_what_is_acknowledged_while_the_broker_does_not_answer_a_stop_is_acknowledged(
+async def test_events_are_acknowledged_even_if_the_broker_does_not_answer_a_stop(
     make_bus: MakeBus, rabbitmq_node: RabbitMQNode, rabbitmq_vhost: str, broker: Broker
 ) -> None:
     async with running_proxy(rabbitmq_node.amqp_port) as proxy:
@@ -243,7 +243,7 @@ async def test_what_is_acknowledged_while_the_broker_does_not_answer_a_stop_is_a
     assert isinstance((await broker.get(QUEUE)).delivery, Basic.GetEmpty)
 
 
-async def test_a_worker_that_stops_for_its_first_event_still_settles_it(
+async def test_a_worker_that_stops_at_its_first_event_still_settles_it(
     make_bus: MakeBus, broker: Broker
 ) -> None:
     bus = make_bus()
@@ -263,7 +263,9 @@ async def test_a_worker_that_stops_for_its_first_event_still_settles_it(
         assert await broker.count(QUEUE) == 0
 
 
-async def test_a_bus_whose_worker_ran_many_times_holds_on_to_nothing(make_bus: MakeBus) -> None:
+async def test_a_bus_whose_worker_ran_many_times_keeps_no_tasks_or_streams(
+    make_bus: MakeBus,
+) -> None:
     bus = make_bus()
     bus.auth.user_created.listen(lambda username: None, listener_name="welcome")
 

@@ -250,7 +250,7 @@ async def test_w8_a_replay_that_dies_before_the_dead_letter_is_gone_leaves_both(
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-async def test_a_service_that_dies_while_it_fires_has_fired_or_not(
+async def test_a_service_that_dies_while_it_fires_sends_the_event_or_not_at_all(
     make_bus: MakeBus, broker: Broker, rabbitmq_url: str, tmp_path: Path, when: str
 ) -> None:
     bus = make_bus()

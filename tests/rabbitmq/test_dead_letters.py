@@ -102,7 +102,7 @@ async def test_two_exports_that_start_together_each_write_all(
     assert took < 15
 
 
-async def test_an_export_that_nobody_reads_yet_keeps_nothing_from_others(
+async def test_an_export_whose_output_is_not_read_does_not_block_others(
     make_bus: MakeBus, folder: Path
 ) -> None:
     bus = make_bus()
@@ -117,7 +117,7 @@ async def test_an_export_that_nobody_reads_yet_keeps_nothing_from_others(
         assert await read(bus) == ids
 
 
-async def test_a_reader_that_waits_too_long_is_told_who_reads(
+async def test_a_reader_that_waits_too_long_learns_who_holds_the_lock(
     make_bus: MakeBus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(dead_letters, "ACQUIRE_TIMEOUT", 0.3)
@@ -135,7 +135,7 @@ async def test_a_reader_that_waits_too_long_is_told_who_reads(
     assert await read(make_bus()) == ids
 
 
-async def test_a_reader_that_is_killed_keeps_nothing_from_the_next(
+async def test_a_killed_reader_does_not_hide_dead_letters_from_the_next(
     make_bus: MakeBus, folder: Path
 ) -> None:
     bus = make_bus()
@@ -154,7 +154,7 @@ async def test_a_reader_that_is_killed_keeps_nothing_from_the_next(
 
 
 @pytest.mark.parametrize("is_consumer", [False, True], ids=["gets", "consumes"])
-async def test_letters_that_a_foreign_client_holds_are_waited_for_and_then_told(
+async def test_dead_letters_that_another_client_holds_are_awaited_and_then_reported(
     make_bus: MakeBus,
     foreigner: AbstractChannel,
     monkeypatch: pytest.MonkeyPatch,
@@ -180,7 +180,7 @@ async def test_letters_that_a_foreign_client_holds_are_waited_for_and_then_told(
     assert await waiting == ids
 
 
-async def test_letters_that_a_foreign_client_takes_while_they_are_read_are_told(
+async def test_dead_letters_that_another_client_holds_during_reading_are_reported(
     make_bus: MakeBus, foreigner: AbstractChannel
 ) -> None:
     bus = make_bus()
@@ -194,7 +194,7 @@ async def test_letters_that_a_foreign_client_takes_while_they_are_read_are_told(
         await anext(letters)
 
 
-async def test_a_foreign_client_that_begins_to_consume_does_not_hold_up_a_reader_that_ends(
+async def test_another_client_that_starts_to_consume_does_not_delay_the_end_of_reading(
     make_bus: MakeBus, foreigner: AbstractChannel, broker: Broker
 ) -> None:
     bus = make_bus()
@@ -213,7 +213,7 @@ async def test_a_foreign_client_that_begins_to_consume_does_not_hold_up_a_reader
     await broker.wait_for_count(DEAD, 100)
 
 
-async def test_a_reader_takes_the_lock_though_another_deletes_its_name(
+async def test_a_reader_acquires_the_lock_even_if_another_deletes_its_description(
     make_bus: MakeBus, foreigner: AbstractChannel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bus = make_bus()
@@ -230,7 +230,7 @@ async def test_a_reader_takes_the_lock_though_another_deletes_its_name(
     assert await read(bus) == ids
 
 
-async def test_letters_that_a_foreign_client_removes_while_they_are_read_are_told(
+async def test_dead_letters_that_another_client_removes_during_reading_are_reported(
     make_bus: MakeBus, broker: Broker
 ) -> None:
     bus = make_bus()
@@ -244,7 +244,7 @@ async def test_letters_that_a_foreign_client_removes_while_they_are_read_are_tol
             pass
 
 
-async def test_letters_that_a_foreign_client_returns_while_they_are_read_are_seen(
+async def test_dead_letters_that_another_client_requeues_during_reading_are_read(
     make_bus: MakeBus, foreigner: AbstractChannel
 ) -> None:
     bus = make_bus()
@@ -261,7 +261,7 @@ async def test_letters_that_a_foreign_client_returns_while_they_are_read_are_see
     assert sorted(found) == sorted(ids)
 
 
-async def test_letters_that_come_while_others_are_read_and_discarded_are_seen_too(
+async def test_dead_letters_that_arrive_during_reading_are_read(
     make_bus: MakeBus, broker: Broker
 ) -> None:
     bus = make_bus()
@@ -278,7 +278,7 @@ async def test_letters_that_come_while_others_are_read_and_discarded_are_seen_to
     assert await read(bus) == [ids[1], ids[3]]
 
 
-async def test_reading_ends_though_letters_come_as_fast_as_they_are_read(
+async def test_reading_ends_even_if_dead_letters_arrive_as_fast_as_they_are_read(
     make_bus: MakeBus,
 ) -> None:
     bus, busy = make_bus(), make_bus()
@@ -294,7 +294,7 @@ async def test_reading_ends_though_letters_come_as_fast_as_they_are_read(
     assert found[:3] == ids
 
 
-async def test_letters_in_the_queue_of_an_interrupted_migration_are_not_overlooked(
+async def test_dead_letters_in_the_queue_of_an_interrupted_migration_are_not_overlooked(
     make_bus: MakeBus, foreigner: AbstractChannel, rabbitmq_url: str, tmp_path: Path
 ) -> None:
     bus = make_bus(acknowledgement_timeout=1)
@@ -317,7 +317,7 @@ async def test_letters_in_the_queue_of_an_interrupted_migration_are_not_overlook
     assert sorted(await read(bus)) == sorted(ids)
 
 
-async def test_what_a_killed_reader_left_of_its_lock_is_replaced(
+async def test_the_lock_of_a_killed_reader_is_replaced(
     make_bus: MakeBus, broker: Broker, foreigner: AbstractChannel
 ) -> None:
     bus = make_bus()
@@ -334,7 +334,7 @@ async def test_what_a_killed_reader_left_of_its_lock_is_replaced(
                 await foreigner.exchange_declare(exchange=LOCK, passive=True)
 
 
-async def test_status_counts_dead_letters_and_takes_none(
+async def test_status_counts_dead_letters_and_holds_none(
     make_bus: MakeBus, folder: Path, foreigner: AbstractChannel
 ) -> None:
     bus = make_bus()

@@ -52,7 +52,7 @@ def failing_listener_of(bus: Bus) -> Seen[str]:
     return seen
 
 
-async def test_one_who_looks_is_told_in_time_that_the_broker_is_away_and_leaves_at_once(
+async def test_reading_dead_letters_from_an_unreachable_broker_fails_in_time(
     make_bus: MakeBus, rabbitmq_url: str
 ) -> None:
     url = URL(rabbitmq_url)
@@ -74,7 +74,7 @@ async def test_one_who_looks_is_told_in_time_that_the_broker_is_away_and_leaves_
     assert clock() - began < 2
 
 
-async def test_what_listeners_gave_up_is_listed_and_replayed_to_them_alone(
+async def test_dead_letters_are_listed_and_replayed_to_their_own_listener(
     make_bus: MakeBus, broker: Broker, folder: Path
 ) -> None:
     bus = make_bus()
@@ -106,7 +106,7 @@ async def test_what_listeners_gave_up_is_listed_and_replayed_to_them_alone(
     assert await broker.count(OTHER_QUEUE) == 0
 
 
-async def test_a_listener_whose_dead_letter_is_not_taken_pauses_and_says_so(
+async def test_a_listener_that_cannot_dead_letter_an_event_pauses_and_logs_it(
     make_bus: MakeBus,
     broker: Broker,
     rabbitmq_node: RabbitMQNode,
@@ -142,7 +142,7 @@ async def test_a_listener_whose_dead_letter_is_not_taken_pauses_and_says_so(
     assert seen.items == [f"u{number}" for number in range(10)]
 
 
-async def test_an_event_that_fails_again_while_it_is_replayed_does_not_come_round_for_ever(
+async def test_an_event_that_fails_again_while_it_is_replayed_is_replayed_once(
     make_bus: MakeBus, broker: Broker, folder: Path
 ) -> None:
     bus = make_bus()
@@ -158,7 +158,7 @@ async def test_an_event_that_fails_again_while_it_is_replayed_does_not_come_roun
         assert len(seen.items) == 20
 
 
-async def test_what_the_broker_itself_gave_up_knows_its_listener_and_can_be_replayed(
+async def test_events_that_the_broker_dead_lettered_can_be_replayed(
     make_bus: MakeBus, broker: Broker, folder: Path
 ) -> None:
     bus = make_bus()
@@ -180,7 +180,7 @@ async def test_what_the_broker_itself_gave_up_knows_its_listener_and_can_be_repl
     assert again.header.properties.message_id == fired.id
 
 
-async def test_what_a_foreign_sender_gave_no_id_has_the_same_one_at_each_look(
+async def test_a_dead_letter_without_an_id_gets_the_same_id_each_time(
     make_bus: MakeBus, broker: Broker, folder: Path
 ) -> None:
     bus = make_bus()

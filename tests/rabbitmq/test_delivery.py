@@ -15,7 +15,9 @@ from rabbitmq_support import DEAD, QUEUE, Broker, MakeBus, Seen, headers_of
 KEEP_GOING = OnError.ACKNOWLEDGE_AND_LOG
 
 
-async def test_a_failed_event_comes_again_later_and_others_do_not_wait(make_bus: MakeBus) -> None:
+async def test_a_failed_event_is_redelivered_later_and_others_do_not_wait(
+    make_bus: MakeBus,
+) -> None:
     bus = make_bus(acknowledgement_timeout=1)
     seen = Seen[tuple[str, float]]()
 
@@ -37,7 +39,7 @@ async def test_a_failed_event_comes_again_later_and_others_do_not_wait(make_bus:
     assert items[2][1] - items[0][1] >= 1
 
 
-async def test_the_attempt_is_counted_over_failures_and_workers(
+async def test_the_attempt_counts_failures_and_lost_workers(
     make_bus: MakeBus, broker: Broker
 ) -> None:
     bus = make_bus(acknowledgement_timeout=0.2, max_attempts=3)
@@ -58,7 +60,7 @@ async def test_the_attempt_is_counted_over_failures_and_workers(
     assert headers_of(letter)["lightbus-attempt"] == 3
 
 
-async def test_a_dead_letter_tells_what_happened(make_bus: MakeBus, broker: Broker) -> None:
+async def test_a_dead_letter_describes_the_failure(make_bus: MakeBus, broker: Broker) -> None:
     bus = make_bus()
 
     async def welcome(username: str) -> None:
@@ -102,7 +104,7 @@ async def test_a_huge_traceback_is_cut_to_fit(make_bus: MakeBus, broker: Broker)
     assert headers_of(letter)["lightbus-traceback"].startswith("[cut]")
 
 
-async def test_only_the_listener_that_failed_gets_the_event_again(make_bus: MakeBus) -> None:
+async def test_only_the_failed_listener_gets_the_event_again(make_bus: MakeBus) -> None:
     bus = make_bus(acknowledgement_timeout=0.3)
     failing, fine = Seen[str](), Seen[str]()
 
@@ -123,7 +125,7 @@ async def test_only_the_listener_that_failed_gets_the_event_again(make_bus: Make
     assert fine.items == ["ada"]
 
 
-async def test_an_async_handler_that_takes_too_long_is_cancelled_and_tried_again(
+async def test_an_async_handler_that_times_out_is_cancelled_and_retried(
     make_bus: MakeBus,
 ) -> None:
     bus = make_bus(acknowledgement_timeout=0.3)
@@ -147,7 +149,7 @@ async def test_an_async_handler_that_takes_too_long_is_cancelled_and_tried_again
     assert was_cancelled.is_set()
 
 
-async def test_a_sync_handler_that_takes_too_long_keeps_its_place_until_it_ends(
+async def test_a_sync_handler_that_times_out_keeps_its_concurrency_slot_until_it_ends(
     make_bus: MakeBus,
 ) -> None:
     bus = make_bus(acknowledgement_timeout=1)
@@ -215,7 +217,7 @@ async def test_the_seeds_handler_that_asks_for_too_much_fails_with_a_clear_messa
     )
 
 
-async def test_a_listener_that_retries_tries_again_after_growing_waits_that_the_broker_keeps(
+async def test_a_listener_that_retries_backs_off_with_delays_at_the_broker(
     make_bus: MakeBus, broker: Broker
 ) -> None:
     retry = {"first": 0.2, "factor": 3, "longest": 0.6}

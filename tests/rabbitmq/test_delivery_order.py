@@ -72,7 +72,7 @@ async def test_services_of_different_names_each_get_every_event(make_bus: MakeBu
         assert sorted(await seen.wait_for(2)) == ["billing", "shop"]
 
 
-async def test_a_service_that_was_down_gets_all_that_was_fired_meanwhile(
+async def test_a_service_that_was_down_gets_all_events_fired_in_the_meantime(
     make_bus: MakeBus,
 ) -> None:
     shop, auth = make_bus(), make_bus(service_name="auth_service")
@@ -88,7 +88,7 @@ async def test_a_service_that_was_down_gets_all_that_was_fired_meanwhile(
         assert sorted(await seen.wait_for(1000, timeout=40)) == sorted(fired)
 
 
-async def test_events_come_in_the_order_in_which_they_were_fired(make_bus: MakeBus) -> None:
+async def test_events_are_delivered_in_the_order_of_firing(make_bus: MakeBus) -> None:
     bus = make_bus()
     seen = Seen[int]()
     bus.auth.user_created.listen(lambda username: seen.add(username), listener_name="welcome")
@@ -99,7 +99,7 @@ async def test_events_come_in_the_order_in_which_they_were_fired(make_bus: MakeB
         assert await seen.wait_for(300) == list(range(300))
 
 
-async def test_events_come_in_order_to_workers_that_start_while_they_are_fired(
+async def test_events_are_delivered_in_order_to_workers_that_start_while_they_are_fired(
     make_bus: MakeBus,
 ) -> None:
     bus, auth = make_bus(), make_bus(service_name="auth_service")
@@ -121,7 +121,7 @@ async def test_events_come_in_order_to_workers_that_start_while_they_are_fired(
 
 
 @pytest.mark.parametrize("acknowledgement_timeout", [10, 60])
-async def test_events_come_in_order_to_workers_that_stop_and_start_while_they_are_handled(
+async def test_events_are_delivered_in_order_to_workers_that_stop_and_start(
     make_bus: MakeBus, acknowledgement_timeout: int
 ) -> None:
     bus = make_bus(acknowledgement_timeout=acknowledgement_timeout)
@@ -145,7 +145,7 @@ async def test_events_come_in_order_to_workers_that_stop_and_start_while_they_ar
 
 
 @pytest.mark.parametrize("concurrency", [1, 20])
-async def test_no_event_that_comes_while_a_worker_starts_is_counted_as_tried(
+async def test_events_that_arrive_while_a_worker_starts_do_not_count_an_attempt(
     make_bus: MakeBus, broker: Broker, concurrency: int
 ) -> None:
     bus, auth = make_bus(max_attempts=1), make_bus(service_name="auth_service")
@@ -166,7 +166,7 @@ async def test_no_event_that_comes_while_a_worker_starts_is_counted_as_tried(
     assert await broker.count(DEAD) == 0
 
 
-async def test_no_event_behind_one_that_was_returned_is_counted_as_tried_while_a_worker_starts(
+async def test_events_behind_a_redelivered_one_do_not_count_an_attempt_while_a_worker_starts(
     make_bus: MakeBus, broker: Broker
 ) -> None:
     bus, auth = make_bus(max_attempts=1), make_bus(service_name="auth_service")
@@ -191,7 +191,7 @@ async def test_no_event_behind_one_that_was_returned_is_counted_as_tried_while_a
     assert await broker.count(DEAD) == 0
 
 
-async def test_events_fired_at_once_before_there_is_a_connection_go_out_in_order(
+async def test_events_fired_before_there_is_a_connection_are_sent_in_order(
     make_bus: MakeBus,
 ) -> None:
     bus, auth = make_bus(), make_bus(service_name="auth_service")

@@ -58,9 +58,7 @@ async def only_dead_letter(bus: Bus) -> DeadLetter:
     return letter
 
 
-async def test_the_type_of_a_foreign_event_does_not_beat_its_routing_key(
-    bus: Bus, broker: Broker
-) -> None:
+async def test_the_routing_key_of_an_event_beats_its_type(bus: Bus, broker: Broker) -> None:
     seen = listen(bus, failures=1)
     async with Worker(bus):
         await broker.put(
@@ -85,7 +83,7 @@ async def test_an_event_that_claims_to_be_at_its_last_attempt_has_all_of_them(
     assert (failure.listener, failure.service_name) == ("welcome", "shop")
 
 
-async def test_what_a_deferred_event_claims_of_its_failures_is_not_believed_afterwards(
+async def test_the_first_failure_that_an_event_claims_is_not_trusted_after_a_delay(
     bus: Bus, broker: Broker
 ) -> None:
     seen = listen(bus, failures=9, on_error=OnError.ACKNOWLEDGE_AND_LOG)
@@ -107,7 +105,7 @@ async def test_what_a_deferred_event_claims_of_its_failures_is_not_believed_afte
     assert failure.first_failed_at > datetime.now(UTC) - timedelta(minutes=5)
 
 
-async def test_a_count_of_returns_that_a_sender_gave_is_not_believed_after_a_worker_stopped(
+async def test_a_delivery_count_from_the_sender_is_not_trusted_after_a_worker_stopped(
     bus: Bus, broker: Broker
 ) -> None:
     listen(bus, failures=9, on_error=OnError.ACKNOWLEDGE_AND_LOG)
@@ -124,7 +122,7 @@ async def test_a_count_of_returns_that_a_sender_gave_is_not_believed_after_a_wor
     assert (await only_dead_letter(bus)).failure.attempt == 2
 
 
-async def test_a_dead_letter_of_the_broker_tells_what_the_broker_knows(
+async def test_a_dead_letter_of_the_broker_has_the_details_of_the_broker(
     bus: Bus, broker: Broker
 ) -> None:
     listen(bus, failures=0)

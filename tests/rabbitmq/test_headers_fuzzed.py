@@ -119,7 +119,7 @@ def failure_at(attempt: int) -> Failure:
 
 @settings(max_examples=300, deadline=None, derandomize=True)
 @given(PROPERTIES, SHORT, EXCHANGES)
-def test_whatever_the_properties_are_an_event_can_be_handled_and_copied(
+def test_an_event_with_any_properties_can_be_handled_and_copied(
     properties: Basic.Properties, routing_key: str | None, exchange: str
 ) -> None:
     delivered = delivered_with(properties, routing_key=routing_key or "", exchange=exchange)
@@ -149,7 +149,7 @@ def test_whatever_the_properties_are_an_event_can_be_handled_and_copied(
 
 @settings(max_examples=200, deadline=None, derandomize=True)
 @given(PROPERTIES, SHORT)
-def test_whatever_lies_among_the_dead_letters_can_be_read(
+def test_any_message_in_the_dead_letter_queue_can_be_read(
     properties: Basic.Properties, routing_key: str | None
 ) -> None:
     message, failure = dead_letter_headers.dead_letter_of(
@@ -162,7 +162,7 @@ def test_whatever_lies_among_the_dead_letters_can_be_read(
 
 
 @pytest.mark.parametrize("depth", [60, 400, 480, 490, 2_000])
-def test_no_depth_of_headers_keeps_an_event_from_its_copy(depth: int) -> None:
+def test_an_event_with_headers_of_any_depth_can_be_copied(depth: int) -> None:
     deep: Any = 1
     for _ in range(depth):
         deep = [deep]
@@ -200,7 +200,7 @@ def typed(username: int, *, email: list[datetime] | None = None) -> None: ...
 @settings(max_examples=300, deadline=None, derandomize=True)
 @given(JSON)
 @pytest.mark.parametrize("handler", [by_name, by_position, with_message, typed])
-def test_whatever_the_body_is_a_handler_is_called_or_told_why_not(
+def test_a_handler_is_called_with_any_body_or_the_body_is_refused(
     handler: Any, body: bytes
 ) -> None:
     message = EventMessage(api_name="auth", event_name="user_created", body=body)
@@ -293,7 +293,7 @@ def refusing(bus: Bus) -> Seen[str]:
     return seen
 
 
-async def test_hostile_events_become_dead_letters_and_a_good_one_behind_them_is_handled(
+async def test_hostile_events_are_dead_lettered_and_a_later_good_one_is_handled(
     make_bus: MakeBus, broker: Broker
 ) -> None:
     bus = make_bus()
@@ -321,7 +321,7 @@ async def test_hostile_events_become_dead_letters_and_a_good_one_behind_them_is_
     ],
     ids=["long routing key", "long type", "time out of range", "deep header"],
 )
-async def test_names_and_headers_at_their_limits_keep_nothing_from_its_dead_letters(
+async def test_an_event_with_names_and_headers_at_their_limits_can_be_dead_lettered(
     make_bus: MakeBus,
     broker: Broker,
     caplog: pytest.LogCaptureFixture,
@@ -342,7 +342,7 @@ async def test_names_and_headers_at_their_limits_keep_nothing_from_its_dead_lett
         assert [letter.message.body for letter in letters] == [b"{}"]
 
 
-async def test_bytes_that_are_no_headers_are_refused_by_the_broker(
+async def test_malformed_headers_are_refused_by_the_broker(
     make_bus: MakeBus, rabbitmq_url: str
 ) -> None:
     bus = make_bus()

@@ -41,9 +41,7 @@ async def test_a_worker_is_ready_when_it_has_started_and_not_when_it_has_stopped
     assert await worker.check_health()
 
 
-async def test_a_consumer_that_is_lost_is_restored_or_told(
-    make_bus: MakeBus, broker: Broker
-) -> None:
+async def test_a_lost_consumer_is_restored_or_reported(make_bus: MakeBus, broker: Broker) -> None:
     bus = make_bus()
     seen = listening(bus)
     async with Worker(bus) as worker:

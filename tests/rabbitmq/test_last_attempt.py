@@ -45,7 +45,7 @@ async def lose_all_that_waits(url: str, count: int) -> None:
     await connection.close()
 
 
-async def test_events_that_lost_workers_only_held_are_handled_though_one_attempt_is_allowed(
+async def test_events_that_lost_workers_held_are_handled_even_if_one_attempt_is_allowed(
     make_bus: MakeBus, rabbitmq_url: str, broker: Broker, topology: Topology
 ) -> None:
     bus = make_bus(max_attempts=1)
@@ -65,7 +65,7 @@ async def test_events_that_lost_workers_only_held_are_handled_though_one_attempt
     assert notes_in(topology) == []
 
 
-def test_an_event_that_kills_its_workers_is_begun_as_often_as_attempts_are_allowed(
+def test_an_event_that_kills_its_workers_is_handled_as_often_as_attempts_are_allowed(
     tmp_path: Path, rabbitmq_url: str
 ) -> None:
     auth = AuthService(tmp_path, rabbitmq_url)
@@ -92,7 +92,7 @@ def test_an_event_that_kills_its_workers_is_begun_as_often_as_attempts_are_allow
         assert shop.stop() == 0
 
 
-async def test_the_dead_letter_of_a_lost_last_attempt_takes_its_note_along(
+async def test_dead_lettering_a_lost_last_attempt_removes_its_note(
     make_bus: MakeBus, broker: Broker, topology: Topology
 ) -> None:
     bus = make_bus(max_attempts=1)
@@ -114,7 +114,7 @@ async def test_the_dead_letter_of_a_lost_last_attempt_takes_its_note_along(
     assert notes_in(topology) == []
 
 
-async def test_a_last_attempt_begins_though_the_answer_to_its_note_was_lost(
+async def test_a_last_attempt_starts_even_if_the_answer_to_its_note_was_lost(
     make_bus: MakeBus,
     rabbitmq_url: str,
     broker: Broker,
@@ -175,7 +175,7 @@ async def test_events_of_one_body_without_an_id_have_a_last_attempt_each(
     assert notes_in(topology) == []
 
 
-async def test_a_handler_that_is_cancelled_as_its_worker_stops_has_its_last_attempt_again(
+async def test_a_last_attempt_that_is_cancelled_as_its_worker_stops_is_repeated(
     make_bus: MakeBus, broker: Broker, rabbitmq_url: str, topology: Topology
 ) -> None:
     stopping = make_bus(max_attempts=1)
@@ -201,7 +201,7 @@ async def test_a_handler_that_is_cancelled_as_its_worker_stops_has_its_last_atte
         assert await seen.wait_for(1) == ["ada"]
 
 
-async def test_an_event_that_stopping_workers_only_held_has_no_attempt_for_each(
+async def test_stopping_workers_do_not_use_up_attempts_of_events_that_they_held(
     make_bus: MakeBus, broker: Broker
 ) -> None:
     transport = transport_of(make_bus())

@@ -35,7 +35,7 @@ async def served(bus: Bus, seen: Seen[str], count: int) -> list[str]:
         return sorted(await seen.wait_for(count))
 
 
-def test_a_second_asyncio_run_just_works(bus: Bus) -> None:
+def test_a_second_asyncio_run_works(bus: Bus) -> None:
     seen = Seen[str]()
     listen(bus, seen)
 

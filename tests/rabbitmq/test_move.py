@@ -53,7 +53,7 @@ def made_bus(settings: dict[str, Any]) -> Bus:
     return bus
 
 
-async def test_what_waits_moves_to_rabbitmq_and_back_in_its_order(
+async def test_the_backlog_moves_to_rabbitmq_and_back_in_order(
     tmp_path: Path, rabbitmq_url: str, broker: Broker
 ) -> None:
     rabbitmq = config({"rabbitmq": {"url": rabbitmq_url}})
@@ -90,7 +90,7 @@ async def test_a_move_to_the_same_broker_by_another_name_ends(
             await asyncio.sleep(0.05)
 
 
-async def test_delayed_events_and_dead_letters_move_with_their_story(
+async def test_delayed_events_and_dead_letters_move_with_their_failures(
     tmp_path: Path, rabbitmq_url: str
 ) -> None:
     rabbitmq = config({"rabbitmq": {"url": rabbitmq_url}})

@@ -73,7 +73,7 @@ async def test_a_user_that_listens_can_migrate(
     assert await broker.count(queue) == 1
 
 
-async def test_a_user_that_may_only_fire_can_not_listen(
+async def test_a_user_that_may_only_fire_cannot_listen(
     make_bus: MakeBus, rabbitmq_server: RabbitMQServer, rabbitmq_vhost: str
 ) -> None:
     rabbitmq_server.add_user("fires", "secret", vhost=rabbitmq_vhost, **FIRING)

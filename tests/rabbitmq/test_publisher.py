@@ -84,7 +84,7 @@ async def fill(bus: Bus, stored: list[str]) -> None:
         stored.append("early")
 
 
-async def test_a_queue_that_stays_full_refuses_and_firing_says_so(
+async def test_firing_to_a_queue_that_stays_full_raises_send_refused(
     make_bus: MakeBus, rabbitmq_server: RabbitMQServer, rabbitmq_vhost: str
 ) -> None:
     rabbitmq_server.api("PUT", f"policies/{rabbitmq_vhost}/small", SMALL)
@@ -109,7 +109,7 @@ async def test_a_queue_that_stays_full_refuses_and_firing_says_so(
     ],
     ids=lambda field: next(iter(field)),
 )
-async def test_an_event_that_amqp_has_no_form_for_is_refused_and_harms_no_other(
+async def test_an_event_that_amqp_cannot_represent_is_refused_and_affects_no_other(
     make_bus: MakeBus, field: dict[str, Any]
 ) -> None:
     bus = make_bus()
@@ -144,7 +144,7 @@ async def test_firing_waits_for_room_in_a_full_queue(
 
 
 @pytest.mark.faults
-async def test_a_channel_on_which_a_queue_refuses_is_left_without_harm_to_others(
+async def test_a_channel_on_which_a_queue_refuses_events_is_replaced(
     make_bus: MakeBus,
     rabbitmq_server: RabbitMQServer,
     rabbitmq_vhost: str,
@@ -177,7 +177,7 @@ async def test_a_channel_on_which_a_queue_refuses_is_left_without_harm_to_others
     assert await broker.count("lightbus:shop:farewell:auth") == count
 
 
-async def test_a_broker_that_is_not_there_is_named_with_the_reason(make_bus: MakeBus) -> None:
+async def test_an_unreachable_broker_is_named_with_the_reason(make_bus: MakeBus) -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         url = f"amqp://guest:secret@127.0.0.1:{unused.getsockname()[1]}/"
@@ -242,7 +242,7 @@ async def test_an_exchange_that_someone_deleted_is_declared_again(
     await broker.channel.exchange_declare("lightbus:auth", passive=True)
 
 
-async def test_an_api_that_can_not_be_declared_holds_up_no_other(
+async def test_an_api_that_cannot_be_declared_delays_no_other(
     make_bus: MakeBus, broker: Broker
 ) -> None:
     bus = make_bus()
@@ -284,7 +284,7 @@ async def test_events_in_flight_when_the_connection_is_cut_are_sent_again(
             await all_seen.wait()
 
 
-async def test_no_sender_is_left_waiting_on_a_connection_that_was_cut(
+async def test_no_sender_keeps_waiting_on_a_connection_that_was_cut(
     make_bus: MakeBus, rabbitmq_node: RabbitMQNode, rabbitmq_vhost: str
 ) -> None:
     async with running_proxy(rabbitmq_node.amqp_port) as proxy:
@@ -301,7 +301,7 @@ async def test_no_sender_is_left_waiting_on_a_connection_that_was_cut(
                 await asyncio.gather(*firing)
 
 
-async def test_closing_waits_for_what_is_under_way(make_bus: MakeBus, broker: Broker) -> None:
+async def test_closing_waits_for_events_in_flight(make_bus: MakeBus, broker: Broker) -> None:
     bus = make_bus()
     bus.auth.user_created.listen(lambda username: None, listener_name="welcome")
     await bus.auth.user_created.fire_async(username="first", email="e")
@@ -317,7 +317,7 @@ async def test_closing_waits_for_what_is_under_way(make_bus: MakeBus, broker: Br
     assert await broker.count(QUEUE) == 101
 
 
-async def test_ten_concurrent_closes_are_as_good_as_one(make_bus: MakeBus) -> None:
+async def test_ten_concurrent_closes_have_the_effect_of_one(make_bus: MakeBus) -> None:
     bus = make_bus()
     await bus.auth.user_created.fire_async(username="ada", email="e")
 

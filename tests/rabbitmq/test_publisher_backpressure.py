@@ -82,7 +82,7 @@ async def grown_by(work: Callable[[], Coroutine[Any, Any, None]], *, rounds: int
 
 
 @pytest.mark.parametrize("short_of", list(ALARMS))
-async def test_while_the_broker_is_short_firing_says_that_nothing_was_sent(
+async def test_firing_while_the_broker_blocks_senders_raises_transport_unavailable(
     make_bus: MakeBus, node: RabbitMQNode, short_of: str
 ) -> None:
     node.create_vhost(short_of)
@@ -119,7 +119,7 @@ async def test_while_the_broker_is_short_firing_says_that_nothing_was_sent(
 
 
 @pytest.mark.faults
-async def test_what_firing_holds_while_the_broker_is_short_does_not_grow(
+async def test_the_memory_of_firing_at_a_blocked_connection_does_not_grow(
     make_bus: MakeBus,
     node: RabbitMQNode,
     caplog: pytest.LogCaptureFixture,
@@ -165,7 +165,7 @@ async def test_what_firing_holds_while_the_broker_is_short_does_not_grow(
     assert {"before", "after"} <= set(stored) <= {"before", "first", "after"} | unknown
 
 
-async def test_while_the_broker_is_short_an_event_that_came_back_has_its_last_attempt(
+async def test_a_redelivered_event_has_its_last_attempt_while_the_broker_blocks_senders(
     make_bus: MakeBus, node: RabbitMQNode
 ) -> None:
     node.create_vhost("last")
@@ -188,7 +188,7 @@ async def test_while_the_broker_is_short_an_event_that_came_back_has_its_last_at
             assert await seen.wait_for(1) == ["ada"]
 
 
-async def test_while_the_broker_is_short_events_are_handled_and_failed_ones_wait_for_its_end(
+async def test_events_are_handled_while_the_broker_blocks_senders_and_failed_ones_wait(
     make_bus: MakeBus, node: RabbitMQNode
 ) -> None:
     node.create_vhost("listening")
@@ -224,7 +224,7 @@ async def test_while_the_broker_is_short_events_are_handled_and_failed_ones_wait
 
 
 @pytest.mark.faults
-async def test_what_firing_holds_on_a_silent_link_does_not_grow(
+async def test_the_memory_of_firing_on_a_silent_connection_does_not_grow(
     make_bus: MakeBus,
     rabbitmq_node: RabbitMQNode,
     rabbitmq_url: str,
@@ -255,7 +255,7 @@ async def test_what_firing_holds_on_a_silent_link_does_not_grow(
         await bus.client.close_async()
 
 
-async def test_a_connection_keeps_nothing_of_what_was_asked_over_it(
+async def test_a_connection_keeps_no_references_to_finished_operations(
     make_bus: MakeBus, opened_channels: list[Channel]
 ) -> None:
     bus = make_bus()
@@ -285,7 +285,7 @@ def observers(connection: aiormq.abc.AbstractConnection) -> int:
 
 @pytest.mark.faults
 @pytest.mark.timeout(120)
-async def test_a_sender_that_waits_for_a_broker_that_is_short_goes_on_once_that_was_restarted(
+async def test_a_sender_that_a_broker_blocked_continues_after_the_broker_restarted(
     make_bus: MakeBus, private_rabbitmq_node: RabbitMQNode
 ) -> None:
     node = private_rabbitmq_node
@@ -308,7 +308,7 @@ async def test_a_sender_that_waits_for_a_broker_that_is_short_goes_on_once_that_
         await asyncio.gather(late, *firing)
 
 
-async def test_a_listener_whose_handlers_are_slow_holds_no_more_than_it_prefetches(
+async def test_a_listener_with_slow_handlers_holds_only_its_prefetch(
     make_bus: MakeBus, broker: Broker
 ) -> None:
     bus = make_bus(transport={"prefetch": 5})

@@ -64,7 +64,7 @@ async def small_limit(rabbitmq_node: RabbitMQNode) -> AsyncIterator[int]:
     await asyncio.to_thread(evaluate, change.format(before))
 
 
-async def test_an_event_that_is_too_large_is_refused_and_those_beside_it_are_sent(
+async def test_an_event_that_is_too_large_is_refused_and_other_events_are_sent(
     make_bus: MakeBus, broker: Broker, small_limit: int
 ) -> None:
     bus = make_bus()

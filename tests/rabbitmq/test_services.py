@@ -158,7 +158,7 @@ async def test_acknowledge_and_log_keeps_the_worker_and_the_event(
         assert await asyncio.to_thread(shop.stop) == 0
 
 
-def test_sigterm_lets_the_running_handler_finish_and_gives_the_rest_back(
+def test_sigterm_lets_the_running_handler_finish_and_requeues_the_other_events(
     tmp_path: Path, rabbitmq_url: str
 ) -> None:
     auth = AuthService(tmp_path, rabbitmq_url)
@@ -179,7 +179,7 @@ def test_sigterm_lets_the_running_handler_finish_and_gives_the_rest_back(
         assert shop.output[0] == "begun user-1"
 
 
-def test_a_second_signal_stops_at_once_and_the_event_comes_again(
+def test_a_second_signal_stops_at_once_and_the_event_is_redelivered(
     tmp_path: Path, rabbitmq_url: str
 ) -> None:
     auth = AuthService(tmp_path, rabbitmq_url)
@@ -200,7 +200,9 @@ def test_a_second_signal_stops_at_once_and_the_event_comes_again(
         shop.wait_for_output("done user-0")
 
 
-def test_a_worker_killed_in_mid_handling_loses_nothing(tmp_path: Path, rabbitmq_url: str) -> None:
+def test_a_worker_killed_while_it_handles_an_event_loses_no_event(
+    tmp_path: Path, rabbitmq_url: str
+) -> None:
     auth = AuthService(tmp_path, rabbitmq_url)
     hang = "time.sleep(30) if username == 'user-3' else None"
     shop = Service(tmp_path / "shop", listener(hang), url=rabbitmq_url)
@@ -239,7 +241,7 @@ def test_an_event_that_kills_its_workers_waits_from_the_second_time_on(
 
 
 @pytest.mark.faults
-def test_what_was_prefetched_with_an_event_that_kills_its_workers_is_only_delayed(
+def test_events_prefetched_with_one_that_kills_its_workers_are_only_delayed(
     tmp_path: Path, rabbitmq_url: str
 ) -> None:
     auth = AuthService(tmp_path, rabbitmq_url)
@@ -291,7 +293,7 @@ def test_a_wrong_password_ends_the_start_with_one_line(
     assert not any("not_json" in line for line in shop.log)
 
 
-def test_a_broker_that_is_not_there_ends_the_start_with_one_line(tmp_path: Path) -> None:
+def test_an_unreachable_broker_ends_the_start_with_one_line(tmp_path: Path) -> None:
     url = "amqp://guest:hunter2@127.0.0.1:1/"
     shop = Service(tmp_path / "shop", listener(), url=url, fire_timeout=1).start_process()
 

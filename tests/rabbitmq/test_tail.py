@@ -17,7 +17,7 @@ PATIENCE = 40.0
 
 
 @pytest.mark.faults
-async def test_events_are_seen_again_once_the_broker_is_back(
+async def test_tail_continues_when_the_broker_is_back(
     make_bus: MakeBus, private_rabbitmq_node: RabbitMQNode
 ) -> None:
     node = private_rabbitmq_node
@@ -36,7 +36,7 @@ async def test_events_are_seen_again_once_the_broker_is_back(
         assert (await seen).kwargs["username"] == "after"
 
 
-async def test_what_comes_too_fast_leaves_out_the_oldest_and_holds_up_nobody(
+async def test_a_slow_reader_of_tail_misses_the_oldest_events_and_delays_no_sender(
     make_bus: MakeBus,
 ) -> None:
     bus = make_bus()
@@ -56,7 +56,7 @@ async def test_what_comes_too_fast_leaves_out_the_oldest_and_holds_up_nobody(
     assert sorted(map(int, seen)) == list(map(int, seen))
 
 
-async def test_one_who_may_not_look_is_told(
+async def test_reading_dead_letters_without_permission_is_refused(
     make_bus: MakeBus, rabbitmq_server: RabbitMQServer, rabbitmq_vhost: str
 ) -> None:
     only_fires = {"configure": "^lightbus:auth$", "write": "^lightbus:auth$", "read": "^$"}
@@ -67,7 +67,7 @@ async def test_one_who_may_not_look_is_told(
             pass
 
 
-async def test_an_event_that_can_not_be_decoded_is_not_seen_and_does_not_come_again(
+async def test_an_event_that_cannot_be_decoded_is_skipped_by_tail(
     make_bus: MakeBus, broker: Broker, caplog: pytest.LogCaptureFixture
 ) -> None:
     bus = make_bus()

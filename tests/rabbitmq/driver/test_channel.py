@@ -30,7 +30,7 @@ class OtherApi(Api):
 
 
 @pytest.mark.parametrize("seed", range(8))
-async def test_deliveries_that_are_settled_in_any_order_are_each_settled_as_they_were_told(
+async def test_deliveries_may_be_settled_in_any_order(
     make_bus: MakeBus, broker: Broker, seed: int
 ) -> None:
     choose = random.Random(seed)
@@ -62,7 +62,7 @@ async def test_deliveries_that_are_settled_in_any_order_are_each_settled_as_they
     await again.aclose()
 
 
-async def test_many_large_events_at_once_fill_no_more_than_a_bounded_buffer(
+async def test_many_large_events_fill_only_a_limited_write_buffer(
     make_bus: MakeBus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     unwritten: list[int] = []
@@ -84,7 +84,7 @@ async def test_many_large_events_at_once_fill_no_more_than_a_bounded_buffer(
     assert max(unwritten) < 2_000_000
 
 
-async def test_what_is_returned_of_an_event_that_was_given_up_is_not_taken_for_its_next_send(
+async def test_the_return_of_a_cancelled_send_is_not_taken_for_that_of_the_next_send(
     make_bus: MakeBus, broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bus = make_bus()
@@ -120,7 +120,7 @@ async def test_what_is_returned_of_an_event_that_was_given_up_is_not_taken_for_i
     assert await broker.count("wanted") == 1
 
 
-async def test_an_exchange_that_is_deleted_costs_those_beside_it_no_connection(
+async def test_a_deleted_exchange_does_not_close_the_connection(
     make_bus: MakeBus, broker: Broker, caplog: pytest.LogCaptureFixture
 ) -> None:
     bus = make_bus()
@@ -143,7 +143,7 @@ async def test_an_exchange_that_is_deleted_costs_those_beside_it_no_connection(
     assert CONNECTION_LOST not in caplog.text
 
 
-async def test_an_event_that_may_not_be_sent_costs_those_beside_it_nothing(
+async def test_an_event_that_may_not_be_sent_does_not_affect_others(
     make_bus: MakeBus,
     rabbitmq_server: RabbitMQServer,
     rabbitmq_vhost: str,
@@ -214,7 +214,7 @@ async def test_a_channel_that_opens_while_its_connection_ends_raises_connection_
     assert all(isinstance(error, ConnectionLost) for error in errors)
 
 
-async def test_what_is_settled_while_its_channel_closes_costs_no_connection(
+async def test_deliveries_settled_while_their_channel_closes_do_not_close_the_connection(
     make_bus: MakeBus, connection: ReconnectingConnection, caplog: pytest.LogCaptureFixture
 ) -> None:
     bus = make_bus()

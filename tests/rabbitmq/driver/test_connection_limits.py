@@ -52,7 +52,7 @@ async def until_logged(log: pytest.LogCaptureFixture, text: str) -> None:
 
 
 @pytest.mark.parametrize("limited", ["user-limits", "vhost-limits"])
-async def test_a_connection_limit_is_reported_in_the_words_of_the_broker_until_it_passes(
+async def test_a_connection_limit_is_reported_until_it_is_lifted(
     make_bus: MakeBus,
     rabbitmq_server: RabbitMQServer,
     rabbitmq_vhost: str,
@@ -80,7 +80,7 @@ async def test_a_connection_limit_is_reported_in_the_words_of_the_broker_until_i
     await firing
 
 
-async def test_a_virtual_host_that_is_missing_is_refused_at_once(
+async def test_a_missing_virtual_host_is_refused_at_once(
     make_bus: MakeBus, rabbitmq_server: RabbitMQServer
 ) -> None:
     bus = make_bus(url=rabbitmq_server.url("no reached limit"))
@@ -89,7 +89,7 @@ async def test_a_virtual_host_that_is_missing_is_refused_at_once(
         await bus.auth.user_created.fire_async(username="ada", email="e")
 
 
-async def test_a_connection_that_the_broker_ends_at_once_is_made_again_after_growing_waits(
+async def test_a_connection_that_the_broker_closes_at_once_is_opened_again_with_backoff(
     make_bus: MakeBus,
     rabbitmq_server: RabbitMQServer,
     rabbitmq_vhost: str,
@@ -107,7 +107,7 @@ async def test_a_connection_that_the_broker_ends_at_once_is_made_again_after_gro
     assert all("maximum allowed user limit" in record.getMessage() for record in lost)
 
 
-async def test_a_queue_limit_is_no_topology_that_differs(
+async def test_a_queue_limit_is_not_a_topology_mismatch(
     make_bus: MakeBus, rabbitmq_server: RabbitMQServer, rabbitmq_vhost: str
 ) -> None:
     rabbitmq_server.api("PUT", f"vhost-limits/{rabbitmq_vhost}/max-queues", {"value": 0})
@@ -151,7 +151,9 @@ async def test_as_many_listeners_as_channels_are_all_restored(
 
 
 @pytest.mark.timeout(60)
-async def test_a_send_that_finds_no_channel_says_so(make_bus: MakeBus, own_rabbitmq: None) -> None:
+async def test_a_send_without_a_free_channel_raises_an_error_that_says_so(
+    make_bus: MakeBus, own_rabbitmq: None
+) -> None:
     with running_node(settings={"channel_max": 1}) as node:
         bus = make_bus(url=node.url(), fire_timeout=1)
         with pytest.raises(TransportUnavailable, match="channel_max"):
@@ -163,7 +165,7 @@ async def test_a_send_that_finds_no_channel_says_so(make_bus: MakeBus, own_rabbi
         await bus.client.close_async()
 
 
-def test_waits_grow_over_what_is_got_and_lost_at_once() -> None:
+def test_delays_grow_while_a_resource_is_lost_at_once() -> None:
     backoff = Backoff()
     waits = []
     for _ in range(6):
@@ -174,7 +176,7 @@ def test_waits_grow_over_what_is_got_and_lost_at_once() -> None:
     assert waits[-1] > 8 * waits[0]
 
 
-def test_waits_start_anew_after_what_has_lasted(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_delays_start_again_after_a_resource_has_lasted(monkeypatch: pytest.MonkeyPatch) -> None:
     backoff = Backoff()
     grown = [backoff.after_failure() for _ in range(6)][-1]
     backoff.note_success()

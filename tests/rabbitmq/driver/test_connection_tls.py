@@ -90,7 +90,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize(("names", "told"), list(WRONG.values()), ids=list(WRONG))
-async def test_what_is_wrong_with_certificates_is_told_at_once(
+async def test_invalid_certificates_are_reported_at_once(
     node: RabbitMQNode, certificates: Path, names: dict[str, str], told: str
 ) -> None:
     bus = made_bus(node, files(certificates, **names))
@@ -139,7 +139,7 @@ async def test_a_client_that_the_broker_does_not_trust_sends_nothing(
         ({"url": "amqps://h/", "tls": {"cafile": "x"}}, "Did you mean 'ca_file'?"),
     ],
 )
-def test_settings_that_do_not_fit_are_told(settings: dict[str, Any], told: str) -> None:
+def test_invalid_settings_are_refused(settings: dict[str, Any], told: str) -> None:
     with pytest.raises(ConfigError) as raised:
         lightbus.create({"apis": {"default": {"event_transport": {"rabbitmq": settings}}}})
 

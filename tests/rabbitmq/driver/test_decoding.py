@@ -140,7 +140,7 @@ def nested(levels: int) -> bytes:
     return value
 
 
-def test_properties_that_can_be_decoded_and_not_encoded_harm_nothing() -> None:
+def test_properties_that_can_be_decoded_and_not_encoded_are_decoded() -> None:
     decoder = Decoder()
     name = b"\x12cloudEvents:source"
     payload = header_of(message(1, "user_created"))

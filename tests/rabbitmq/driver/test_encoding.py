@@ -30,7 +30,7 @@ NAMES = st.text("abcxyz-_/", min_size=1, max_size=20)
 )
 @pytest.mark.parametrize("traceparent", ["", f"00-{'a' * 32}-{'b' * 16}-01", "of another form"])
 @pytest.mark.parametrize("is_mandatory", [False, True])
-def test_an_event_is_encoded_as_if_nothing_of_it_had_been_encoded_before(
+def test_an_event_has_the_same_frames_with_and_without_a_template(
     event_id: str,
     fired_at: datetime,
     service_name: str,

@@ -84,7 +84,7 @@ OTHERS = [
     size=st.integers(min_value=1, max_value=60),
     order=st.randoms(use_true_random=False),
 )
-def test_however_the_bytes_come_each_message_is_taken_and_the_rest_is_left_in_order(
+def test_messages_reach_their_channel_and_other_frames_the_driver_in_order(
     bodies: list[list[bytes]], others: list[bytes], size: int, order: Any
 ) -> None:
     sent = [(message(tag, parts), True) for tag, parts in enumerate(bodies)]
@@ -105,7 +105,7 @@ def test_however_the_bytes_come_each_message_is_taken_and_the_rest_is_left_in_or
     assert left == b"".join(each for each, is_taken in sent if not is_taken)
 
 
-async def test_a_frame_that_can_not_be_decoded_is_left_to_the_driver() -> None:
+async def test_a_frame_that_cannot_be_decoded_is_passed_to_the_driver() -> None:
     channel = Taking()
     reader = await reader_for(channel)
     whole = message(1, [b"body"])
@@ -118,7 +118,7 @@ async def test_a_frame_that_can_not_be_decoded_is_left_to_the_driver() -> None:
     assert await left_in(reader) == damaged
 
 
-async def test_what_is_not_amqp_is_left_to_the_driver() -> None:
+async def test_bytes_that_are_not_amqp_are_passed_to_the_driver() -> None:
     reader = await reader_for(Taking())
     told = b"HTTP/1.1 400 Bad Request\r\n"
 
@@ -128,7 +128,7 @@ async def test_what_is_not_amqp_is_left_to_the_driver() -> None:
     assert await left_in(reader) == told
 
 
-async def test_a_frame_where_none_of_its_kind_may_be_ends_the_reading() -> None:
+async def test_an_unexpected_frame_ends_the_reading() -> None:
     reader = await reader_for(Taking())
 
     reader.feed_data(deliver(1) + deliver(2))
@@ -137,7 +137,7 @@ async def test_a_frame_where_none_of_its_kind_may_be_ends_the_reading() -> None:
         await reader.readexactly(1)
 
 
-async def test_what_the_broker_had_begun_to_say_when_it_went_is_left_to_the_driver() -> None:
+async def test_an_incomplete_frame_at_the_end_is_passed_to_the_driver() -> None:
     reader = await reader_for(Taking())
 
     reader.feed_data(HEARTBEAT[:3])
@@ -146,7 +146,7 @@ async def test_what_the_broker_had_begun_to_say_when_it_went_is_left_to_the_driv
     assert await left_in(reader) == HEARTBEAT[:3]
 
 
-async def test_a_frame_of_the_negotiation_may_come_in_pieces() -> None:
+async def test_a_frame_of_the_negotiation_may_arrive_in_pieces() -> None:
     reader = FrameReader(asyncio.get_running_loop())
     start = frame.marshal(commands.Connection.Start(server_properties={}), 0)
 
@@ -156,7 +156,7 @@ async def test_a_frame_of_the_negotiation_may_come_in_pieces() -> None:
     assert await left_in(reader) == start
 
 
-async def test_nobody_at_the_url_is_an_error_of_the_driver() -> None:
+async def test_a_url_without_a_broker_raises_an_error_of_the_driver() -> None:
     (port,) = free_ports(1)
 
     with pytest.raises(AMQPConnectionError):
@@ -164,7 +164,7 @@ async def test_nobody_at_the_url_is_an_error_of_the_driver() -> None:
 
 
 @pytest.mark.faults
-async def test_a_connection_that_brings_nothing_but_events_is_not_taken_for_a_lost_one(
+async def test_a_connection_that_receives_only_events_is_not_considered_lost(
     make_bus: MakeBus, caplog: pytest.LogCaptureFixture
 ) -> None:
     bus = make_bus(transport={"heartbeat": 1})

@@ -11,7 +11,7 @@ from rabbitmq_support import QUEUE, Broker, MakeBus, Seen, Topology
 LOSSLESS = {"x-dead-letter-strategy": "at-least-once", "x-overflow": "reject-publish"}
 
 
-async def test_a_listener_has_a_quorum_queue_and_all_that_failure_needs(
+async def test_a_listener_has_a_quorum_queue_and_all_objects_for_failures(
     make_bus: MakeBus, topology: Topology
 ) -> None:
     bus = make_bus(acknowledgement_timeout=60)
@@ -51,9 +51,7 @@ async def test_a_listener_has_a_quorum_queue_and_all_that_failure_needs(
     }
 
 
-async def test_firing_alone_makes_no_more_than_the_exchange(
-    make_bus: MakeBus, topology: Topology
-) -> None:
+async def test_firing_declares_only_the_exchange(make_bus: MakeBus, topology: Topology) -> None:
     await make_bus().auth.user_created.fire_async(username="ada", email="e")
 
     assert topology.exchanges() == {"lightbus:auth": ("topic", {})}
@@ -95,7 +93,7 @@ async def test_a_delayed_event_whose_listener_is_gone_is_parked(
 
 
 @pytest.mark.parametrize("api_name", ["delay", "return", "unrouted", "migration-lock"])
-async def test_an_api_may_have_the_name_of_an_object_of_the_bus(
+async def test_an_api_may_have_the_name_of_an_object_of_lightbus(
     make_bus: MakeBus, topology: Topology, api_name: str
 ) -> None:
     seen = Seen[str]()

@@ -13,7 +13,7 @@ from rabbitmq.topology_support import WANTED, TopologyCommand, declare
 from rabbitmq_support import QUEUE, Broker, MakeBus, Topology
 
 
-async def test_where_nothing_is_everything_is_shown_as_missing_and_nothing_is_made(
+async def test_missing_objects_are_shown_and_not_created(
     command: TopologyCommand, topology: Topology
 ) -> None:
     states = await command.states(code=1)
@@ -35,7 +35,7 @@ async def test_where_nothing_is_everything_is_shown_as_missing_and_nothing_is_ma
     assert topology.exchanges() == {}
 
 
-async def test_what_is_missing_is_made(
+async def test_missing_objects_are_created(
     command: TopologyCommand, topology: Topology, make_bus: MakeBus
 ) -> None:
     said = await command("--migrate")
@@ -46,7 +46,7 @@ async def test_what_is_missing_is_made(
     assert made == (topology.queues(), topology.exchanges(), topology.bindings())
 
 
-async def test_what_is_as_wanted_is_shown_as_that(
+async def test_matching_objects_are_shown_as_ok(
     command: TopologyCommand, make_bus: MakeBus
 ) -> None:
     await declare(make_bus)
@@ -69,7 +69,7 @@ async def test_what_is_as_wanted_is_shown_as_that(
     ],
     ids=["classic", "delivery limit", "dead letters"],
 )
-async def test_a_queue_that_differs_is_shown_with_the_first_difference(
+async def test_a_different_queue_is_shown_with_the_first_difference(
     *,
     command: TopologyCommand,
     make_bus: MakeBus,
@@ -97,7 +97,7 @@ async def test_a_queue_that_differs_is_shown_with_the_first_difference(
     assert f"{argument} is {actual}, expected {wanted or empty}." in await command(code=1)
 
 
-async def test_an_exchange_that_differs_is_shown_with_what_to_do_and_nothing_is_begun(
+async def test_a_different_exchange_is_shown_with_the_remedy_and_not_migrated(
     command: TopologyCommand, make_bus: MakeBus, broker: Broker, topology: Topology
 ) -> None:
     await declare(make_bus)
@@ -118,7 +118,7 @@ async def test_an_exchange_that_differs_is_shown_with_what_to_do_and_nothing_is_
     assert topology.queues() == before
 
 
-async def test_a_broker_with_which_nothing_can_differ_is_no_problem(tmp_path: Path) -> None:
+async def test_a_topology_without_differences_is_ok(tmp_path: Path) -> None:
     command = TopologyCommand(tmp_path / "shop", "")
     config: dict[str, Any] = {"apis": {"default": {"event_transport": {"memory": {}}}}}
     (tmp_path / "shop" / "lightbus.json").write_text(json.dumps(config))

@@ -34,7 +34,7 @@ def run(folder: Path, *arguments: str) -> tuple[int, str, str]:
         return command(*arguments)
 
 
-async def test_the_management_api_tells_which_queues_no_listener_uses(
+async def test_the_management_api_shows_which_queues_no_listener_uses(
     make_bus: MakeBus, broker: Broker, folder: Path
 ) -> None:
     await declare(make_bus)
@@ -81,7 +81,7 @@ async def test_a_queue_that_a_worker_uses_is_not_removed(
     assert QUEUE in topology.queues()
 
 
-async def test_a_management_api_that_refuses_is_told_without_the_password(
+async def test_a_refusal_of_the_management_api_is_reported_without_the_password(
     folder: Path, rabbitmq_url: str, rabbitmq_server: RabbitMQServer
 ) -> None:
     host, port = rabbitmq_server.management_host, rabbitmq_server.management_port
@@ -102,14 +102,14 @@ async def test_a_management_api_that_refuses_is_told_without_the_password(
 @pytest.mark.parametrize(
     "url", ["amqp://u:hidden@host", "http://u:hidden/x@host", "host:15672", "http://u:hidden@h?a=b"]
 )
-def test_a_management_url_of_another_form_is_refused_and_not_shown(url: str) -> None:
+def test_an_invalid_management_url_is_refused_and_not_shown(url: str) -> None:
     with pytest.raises(ValueError, match="`management_url` is not of the form") as refused:
         RabbitMQSettings(url="amqp://host", management_url=url)
 
     assert "hidden" not in str(refused.value)
 
 
-def test_a_management_url_is_no_part_of_how_settings_are_shown() -> None:
+def test_the_repr_of_settings_does_not_contain_the_management_url() -> None:
     settings = RabbitMQSettings(url="amqp://host", management_url="http://u:hidden@host:15672")
 
     assert "hidden" not in f"{settings!r} {settings}"

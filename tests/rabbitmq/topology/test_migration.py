@@ -32,7 +32,7 @@ from service import Service
 pytestmark = [pytest.mark.faults, pytest.mark.usefixtures("quick_migrations")]
 
 
-async def test_a_worker_handles_what_was_migrated(make_bus: MakeBus, broker: Broker) -> None:
+async def test_a_worker_handles_migrated_events(make_bus: MakeBus, broker: Broker) -> None:
     await declare_old_queue(make_bus, broker, {})
     await fire(make_bus, "ada", "bob")
     await migrate(make_bus)
@@ -44,7 +44,7 @@ async def test_a_worker_handles_what_was_migrated(make_bus: MakeBus, broker: Bro
         assert await seen.wait_for(2) == ["ada", "bob"]
 
 
-async def test_events_that_are_fired_meanwhile_are_neither_refused_nor_lost(
+async def test_events_that_are_fired_during_a_migration_are_neither_refused_nor_lost(
     make_bus: MakeBus, broker: Broker
 ) -> None:
     await declare_old_queue(make_bus, broker, OLD)
@@ -70,7 +70,7 @@ async def test_events_that_are_fired_meanwhile_are_neither_refused_nor_lost(
     assert len(fired) > 100
 
 
-async def test_a_queue_whose_workers_run_is_left_alone(
+async def test_a_queue_in_use_is_not_migrated(
     command: TopologyCommand, make_bus: MakeBus, broker: Broker, topology: Topology
 ) -> None:
     await declare_old_queue(make_bus, broker, OLD)
@@ -84,7 +84,7 @@ async def test_a_queue_whose_workers_run_is_left_alone(
     assert TEMPORARY not in topology.queues()
 
 
-async def test_a_worker_that_stops_and_still_holds_an_event_is_noticed(
+async def test_a_stopping_worker_that_holds_an_event_blocks_a_migration(
     command: TopologyCommand, make_bus: MakeBus, broker: Broker, topology: Topology
 ) -> None:
     await declare_old_queue(make_bus, broker, OLD)
@@ -106,7 +106,7 @@ async def test_a_worker_that_stops_and_still_holds_an_event_is_noticed(
     assert [username_of(message) for message in await get_events(broker, 1)] == ["ada"]
 
 
-async def test_two_migrations_at_once_do_no_harm(
+async def test_two_migrations_at_once_lose_no_event(
     make_bus: MakeBus, broker: Broker, topology: Topology
 ) -> None:
     await declare_old_queue(make_bus, broker, OLD)
@@ -125,7 +125,7 @@ async def test_two_migrations_at_once_do_no_harm(
     assert [username_of(message) for message in await get_events(broker, 1500)] == names
 
 
-async def test_what_a_broken_off_migration_left_is_shown_and_brought_back(
+async def test_an_interrupted_migration_is_shown_and_completed(
     command: TopologyCommand, make_bus: MakeBus, broker: Broker, topology: Topology
 ) -> None:
     # As it is when a migration was killed after it had deleted the old queue.
@@ -155,7 +155,7 @@ async def test_what_a_broken_off_migration_left_is_shown_and_brought_back(
     assert TEMPORARY not in topology.queues()
 
 
-async def test_the_queue_of_the_dead_letters_is_left_alone_while_workers_may_use_it(
+async def test_the_dead_letter_queue_is_not_migrated_while_workers_may_use_it(
     command: TopologyCommand, make_bus: MakeBus, broker: Broker, topology: Topology
 ) -> None:
     await declare(make_bus)
@@ -167,7 +167,7 @@ async def test_the_queue_of_the_dead_letters_is_left_alone_while_workers_may_use
     assert topology.queues()[DEAD] == {}
 
 
-async def test_events_that_are_listened_for_no_more_are_parked_and_then_come_no_more(
+async def test_events_without_a_listener_are_dead_lettered_until_a_migration_unbinds_them(
     *,
     command: TopologyCommand,
     tmp_path: Path,
@@ -214,7 +214,7 @@ async def test_events_that_are_listened_for_no_more_are_parked_and_then_come_no_
     assert "discard it: `lightbus dead-letters`" in letters[0].failure.error_message
 
 
-async def test_events_of_an_api_that_is_not_registered_are_named_to_be_unbound(
+async def test_events_of_an_unregistered_api_are_unbound_by_name(
     tmp_path: Path, rabbitmq_url: str, make_bus: MakeBus, broker: Broker, topology: Topology
 ) -> None:
     await declare(make_bus)

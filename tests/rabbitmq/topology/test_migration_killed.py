@@ -31,7 +31,7 @@ pytestmark = pytest.mark.faults
 
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("old", [{}, OLD], ids=["classic", "quorum"])
-async def test_a_migration_that_is_killed_again_and_again_loses_nothing(
+async def test_a_migration_that_is_killed_repeatedly_loses_no_event(
     killed_migrations: KilledMigrations,
     make_bus: MakeBus,
     broker: Broker,
@@ -55,7 +55,7 @@ async def test_a_migration_that_is_killed_again_and_again_loses_nothing(
 
 
 @pytest.mark.timeout(240)
-async def test_a_migration_that_is_killed_after_any_of_its_steps_is_done_by_the_next(
+async def test_a_migration_that_is_killed_after_any_step_is_completed_by_the_next(
     killed_migrations: KilledMigrations, make_bus: MakeBus, broker: Broker, topology: Topology
 ) -> None:
     steps = 0
@@ -83,7 +83,7 @@ async def check_migrated(broker: Broker, topology: Topology, fired: set[str]) ->
 
 
 @pytest.mark.timeout(150)
-async def test_a_broker_that_is_killed_meanwhile_ends_the_migration_and_loses_nothing(
+async def test_a_broker_that_is_killed_during_a_migration_ends_it_and_loses_no_event(
     private_rabbitmq_node: RabbitMQNode,
 ) -> None:
     node = private_rabbitmq_node

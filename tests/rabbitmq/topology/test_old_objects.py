@@ -109,7 +109,7 @@ def old_names(topology: Topology) -> set[str]:
     )
 
 
-async def test_what_waits_under_the_old_names_is_moved_and_these_go(
+async def test_events_under_the_old_names_are_moved_and_the_old_objects_deleted(
     make_bus: MakeBus, broker: Broker, topology: Topology
 ) -> None:
     await make_old(broker, *WAITS)
@@ -129,7 +129,7 @@ async def test_what_waits_under_the_old_names_is_moved_and_these_go(
     assert parked == {"parked": ("lightbus::unrouted", "1000.lightbus:shop:gone:auth", None)}
 
 
-async def test_an_event_that_came_back_under_the_old_names_keeps_its_name_and_attempt(
+async def test_an_event_that_returned_under_the_old_names_keeps_its_name_and_attempt(
     make_bus: MakeBus, broker: Broker
 ) -> None:
     await make_old(broker)
@@ -155,7 +155,7 @@ async def test_an_event_that_came_back_under_the_old_names_keeps_its_name_and_at
     assert seen.items == ["ada"]
 
 
-async def test_what_another_service_still_uses_stays_until_that_is_migrated(
+async def test_objects_that_another_service_uses_stay_until_it_is_migrated(
     make_bus: MakeBus, broker: Broker, topology: Topology
 ) -> None:
     await broker.channel.queue_declare(OTHER, durable=True, arguments=QUORUM)
@@ -186,7 +186,7 @@ async def test_what_another_service_still_uses_stays_until_that_is_migrated(
     assert set(await taken(broker, "lightbus::unrouted", 1)) == {"parked"}
 
 
-async def test_a_queue_that_is_made_anew_still_gets_what_comes_under_the_old_names(
+async def test_a_recreated_queue_still_gets_events_through_the_old_exchange(
     make_bus: MakeBus, broker: Broker, topology: Topology
 ) -> None:
     await broker.channel.queue_delete(QUEUE)
@@ -238,7 +238,7 @@ async def test_old_names_are_shown_with_what_to_do(
     assert old_names(topology) == set()
 
 
-async def test_an_exchange_of_an_api_is_not_taken_for_an_old_one(
+async def test_an_exchange_of_an_api_is_not_mistaken_for_an_old_one(
     make_bus: MakeBus, broker: Broker, command: TopologyCommand, topology: Topology
 ) -> None:
     for name in ("lightbus:delay", "lightbus:return", "lightbus:unrouted"):
@@ -250,7 +250,7 @@ async def test_an_exchange_of_an_api_is_not_taken_for_an_old_one(
 
 
 @pytest.mark.timeout(240)
-async def test_a_migration_that_is_killed_after_any_of_its_steps_is_done_by_the_next(
+async def test_a_migration_that_is_killed_after_any_step_is_completed_by_the_next(
     killed_migrations: KilledMigrations, broker: Broker, topology: Topology
 ) -> None:
     steps = 0

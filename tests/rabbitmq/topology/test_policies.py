@@ -51,7 +51,7 @@ def policies(folder: Path) -> tuple[int, list[tuple[str, str, str, str]]]:
 
 
 @pytest.mark.parametrize("kind", ["policies", "operator-policies"])
-async def test_policies_with_which_events_can_be_lost_are_shown(
+async def test_policies_that_can_lose_events_are_shown(
     make_bus: MakeBus,
     rabbitmq_server: RabbitMQServer,
     rabbitmq_vhost: str,
@@ -80,7 +80,7 @@ async def test_policies_with_which_events_can_be_lost_are_shown(
     )
 
 
-async def test_policies_that_lose_nothing_or_are_not_used_are_not_shown(
+async def test_harmless_and_unused_policies_are_not_shown(
     make_bus: MakeBus, rabbitmq_server: RabbitMQServer, rabbitmq_vhost: str, folder: Path
 ) -> None:
     await declare(make_bus)
@@ -112,7 +112,7 @@ async def test_policies_that_lose_nothing_or_are_not_used_are_not_shown(
     [({"message-ttl": 100}, "expired"), ({"max-length": 1, "overflow": "drop-head"}, "maxlen")],
     ids=["message-ttl", "max-length"],
 )
-async def test_a_dead_letter_of_a_policy_says_why_it_is_one(
+async def test_a_dead_letter_of_a_policy_has_the_reason(
     *,
     make_bus: MakeBus,
     broker: Broker,

@@ -30,7 +30,7 @@ pytestmark = [pytest.mark.faults, pytest.mark.usefixtures("quick_migrations")]
 
 
 @pytest.mark.parametrize("old", [{}, OLD], ids=["classic", "quorum"])
-async def test_a_queue_gets_its_new_arguments_and_keeps_a_thousand_events_in_order(
+async def test_a_recreated_queue_has_the_new_arguments_and_a_thousand_events_in_order(
     command: TopologyCommand,
     make_bus: MakeBus,
     broker: Broker,
@@ -52,7 +52,7 @@ async def test_a_queue_gets_its_new_arguments_and_keeps_a_thousand_events_in_ord
     assert await broker.count(QUEUE) == 0
 
 
-async def test_an_event_keeps_its_properties_and_the_number_of_its_attempt(
+async def test_a_migrated_event_keeps_its_properties_and_attempt(
     make_bus: MakeBus, broker: Broker
 ) -> None:
     await declare_old_queue(make_bus, broker, OLD)
@@ -90,7 +90,7 @@ async def test_an_event_keeps_its_properties_and_the_number_of_its_attempt(
     assert headers == {"traceparent": "t", "lightbus-attempt": 5}
 
 
-async def test_events_that_come_in_the_moment_of_deletion_are_told(
+async def test_events_that_arrive_while_their_queue_is_deleted_are_reported(
     make_bus: MakeBus, broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await declare_old_queue(make_bus, broker, OLD)
@@ -109,7 +109,7 @@ async def test_events_that_come_in_the_moment_of_deletion_are_told(
     await migrate(make_bus)
 
 
-async def test_dead_letters_keep_their_story_where_their_queue_is_made_anew(
+async def test_dead_letters_keep_their_headers_when_their_queue_is_recreated(
     make_bus: MakeBus, broker: Broker, topology: Topology
 ) -> None:
     await declare(make_bus)
@@ -138,7 +138,7 @@ async def test_dead_letters_keep_their_story_where_their_queue_is_made_anew(
     assert headers["x-death"][0]["queue"] == "old"
 
 
-async def test_delayed_events_come_back_where_their_delay_queue_is_made_anew(
+async def test_delayed_events_return_when_their_delay_queue_is_recreated(
     make_bus: MakeBus, broker: Broker, topology: Topology
 ) -> None:
     await declare(make_bus)
@@ -158,7 +158,7 @@ async def test_delayed_events_come_back_where_their_delay_queue_is_made_anew(
     assert username_of(await broker.get(QUEUE)) == "ada"
 
 
-async def test_parked_events_still_name_their_listener_where_their_queue_is_made_anew(
+async def test_unrouted_events_keep_their_routing_key_when_their_queue_is_recreated(
     make_bus: MakeBus, broker: Broker, topology: Topology
 ) -> None:
     await declare(make_bus)
@@ -178,7 +178,7 @@ async def test_parked_events_still_name_their_listener_where_their_queue_is_made
     )
 
 
-async def test_a_migration_that_is_told_to_stop_lets_what_it_took_arrive_and_goes_on_later(
+async def test_a_cancelled_migration_moves_the_events_in_flight_and_can_continue(
     make_bus: MakeBus, broker: Broker, topology: Topology
 ) -> None:
     await declare_old_queue(make_bus, broker, OLD)
