@@ -1,4 +1,4 @@
-"""What the tests of the RabbitMQ transport share."""
+"""Shared by the tests of the RabbitMQ transport."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ CONNECTION_LOST = "The connection to RabbitMQ was lost"
 
 
 class Raw(Basic.Properties):
-    """Properties whose text is sent as bytes that are no UTF-8, as no Python driver would do."""
+    """Properties with text that is not valid UTF-8, which no Python driver sends."""
 
     def marshal(self) -> bytes:
         return super().marshal().replace("raw-ÿ".encode(), b"raw-\xff\xff")
@@ -43,7 +43,7 @@ class _WithoutId(Basic.Properties):
 
 
 class AuthApi(Api):
-    """The seed's example."""
+    """The API of the examples."""
 
     user_created = Event(parameters=("username", "email"))
     user_deleted = Event(parameters=("username",))
@@ -66,7 +66,7 @@ def subscription(*, concurrency: int = 1) -> Subscription:
 
 
 class Broker:
-    """What tests see, and do, behind the back of the bus."""
+    """A direct connection to the broker, past the bus."""
 
     def __init__(self, channel: AbstractChannel) -> None:
         self.channel = channel
@@ -77,7 +77,7 @@ class Broker:
         return int(declared.message_count or 0)
 
     async def get(self, queue: str) -> DeliveredMessage:
-        """Take one message from a queue."""
+        """Get one message from a queue."""
         return await self.channel.basic_get(queue, no_ack=True)
 
     async def wait_for_count(self, queue: str, count: int) -> None:
@@ -87,19 +87,19 @@ class Broker:
                 await asyncio.sleep(0.05)
 
     async def wait_for_consumer(self, queue: str) -> None:
-        """Wait until a queue exists and someone consumes from it."""
+        """Wait until a queue exists and has a consumer."""
         async with asyncio.timeout(20):
             while not await self._consumers(queue):  # noqa: ASYNC110 - the broker does not tell
                 await asyncio.sleep(0.05)
 
     async def wait_for_no_consumer(self, queue: str) -> None:
-        """Wait until nobody consumes from a queue or holds events of it."""
+        """Wait until no client consumes from a queue or holds its events."""
         async with asyncio.timeout(20):
             while await self._consumers(queue):  # noqa: ASYNC110 - the broker does not tell
                 await asyncio.sleep(0.05)
 
     async def _consumers(self, queue: str) -> int:
-        # Asking for a queue that does not exist closes the channel.
+        # A passive declaration of a missing queue closes the channel.
         channel = await self.channel.connection.channel()
         try:
             declared = await channel.queue_declare(queue, passive=True)
@@ -109,7 +109,7 @@ class Broker:
             return 0
 
     async def wait_for_message(self, queue: str) -> DeliveredMessage:
-        """Take the first message from a queue, once there is one."""
+        """Wait for a message in a queue, and return it."""
         arrived: asyncio.Queue[DeliveredMessage] = asyncio.Queue()
         started = await self.channel.basic_consume(queue, arrived.put, no_ack=True)
         async with asyncio.timeout(20):
@@ -118,17 +118,17 @@ class Broker:
         return message
 
     async def put(self, exchange: str, routing_key: str, body: bytes, **properties: Any) -> None:
-        """Send as a foreign program would."""
+        """Send a message like another program."""
         await self.put_raw(exchange, routing_key, body, Basic.Properties(**properties))
 
     async def put_without_id(self, exchange: str, routing_key: str, body: bytes) -> None:
-        """Send as a foreign program would that gives its messages no id."""
+        """Send a message without an id, like another program."""
         await self.put_raw(exchange, routing_key, body, _WithoutId())
 
     async def put_raw(
         self, exchange: str, routing_key: str, body: bytes, properties: Basic.Properties
     ) -> None:
-        """Send with properties that are already made."""
+        """Send a message with given properties."""
         await self.channel.basic_publish(
             body, exchange=exchange, routing_key=routing_key, properties=properties
         )
@@ -142,7 +142,7 @@ def transport_of(bus: Bus) -> RabbitMQTransport:
 
 
 class Topology:
-    """What the broker says that it holds in a virtual host."""
+    """The objects in a virtual host, from the management API."""
 
     def __init__(self, server: RabbitMQServer, vhost: str) -> None:
         self._server = server
@@ -151,7 +151,7 @@ class Topology:
     def queues(self) -> dict[str, dict[str, Any]]:
         """Return the arguments of each durable queue, by its name."""
         found = self._server.api("GET", f"queues/{self._vhost}")
-        # A lock is a queue that is exclusive to a connection and ends with it.
+        # A lock is an exclusive queue, which ends with its connection.
         kept = [queue for queue in found if not queue["exclusive"]]
         assert all(queue["durable"] for queue in kept)
         return {queue["name"]: _declared(queue["arguments"]) for queue in kept}
@@ -181,7 +181,7 @@ def headers_of(message: DeliveredMessage) -> dict[str, Any]:
 
 
 class Seen(Generic[T]):
-    """What handlers have seen, for a test to await."""
+    """The events that handlers have seen, which a test can await."""
 
     def __init__(self) -> None:
         self.items: list[T] = []

@@ -1,8 +1,8 @@
-"""A program that migrates, and kills itself after so many steps; started by a test.
+"""A program that migrates, and kills itself after a number of steps. Tests start it.
 
-For each number that it reads, it forks. The child migrates and kills itself with SIGKILL once the
-broker has answered that many of its requests that change something. How the child ended is written
-for the test to read.
+For each number that it reads, it forks. The child migrates, and kills itself with SIGKILL when the
+broker has answered that many requests that change something. The program writes the exit status of
+the child.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Call = Callable[..., Awaitable[Any]]
 
 
 def kill_after(steps: int) -> None:
-    """Have this process killed once it has done `steps` of what changes something."""
+    """Kill this process after `steps` requests that change something."""
     left = steps
 
     def count(_: object = None) -> None:
@@ -64,7 +64,7 @@ def _changes(request: Any) -> bool:
 
 
 async def migrate(config: str) -> None:
-    """Migrate for the service that the test is about."""
+    """Migrate the topology of the test's service."""
     bus = lightbus.create(config)
     bus.auth.user_created.listen(lambda username: None, listener_name="welcome")
     async with topology_of(bus.client) as known:
@@ -74,7 +74,7 @@ async def migrate(config: str) -> None:
 
 def main() -> None:
     """Fork for each number."""
-    # There are many of them, and no broker is killed.
+    # There are many migrations, and no broker is killed.
     queue_migration.EMPTY_CHECKS = 2
     queue_migration.NEW_QUEUE_DELAY = 0.05
     for line in sys.stdin:

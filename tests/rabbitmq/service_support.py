@@ -1,4 +1,4 @@
-"""Services of which the tests run the processes: one that fires, and one that listens."""
+"""Services that tests run as processes: one that fires, and one that listens."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What RabbitMQ adds to an AsyncAPI document. No broker is asked for it."""
+"""The RabbitMQ parts of an AsyncAPI document. They need no broker."""
 
 from __future__ import annotations
 

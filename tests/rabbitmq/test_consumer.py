@@ -1,4 +1,4 @@
-"""A listener's consumer is restored, whatever took it away."""
+"""A listener's consumer is restored, however it was lost."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from rabbitmq_node import RabbitMQNode
 from rabbitmq_support import QUEUE, Broker, MakeBus, Seen
 from tcp_proxy import running_proxy
 
-# In milliseconds: for how long a consumer may hold a delivery, and how often that is looked at.
+# How long a consumer may hold a delivery, and how often the broker checks that, in milliseconds
 IMPATIENT = """
 application:set_env(rabbit, consumer_timeout, 2000),
 application:set_env(rabbit, channel_tick_interval, 500).
@@ -152,7 +152,7 @@ async def test_a_silent_connection_is_detected_by_its_heartbeat(
             firing = asyncio.create_task(
                 bus.auth.user_created.fire_async(username="ada", email="e")
             )
-            await asyncio.sleep(8)  # three heartbeats and then some: the time itself is the fault
+            await asyncio.sleep(8)  # more than three heartbeats: the time itself is tested
             proxy.cut()
             proxy.resume()
             await firing
@@ -200,7 +200,7 @@ async def test_events_without_a_handler_are_requeued_when_the_worker_stops(
     worker = Worker(bus)
     running = asyncio.create_task(worker.run())
     await begun.wait()
-    await broker.wait_for_count(QUEUE, 14)  # five are taken ahead
+    await broker.wait_for_count(QUEUE, 14)  # five are prefetched
 
     worker.request_stop()
     await broker.wait_for_count(QUEUE, 19)
@@ -235,7 +235,7 @@ async def test_events_are_acknowledged_even_if_the_broker_does_not_answer_a_stop
             await seen.wait_for_item(name)
         proxy.silence_answers()
         stopping = asyncio.create_task(worker.stop())
-        await asyncio.sleep(0.5)  # `basic.cancel` is under way, and is not answered in time
+        await asyncio.sleep(0.5)  # the broker does not answer `basic.cancel` in time
         release.set()
         await stopping
 
@@ -254,7 +254,7 @@ async def test_a_worker_that_stops_at_its_first_event_still_settles_it(
         raise LookupError
 
     bus.auth.user_created.listen(fail, listener_name="welcome")
-    # It stops as it begins to take more than one event at a time: at one step of that or another.
+    # The worker stops while it replaces its consumer, each time at another step.
     for steps in range(0, 40, 3):
         await bus.auth.user_created.fire_async(username=str(steps), email="e")
         with pytest.raises(LookupError):

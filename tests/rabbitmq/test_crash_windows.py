@@ -1,6 +1,6 @@
-"""Each window of ``docs/rabbitmq.rst`` in which an event can come twice: it does, and none is lost.
+"""Each window of ``docs/rabbitmq.rst`` in which an event can be redelivered, but is not lost.
 
-A process is killed, or its link cut, exactly there.
+A process is killed, or its connection cut, exactly there.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ TESTS = Path(__file__).parent.parent
 
 OTHER_QUEUE = "lightbus:shop:count:auth"
 
-# A worker that is killed once, at the point that a test names.
+# A worker that is killed once, at a point that the test names
 WORKER = """
 import pathlib
 import sys
@@ -65,7 +65,7 @@ def ignore(event: EventMessage) -> None:
 
 
 async def ids_in(broker: Broker, queue: str) -> Counter[str]:
-    """Take everything from a queue; return how often each event's id is there."""
+    """Get all messages of a queue; return how often each event id occurs."""
     count = await broker.count(queue)
     taken = [await broker.get(queue) for _ in range(count)]
     return Counter(str(message.header.properties.message_id) for message in taken)

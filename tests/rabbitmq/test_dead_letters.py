@@ -1,4 +1,4 @@
-"""Who reads dead letters on RabbitMQ sees all of them, or is told why not."""
+"""A reader of dead letters on RabbitMQ gets all of them, or an error that says why not."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def folder(tmp_path: Path, rabbitmq_url: str) -> Path:
 
 @pytest.fixture
 async def foreigner(broker: Broker) -> AsyncIterator[AbstractChannel]:
-    """A channel of a client that knows nothing of Lightbus."""
+    """A channel of another AMQP client."""
     channel = await broker.channel.connection.channel()
     yield channel
     await channel.close()
@@ -111,7 +111,7 @@ async def test_an_export_whose_output_is_not_read_does_not_block_others(
     with Command(folder) as command:
         process = command.start("dead-letters", "export")
         assert process.stdout is not None
-        # Its output is more than a pipe holds.
+        # The output does not fit into the buffer of a pipe.
         await asyncio.to_thread(process.stdout.readline)
 
         assert await read(bus) == ids
@@ -221,7 +221,7 @@ async def test_a_reader_acquires_the_lock_even_if_another_deletes_its_descriptio
     bind = Channel.queue_bind
 
     async def delete_and_bind(channel: Channel, *args: Any, **kwargs: Any) -> Any:
-        # As one who asked for the holder in the same moment
+        # As another client does that asks for the holder at the same time
         await foreigner.exchange_delete(LOCK, if_unused=True)
         return await bind(channel, *args, **kwargs)
 
@@ -322,12 +322,12 @@ async def test_the_lock_of_a_killed_reader_is_replaced(
 ) -> None:
     bus = make_bus()
     ids = await bury(bus, 1)
-    # As when it was killed before the lock had its name.
+    # As if it was killed before the lock had a description
     await foreigner.exchange_declare(exchange=LOCK, exchange_type="fanout")
 
     assert await read(bus) == ids
 
-    # The broker deletes it after the queue of the lock.
+    # The broker deletes the exchange after the queue of the lock.
     async with asyncio.timeout(20):
         with contextlib.suppress(ChannelNotFoundEntity):
             while True:

@@ -1,4 +1,4 @@
-"""`lightbus dead-letters` on RabbitMQ, also for what the broker itself gave up."""
+"""`lightbus dead-letters` on RabbitMQ, also for events that the broker dead-lettered."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def dead_letters(folder: Path, *arguments: str) -> str:
 
 
 def failing_listener_of(bus: Bus) -> Seen[str]:
-    """Have the bus listen with a handler that gives every event up; return what it has seen."""
+    """Listen with a handler that always fails; return what it has seen."""
     seen = Seen[str]()
 
     async def fail(username: str) -> None:
@@ -67,7 +67,7 @@ async def test_reading_dead_letters_from_an_unreachable_broker_fails_in_time(
                 async for _ in transport_of(bus).dead_letters("shop"):
                     pass
 
-    # It is connecting again.
+    # The transport is reconnecting.
     clock = asyncio.get_running_loop().time
     began = clock()
     await bus.client.close_async()
@@ -94,7 +94,7 @@ async def test_dead_letters_are_listed_and_replayed_to_their_own_listener(
     listed = json.loads(dead_letters(folder, "list", "--format", "json"))
     assert [letter["error_message"] for letter in listed] == names
     assert {letter["listener"] for letter in listed} == {"welcome"}
-    # To look at them leaves them where they are.
+    # Listing them leaves them in the queue.
     await broker.wait_for_count(DEAD, 20)
 
     dead_letters(folder, "replay", listed[3]["id"])
@@ -127,7 +127,7 @@ async def test_a_listener_that_cannot_dead_letter_an_event_pauses_and_logs_it(
         fail, listener_name="welcome", on_error=OnError.ACKNOWLEDGE_AND_LOG
     )
     async with Worker(bus):
-        # How many letters more than one the queue takes depends on when it notices that it is full.
+        # The queue accepts more than one dead letter before it notices that it is full.
         for number in range(10):
             await bus.auth.user_created.fire_async(username=f"u{number}", email="e")
         async with asyncio.timeout(20):
@@ -164,7 +164,7 @@ async def test_events_that_the_broker_dead_lettered_can_be_replayed(
     bus = make_bus()
     bus.auth.user_created.listen(lambda username: None, listener_name="welcome")
     fired = await bus.auth.user_created.fire_async(username="ada", email="e")
-    # Returned without a word more often than the queue allows.
+    # Requeued without a failure more often than the queue allows
     for _ in range(21):
         got = await broker.channel.basic_get(QUEUE)
         await broker.channel.basic_reject(int(got.delivery_tag or 0), requeue=True)
@@ -191,7 +191,7 @@ async def test_a_dead_letter_without_an_id_gets_the_same_id_each_time(
     for _ in range(21):
         got = await broker.channel.basic_get(QUEUE)
         await broker.channel.basic_reject(int(got.delivery_tag or 0), requeue=True)
-    # Somebody may even put one among the dead letters, and say nothing about it.
+    # Another program may even send an event to the dead letter queue, without headers.
     await broker.put_without_id("", DEAD, b"{}")
     await broker.wait_for_count(DEAD, 2)
 

@@ -232,7 +232,7 @@ async def test_a_listener_that_retries_backs_off_with_delays_at_the_broker(
     await bus.auth.user_created.fire_async(username="ada", email="e")
     async with Worker(bus):
         first, *_ = await seen.wait_for(1)
-    # With no worker left, the event waits at the broker, and comes back to its queue.
+    # Without a worker, the event waits at the broker, and returns to its queue.
     await broker.wait_for_count(QUEUE, 1)
 
     async with Worker(bus) as worker:

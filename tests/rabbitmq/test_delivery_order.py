@@ -117,7 +117,7 @@ async def test_events_are_delivered_in_order_to_workers_that_start_while_they_ar
             assert await seen.wait_for(start * 250) == list(range(start * 250))
 
 
-# A listener of short handlers holds 50 events, one of long ones 15.
+# A listener with a short timeout holds 50 events, and one with a long timeout 15.
 
 
 @pytest.mark.parametrize("acknowledgement_timeout", [10, 60])

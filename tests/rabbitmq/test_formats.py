@@ -1,4 +1,4 @@
-"""What RabbitMQ is sent, byte for byte but for ids, times and names of the machine."""
+"""The formats at RabbitMQ, byte for byte, except for ids, times and host names."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ VARYING = {
 
 
 def format_of(message: DeliveredMessage) -> Any:
-    """Return all of a message that a program of another version reads."""
+    """Return the parts of a message that other versions read."""
     properties = dict(message.header.properties)
     del properties["headers"]
     headers = headers_of(message)
-    # RabbitMQ 3.10 adds it where it is 0, and RabbitMQ 4.3 does not.
+    # RabbitMQ 3.10 also adds a count of 0, and RabbitMQ 4.3 does not.
     headers.pop("x-delivery-count", None)
     return with_placeholders(
         {

@@ -1,4 +1,4 @@
-"""Events that another program sent, and not as this library would have."""
+"""Events of other programs, in forms that Lightbus does not send."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ async def test_another_program_needs_to_send_only_a_json_body(
 
 @pytest.fixture(params=list(HARMFUL_HEADERS.values()), ids=list(HARMFUL_HEADERS))
 def harmful(request: pytest.FixtureRequest) -> Raw:
-    """Properties with a header that makes trouble when the event is copied."""
+    """Properties with a header that cannot be copied."""
     return Raw(headers=request.param)
 
 

@@ -1,4 +1,4 @@
-"""Events of a sender who may only fire, and who gives them headers of the bus's own."""
+"""Events of a sender that may only fire, with forged headers of Lightbus."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ FORGED: dict[str, Any] = {
 
 @pytest.fixture
 def bus(make_bus: MakeBus) -> Bus:
-    """A bus that tries an event three times, soon."""
+    """A bus with three attempts and a short delay."""
     return make_bus(acknowledgement_timeout=1, max_attempts=3, retry={"first": 0.1, "longest": 0.1})
 
 
 def listen(bus: Bus, *, failures: int, on_error: OnError = OnError.RETRY) -> Seen[str]:
-    """Listen for both events of the API, and fail so often."""
+    """Listen for both events of the API, and fail that many times."""
     seen = Seen[str]()
 
     async def welcome(event: EventMessage) -> None:
@@ -64,7 +64,7 @@ async def test_the_routing_key_of_an_event_beats_its_type(bus: Bus, broker: Brok
         await broker.put(
             "lightbus:auth", "user_created", BODY, message_type="auth.user_deleted", headers=FORGED
         )
-        # Its copy, which the bus believes, says the same.
+        # The copy, whose headers are trusted, has the same attempt.
         assert await seen.wait_for(2) == ["auth.user_created"] * 2
 
 
@@ -91,7 +91,7 @@ async def test_the_first_failure_that_an_event_claims_is_not_trusted_after_a_del
         pass
     await broker.put("lightbus:auth", "user_created", BODY, headers=FORGED)
     for _ in range(2):
-        # Workers that are killed with it
+        # Workers that the event kills
         lost = await broker.channel.connection.channel()
         await broker.wait_for_count(QUEUE, 1)
         await lost.basic_get(QUEUE)
@@ -118,7 +118,7 @@ async def test_a_delivery_count_from_the_sender_is_not_trusted_after_a_worker_st
     async with Worker(bus):
         await broker.wait_for_count(DEAD, 1)
 
-    # RabbitMQ counts it before 4.3, and from then on shows how often it was taken at most.
+    # Before 4.3, RabbitMQ counts it. Later versions report how often the event was delivered.
     assert (await only_dead_letter(bus)).failure.attempt == 2
 
 
@@ -164,7 +164,7 @@ async def test_a_dead_letter_that_the_broker_made_of_a_copy_keeps_its_name_and_a
 
 
 async def give_up(broker: Broker) -> None:
-    """Return an event to the listener's queue until the broker itself makes it a dead letter."""
+    """Requeue an event until the broker dead-letters it."""
 
     async def reject(taken: DeliveredMessage) -> None:
         await broker.channel.basic_reject(int(taken.delivery_tag or 0))
@@ -176,7 +176,7 @@ async def give_up(broker: Broker) -> None:
 
 
 async def peek(broker: Broker, queue: str) -> DeliveredMessage:
-    """Return the first message of a queue, which stays there."""
+    """Return the first message of a queue, and leave it there."""
     channel = await broker.channel.connection.channel()
     taken = await channel.basic_get(queue)
     await channel.close()

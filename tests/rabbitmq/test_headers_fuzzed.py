@@ -1,4 +1,4 @@
-"""Whatever a sender puts on the wire: it is an event, or an error of ours, and harms nothing."""
+"""Messages with random properties and bodies become events or errors, and affect nothing else."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ from lightbus.transport.failure import Failure
 from lightbus_rabbitmq import dead_letter_headers, headers
 from rabbitmq_support import CONNECTION_LOST, DEAD, QUEUE, Broker, MakeBus, Seen, transport_of
 
-# The smallest that a broker may agree on, where things fit worst
+# The smallest frame size that a broker may negotiate
 FRAME_SIZE = 4096
 
-# Of the frame: what is in it beside the properties
+# The size of the frame without the properties
 REST_OF_FRAME = 20
 
 
 def short(text: str) -> str:
-    """Return what AMQP's short string, of 255 bytes at most, holds of `text`."""
+    """Return `text`, cut to the 255 bytes of an AMQP short string."""
     return text.encode()[:255].decode(errors="ignore")
 
 
@@ -41,7 +41,7 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 SHORT = st.none() | st.just("") | TEXT.map(short) | TEXT.map(lambda text: short(f"{text}x" * 300))
 TIMES = st.datetimes(datetime(1970, 1, 1), datetime(9999, 12, 31), timezones=st.just(UTC))  # noqa: DTZ001
 
-# What the driver makes of a field of a table
+# The values that the driver decodes from a table
 VALUES = st.recursive(
     st.none()
     | st.booleans()
@@ -102,7 +102,7 @@ def delivered_with(
     exchange: str = "",
     body: bytes = b"{}",
 ) -> DeliveredMessage:
-    """Return a message as the driver hands it over."""
+    """Return a delivery like one of the driver."""
     return DeliveredMessage(
         delivery=Basic.Deliver("1", 1, exchange=exchange, routing_key=routing_key),
         header=ContentHeader(body_size=len(body), properties=properties),
@@ -212,14 +212,14 @@ def test_a_handler_is_called_with_any_body_or_the_body_is_refused(
 
 
 class WithHeaders(Basic.Properties):
-    """Properties that are a table of headers only, in bytes that no driver would write."""
+    """Properties with only headers, encoded by the test."""
 
     def __init__(self, table: bytes) -> None:
         super().__init__()
         self.table = table
 
     def marshal(self) -> bytes:
-        """Return the flag that headers follow, and these (AMQP 0-9-1, section 4.2.6.1)."""
+        """Return the flag for headers, and the headers (AMQP 0-9-1, section 4.2.6.1)."""
         return struct.pack(">H", 1 << 13) + sized(self.table)
 
 
@@ -238,7 +238,7 @@ def deep(levels: int) -> bytes:
     return value
 
 
-# Fields as they are on the wire: https://www.rabbitmq.com/amqp-0-9-1-errata#section_3
+# Encoded fields: https://www.rabbitmq.com/amqp-0-9-1-errata#section_3
 RAW_VALUES = st.recursive(
     st.just(b"V")
     | st.tuples(st.sampled_from([b"t", b"b"]), st.binary(min_size=1, max_size=1)).map(b"".join)
@@ -258,7 +258,7 @@ RAW_VALUES = st.recursive(
     ),
     max_leaves=6,
 )
-# The broker itself refuses a CC that names no queues.
+# The broker refuses an invalid CC.
 RAW_NAMES = st.sampled_from([name for name in KNOWN if name != "CC"]) | TEXT.map(short)
 RAW_TABLES = st.lists(st.tuples(RAW_NAMES, RAW_VALUES), max_size=6).map(
     lambda fields: b"".join(field_of(name.encode(), value) for name, value in fields)
@@ -279,7 +279,7 @@ def some_hostile(count: int) -> list[tuple[bytes, bytes]]:
 
 
 def refusing(bus: Bus) -> Seen[str]:
-    """Have a listener fail with all that is not good, and note the rest."""
+    """Listen with a handler that fails at all events except good ones; return the good ones."""
     seen = Seen[str]()
 
     async def welcome(event: EventMessage, **fields: Any) -> None:

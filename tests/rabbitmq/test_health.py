@@ -1,4 +1,4 @@
-"""What a worker says of its health while RabbitMQ suffers."""
+"""The health check of a worker while RabbitMQ fails."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ async def test_a_lost_consumer_is_restored_or_reported(make_bus: MakeBus, broker
     async with Worker(bus) as worker:
         await until(worker, lambda problems: not problems)
 
-        # With its queue, the broker takes the consumer away.
+        # The broker cancels the consumer when its queue is deleted.
         await broker.channel.queue_delete(QUEUE)
         await broker.wait_for_consumer(QUEUE)
 
@@ -70,7 +70,7 @@ async def test_readiness_follows_the_broker(private_rabbitmq_node: RabbitMQNode)
         assert await worker.check_health() == []
 
         await asyncio.to_thread(node.ctl, "set_vm_memory_high_watermark", "0.00000001")
-        # The broker says so to one that sends.
+        # The broker tells only connections that publish.
         firing = asyncio.create_task(bus.auth.user_created.fire_async(username="bob", email="e"))
         problems = await until(worker, bool)
         assert "low on memory or disk space" in problems[0]

@@ -1,4 +1,4 @@
-"""Which attempts at an event are counted, and that none is given up before a handler had it."""
+"""Which attempts are counted. No event is dead-lettered before a handler had it."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def notes_in(topology: Topology) -> list[str]:
 
 
 async def lose_all_that_waits(url: str, count: int) -> None:
-    """Hold `count` events as a worker does, and lose the connection."""
+    """Hold `count` events like a worker, and lose the connection."""
     connection = await aiormq.connect(url)
     channel = await connection.channel()
     for _ in range(count):
@@ -190,7 +190,7 @@ async def test_a_last_attempt_that_is_cancelled_as_its_worker_stops_is_repeated(
     await lose_all_that_waits(rabbitmq_url, 1)
     async with Worker(stopping) as worker:
         await begun.wait()
-        for _ in range(2):  # the second time, running handlers are cancelled
+        for _ in range(2):  # the second request cancels running handlers
             worker.request_stop()
     assert notes_in(topology) == []
 

@@ -1,4 +1,4 @@
-"""Threads, event loops and forks, each with connections of its own. No test here is a coroutine."""
+"""Threads, event loops and forks have connections of their own. No test here is a coroutine."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def in_parallel(work: Callable[[int], None], count: int) -> None:
 
 
 def test_forked_children_fire_through_connections_of_their_own(bus: Bus) -> None:
-    """The shape of a pre-fork server: the parent has fired before its workers are forked."""
+    """Like in a pre-fork server, the parent fires before it forks its workers."""
     seen = Seen[str]()
     listen(bus, seen)
     bus.auth.user_created.fire(username="parent", email="e")

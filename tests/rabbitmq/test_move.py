@@ -21,7 +21,7 @@ bus.auth.user_created.listen(lambda username: None, listener_name="welcome")
 
 
 def config(transport: dict[str, Any]) -> dict[str, Any]:
-    """Return a configuration of the service, with a short wait between two tries."""
+    """Return a configuration of the service, with a short delay between attempts."""
     default = {"event_transport": transport, "acknowledgement_timeout": 2}
     return {"service_name": "shop", "apis": {"default": default}}
 
@@ -84,7 +84,7 @@ async def test_a_move_to_the_same_broker_by_another_name_ends(
     said = move(tmp_path, here, there, code=2)
 
     assert "leads to the same place" in said
-    # What was on its way comes twice, and nothing is lost.
+    # Events in flight are in both places, and none is lost.
     async with asyncio.timeout(TIMEOUT):
         while await broker.count(QUEUE) < 2:  # noqa: ASYNC110 - the broker does not tell
             await asyncio.sleep(0.05)

@@ -1,4 +1,4 @@
-"""The least that RabbitMQ has to allow, as ``docs/rabbitmq.rst`` says it."""
+"""The permissions in ``docs/rabbitmq.rst`` are sufficient."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ async def test_one_user_that_only_fires_and_one_that_only_listens(
     async with Worker(listening) as worker:
         await firing.auth.user_created.fire_async(username="ada", email="e")
 
-        # Handled, delayed, tried again, and given up: all that a listener does at a broker.
+        # Handled, delayed, retried, and dead-lettered: all operations of a listener
         assert await seen.wait_for(2) == ["ada", "ada"]
         await broker.wait_for_count("lightbus:shop:dead", 1)
         assert await worker.check_health() == []

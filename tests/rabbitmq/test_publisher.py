@@ -1,4 +1,4 @@
-"""Firing at RabbitMQ: what is on the wire, and what is raised when it cannot be."""
+"""The messages that firing sends to RabbitMQ, and the errors that it raises."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ async def test_the_body_is_plain_json_and_the_rest_are_properties(
     assert properties.app_id == "shop"
     assert properties.timestamp == message.fired_at.replace(microsecond=0)
     headers = headers_of(sent)
-    # The queue's own note. From RabbitMQ 4.0 on, it is made only where it is not 0.
+    # The queue adds it. From RabbitMQ 4.0 on, it does not add a count of 0.
     assert headers.pop("x-delivery-count", 0) == 0
     assert headers == {
         "cloudEvents:specversion": "1.0",
@@ -78,7 +78,7 @@ SMALL = {"pattern": ".*", "definition": {"max-length": 1}, "apply-to": "queues"}
 
 
 async def fill(bus: Bus, stored: list[str]) -> None:
-    """Fire until a queue refuses, and note what it takes before it notices that it is full."""
+    """Fire until a queue refuses an event; add the events that it stores to `stored`."""
     for _ in range(20):
         await bus.auth.user_created.fire_async(username="early", email="e")
         stored.append("early")
@@ -173,7 +173,7 @@ async def test_a_channel_on_which_a_queue_refuses_events_is_replaced(
         while not first.is_closed:  # noqa: ASYNC110 - the publisher closes it in the background
             await asyncio.sleep(0.05)
     assert len([channel for channel in first.connection.channels.values() if channel]) <= 1
-    # None was sent twice as its channel was left.
+    # No event was sent twice when the channel was replaced.
     assert await broker.count("lightbus:shop:farewell:auth") == count
 
 
@@ -297,7 +297,7 @@ async def test_no_sender_keeps_waiting_on_a_connection_that_was_cut(
                 await asyncio.sleep(random.uniform(0, 0.15))  # connecting, declaring, sending
                 proxy.cut()
 
-            async with asyncio.timeout(8):  # much less than the 30 s after which firing gives up
+            async with asyncio.timeout(8):  # much less than the fire timeout of 30 s
                 await asyncio.gather(*firing)
 
 

@@ -1,4 +1,4 @@
-"""A broker that takes nothing for now: what firing does, and what it holds meanwhile."""
+"""Firing while the broker blocks connections that publish, and how much memory that needs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tcp_proxy import running_proxy
 IN_FLIGHT = 200
 BODY = "x" * 10_240
 
-# What `rabbitmqctl` is told to raise an alarm, and to end it
+# The arguments of `rabbitmqctl` that raise an alarm, and that end it
 ALARMS = {
     "memory": [("set_vm_memory_high_watermark", limit) for limit in ("0.00000001", "0.4")],
     "disk space": [("set_disk_free_limit", limit) for limit in ("1000000GB", "50MB")],
@@ -32,7 +32,7 @@ ALARMS = {
 
 
 class BillingApi(Api):
-    """An API whose exchange is not declared before the trouble begins."""
+    """An API whose exchange is not declared before the alarm."""
 
     paid = Event(parameters=("amount",))
 
@@ -42,7 +42,7 @@ class BillingApi(Api):
 
 @pytest.fixture(scope="module")
 def node() -> Iterator[RabbitMQNode]:
-    """A node of these tests alone, for an alarm concerns all who send to it."""
+    """A node for these tests, because an alarm blocks all senders."""
     with running_node() as node:
         yield node
 
@@ -62,13 +62,13 @@ async def outcomes(*firing: Coroutine[Any, Any, Any]) -> list[BaseException | An
 
 
 def held() -> int:
-    """Return how many bytes this process holds that were allocated since tracing began."""
+    """Return how many bytes were allocated since tracing started, and are still in use."""
     gc.collect()
     return tracemalloc.get_traced_memory()[0]
 
 
 async def grown_by(work: Callable[[], Coroutine[Any, Any, None]], *, rounds: int) -> int:
-    """Return how many more bytes are held after `rounds` of `work` than after two."""
+    """Return how many more bytes are in use after `rounds` of `work` than after two."""
     tracemalloc.start()
     try:
         for _ in range(2):
@@ -92,7 +92,7 @@ async def test_firing_while_the_broker_blocks_senders_raises_transport_unavailab
     bus.auth.user_created.listen(lambda username: None, listener_name="welcome")
     await fire(username="before", email="e")
     async with alarm(node, short_of):
-        # The broker says that it is short to one that sends, and may have taken that event.
+        # The broker reports the alarm when a client publishes, and may store that event.
         (first,) = await outcomes(fire(username="first", email="e"))
         assert isinstance(first, SendOutcomeUnknown)
 
@@ -126,7 +126,7 @@ async def test_the_memory_of_firing_at_a_blocked_connection_does_not_grow(
     opened_channels: list[Channel],
 ) -> None:
     node.create_vhost("growth")
-    # With the shortest heartbeat, so that one that is held up would be noticed.
+    # The shortest heartbeat, so that a delayed one would be noticed.
     bus = make_bus(url=node.url("growth"), fire_timeout=0.5, transport={"heartbeat": 1})
     bus.client.register_api(BillingApi)
     bus.auth.user_created.listen(lambda username: None, listener_name="welcome")
@@ -152,7 +152,7 @@ async def test_the_memory_of_firing_at_a_blocked_connection_does_not_grow(
     async with alarm(node, "memory"):
         with contextlib.suppress(SendOutcomeUnknown):
             await bus.auth.user_created.fire_async(username="first", email="e")
-        # Long enough for a connection to be given up whose heartbeats do not go out.
+        # Long enough for the broker to close a connection that sends no heartbeats.
         assert await grown_by(fire_many, rounds=16) < 500_000
 
         (channel,) = [channel for channel in opened_channels if not channel.is_closed]
@@ -238,7 +238,7 @@ async def test_the_memory_of_firing_on_a_silent_connection_does_not_grow(
         proxy.silence()
 
         async def fire_later(wait: float) -> None:
-            # Each gives up at a time of its own, so that each in turn would ask anew.
+            # Each times out at another time, so that each could open a new channel.
             await asyncio.sleep(wait)
             await outcomes(
                 bus.auth.user_created.fire_async(username="u", email=BODY),
@@ -278,7 +278,7 @@ async def test_a_connection_keeps_no_references_to_finished_operations(
 
 
 def observers(connection: aiormq.abc.AbstractConnection) -> int:
-    """Return how many wait for a connection to be closed."""
+    """Return how many callbacks wait for a connection to be closed."""
     closing: Any = connection._closing  # type: ignore[attr-defined]
     return len(closing._callbacks)
 
@@ -292,7 +292,7 @@ async def test_a_sender_that_a_broker_blocked_continues_after_the_broker_restart
     bus = make_bus(url=node.url(), fire_timeout=60)
     await bus.auth.user_created.fire_async(username="first", email="e")
     await asyncio.to_thread(node.ctl, *ALARMS["memory"][0])
-    # The broker says that it is short when it is sent something.
+    # The broker reports the alarm when a client publishes.
     firing = [
         asyncio.create_task(bus.auth.user_created.fire_async(username="u", email="e"))
         for _ in range(3)
@@ -325,14 +325,14 @@ async def test_a_listener_with_slow_handlers_holds_only_its_prefetch(
         )
         await begun.wait()
 
-        # It came alone, before the others were asked for.
+        # The first event was prefetched alone.
         await broker.wait_for_count(QUEUE, 44)
         release.set()
         await broker.wait_for_count(QUEUE, 0)
 
 
 async def usernames(url: str) -> dict[str, int]:
-    """Take all events of the listener's queue, and return how many there are of each username."""
+    """Get all events of the listener's queue; return how many there are of each username."""
     connection = await aiormq.connect(url)
     channel = await connection.channel()
     broker = Broker(channel)

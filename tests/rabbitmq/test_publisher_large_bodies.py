@@ -1,4 +1,4 @@
-"""Events as large as RabbitMQ takes, and larger."""
+"""Events as large as RabbitMQ accepts, and larger ones."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from lightbus.exceptions import SendRefused
 from rabbitmq_node import RabbitMQNode
 from rabbitmq_support import CONNECTION_LOST, QUEUE, Broker, MakeBus, Seen
 
-# Of each version, which is 16 MiB from 4.0 on, with some room for the rest of the event
+# The limit is 16 MiB from RabbitMQ 4.0 on. This leaves room for the rest of the event.
 LARGE = "x" * 15 * 1024 * 1024
 
 
 async def test_15_mib_are_fired_and_handled_without_harm_to_other_events_or_connections(
     make_bus: MakeBus, caplog: pytest.LogCaptureFixture
 ) -> None:
-    # With the shortest heartbeat, so that one that is held up would be noticed.
+    # The shortest heartbeat, so that a delayed one would be noticed.
     bus = make_bus(transport={"heartbeat": 1})
     seen = Seen[tuple[str, int]]()
 
@@ -47,14 +47,14 @@ async def test_15_mib_are_fired_and_handled_without_harm_to_other_events_or_conn
 
 @pytest.fixture
 async def small_limit(rabbitmq_node: RabbitMQNode) -> AsyncIterator[int]:
-    """A node that takes no message of more than so many bytes on channels that are opened now."""
+    """The largest message that the node accepts on new channels, in bytes."""
 
     def evaluate(expression: str) -> str:
         return rabbitmq_node.ctl("eval", expression).strip()
 
     get = "{ok, Size} = application:get_env(rabbit, max_message_size), Size."
     before = await asyncio.to_thread(evaluate, get)
-    # 3.10.8 looks at the first place, 4.0.5 and 4.3.6 at the second.
+    # 3.10.8 reads the first setting, 4.0.5 and 4.3.6 the second.
     change = (
         "application:set_env(rabbit, max_message_size, {0}), "
         "persistent_term:put(max_message_size, {0})."

@@ -36,7 +36,7 @@ bus.client.listen_for_event("auth", "user_created", print, listener_name="welcom
 
 
 def shows(text: str) -> list[str]:
-    """Return the passwords that `text` shows, as they are or as a URL, JSON or `repr` has them."""
+    """Return the passwords in `text`: plain, or encoded for a URL, JSON or `repr`."""
     return [
         password
         for password in PASSWORDS
@@ -51,7 +51,7 @@ def shows(text: str) -> list[str]:
 
 
 def all_of(error: BaseException) -> str:
-    """Return all that an error and those behind it tell to who looks."""
+    """Return the texts and attributes of an error and its causes."""
     told = "".join(traceback.format_exception(error))
     behind: BaseException | None = error
     while behind is not None:
@@ -62,7 +62,7 @@ def all_of(error: BaseException) -> str:
 
 @pytest.fixture
 def log(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
-    """The log of everyone, the driver included, to the last detail."""
+    """The log of all loggers, including the driver's, at every level."""
     names = ["", "lightbus", "aio_pika", "aiormq", "aiormq.connection", "aiormq.channel", "asyncio"]
     before = {name: logging.getLogger(name).level for name in names}
     for name in names:

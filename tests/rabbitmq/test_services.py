@@ -16,7 +16,7 @@ from rabbitmq_server import RabbitMQServer
 from rabbitmq_support import Broker, headers_of
 from service import Service
 
-# As it stands in the user's description.
+# From the user's description
 SEED_LISTENER = """
 import lightbus
 
@@ -250,7 +250,7 @@ def test_events_prefetched_with_one_that_kills_its_workers_are_only_delayed(
     done: set[str] = set()
     with shop:
         auth.fire_users(20)
-        # From its third delivery on, the event waits, and the worker has time for the others.
+        # From its third delivery on, the event is delayed, and the worker handles the others.
         for _ in range(6):
             assert shop.wait() == -signal.SIGKILL
             done |= {line for line in shop.output if line.startswith("done")}

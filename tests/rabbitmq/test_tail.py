@@ -1,4 +1,4 @@
-"""Looking at events as they come, on a RabbitMQ that goes away and comes back."""
+"""`tail` on a RabbitMQ that stops and starts again."""
 
 from __future__ import annotations
 

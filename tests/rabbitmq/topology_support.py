@@ -1,4 +1,4 @@
-"""What the tests of `lightbus topology` share."""
+"""Shared by the tests of `lightbus topology`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from service import AUTH_API, Service
 TIMEOUT = 60.0
 QUORUM: dict[str, Any] = {"x-queue-type": "quorum"}
 
-# How the service wants its queue
+# The desired settings of the listener's queue
 WANTED: dict[str, Any] = {
     **QUORUM,
     "x-dead-letter-exchange": "",
@@ -61,7 +61,7 @@ class TopologyCommand:
         Service(folder, BUS, url=url, name="shop", acknowledgement_timeout=1)
 
     async def __call__(self, *options: str, code: int = 0) -> str:
-        """Run it, expect an exit code, and return what it said."""
+        """Run the command, check its exit code, and return its output."""
         command = [sys.executable, "-m", "lightbus.cli", "topology", *options]
         ended = await asyncio.to_thread(
             subprocess.run,
@@ -79,13 +79,13 @@ class TopologyCommand:
         return said
 
     async def states(self, *, code: int) -> dict[str, dict[str, str]]:
-        """Return what it shows as JSON, by kind and name."""
+        """Return its JSON output, by kind and name."""
         shown = json.loads(await self("--format", "json", code=code))
         return {f"{one['kind']} {one['name']}": one for one in shown}
 
 
 class KilledMigrations:
-    """Migrates in a process that is killed after so many steps."""
+    """Migrates in a process that is killed after a number of steps."""
 
     def __init__(self, folder: Path) -> None:
         self._process = subprocess.Popen(
@@ -97,7 +97,7 @@ class KilledMigrations:
         )
 
     async def run(self, steps: int) -> bool:
-        """Migrate; return whether it was killed before it was done."""
+        """Migrate; return whether the process was killed before it was done."""
         status = await asyncio.to_thread(self._run, steps)
         assert status in (0, signal.SIGKILL)
         return status != 0
@@ -113,7 +113,7 @@ class KilledMigrations:
 
 
 async def declare(make_bus: MakeBus) -> None:
-    """Have the broker hold what the service wants."""
+    """Declare the objects of the service."""
     bus = make_bus(acknowledgement_timeout=1)
     bus.auth.user_created.listen(lambda username: None, listener_name="welcome")
     async with Worker(bus):
@@ -121,7 +121,7 @@ async def declare(make_bus: MakeBus) -> None:
 
 
 async def declare_old_queue(make_bus: MakeBus, broker: Broker, arguments: dict[str, Any]) -> None:
-    """Have the listener's queue be one with other arguments, bound to more than is wanted."""
+    """Declare the listener's queue with other arguments and a stale binding."""
     await declare(make_bus)
     await broker.channel.queue_delete(QUEUE)
     await broker.channel.queue_declare(QUEUE, durable=True, arguments=arguments)
@@ -132,7 +132,7 @@ async def declare_old_queue(make_bus: MakeBus, broker: Broker, arguments: dict[s
 async def fire(make_bus: MakeBus, *names: str) -> None:
     """Fire an event for each name."""
     bus = make_bus()
-    # What the first one makes, the others find, and keep their order.
+    # The first event declares the exchange, so that the others keep their order.
     await bus.auth.user_created.fire_async(username=names[0], email="e")
     firing = [bus.auth.user_created.fire_async(username=name, email="e") for name in names[1:]]
     await asyncio.gather(*firing)
@@ -143,7 +143,7 @@ async def migrate(
     on_progress: Callable[[MigrationProgress], None] = lambda _: None,
     **settings: Any,
 ) -> None:
-    """Do what the command does, in this process."""
+    """Migrate in this process."""
     bus = make_bus(acknowledgement_timeout=1, **settings)
     bus.auth.user_created.listen(lambda username: None, listener_name="welcome")
     async with topology_of(bus.client) as known:
@@ -151,15 +151,15 @@ async def migrate(
 
 
 async def get_events(broker: Broker, count: int) -> list[DeliveredMessage]:
-    """Take events from the listener's queue."""
+    """Get events from the listener's queue."""
     return [await broker.get(QUEUE) for _ in range(count)]
 
 
 def username_of(message: DeliveredMessage) -> str:
-    """Return whose event it is."""
+    """Return the username in an event."""
     return str(json.loads(message.body)["username"])
 
 
 def queue_bindings(topology: Topology) -> set[tuple[str, str, str]]:
-    """Return what leads to the listener's queue, and to its deputy."""
+    """Return the bindings of the listener's queue and of its temporary queue."""
     return {binding for binding in topology.bindings() if binding[2].startswith(QUEUE)}

@@ -51,7 +51,7 @@ async def test_deliveries_may_be_settled_in_any_order(
         elif how == "requeue":
             await delivery.requeue()
         if choose.random() < 0.3:
-            await asyncio.sleep(0)  # what was settled so far may be written now
+            await asyncio.sleep(0)  # the settlements so far may be written now
 
     await stream.aclose()
 
@@ -99,16 +99,16 @@ async def test_the_return_of_a_cancelled_send_is_not_taken_for_that_of_the_next_
     def hold_back(reader: FrameReader, data: bytes) -> None:
         held_back.append((reader, data))
 
-    # Nobody wants it, and before the broker's word of that is read, its sender gives up.
+    # No queue is bound for the event, and the sender gives up before the answer is read.
     monkeypatch.setattr(FrameReader, "feed_data", hold_back)
-    unwanted = asyncio.create_task(transport.send(message, timeout=20, require_listeners=True))
+    unroutable = asyncio.create_task(transport.send(message, timeout=20, require_listeners=True))
     async with asyncio.timeout(10):
         while not any(ACK in data for _, data in held_back):  # noqa: ASYNC110
             await asyncio.sleep(0.01)
-    unwanted.cancel()
-    await asyncio.gather(unwanted, return_exceptions=True)
-    await broker.channel.queue_declare("wanted", exclusive=True)
-    await broker.channel.queue_bind("wanted", "lightbus:auth", "user_created")
+    unroutable.cancel()
+    await asyncio.gather(unroutable, return_exceptions=True)
+    await broker.channel.queue_declare("late", exclusive=True)
+    await broker.channel.queue_bind("late", "lightbus:auth", "user_created")
     again = asyncio.create_task(transport.send(message, timeout=20, require_listeners=True))
     await asyncio.sleep(0)
     monkeypatch.setattr(FrameReader, "feed_data", feed_data)
@@ -117,7 +117,7 @@ async def test_the_return_of_a_cancelled_send_is_not_taken_for_that_of_the_next_
 
     await again
 
-    assert await broker.count("wanted") == 1
+    assert await broker.count("late") == 1
 
 
 async def test_a_deleted_exchange_does_not_close_the_connection(
@@ -201,7 +201,7 @@ async def test_a_channel_that_opens_while_its_connection_ends_raises_connection_
     connection: ReconnectingConnection, rabbitmq_server: RabbitMQServer, rabbitmq_vhost: str
 ) -> None:
     await connection.open(timeout=20)
-    # More than are opened at once, so that some wait for their turn
+    # More channels than are opened at once, so that some of them wait
     waiting = [asyncio.create_task(connection.channel(confirms=False)) for _ in range(100)]
     await asyncio.sleep(0)
 

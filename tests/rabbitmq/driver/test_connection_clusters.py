@@ -1,4 +1,4 @@
-"""Three nodes: events go through any of them, and outlive the loss of one."""
+"""Events go through any of three nodes, and survive the loss of one."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def vhost(cluster: RabbitMQCluster) -> Iterator[str]:
     vhost = f"test-{secrets.token_hex(4)}"
     cluster.create_vhost(vhost)
     yield vhost
-    cluster.mend()  # a test that failed may have left it broken
+    cluster.mend()  # a failed test may leave a partition
     cluster.nodes[0].delete_vhost(vhost)
 
 
@@ -54,7 +54,7 @@ async def bus_on(urls: list[str], *, fire_timeout: float = 60) -> AsyncIterator[
 
 
 class Load:
-    """Fires on one bus and handles on another, and knows what was confirmed and what handled."""
+    """Fires on one bus and handles on another; counts the confirmed and the handled events."""
 
     def __init__(self, firing: Bus, handling: Bus) -> None:
         self.confirmed: set[str] = set()
@@ -65,7 +65,7 @@ class Load:
 
     @contextlib.asynccontextmanager
     async def firing(self) -> AsyncIterator[None]:
-        """Fire, 50 events at once, until the block ends, and wait for what is under way."""
+        """Fire, 50 events at once, until the block ends, and wait for the events in flight."""
         stopping = asyncio.Event()
         names = (f"u{number}" for number in itertools.count())
 
@@ -75,7 +75,7 @@ class Load:
                 with contextlib.suppress(SendOutcomeUnknown):
                     await self._fire(username=name, email="e")
                     self.confirmed.add(name)
-                await asyncio.sleep(0.05)  # a load, and not all that two cores can do
+                await asyncio.sleep(0.05)  # a load that leaves time for other processes
 
         async with asyncio.TaskGroup() as tasks:
             for _ in range(50):
@@ -110,7 +110,7 @@ async def load_on(cluster: RabbitMQCluster, vhost: str) -> AsyncIterator[Load]:
         bus_on(cluster.urls(vhost, first=leader)) as firing,
         bus_on(cluster.urls(vhost, first=other)) as handling,
     ):
-        # A queue is led by the node through which it is declared.
+        # The leader of a queue is the node through which it is declared.
         firing.auth.user_created.listen(lambda username: None, listener_name="welcome")
         async with Worker(firing):
             pass

@@ -1,4 +1,4 @@
-"""Limits of the broker, its virtual hosts and its users are reported, and may pass."""
+"""Limits of the broker, its virtual hosts and its users are reported until they are lifted."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def small_node(own_rabbitmq: None) -> Iterator[RabbitMQNode]:
 
 @pytest.fixture
 def limited_user(rabbitmq_server: RabbitMQServer, rabbitmq_vhost: str) -> Iterator[str]:
-    """A user of the test's own, for whom limits can be set."""
+    """A user for this test, with limits of its own."""
     user = f"user-of-{rabbitmq_vhost}"
     rabbitmq_server.add_user(user, "secret", vhost=rabbitmq_vhost)
     yield user

@@ -1,4 +1,4 @@
-"""``amqps://``, with an authority of the tests' own."""
+"""``amqps://``, with a certificate authority of the tests."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from rabbitmq_support import AuthApi, Seen
 
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with what both sides need, and with what neither should take."""
+    """A folder with certificates for both sides, and with ones that neither should accept."""
     folder = tmp_path_factory.mktemp("tls")
     authority, stranger = trustme.CA(), trustme.CA()
     authority.cert_pem.write_to_path(str(folder / "ca.pem"))
@@ -125,7 +125,7 @@ async def test_a_client_that_the_broker_does_not_trust_sends_nothing(
         names |= {"certificate_file": "stranger.pem", "key_file": "stranger.key"}
     bus = made_bus(node, files(certificates, **names), fire_timeout=2)
 
-    # The broker may end the connection before it has said why.
+    # The broker may close the connection without a reason.
     with pytest.raises((TransportRefused, TransportUnavailable)):
         await bus.auth.user_created.fire_async(username="ada", email="e")
     await bus.client.close_async()

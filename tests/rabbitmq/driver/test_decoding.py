@@ -39,7 +39,7 @@ def header_of(event: EventMessage, **added: Any) -> bytes:
 
 @st.composite
 def header_payloads(draw: st.DrawFn) -> bytes:
-    """Headers of a few kinds; some with other ids or headers, and some damaged in one place."""
+    """Headers of a few kinds; some have other ids or headers, or one damaged byte."""
     number = draw(st.integers(0, 9999))
     name = draw(st.sampled_from(["user_created", "user_deleted", "happened"]))
     event = message(number, name, is_traced=draw(st.booleans()))

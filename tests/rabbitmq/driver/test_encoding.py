@@ -53,6 +53,6 @@ def test_an_event_has_the_same_frames_with_and_without_a_template(
             "lightbus:auth", "user_created", is_mandatory=is_mandatory, channel_number=7
         ) + encode(headers.properties_of(message), body, channel_number=7, frame_size=FRAME_SIZE)
     except ValueError:
-        return  # an id that is too long for AMQP
+        return  # the id is too long for AMQP
 
     assert EventEncoder(7, FRAME_SIZE).encode(message, is_mandatory=is_mandatory) == plain

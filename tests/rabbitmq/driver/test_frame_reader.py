@@ -26,7 +26,7 @@ HEARTBEAT = Heartbeat().marshal()
 
 
 class Taking(Channel):
-    """A channel of no connection, that has one consumer."""
+    """A channel without a connection, with one consumer."""
 
     def __init__(self) -> None:
         self.received: list[tuple[int | None, bytes]] = []
@@ -172,7 +172,7 @@ async def test_a_connection_that_receives_only_events_is_not_considered_lost(
     bus.auth.user_created.listen(lambda username: seen.add(username), listener_name="welcome")
     async with Worker(bus):
         await bus.auth.user_created.fire_async(username="ada", email="e")
-        # The driver is patient for three times a heartbeat and a second.
+        # The driver waits for three heartbeats and a second.
         now = asyncio.get_running_loop().time
         fired, until = 1, now() + 7
         while now() < until:

@@ -1,4 +1,4 @@
-"""Which exchanges and queues exist at RabbitMQ once a listener is there."""
+"""The exchanges and queues that a listener declares."""
 
 from __future__ import annotations
 

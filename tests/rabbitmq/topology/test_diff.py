@@ -1,4 +1,4 @@
-"""`lightbus topology` on a real RabbitMQ: what it shows."""
+"""`lightbus topology` shows how the objects at RabbitMQ differ."""
 
 from __future__ import annotations
 

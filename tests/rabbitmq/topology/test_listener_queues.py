@@ -1,4 +1,4 @@
-"""Queues of listeners that are gone, on a real RabbitMQ with its management API."""
+"""Queues whose listeners no longer exist, with the management API of RabbitMQ."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def folder(tmp_path: Path, rabbitmq_url: str, rabbitmq_server: RabbitMQServer) -
 
 
 def run(folder: Path, *arguments: str) -> tuple[int, str, str]:
-    """Run `lightbus`; return what `Command` does."""
+    """Run `lightbus`; return its exit code, output and errors."""
     with Command(folder) as command:
         return command(*arguments)
 

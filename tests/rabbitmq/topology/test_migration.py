@@ -116,7 +116,7 @@ async def test_two_migrations_at_once_lose_no_event(
     migrations = migrate(make_bus), migrate(make_bus)
     results = await asyncio.gather(*migrations, return_exceptions=True)
 
-    # The second is refused, or waited until the first was done and found nothing to do.
+    # The second is refused, or waits for the first and has nothing to do.
     assert None in results
     refused = [result for result in results if result is not None]
     assert all(isinstance(result, TransportRefused) for result in refused)
@@ -128,7 +128,7 @@ async def test_two_migrations_at_once_lose_no_event(
 async def test_an_interrupted_migration_is_shown_and_completed(
     command: TopologyCommand, make_bus: MakeBus, broker: Broker, topology: Topology
 ) -> None:
-    # As it is when a migration was killed after it had deleted the old queue.
+    # As if a migration was killed after it deleted the old queue.
     await declare_old_queue(make_bus, broker, OLD)
     await broker.channel.queue_declare(
         TEMPORARY, durable=True, arguments={**QUORUM, "x-delivery-limit": 1_000_000_000}
@@ -142,7 +142,7 @@ async def test_an_interrupted_migration_is_shown_and_completed(
     assert shown["state"] == "unfinished"
     assert "The queue holds 1 events. `lightbus topology --migrate` continues." in shown["note"]
 
-    # A worker that starts now makes the queue, and gets what is fired from now on.
+    # A worker that starts now declares the queue, and gets the events that are fired from now on.
     seen = Seen[str]()
     bus = make_bus(acknowledgement_timeout=1)
     bus.auth.user_created.listen(lambda username: seen.add(username), listener_name="welcome")
@@ -150,7 +150,7 @@ async def test_an_interrupted_migration_is_shown_and_completed(
         await fire(make_bus, "bob")
         assert await seen.wait_for(1) == ["bob"]
         await command("--migrate")
-        # What both queues had comes twice.
+        # Events in both queues are delivered twice.
         assert sorted(await seen.wait_for(3)) == ["ada", "bob", "bob"]
     assert TEMPORARY not in topology.queues()
 
@@ -195,7 +195,7 @@ async def test_events_without_a_listener_are_dead_lettered_until_a_migration_unb
         await fire(make_bus, "ada")
         await asyncio.to_thread(newer.wait_for_output, "ada")
         await broker.wait_for_count(DEAD, 2)
-        # Each was looked at once, and the worker goes on.
+        # Each was delivered once, and the worker continues.
         assert len(newer.logged("An event could not be handled")) == 2
 
         said = await command("--migrate")

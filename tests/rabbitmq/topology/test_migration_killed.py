@@ -45,7 +45,7 @@ async def test_a_migration_that_is_killed_repeatedly_loses_no_event(
     kills = 0
     while await killed_migrations.run(kills + 1):
         kills += 1
-        # What is fired between two of them, while things stand as they do, must not be lost either.
+        # Events that are fired between two migrations must not be lost, either.
         name = f"after {kills}"
         await fire(make_bus, name)
         fired.add(name)
@@ -74,7 +74,7 @@ async def test_a_migration_that_is_killed_after_any_step_is_completed_by_the_nex
 
 
 async def check_migrated(broker: Broker, topology: Topology, fired: set[str]) -> None:
-    """Check that the queue is as it is wanted, with all that was fired, and take it."""
+    """Check that the queue has the desired settings and all events; get the events."""
     assert topology.queues()[QUEUE] == WANTED
     assert TEMPORARY not in topology.queues()
     assert queue_bindings(topology) == BINDINGS

@@ -1,4 +1,4 @@
-"""`lightbus topology --migrate` where the bus's own objects still have their old names."""
+"""`lightbus topology --migrate` replaces the objects of an earlier version."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ WAITS = (800, 1000, 1600, 2400)
 
 @pytest.fixture(autouse=True)
 async def _listener(make_bus: MakeBus) -> None:
-    """The listener's queue, as the version before left it, among what belongs to the new one."""
+    """The listener's queue, among the objects of the new version."""
     await declare(make_bus)
 
 
 async def make_old(broker: Broker, *waits: int, queues: tuple[str, ...] = (QUEUE,)) -> None:
-    """Have the broker hold the objects under their old names."""
+    """Declare the objects under their old names."""
     channel = broker.channel
     await channel.exchange_declare(
         exchange="lightbus:unrouted", exchange_type="fanout", durable=True
@@ -51,14 +51,14 @@ async def make_old(broker: Broker, *waits: int, queues: tuple[str, ...] = (QUEUE
     for queue in queues:
         await channel.queue_bind(queue, "lightbus:return", f"*.{queue}")
     for wait in waits:
-        # Without a time to live: nothing but a migration takes events out of it.
+        # Without a time to live, so that only a migration removes events.
         name = f"lightbus:delay:{wait}"
         await channel.queue_declare(name, durable=True, arguments=QUORUM)
         await channel.queue_bind(name, "lightbus:delay", f"{wait}.#")
 
 
 async def delay(broker: Broker, wait: int, name: str, *, queue: str = QUEUE) -> None:
-    """Have an event wait for its third attempt under the old names."""
+    """Delay an event for its third attempt under the old names."""
     await broker.put(
         "lightbus:delay",
         f"{wait}.{queue}",
@@ -71,13 +71,13 @@ async def delay(broker: Broker, wait: int, name: str, *, queue: str = QUEUE) -> 
 
 
 async def park(broker: Broker, name: str) -> None:
-    """Have an event wait whose listener is gone."""
+    """Send an event whose listener no longer exists."""
     await broker.put("lightbus:return", "1000.lightbus:shop:gone:auth", b"{}", message_id=name)
     await broker.wait_for_count("lightbus:unrouted", 1)
 
 
 async def migrate(make_bus: MakeBus, service_name: str = "shop", **settings: Any) -> None:
-    """Do what the command does, in this process."""
+    """Migrate in this process."""
     bus = make_bus(acknowledgement_timeout=1, service_name=service_name, **settings)
     listener_name = "welcome" if service_name == "shop" else "invoice"
     bus.auth.user_created.listen(
@@ -88,7 +88,7 @@ async def migrate(make_bus: MakeBus, service_name: str = "shop", **settings: Any
 
 
 async def taken(broker: Broker, queue: str, count: int) -> dict[str, Any]:
-    """Take events from a queue; return the exchange, the key and the attempt of each, by its id."""
+    """Get events from a queue; return exchange, routing key and attempt of each, by event id."""
     found: dict[str, Any] = {}
     await broker.wait_for_count(queue, count)
     for _ in range(count):
@@ -102,7 +102,7 @@ async def taken(broker: Broker, queue: str, count: int) -> dict[str, Any]:
 
 
 def old_names(topology: Topology) -> set[str]:
-    """Return what exists under an old name."""
+    """Return the objects with an old name."""
     names = {*topology.queues(), *topology.exchanges()}
     return {name for name in names if name.startswith(("lightbus:delay", "lightbus:return"))} | (
         names & {"lightbus:unrouted"}
@@ -166,7 +166,7 @@ async def test_objects_that_another_service_uses_stay_until_it_is_migrated(
 
     await migrate(make_bus)
 
-    # What waited where both do comes back to the other service, though it is not migrated.
+    # Events in a shared delay queue return to the other service, even before it is migrated.
     assert await taken(broker, OTHER, 1) == {"of both": ("lightbus::return", f"1000.{OTHER}", 3)}
     assert old_names(topology) == {
         "lightbus:delay",
@@ -174,7 +174,7 @@ async def test_objects_that_another_service_uses_stay_until_it_is_migrated(
         "lightbus:return",
         "lightbus:unrouted",
     }
-    # Its workers can go on.
+    # Its workers can continue.
     await park(broker, "parked")
 
     await broker.channel.queue_delete(OTHER)
@@ -191,7 +191,7 @@ async def test_a_recreated_queue_still_gets_events_through_the_old_exchange(
 ) -> None:
     await broker.channel.queue_delete(QUEUE)
     await broker.channel.queue_declare(QUEUE, durable=True, arguments=QUORUM)
-    # A wait that the service was configured for once
+    # A delay from an earlier configuration
     await make_old(broker, 7777)
 
     await migrate(make_bus)
@@ -271,7 +271,7 @@ async def test_a_migration_that_is_killed_after_any_step_is_completed_by_the_nex
 
 
 async def take_until(broker: Broker, queue: str, name: str) -> None:
-    """Take events, some of which may be there twice, until one comes."""
+    """Get events, some of them duplicates, until the one with this id."""
     async with asyncio.timeout(20):
         while True:
             if not await broker.count(queue):

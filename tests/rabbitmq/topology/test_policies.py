@@ -1,4 +1,4 @@
-"""Policies of an operator that undo what Lightbus promises, on a real RabbitMQ."""
+"""Policies of an operator that can lose events."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def folder(tmp_path: Path, rabbitmq_url: str, rabbitmq_server: RabbitMQServer) -
 
 
 def policies(folder: Path) -> tuple[int, list[tuple[str, str, str, str]]]:
-    """Return the exit code of `lightbus topology`, and what it shows of policies."""
+    """Return the exit code of `lightbus topology`, and the policies in its output."""
     with Command(folder) as command:
         code, printed, said = command("topology", "--format", "json")
     assert printed, said
@@ -74,7 +74,7 @@ async def test_policies_that_can_lose_events_are_shown(
             (one, QUEUE, "message-ttl", "different"),
             (one, DEAD, "expires", "different"),
             (one, DEAD, "message-ttl", "different"),
-            # A listener's queue refuses what is too much.
+            # A listener's queue refuses events when it is full.
             (one, DEAD, "max-length", "different"),
         ]
     )

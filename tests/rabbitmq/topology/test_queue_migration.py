@@ -66,7 +66,7 @@ async def test_a_migrated_event_keeps_its_properties_and_attempt(
         correlation_id="c",
         headers={"traceparent": "t", "lightbus-attempt": 4, "CC": ["elsewhere"]},
     )
-    # A worker that is lost with both: they come back, and are counted.
+    # A worker that is lost with both events: they are redelivered, and counted.
     lost = await broker.channel.connection.channel()
     for _ in range(2):
         await lost.basic_get(QUEUE)
@@ -85,7 +85,7 @@ async def test_a_migrated_event_keeps_its_properties_and_attempt(
     assert properties.message_type == "auth.user_created"
     assert properties.delivery_mode == 2
     headers = headers_of(second)
-    # RabbitMQ 4.3 leaves it out where it is 0.
+    # RabbitMQ 4.3 omits a count of 0.
     assert headers.pop("x-delivery-count", 0) == 0
     assert headers == {"traceparent": "t", "lightbus-attempt": 5}
 
@@ -118,7 +118,7 @@ async def test_dead_letters_keep_their_headers_when_their_queue_is_recreated(
     await broker.channel.queue_declare(
         DEAD, durable=True, arguments={**QUORUM, "x-delivery-limit": 20}
     )
-    # The broker itself makes a dead letter of what was returned too often, and notes from where.
+    # The broker dead-letters an event that is redelivered too often, and adds its queue.
     await broker.channel.queue_declare(
         "old", durable=True, arguments={**WANTED, "x-delivery-limit": 0}
     )
@@ -144,7 +144,7 @@ async def test_delayed_events_return_when_their_delay_queue_is_recreated(
     await declare(make_bus)
     wanted = topology.queues()["lightbus::delay:1000"]
     await broker.channel.queue_delete("lightbus::delay:1000")
-    # One that would never give them back
+    # A queue that would never end the delay
     await broker.channel.queue_declare("lightbus::delay:1000", durable=True, arguments=QUORUM)
     await broker.channel.queue_bind("lightbus::delay:1000", "lightbus::delay", "1000.#")
     await broker.put(
