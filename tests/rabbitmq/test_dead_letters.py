@@ -20,7 +20,7 @@ from command import Command
 from lightbus import Bus, EventMessage, Worker
 from lightbus.exceptions import DeadLettersInUse
 from lightbus.transport.failure import Failure
-from lightbus_rabbitmq import dead_letters
+from lightbus_rabbitmq import RabbitMQTransport, dead_letters
 from lightbus_rabbitmq.driver.channel import Channel
 from rabbitmq.topology_support import TopologyCommand
 from rabbitmq_support import DEAD, Broker, MakeBus, transport_of
@@ -63,7 +63,7 @@ async def foreigner(broker: Broker) -> AsyncIterator[AbstractChannel]:
     await channel.close()
 
 
-async def bury(bus: Bus, count: int, *, first: int = 0) -> list[str]:
+async def add_dead_letters(bus: Bus, count: int, *, first: int = 0) -> list[str]:
     """Add dead letters; return their ids."""
     failure = Failure.of(
         ValueError("broken"), listener="welcome", attempt=1, service_name="shop", process_name="p"
@@ -73,8 +73,9 @@ async def bury(bus: Bus, count: int, *, first: int = 0) -> list[str]:
         for number in range(first, first + count)
     ]
     transport = await bus.client.transports.open("auth")
+    assert isinstance(transport, RabbitMQTransport)
     for message in messages:
-        await transport.bury("shop", message, failure, timeout=20)
+        await transport.add_dead_letter("shop", message, failure, timeout=20)
     return [message.id for message in messages]
 
 
@@ -88,7 +89,7 @@ async def read(bus: Bus) -> list[str]:
 async def test_two_exports_that_start_together_each_write_all(
     make_bus: MakeBus, folder: Path
 ) -> None:
-    ids = await bury(make_bus(), 400)
+    ids = await add_dead_letters(make_bus(), 400)
 
     with Command(folder) as command:
         began = time.monotonic()
@@ -106,7 +107,7 @@ async def test_an_export_whose_output_is_not_read_does_not_block_others(
     make_bus: MakeBus, folder: Path
 ) -> None:
     bus = make_bus()
-    ids = await bury(bus, 400)
+    ids = await add_dead_letters(bus, 400)
 
     with Command(folder) as command:
         process = command.start("dead-letters", "export")
@@ -122,7 +123,7 @@ async def test_a_reader_that_waits_too_long_learns_who_holds_the_lock(
 ) -> None:
     monkeypatch.setattr(dead_letters, "ACQUIRE_TIMEOUT", 0.3)
     bus = make_bus()
-    ids = await bury(bus, 3)
+    ids = await add_dead_letters(bus, 3)
     first = transport_of(bus).dead_letters("shop")
     async with contextlib.aclosing(first):
         await anext(first)
@@ -139,7 +140,7 @@ async def test_a_killed_reader_does_not_hide_dead_letters_from_the_next(
     make_bus: MakeBus, folder: Path
 ) -> None:
     bus = make_bus()
-    ids = await bury(bus, 20)
+    ids = await add_dead_letters(bus, 20)
     (folder / "reader.py").write_text(STUCK_READER)
     process = await asyncio.create_subprocess_exec(
         *("python", "reader.py"), cwd=folder, stdout=asyncio.subprocess.PIPE
@@ -162,7 +163,7 @@ async def test_dead_letters_that_another_client_holds_are_awaited_and_then_repor
     is_consumer: bool,
 ) -> None:
     bus = make_bus()
-    ids = await bury(bus, 5)
+    ids = await add_dead_letters(bus, 5)
     if is_consumer:
         arrived = asyncio.Queue[DeliveredMessage]()
         await foreigner.basic_consume(DEAD, arrived.put)
@@ -184,7 +185,7 @@ async def test_dead_letters_that_another_client_holds_during_reading_are_reporte
     make_bus: MakeBus, foreigner: AbstractChannel
 ) -> None:
     bus = make_bus()
-    ids = await bury(bus, 5)
+    ids = await add_dead_letters(bus, 5)
     letters = transport_of(bus).dead_letters("shop")
     assert (await anext(letters)).message.id == ids[0]
     await foreigner.basic_get(DEAD)
@@ -198,7 +199,7 @@ async def test_another_client_that_starts_to_consume_does_not_delay_the_end_of_r
     make_bus: MakeBus, foreigner: AbstractChannel, broker: Broker
 ) -> None:
     bus = make_bus()
-    await bury(bus, 100)
+    await add_dead_letters(bus, 100)
     letters = transport_of(bus).dead_letters("shop")
     for _ in range(100):
         await anext(letters)
@@ -217,7 +218,7 @@ async def test_a_reader_acquires_the_lock_even_if_another_deletes_its_descriptio
     make_bus: MakeBus, foreigner: AbstractChannel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bus = make_bus()
-    ids = await bury(bus, 3)
+    ids = await add_dead_letters(bus, 3)
     bind = Channel.queue_bind
 
     async def delete_and_bind(channel: Channel, *args: Any, **kwargs: Any) -> Any:
@@ -234,7 +235,7 @@ async def test_dead_letters_that_another_client_removes_during_reading_are_repor
     make_bus: MakeBus, broker: Broker
 ) -> None:
     bus = make_bus()
-    await bury(bus, 5)
+    await add_dead_letters(bus, 5)
     letters = transport_of(bus).dead_letters("shop")
     await anext(letters)
     await broker.get(DEAD)
@@ -248,7 +249,7 @@ async def test_dead_letters_that_another_client_requeues_during_reading_are_read
     make_bus: MakeBus, foreigner: AbstractChannel
 ) -> None:
     bus = make_bus()
-    ids = await bury(bus, 5)
+    ids = await add_dead_letters(bus, 5)
     letters = transport_of(bus).dead_letters("shop")
     found = [(await anext(letters)).message.id]
     held = [await foreigner.basic_get(DEAD) for _ in range(4)]
@@ -265,12 +266,12 @@ async def test_dead_letters_that_arrive_during_reading_are_read(
     make_bus: MakeBus, broker: Broker
 ) -> None:
     bus = make_bus()
-    ids = await bury(bus, 3)
+    ids = await add_dead_letters(bus, 3)
     found = []
     async for letter in transport_of(bus).dead_letters("shop"):
         found.append(letter.message.id)
         if len(found) == 3:
-            ids += await bury(bus, 2, first=3)
+            ids += await add_dead_letters(bus, 2, first=3)
         if len(found) % 2:
             await letter.discard()
 
@@ -282,13 +283,13 @@ async def test_reading_ends_even_if_dead_letters_arrive_as_fast_as_they_are_read
     make_bus: MakeBus,
 ) -> None:
     bus, busy = make_bus(), make_bus()
-    ids = await bury(bus, 3)
+    ids = await add_dead_letters(bus, 3)
     found = []
     letters = transport_of(bus).dead_letters("shop")
     async with contextlib.aclosing(letters):
         async for letter in letters:
             found.append(letter.message.id)
-            await bury(busy, 1)
+            await add_dead_letters(busy, 1)
             assert len(found) < 100
 
     assert found[:3] == ids
@@ -301,7 +302,7 @@ async def test_dead_letters_in_the_queue_of_an_interrupted_migration_are_not_ove
     bus.auth.user_created.listen(lambda username: None, listener_name="welcome")
     async with Worker(bus):
         pass
-    ids = await bury(bus, 2)
+    ids = await add_dead_letters(bus, 2)
     temporary = f"{DEAD}#migrating"
     await foreigner.queue_declare(temporary, durable=True, arguments={"x-queue-type": "quorum"})
     moved = await foreigner.basic_get(DEAD)
@@ -321,7 +322,7 @@ async def test_the_lock_of_a_killed_reader_is_replaced(
     make_bus: MakeBus, broker: Broker, foreigner: AbstractChannel
 ) -> None:
     bus = make_bus()
-    ids = await bury(bus, 1)
+    ids = await add_dead_letters(bus, 1)
     # As if it was killed before the lock had a description
     await foreigner.exchange_declare(exchange=LOCK, exchange_type="fanout")
 
@@ -338,7 +339,7 @@ async def test_status_counts_dead_letters_and_holds_none(
     make_bus: MakeBus, folder: Path, foreigner: AbstractChannel
 ) -> None:
     bus = make_bus()
-    await bury(bus, 1200)
+    await add_dead_letters(bus, 1200)
     letters = transport_of(bus).dead_letters("shop")
 
     def status() -> tuple[int | None, str]:

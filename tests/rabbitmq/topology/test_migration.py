@@ -10,6 +10,7 @@ from aiormq.abc import DeliveredMessage
 
 from lightbus import Worker
 from lightbus.exceptions import TransportRefused
+from lightbus_rabbitmq import RabbitMQTransport
 from rabbitmq.topology_support import (
     BINDINGS,
     BUS,
@@ -208,6 +209,7 @@ async def test_events_without_a_listener_are_dead_lettered_until_a_migration_unb
         assert newer.stop() == 0
     assert await broker.count(DEAD) == 2
     transport = await older.client.transports.open("auth")
+    assert isinstance(transport, RabbitMQTransport)
     letters = [letter async for letter in transport.dead_letters("shop")]
     assert [letter.message.kwargs["username"] for letter in letters] == ["eve", "fay"]
     assert letters[0].failure.error_type == "lightbus.exceptions.UnexpectedEvent"
