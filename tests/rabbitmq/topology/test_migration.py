@@ -212,7 +212,7 @@ async def test_events_without_a_listener_are_dead_lettered_until_a_migration_unb
     assert isinstance(transport, RabbitMQTransport)
     letters = [letter async for letter in transport.dead_letters("shop")]
     assert [letter.message.kwargs["username"] for letter in letters] == ["eve", "fay"]
-    assert letters[0].failure.error_type == "lightbus.exceptions.UnexpectedEvent"
+    assert letters[0].failure.error_type == "lightbus.exceptions.NotListenedFor"
     assert "discard it: `lightbus dead-letters`" in letters[0].failure.error_message
 
 
