@@ -10,7 +10,7 @@ from typing import Any
 import lightbus
 from command import TIMEOUT, Command
 from lightbus import Bus, OnError, Worker
-from lightbus_rabbitmq import RabbitMQTransport
+from lightbus.transport.features import DeadLetterStore, supports
 from rabbitmq_support import QUEUE, AuthApi, Broker, Seen
 
 BUS = """
@@ -107,7 +107,7 @@ async def test_delayed_events_and_dead_letters_move_with_their_failures(
     seen = Seen[str]()
     bus.auth.user_created.listen(lambda username: seen.add(username), listener_name="welcome")
     transport = await bus.client.transports.transport("auth").opened(timeout=TIMEOUT)
-    assert isinstance(transport, RabbitMQTransport)
+    assert supports(transport, DeadLetterStore)
     stream = await transport.subscribe(next(iter(bus.client.listeners)).subscription("shop"))
     delivery = await anext(stream)
     assert (delivery.message.kwargs["username"], delivery.attempt) == ("delayed", 2)

@@ -123,9 +123,9 @@ async def test_a_topology_without_differences_is_ok(tmp_path: Path) -> None:
     config: dict[str, Any] = {"apis": {"default": {"event_transport": {"memory": {}}}}}
     (tmp_path / "shop" / "lightbus.json").write_text(json.dumps(config))
 
-    assert "nothing that could differ" in await command()
+    assert "Nothing to compare" in await command()
     assert await command("--format", "json") == "[]\n"
-    assert "nothing that could differ" in await command("--migrate")
+    assert "Nothing to compare" in await command("--migrate")
 
 
 async def test_wrong_usage_ends_with_2(command: TopologyCommand) -> None:
