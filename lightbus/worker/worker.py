@@ -14,7 +14,6 @@ from lightbus.exceptions import ApiError, HandlerExited, TransportClosed
 from lightbus.handling.listener import Listener
 from lightbus.handling.tasks import BackgroundTask, ScheduledTask, Task
 from lightbus.handling.threads import HandlerThreads
-from lightbus.log import get_logger
 from lightbus.transport.contract import DeliveryStream, EventTransport
 from lightbus.transport.features import HealthCheck, supports
 from lightbus.transport.kit import SharedTask
@@ -22,12 +21,7 @@ from lightbus.transport.loop_end import LoopEnd
 from lightbus.transport.pool import asyncio_loop, running_loop
 from lightbus.worker.dispatch import Dispatcher
 from lightbus.worker.loop_watch import LoopWatch
-
-_log = get_logger(__name__)
-
-# How long a cancelled handler may take to end, and then to have its event requeued, in seconds
-CANCEL_TIMEOUT = 1.0
-CLEAN_UP_TIMEOUT = 5.0
+from lightbus.worker.running_tasks import CLEAN_UP_TIMEOUT, RunningTasks
 
 # The worker to which the running code belongs: its handler, task or hook
 _serving: ContextVar[Worker | None] = ContextVar("serving", default=None)
@@ -69,8 +63,7 @@ class Worker:
         self._served: set[Listener | Task] = set()
         self._subscribed: dict[Listener, EventTransport] = {}
         self._streams: list[DeliveryStream] = []
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._background: set[asyncio.Task[None]] = set()
+        self._tasks = RunningTasks(self._fail)
         self._remove_callbacks: list[Callable[[], None]] = []
         self._loop_end: LoopEnd | None = None
         self._loop_watch: LoopWatch | None = None
@@ -258,9 +251,7 @@ class Worker:
             return
         if task.coroutine is None:
             self._served.add(task)
-        running = self._create_task(task.run(), name=f"Task {task.name!r}")
-        self._background.add(running)
-        running.add_done_callback(self._background.discard)
+        self._create_task(task.run(), name=f"Task {task.name!r}", is_background=True)
 
     async def _serve(self, listener: Listener) -> None:
         if not self.serves_events or listener in self._served:
@@ -296,19 +287,17 @@ class Worker:
             )
 
     def _create_task(
-        self, work: Coroutine[Any, Any, None], *, name: str | None = None
-    ) -> asyncio.Task[None]:
-        async def guarded() -> None:
+        self,
+        work: Coroutine[Any, Any, None],
+        *,
+        name: str | None = None,
+        is_background: bool = False,
+    ) -> None:
+        async def run() -> None:
             _serving.set(self)
-            try:
-                await work
-            except Exception as error:
-                self._fail(error)
+            await work
 
-        task = asyncio.create_task(guarded(), name=name)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
+        self._tasks.create(run(), name=name, is_background=is_background)
 
     def _fail(self, error: BaseException) -> None:
         self.failure = self.failure or error
@@ -338,10 +327,11 @@ class Worker:
             await asyncio.wait({self._starting}, timeout=CLEAN_UP_TIMEOUT)
         was_serving, self._is_serving = self._is_serving, False
         self._ignore_additions()
-        for task in list(self._background):
-            task.cancel()
+        self._tasks.cancel_background()
         await asyncio.gather(*(stream.stop() for stream in self._streams))
-        await self._drain()
+        await self._tasks.drain(
+            timeout=self._client.config.shutdown_timeout, stop_now=self._stop_now_requested
+        )
         await asyncio.gather(*(stream.aclose() for stream in self._streams))
         self._release_threads()
         if self._loop_end is not None:
@@ -363,28 +353,3 @@ class Worker:
         remove_callbacks, self._remove_callbacks = self._remove_callbacks, []
         for remove_callback in remove_callbacks:
             remove_callback()
-
-    async def _drain(self) -> None:
-        tasks = set(self._tasks)
-        if not tasks:
-            return
-        stopping_now = asyncio.create_task(self._stop_now_requested.wait())
-        finished = asyncio.create_task(asyncio.wait(tasks))
-        await asyncio.wait(
-            {stopping_now, finished},
-            timeout=self._client.config.shutdown_timeout,
-            return_when=asyncio.FIRST_COMPLETED,
-        )
-        stopping_now.cancel()
-        finished.cancel()
-        unfinished = {task for task in tasks if not task.done()}
-        if unfinished:
-            _log.warning(
-                "Worker: handlers or tasks did not finish in time; requeuing their events."
-            )
-            # After the first cancellation, a handler may clean up. After the second one, the
-            # worker no longer waits for its thread.
-            for timeout in (CANCEL_TIMEOUT, CLEAN_UP_TIMEOUT):
-                for task in unfinished:
-                    task.cancel()
-                await asyncio.wait(unfinished, timeout=timeout)

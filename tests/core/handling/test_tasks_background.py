@@ -154,9 +154,9 @@ async def test_coroutines_that_have_ended_are_freed(bus: Bus) -> None:
 STUBBORN = """
 import asyncio
 import lightbus
-from lightbus.worker import worker
+from lightbus.worker import running_tasks
 
-worker.CANCEL_TIMEOUT = worker.CLEAN_UP_TIMEOUT = 0.1
+running_tasks.CANCEL_TIMEOUT = running_tasks.CLEAN_UP_TIMEOUT = 0.1
 memory = {"default": {"event_transport": {"memory": {}}}}
 bus = lightbus.create({"apis": memory, "shutdown_timeout": 0.1}, service_name="shop")
 
