@@ -9,7 +9,7 @@ import attrs
 
 from lightbus.config import Config
 from lightbus.events import Event
-from lightbus.exceptions import EventNotFound, InvalidApi
+from lightbus.exceptions import ApiError, EventNotFound
 from lightbus.log import get_logger
 from lightbus.names import check_name, did_you_mean
 
@@ -57,7 +57,7 @@ class Api:
         events: The declared and inherited events, by name.
 
     Raises:
-        InvalidApi: When the class is defined: ``Meta`` or its ``name`` is missing or not valid, or
+        ApiError: When the class is defined: ``Meta`` or its ``name`` is missing or not valid, or
             the name of an event is already used for something else.
         InvalidName: When the class is defined: the name of the API or of an event is too long, or
             contains a character that is not allowed.
@@ -83,7 +83,7 @@ class Api:
         cls.events = {name: event for name, event in values.items() if isinstance(event, Event)}
         for name, event in cls.events.items():
             if event.name != name:
-                raise InvalidApi(
+                raise ApiError(
                     f"{cls.__name__}.{name} is the same object as event {event.name!r}. Declare "
                     f"each event by itself."
                 )
@@ -122,11 +122,11 @@ def api_class_of(api: object) -> type[Api]:
     """Return the class of `api`, which is an API class or an instance of one.
 
     Raises:
-        InvalidApi: `api` is not an API.
+        ApiError: `api` is not an API.
     """
     api_class = api if isinstance(api, type) else type(api)
     if not issubclass(api_class, Api) or api_class is Api:
-        raise InvalidApi(f"{api!r} is not an Api: derive a class from lightbus.Api.")
+        raise ApiError(f"{api!r} is not an Api: derive a class from lightbus.Api.")
     return api_class
 
 
@@ -159,7 +159,7 @@ class ApiRegistry(Mapping[str, type[Api]]):
         is_new = name not in self._by_name
         registered = self._by_name.setdefault(name, api_class)
         if registered is not api_class:
-            raise InvalidApi(f"Another API is already registered as {name!r}: {registered!r}.")
+            raise ApiError(f"Another API is already registered as {name!r}: {registered!r}.")
         if is_new and self._config.api(name).validate:
             _warn_about_unsupported_hints(api_class)
 
@@ -208,12 +208,12 @@ def _warn_about_unsupported_hints(api: type[Api]) -> None:
 def _check_name(api: type[Api], name: str) -> None:
     check_name("event", name)
     if name.startswith("_"):
-        raise InvalidApi(
+        raise ApiError(
             f"{api.__name__} cannot have an event named {name!r}: such names are private to a "
             f"Python class. Give it a name that does not begin with an underscore."
         )
     if hasattr(Api, name) or name in {"Meta", *Api.__annotations__, *_ATTRIBUTES_OF_PATH}:
-        raise InvalidApi(
+        raise ApiError(
             f"{api.__name__} cannot have an event named {name!r}: every API, or its events on a "
             f"bus, has something else of that name. Give it another name."
         )
@@ -224,23 +224,23 @@ def _read_meta(cls: type[Api]) -> ApiMeta:
     options = {k: v for k, v in vars(meta).items() if not k.startswith("__")} if meta else {}
     for option in options:
         if option not in _META_OPTIONS:
-            raise InvalidApi(
+            raise ApiError(
                 f"{cls.__name__}.Meta.{option} is not an option of an API."
                 f"{did_you_mean(option, _META_OPTIONS)}"
             )
     if "name" not in options:
-        raise InvalidApi(
+        raise ApiError(
             f"{cls.__name__} has no name. Give it one: an inner `class Meta:` with `name = ...`."
         )
     if options["name"] == "default":
-        raise InvalidApi(
+        raise ApiError(
             f"{cls.__name__} cannot be named 'default': in the configuration that stands for "
             f"every API that is not named."
         )
     check_name("API", options["name"])
     version = options.get("version", 1)
     if type(version) is not int or not 0 <= version <= _MAX_VERSION:
-        raise InvalidApi(
+        raise ApiError(
             f"{cls.__name__}.Meta.version is {version!r}; give a whole number up to "
             f"{_MAX_VERSION:,}."
         )
@@ -248,7 +248,7 @@ def _read_meta(cls: type[Api]) -> ApiMeta:
     if first in _ATTRIBUTES_OF_BUS or any(
         not part or part.startswith("_") or part in _ATTRIBUTES_OF_PATH for part in (first, *others)
     ):
-        raise InvalidApi(
+        raise ApiError(
             f"{cls.__name__} cannot be named {options['name']!r}: a bus has something else there."
         )
     return ApiMeta(**options)

@@ -188,7 +188,7 @@ class Bus(BusPath):
         ``bus[AuthApi].user_created`` is the same as ``bus.auth.user_created``.
 
         Raises:
-            InvalidApi: `api` is not an API class.
+            ApiError: `api` is not an API class.
         """
         api_class = api_class_of(api)
         found = self._typed.get(api_class)

@@ -81,7 +81,7 @@ class BusClient:
         """Register an API, by its class or an instance, so that its events can be fired.
 
         Raises:
-            InvalidApi: `api` is not an API, another API has its name, or an event is declared
+            ApiError: `api` is not an API, another API has its name, or an event is declared
                 incorrectly.
         """
         self.apis.register(api)

@@ -17,7 +17,7 @@ import msgspec
 from lightbus.encoding import pydantic_fields
 from lightbus.encoding.class_fields import has_fields, hints_of
 from lightbus.encoding.hints import admits_none, make_optional
-from lightbus.exceptions import InvalidApi
+from lightbus.exceptions import ApiError
 
 
 class _Required(enum.Enum):
@@ -37,7 +37,7 @@ class Parameter:
             ``None``, the default is ``None`` unless another is given.
 
     Raises:
-        InvalidApi: `name` is not an identifier, or is a keyword of Python, or `default` cannot be
+        ApiError: `name` is not an identifier, or is a keyword of Python, or `default` cannot be
             encoded.
     """
 
@@ -51,9 +51,9 @@ class Parameter:
             or not self.name.isidentifier()
             or keyword.iskeyword(self.name)
         ):
-            raise InvalidApi(f"{self.name!r} cannot name a parameter: it is not an identifier.")
+            raise ApiError(f"{self.name!r} cannot name a parameter: it is not an identifier.")
         if self.default is msgspec.UNSET:
-            raise InvalidApi(
+            raise ApiError(
                 f"The parameter {self.name!r} has the default UNSET, which does not travel. Give "
                 f"it another one, such as None."
             )
@@ -101,11 +101,11 @@ def declared_by_method(method: Callable[..., Any]) -> Declaration:
     """Return the parameters that a method declares.
 
     Raises:
-        InvalidApi: The method cannot declare an event.
+        ApiError: The method cannot declare an event.
     """
     signature = _signature_of(method)
     if not signature or signature[0].name != "self":
-        raise InvalidApi(
+        raise ApiError(
             f"{method.__qualname__} cannot declare an event: its first parameter must be self, as "
             f"of a method."
         )
@@ -116,13 +116,13 @@ def declared_by_class(class_: Any) -> Declaration:
     """Return the parameters that a class, or a generic form of one, declares.
 
     Raises:
-        InvalidApi: The class cannot declare an event.
+        ApiError: The class cannot declare an event.
     """
     if pydantic_fields.has_fields(class_):
         return _declared_by_pydantic(class_)
     name = _name_of(class_)
     if typing.is_typeddict(get_origin(class_) or class_):
-        raise InvalidApi(
+        raise ApiError(
             f"{name} cannot declare an event: it is a TypedDict. Use a dataclass, or another class "
             f"whose fields are attributes."
         )
@@ -134,7 +134,7 @@ def declared_by_class(class_: Any) -> Declaration:
         if attributes is not None and p.name not in attributes and p.kind is not p.VAR_KEYWORD
     ]
     if unknown:
-        raise InvalidApi(
+        raise ApiError(
             f"{name} cannot declare an event: it takes {', '.join(map(repr, unknown))}, and has no "
             f"such field for the event to carry."
         )
@@ -188,7 +188,7 @@ def _parameters_of(
 ) -> Iterator[Parameter | WildcardParameter]:
     for parameter in signature:
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.POSITIONAL_ONLY):
-            raise InvalidApi(
+            raise ApiError(
                 f"{name} cannot declare an event: its parameter {parameter.name!r} cannot be given "
                 f"by name."
             )
@@ -203,7 +203,7 @@ def _signature_of(declaration: Any) -> list[inspect.Parameter]:
     try:
         return list(inspect.signature(get_origin(declaration) or declaration).parameters.values())
     except (NameError, TypeError, ValueError) as error:
-        raise InvalidApi(f"{declaration!r} cannot declare an event: {error}.") from error
+        raise ApiError(f"{declaration!r} cannot declare an event: {error}.") from error
 
 
 def _hints_of_method(method: Callable[..., Any]) -> dict[str, Any]:
@@ -231,12 +231,12 @@ def _report_invalid_hints(name: str) -> Iterator[None]:
     try:
         yield
     except NameError as error:
-        raise InvalidApi(
+        raise ApiError(
             f"{name} cannot declare an event: {error}. Its type hints are needed when the program "
             f"runs, so import them outside of `if TYPE_CHECKING:`."
         ) from error
     except Exception as error:
-        raise InvalidApi(
+        raise ApiError(
             f"{name} cannot declare an event: its type hints are wrong: {error}."
         ) from error
 

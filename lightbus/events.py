@@ -29,7 +29,7 @@ from lightbus.declarations import (
 )
 from lightbus.encoding.custom_types import describe_error
 from lightbus.encoding.json_codec import FieldsDecoder
-from lightbus.exceptions import EventNotFound, InvalidApi, InvalidEventArguments
+from lightbus.exceptions import ApiError, EventNotFound, InvalidEventArguments
 from lightbus.message import EventMessage
 from lightbus.policy import OnError
 
@@ -86,7 +86,7 @@ class Event(Generic[P]):
         name: The name of the event; empty until its API class is defined.
 
     Raises:
-        InvalidApi: A parameter has another type, or two parameters have the same name.
+        ApiError: A parameter has another type, or two parameters have the same name.
         EventNotFound: The event is accessed on an instance of an API that belongs to no bus.
     """
 
@@ -150,19 +150,17 @@ class Event(Generic[P]):
         """The parameters of the event, by name.
 
         Raises:
-            InvalidApi: The declaration is not valid; see `check`.
+            ApiError: The declaration is not valid; see `check`.
         """
         parameters: dict[str, Parameter] = {}
         for item in self._items:
             if isinstance(item, WildcardParameter):
                 continue
             if not isinstance(item, str | Parameter):
-                raise InvalidApi(
-                    f"{item!r} is not an event's parameter: give a name or a Parameter."
-                )
+                raise ApiError(f"{item!r} is not an event's parameter: give a name or a Parameter.")
             parameter = Parameter(item) if isinstance(item, str) else item
             if parameter.name in parameters:
-                raise InvalidApi(f"An event has two parameters named {parameter.name!r}.")
+                raise ApiError(f"An event has two parameters named {parameter.name!r}.")
             parameters[parameter.name] = parameter
         return parameters
 
@@ -171,7 +169,7 @@ class Event(Generic[P]):
         """Whether the event accepts other fields than its parameters.
 
         Raises:
-            InvalidApi: The declaration is not valid; see `check`.
+            ApiError: The declaration is not valid; see `check`.
         """
         return any(isinstance(item, WildcardParameter) for item in self._items)
 
@@ -180,7 +178,7 @@ class Event(Generic[P]):
         """The decoder for the declared types; None if no parameter declares a type.
 
         Raises:
-            InvalidApi: The declaration is not valid; see `check`.
+            ApiError: The declaration is not valid; see `check`.
         """
         types = {p.name: p.type for p in self.parameters.values() if p.type is not Any}
         return FieldsDecoder(types, keeps_others=False) if types else None
@@ -192,7 +190,7 @@ class Event(Generic[P]):
         because its type hints may refer to names that its module defines later.
 
         Raises:
-            InvalidApi: The declaration is not valid.
+            ApiError: The declaration is not valid.
         """
         _ = self.parameters, self.allows_extra
 
@@ -298,6 +296,6 @@ def _listed(parameters: Any) -> list[Any]:
     try:
         return list(parameters)
     except TypeError as error:
-        raise InvalidApi(
+        raise ApiError(
             f"{parameters!r} cannot declare an event: give names, Parameter objects or a class."
         ) from error

@@ -4,7 +4,6 @@
 
     LightbusException
     ├── ApiError                     the program uses Lightbus wrongly
-    │   ├── InvalidApi               an API, an event or a parameter is declared wrongly
     │   ├── InvalidName              a name is empty, too long, or has a wrong character
     │   ├── EventNotFound            an API or an event has no such name here
     │   ├── InvalidEventListener     a handler cannot be called with its events
@@ -19,7 +18,9 @@
     ├── TransportError               the broker, or the connection to it, failed
     │   ├── TransportUnavailable     not reached: nothing was sent
     │   ├── TransportRefused         reached, but it refused the request
-    │   │   └── NotDeclared          it has no queue for this listener
+    │   │   ├── FeatureNotSupported  the transport has no such feature
+    │   │   ├── NotDeclared          the broker has no queue for this listener
+    │   │   └── QueueInUse           a client uses the queue, or it has events
     │   ├── TopologyMismatch         an object at the broker has other settings
     │   ├── SendRefused              the broker did not accept this event
     │   ├── SendOutcomeUnknown       the event may or may not be stored
@@ -83,10 +84,6 @@ def _rebuilt(
 
 class ApiError(LightbusException):
     """The program uses Lightbus wrongly: what it declares, names or calls cannot work."""
-
-
-class InvalidApi(ApiError):
-    """An `Api`, `Event` or `Parameter` is declared in a way that cannot work."""
 
 
 class InvalidName(ApiError):
@@ -279,60 +276,23 @@ class NotDeclared(TransportRefused):
     """The broker has no queue for a listener, because the listener never ran."""
 
 
-class ListenerInUse(TransportRefused):
-    """The queue of a listener cannot be removed, because it is in use.
-
-    Args:
-        reason: Who uses it, and what to do, as the rest of a sentence.
+class QueueInUse(TransportRefused):
+    """A queue cannot be removed, or read completely, because a client uses it or it has events.
 
     Attributes:
-        listener_name: The listener.
-        api_name: The API.
+        owner: Whose queue it is, for example ``"listener 'mail' on auth"``.
+        reason: Who uses it, and the remedy.
+        events: How many events would be lost; 0 if this is not the reason.
     """
 
-    def __init__(self, listener_name: str, api_name: str, reason: str) -> None:
-        super().__init__(f"Listener {listener_name!r} on {api_name} cannot be removed: {reason}.")
-        self.listener_name = listener_name
-        self.api_name = api_name
-
-
-class ListenerQueueNotEmpty(TransportRefused):
-    """The queue of a listener cannot be removed, because its events would be lost.
-
-    Attributes:
-        listener_name: The listener.
-        api_name: The API.
-        events: How many events are in the queue.
-    """
-
-    def __init__(self, listener_name: str, api_name: str, events: int) -> None:
-        super().__init__(
-            f"{events:,} events wait for listener {listener_name!r} on {api_name}. Have a worker "
-            "with this listener handle them, or give --discard to lose them."
+    def __init__(self, owner: str, reason: str = "", *, events: int = 0) -> None:
+        reason = reason or (
+            f"it has {events:,} events. Have a worker handle them, or discard them with --discard"
         )
-        self.listener_name = listener_name
-        self.api_name = api_name
-        self.events = events
-
-
-class DeadLettersInUse(TransportRefused):
-    """Not all dead letters of a service can be read, because another client uses them.
-
-    Args:
-        reason: Who uses them, as the rest of a sentence.
-        remedy: What to do, in a sentence.
-
-    Attributes:
-        service_name: The service.
-        reason: Who uses them.
-    """
-
-    def __init__(self, service_name: str, *, reason: str, remedy: str) -> None:
-        super().__init__(
-            f"Not all dead letters of service {service_name!r} can be read: {reason}. {remedy}"
-        )
-        self.service_name = service_name
+        super().__init__(f"The queue of {owner} is in use: {reason}.")
+        self.owner = owner
         self.reason = reason
+        self.events = events
 
 
 class TopologyMismatch(TransportError):
@@ -387,20 +347,6 @@ class SendOutcomeUnknown(TransportError):
 
 class TransportClosed(TransportError):
     """The transport was closed before or during its use."""
-
-
-class EventRequeued(LightbusException):
-    """A transport requeued an event whose last attempt it could not note.
-
-    The event is redelivered, with an id that identifies it.
-
-    Attributes:
-        event_id: The id with which it is redelivered.
-    """
-
-    def __init__(self, event_id: str) -> None:
-        super().__init__(f"Event {event_id} was requeued and will be redelivered.")
-        self.event_id = event_id
 
 
 class ListenerError(LightbusException):

@@ -6,10 +6,8 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from lightbus.exceptions import LightbusException
 
-
-class DuplicateKey(LightbusException):
+class DuplicateKey(ValueError):
     """A JSON object has the same key twice.
 
     Attributes:

@@ -15,7 +15,7 @@ import attrs
 
 from lightbus.encoding.class_fields import fields_of_class
 from lightbus.encoding.hints import is_implicitly_optional
-from lightbus.exceptions import InvalidApi
+from lightbus.exceptions import ApiError
 
 
 def has_fields(type_: Any) -> bool:
@@ -83,10 +83,10 @@ def declared_fields(class_: Any) -> list[DeclaredField]:
     A field with ``exclude=True`` is included only if it is required.
 
     Raises:
-        InvalidApi: The class cannot declare an event.
+        ApiError: The class cannot declare an event.
     """
     if not is_object(class_):
-        raise InvalidApi(
+        raise ApiError(
             f"{class_.__qualname__} cannot declare an event: a RootModel has no named fields. Give "
             f"a parameter of this type instead: Parameter('name', {class_.__qualname__})."
         )
@@ -156,7 +156,7 @@ def written_fields(class_: Any) -> tuple[WrittenField, ...]:
 
 def _is_parameter(class_: Any, attribute: str, field: Any) -> bool:
     if getattr(field, "init_var", False):
-        raise InvalidApi(
+        raise ApiError(
             f"{class_.__qualname__} cannot declare an event: it takes {attribute!r}, and has no "
             f"such field for the event to carry."
         )
@@ -173,7 +173,7 @@ def _key_of(class_: Any, attribute: str, field: Any) -> str:
         return keys[0]
     if _is_read_by_name(class_):
         return attribute
-    raise InvalidApi(
+    raise ApiError(
         f"{class_.__qualname__} cannot declare an event: its field {attribute!r} is read from "
         f"inside another value. Set populate_by_name, or give the field a name of its own."
     )

@@ -26,7 +26,7 @@ def asyncapi_of(client: BusClient, *, version: str = "1") -> Document:
         version: Of the document, as its author counts.
 
     Raises:
-        InvalidApi: An event is declared wrongly.
+        ApiError: An event is declared wrongly.
     """
     events = schema_of(client.apis.values())
     documented = {name: _as_draft_7(schema) for name, schema in events["properties"].items()}

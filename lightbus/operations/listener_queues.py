@@ -7,7 +7,7 @@ import contextlib
 import attrs
 
 from lightbus.client import BusClient
-from lightbus.exceptions import ListenerInUse, ListenerQueueNotEmpty, NotDeclared, TransportRefused
+from lightbus.exceptions import NotDeclared, QueueInUse, TransportRefused
 from lightbus.transport import features
 from lightbus.transport.contract import EventTransport
 from lightbus.transport.features import QueueStats, require
@@ -45,7 +45,7 @@ class ListenerQueues:
             api_name: The API; None for every API.
 
         Raises:
-            ListenerInUse: The bus has the listener.
+            QueueInUse: The bus has this listener.
             NotDeclared: There is no such queue.
             TransportRefused: `api_name` is needed, because a broker does not list its queues.
             TransportError: A broker failed.
@@ -68,8 +68,7 @@ class ListenerQueues:
                     found.append(FoundQueue(queue=queue, transport=removable))
         if not found and is_unknown and api_name is None:
             raise TransportRefused(
-                "The broker does not list its queues, so the API of the listener must be given: "
-                "--api."
+                "The broker does not list its queues. Name the API of the listener with --api."
             )
         if not found:
             where = f" on {api_name}" if api_name else ""
@@ -83,11 +82,12 @@ class ListenerQueues:
         """Check that none of these queues has events.
 
         Raises:
-            ListenerQueueNotEmpty: One has.
+            QueueInUse: A queue has events.
         """
         for queue in (one.queue for one in found):
             if queue.events:
-                raise ListenerQueueNotEmpty(queue.listener_name, queue.api_name, queue.events)
+                owner = f"listener {queue.listener_name!r} on {queue.api_name}"
+                raise QueueInUse(owner, events=queue.events)
 
     async def remove(self, found: FoundQueue, *, discard: bool) -> int:
         """Delete a queue; return how many events were lost with it.
@@ -109,10 +109,10 @@ class ListenerQueues:
                 queue.listener_name,
                 queue.api_name,
             ) and self._client.transport_described(listener.api_name) == place:
-                raise ListenerInUse(
-                    listener.name,
-                    listener.api_name,
-                    "the bus module, or one of its on_start hooks, adds it. Remove it there first",
+                raise QueueInUse(
+                    f"listener {listener.name!r} on {listener.api_name}",
+                    "the bus module, or one of its on_start hooks, adds this listener. Remove it "
+                    "there first",
                 )
 
     async def _named(

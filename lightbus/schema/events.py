@@ -10,7 +10,7 @@ import attrs
 from lightbus.api import Api
 from lightbus.encoding.reading import TypeBuilder
 from lightbus.events import Event
-from lightbus.exceptions import InvalidApi
+from lightbus.exceptions import ApiError
 from lightbus.names import did_you_mean
 from lightbus.schema.compatibility import find_mismatch, resolve
 from lightbus.schema.files import LoadedSchemas, read_schema
@@ -30,7 +30,7 @@ def schema_of(apis: Iterable[type[Api]]) -> Schema:
     ``x-lightbus-always-sent``.
 
     Raises:
-        InvalidApi: A declaration is not valid.
+        ApiError: A declaration is not valid.
     """
     declared = {
         f"{api.meta.name}.{name}": event for api in apis for name, event in api.events.items()
@@ -65,7 +65,7 @@ def _schemas_of(types: Mapping[tuple[str, str], Any]) -> tuple[list[Schema], Sch
             try:
                 schemas_of_types([type_])
             except Exception as error:
-                raise InvalidApi(
+                raise ApiError(
                     f"Event {event} has no JSON Schema: that of its parameter {parameter!r} "
                     f"cannot be made: {type(error).__name__}: {error}."
                 ) from error

@@ -83,7 +83,7 @@ class DeadLetterStore(Protocol):
         two readers at once, each gets all of them; one may wait for the other.
 
         Raises:
-            DeadLettersInUse: Another client holds some of them. Others may have been yielded.
+            QueueInUse: Another client holds some of them. Others may have been yielded.
         """
 
     @abstractmethod
@@ -135,8 +135,7 @@ class ListenerQueues(Protocol):
 
         Raises:
             NotDeclared: There is no such queue.
-            ListenerInUse: A worker consumes from it.
-            ListenerQueueNotEmpty: It has events, and `discard` is not set.
+            QueueInUse: A worker consumes from it, or it has events and `discard` is not set.
         """
 
 

@@ -216,3 +216,7 @@ class DeadLetterCount:
 
     total: int | None
     by_listener: Mapping[tuple[str, str], int] | None = None
+
+
+class EventRequeued(Exception):
+    """Tells the core that a transport settled a delivery by requeueing its event."""

@@ -11,7 +11,6 @@ from typing import Any
 from lightbus.client import BusClient
 from lightbus.exceptions import (
     AttemptsExhausted,
-    EventRequeued,
     HandlerExited,
     UndecodableEvent,
     UnexpectedEvent,
@@ -26,6 +25,7 @@ from lightbus.handling.time_limit import TimeLimit, WorkCancelled
 from lightbus.message import EventMessage
 from lightbus.transport.contract import Delivery, DeliveryStream
 from lightbus.transport.features import LastAttempt
+from lightbus.transport.records import EventRequeued
 from lightbus.worker.failures import FailurePolicy
 
 # One redelivery may be an accident. After two, the event itself may be why its workers crash.

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import attrs
 
-from lightbus.exceptions import ListenerInUse
+from lightbus.exceptions import QueueInUse
 from lightbus.message import EventMessage
 from lightbus.transport.contract import Delivery, EventTransport
 from lightbus.transport.failure import Failure
@@ -155,7 +155,7 @@ class RemovesQueuesInUse(MemoryTransport):
     async def remove_listener_queue(self, queue: QueueAddress, *, discard: bool = False) -> int:
         try:
             return await super().remove_listener_queue(queue, discard=discard)
-        except ListenerInUse:
+        except QueueInUse:
             return 0
 
 

@@ -9,8 +9,8 @@ import pytest
 from lightbus import Api, Bus, Event
 from lightbus.bus import BusPath
 from lightbus.exceptions import (
+    ApiError,
     EventNotFound,
-    InvalidApi,
     InvalidName,
 )
 
@@ -54,23 +54,23 @@ def test_an_api_inherits_the_events_of_its_base_and_may_replace_them() -> None:
 def test_an_api_that_inherits_needs_a_name_of_its_own() -> None:
     base = api_with_meta(name="base")
 
-    with pytest.raises(InvalidApi, match="Derived has no name"):
+    with pytest.raises(ApiError, match="Derived has no name"):
         type("Derived", (base,), {})
 
 
 @pytest.mark.parametrize("options", [{}, {"version": 2}])
 def test_an_api_without_a_name_is_refused_with_the_remedy(options: dict[str, Any]) -> None:
-    with pytest.raises(InvalidApi, match=r"SomeApi has no name.*class Meta:.*name = "):
+    with pytest.raises(ApiError, match=r"SomeApi has no name.*class Meta:.*name = "):
         api_with_meta(**options)
 
 
 def test_an_unknown_option_of_meta_is_named_with_the_near_one() -> None:
-    with pytest.raises(InvalidApi, match=r"Meta\.verion is not an option.* mean 'version'"):
+    with pytest.raises(ApiError, match=r"Meta\.verion is not an option.* mean 'version'"):
         api_with_meta(name="auth", verion=2)
 
 
 def test_an_api_cannot_be_named_default() -> None:
-    with pytest.raises(InvalidApi, match="cannot be named 'default'"):
+    with pytest.raises(ApiError, match="cannot be named 'default'"):
         api_with_meta(name="default")
 
 
@@ -82,7 +82,7 @@ def test_an_api_cannot_have_a_name_that_brokers_refuse(name: Any) -> None:
 
 @pytest.mark.parametrize("version", [None, 1.5, "2", True, -1, 10**30])
 def test_a_version_is_a_number_that_every_broker_can_store(version: Any) -> None:
-    with pytest.raises(InvalidApi, match="give a whole number up to"):
+    with pytest.raises(ApiError, match="give a whole number up to"):
         api_with_meta(name="auth", version=version)
 
 
@@ -90,7 +90,7 @@ def test_a_version_is_a_number_that_every_broker_can_store(version: Any) -> None
     "name", ["client", "fire.auth", "auth.listen", "_auth", "auth._user", "a..b", ".a", "a."]
 )
 def test_an_api_cannot_have_the_name_of_another_attribute_of_a_bus(name: str) -> None:
-    with pytest.raises(InvalidApi, match="a bus has something else there"):
+    with pytest.raises(ApiError, match="a bus has something else there"):
         api_with_meta(name=name)
 
 
@@ -116,15 +116,15 @@ def test_an_event_cannot_have_a_name_that_every_api_or_its_path_uses(
     bases = (base, type("Events", (), events)) if is_inherited else (base,)
     members = {} if is_inherited else events
 
-    with pytest.raises(InvalidApi, match=f"cannot have an event named '{name}'"):
+    with pytest.raises(ApiError, match=f"cannot have an event named '{name}'"):
         type("SomeApi", bases, {"Meta": type("Meta", (), {"name": "some"}), **members})
 
 
 def test_the_name_of_an_api_cannot_begin_with_a_name_that_a_bus_uses() -> None:
     for name in {name for name in dir(Bus) if not name.startswith("_")} | {"client", "schema"}:
-        with pytest.raises(InvalidApi, match="a bus has something else there"):
+        with pytest.raises(ApiError, match="a bus has something else there"):
             api_with_meta(name=name)
-        with pytest.raises(InvalidApi, match="a bus has something else there"):
+        with pytest.raises(ApiError, match="a bus has something else there"):
             api_with_meta(name=f"{name}.v1")
 
 
@@ -162,7 +162,7 @@ class PaidApi(Api):
 
 
 def test_one_event_under_two_names_is_refused() -> None:
-    with pytest.raises(InvalidApi, match="user_added is the same object as event 'user_created'"):
+    with pytest.raises(ApiError, match="user_added is the same object as event 'user_created'"):
 
         class TwiceApi(Api):
             user_created = Event("username")
@@ -171,7 +171,7 @@ def test_one_event_under_two_names_is_refused() -> None:
             class Meta:
                 name = "twice"
 
-    with pytest.raises(InvalidApi, match="paid_again is the same object as event 'paid'"):
+    with pytest.raises(ApiError, match="paid_again is the same object as event 'paid'"):
 
         class OtherApi(Api):
             paid_again = PaidApi.paid

@@ -10,7 +10,7 @@ from core.apis import AuditApi, AuthApi, TicketApi
 from core.support import MakeBus
 from lightbus import Api, Bus, Event
 from lightbus.exceptions import (
-    InvalidApi,
+    ApiError,
 )
 
 
@@ -38,11 +38,11 @@ def test_two_apis_of_one_name_are_refused(bus: Bus) -> None:
         class Meta:
             name = "auth"
 
-    with pytest.raises(InvalidApi, match="Another API is already registered as 'auth'"):
+    with pytest.raises(ApiError, match="Another API is already registered as 'auth'"):
         bus.client.register_api(Another)
 
 
 @pytest.mark.parametrize("api", [Api, object, "auth", Event(), None])
 def test_an_object_that_is_not_an_api_cannot_be_registered(bus: Bus, api: Any) -> None:
-    with pytest.raises(InvalidApi, match=r"is not an Api"):
+    with pytest.raises(ApiError, match=r"is not an Api"):
         bus.client.register_api(api)

@@ -13,7 +13,7 @@ import pytest
 from core.support import MakeBus
 from lightbus import Api, Event, Parameter, event
 from lightbus.exceptions import (
-    InvalidApi,
+    ApiError,
     InvalidEventArguments,
 )
 
@@ -131,7 +131,7 @@ def test_a_method_that_cannot_declare_an_event_is_refused_when_its_api_is_regist
         class Meta:
             name = "wrong"
 
-    with pytest.raises(InvalidApi) as raised:
+    with pytest.raises(ApiError) as raised:
         make_bus(WrongApi)
     assert said in str(raised.value)
     assert function.__name__ in str(raised.value)
@@ -239,7 +239,7 @@ def test_a_method_without_self_is_refused(make_bus: MakeBus) -> None:
         class Meta:
             name = "wrong"
 
-    with pytest.raises(InvalidApi, match="its first parameter must be self"):
+    with pytest.raises(ApiError, match="its first parameter must be self"):
         make_bus(WrongApi)
 
 
@@ -255,7 +255,7 @@ async def test_a_parameter_may_be_called_self(make_bus: MakeBus) -> None:
 
 @pytest.mark.parametrize("name", ["", "two words", "1st", "class", 3])
 def test_a_parameter_must_be_an_identifier(name: Any) -> None:
-    with pytest.raises(InvalidApi, match="cannot name a parameter"):
+    with pytest.raises(ApiError, match="cannot name a parameter"):
         Parameter(name)
 
 

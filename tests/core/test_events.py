@@ -12,8 +12,8 @@ import pytest
 from core.support import MakeBus, Received
 from lightbus import Api, Bus, Event, EventMessage, Parameter, WildcardParameter, Worker, event
 from lightbus.exceptions import (
+    ApiError,
     EventNotFound,
-    InvalidApi,
     InvalidEventArguments,
 )
 
@@ -125,7 +125,7 @@ def test_firing_on_a_typed_api_that_is_not_registered_is_an_error(make_bus: Make
 
 @pytest.mark.parametrize("what", [Api, str, "shop.orders"])
 def test_a_bus_is_indexed_only_by_classes_of_apis(bus: Bus, what: Any) -> None:
-    with pytest.raises(InvalidApi):
+    with pytest.raises(ApiError):
         bus[what]
 
 
@@ -198,14 +198,14 @@ def test_an_event_may_have_no_parameters() -> None:
 
 
 def test_two_parameters_of_one_name_are_refused() -> None:
-    with pytest.raises(InvalidApi, match="two parameters named 'a'"):
+    with pytest.raises(ApiError, match="two parameters named 'a'"):
         Event(parameters=("a", Parameter("a", int)))
 
 
 def test_a_parameter_that_is_neither_a_name_nor_a_parameter_is_refused() -> None:
     given: Any = ["a", 3]
 
-    with pytest.raises(InvalidApi, match="3 is not an event's parameter"):
+    with pytest.raises(ApiError, match="3 is not an event's parameter"):
         Event(parameters=given)
 
 

@@ -18,7 +18,7 @@ from aiormq.exceptions import ChannelNotFoundEntity
 
 from command import Command
 from lightbus import Bus, EventMessage, Worker
-from lightbus.exceptions import DeadLettersInUse
+from lightbus.exceptions import QueueInUse
 from lightbus.transport.failure import Failure
 from lightbus_rabbitmq import RabbitMQTransport, dead_letters
 from lightbus_rabbitmq.driver.channel import Channel
@@ -128,10 +128,10 @@ async def test_a_reader_that_waits_too_long_learns_who_holds_the_lock(
     async with contextlib.aclosing(first):
         await anext(first)
 
-        with pytest.raises(DeadLettersInUse) as caught:
+        with pytest.raises(QueueInUse) as caught:
             await read(make_bus())
 
-    assert caught.value.service_name == "shop"
+    assert caught.value.owner == "the dead letters of service 'shop'"
     assert f"pid {os.getpid()} on host {socket.gethostname()}" in caught.value.reason
     assert await read(make_bus()) == ids
 
@@ -172,7 +172,7 @@ async def test_dead_letters_that_another_client_holds_are_awaited_and_then_repor
         await foreigner.basic_get(DEAD)
 
     monkeypatch.setattr(dead_letters, "ACQUIRE_TIMEOUT", 0.3)
-    with pytest.raises(DeadLettersInUse, match="another AMQP client"):
+    with pytest.raises(QueueInUse, match="another AMQP client"):
         await read(bus)
 
     monkeypatch.undo()
@@ -191,7 +191,7 @@ async def test_dead_letters_that_another_client_holds_during_reading_are_reporte
     await foreigner.basic_get(DEAD)
     assert [(await anext(letters)).message.id for _ in range(3)] == ids[2:]
 
-    with pytest.raises(DeadLettersInUse, match="another AMQP client"):
+    with pytest.raises(QueueInUse, match="another AMQP client"):
         await anext(letters)
 
 
@@ -240,7 +240,7 @@ async def test_dead_letters_that_another_client_removes_during_reading_are_repor
     await anext(letters)
     await broker.get(DEAD)
 
-    with pytest.raises(DeadLettersInUse, match="another client removed 1 of 5"):
+    with pytest.raises(QueueInUse, match="another client removed 1 of 5"):
         async for _ in letters:
             pass
 
@@ -311,7 +311,7 @@ async def test_dead_letters_in_the_queue_of_an_interrupted_migration_are_not_ove
     )
     await foreigner.basic_ack(int(moved.delivery_tag or 0))
 
-    with pytest.raises(DeadLettersInUse, match="lightbus topology --migrate"):
+    with pytest.raises(QueueInUse, match="lightbus topology --migrate"):
         await read(bus)
 
     await TopologyCommand(tmp_path / "shop", rabbitmq_url)("--migrate")

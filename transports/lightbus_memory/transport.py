@@ -11,9 +11,8 @@ from typing import Any, ClassVar, Self
 import msgspec
 
 from lightbus.exceptions import (
-    ListenerInUse,
-    ListenerQueueNotEmpty,
     NotDeclared,
+    QueueInUse,
     SendRefused,
     TransportClosed,
     TransportRefused,
@@ -134,13 +133,12 @@ class MemoryTransport(
     async def remove_listener_queue(self, queue: QueueAddress, *, discard: bool = False) -> int:
         self._check_open()
         found = self._queue(queue)
+        owner = f"listener {queue.listener_name!r} on {queue.api_name}"
         if found.is_in_use:
-            raise ListenerInUse(
-                queue.listener_name, queue.api_name, "a worker uses it. Stop the worker first"
-            )
+            raise QueueInUse(owner, "a worker uses it. Stop the worker first")
         events = found.stats().total
         if events and not discard:
-            raise ListenerQueueNotEmpty(queue.listener_name, queue.api_name, events)
+            raise QueueInUse(owner, events=events)
         self._broker.remove(queue_name(queue))
         return events
 

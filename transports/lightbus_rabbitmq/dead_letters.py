@@ -11,7 +11,7 @@ from aiormq.abc import DeliveredMessage
 from aiormq.exceptions import ChannelInvalidStateError, ChannelNotFoundEntity
 from pamqp.commands import Basic
 
-from lightbus.exceptions import DeadLettersInUse, TransportUnavailable
+from lightbus.exceptions import QueueInUse, TransportUnavailable
 from lightbus.transport.features import DeadLetter
 from lightbus.transport.records import DeadLetterCount
 from lightbus_rabbitmq import dead_letter_headers, names
@@ -91,7 +91,7 @@ class DeadLetterReader:
             Whether the dead letter queue exists.
 
         Raises:
-            DeadLettersInUse: Another client still uses them, or a migration has moved some of them.
+            QueueInUse: Another client still uses them, or a migration has moved some of them.
             ConnectionLost: The connection was lost, or the broker did not answer.
             TransportRefused: The broker's permissions do not allow it.
         """
@@ -127,7 +127,7 @@ class DeadLetterReader:
         read. Then it ends, because new ones may arrive as fast as they are read.
 
         Raises:
-            DeadLettersInUse: Another client used some of them in the meantime, so that they were
+            QueueInUse: Another client used some of them in the meantime, so that they were
                 not read.
             ConnectionLost: The connection was lost, or the broker did not answer.
             TransportRefused: The broker's permissions do not allow it.
@@ -192,7 +192,7 @@ class DeadLetterReader:
         """Return how many messages are ready. They arrived or were requeued in the meantime.
 
         Raises:
-            DeadLettersInUse: Another client holds or has removed messages.
+            QueueInUse: Another client holds or has removed messages.
         """
         now = asyncio.get_running_loop().time
         deadline = now() + COUNTS_TIMEOUT
@@ -214,15 +214,16 @@ class DeadLetterReader:
             )
         return counts.ready
 
-    def _held_by_others(self, users: int) -> DeadLettersInUse:
+    def _held_by_others(self, users: int) -> QueueInUse:
         return self._in_use(
             f"another AMQP client, such as the management UI, holds some of them or consumes from "
             f"queue {self._queue!r} ({users:,} consumers or unacknowledged messages)",
             "Stop that client, and try again.",
         )
 
-    def _in_use(self, reason: str, remedy: str) -> DeadLettersInUse:
-        return DeadLettersInUse(self._service_name, reason=reason, remedy=remedy)
+    def _in_use(self, reason: str, remedy: str) -> QueueInUse:
+        owner = f"the dead letters of service {self._service_name!r}"
+        return QueueInUse(owner, f"{reason}. {remedy}")
 
     async def _count(self, queue: str) -> QueueCounts | None:
         return await self._lock.run(
@@ -263,7 +264,7 @@ async def dead_letters_of(
         timeout: How long the broker may take for one answer, in seconds.
 
     Raises:
-        DeadLettersInUse: Another client uses them, so that not all of them can be read.
+        QueueInUse: Another client uses them, so that not all of them can be read.
         TransportUnavailable: RabbitMQ did not answer in `timeout` seconds.
         TransportRefused: The broker's permissions do not allow it.
     """

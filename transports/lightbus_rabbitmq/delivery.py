@@ -9,13 +9,13 @@ from typing import Any
 
 from aiormq.abc import DeliveredMessage
 
-from lightbus.exceptions import EventRequeued, TransportError
+from lightbus.exceptions import TransportError
 from lightbus.log import get_logger
 from lightbus.transport.contract import Delivery
 from lightbus.transport.failure import Failure
 from lightbus.transport.features import LastAttempt
 from lightbus.transport.kit import check_delay
-from lightbus.transport.records import Subscription
+from lightbus.transport.records import EventRequeued, Subscription
 from lightbus_rabbitmq import dead_letter_headers, headers, names
 from lightbus_rabbitmq.driver.channel import Channel
 from lightbus_rabbitmq.last_attempt import MakeNote, Note, NotedDelivery
@@ -67,7 +67,7 @@ class RabbitMQDelivery(LastAttempt):
             # Each delivery has another id, and other events may have the same body. A copy keeps
             # the id that this delivery has.
             await self._copy_and_ack("", self._queue, **{headers.ATTEMPT: self.attempt})
-            raise EventRequeued(self.message.id)
+            raise EventRequeued
         name = names.last_attempt_exchange(self._queue, event_id)
         self._note = self._note or self._make_note(name)
         return NotedDelivery(self, self._note) if await self._note.make() else None

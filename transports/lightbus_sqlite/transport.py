@@ -14,9 +14,8 @@ from typing import Any, ClassVar
 import msgspec
 
 from lightbus.exceptions import (
-    ListenerInUse,
-    ListenerQueueNotEmpty,
     NotDeclared,
+    QueueInUse,
     SendOutcomeUnknown,
     SendRefused,
     TransportClosed,
@@ -183,18 +182,19 @@ class SQLiteTransport(
         ]
 
     async def remove_listener_queue(self, queue: QueueAddress, *, discard: bool = False) -> int:
+        owner = f"listener {queue.listener_name!r} on {queue.api_name}"
+
         def remove(connection: sqlite3.Connection) -> int:
             listener = _listener(connection, _key_of(queue))
             which = {"listener": listener, "now": time.time()}
             if connection.execute(schema.IS_IN_USE, which).fetchone()[0]:
-                raise ListenerInUse(
-                    queue.listener_name,
-                    queue.api_name,
+                raise QueueInUse(
+                    owner,
                     "a worker uses it. Stop the worker first; if it was killed, wait a minute",
                 )
             (events,) = connection.execute(schema.COUNT_DELIVERIES, (listener,)).fetchone()
             if events and not discard:
-                raise ListenerQueueNotEmpty(queue.listener_name, queue.api_name, events)
+                raise QueueInUse(owner, events=events)
             for statement in schema.REMOVE_LISTENER:
                 connection.execute(statement, (listener,))
             return int(events)

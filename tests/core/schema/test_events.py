@@ -19,7 +19,7 @@ import pytest
 
 from core.schema.examples import Colour, House, Street, api, changes, make
 from lightbus import Api, Event, Parameter, event
-from lightbus.exceptions import InvalidApi
+from lightbus.exceptions import ApiError
 from lightbus.schema.events import schema_of
 
 T = TypeVar("T")
@@ -341,7 +341,7 @@ def test_an_event_whose_schema_cannot_be_made_is_named() -> None:
     broken = make("Broken", [("a", int)])
     broken.__doc__ = Undescribed()
 
-    with pytest.raises(InvalidApi, match=r"Event a\.e .* parameter 'x'.*no docs"):
+    with pytest.raises(ApiError, match=r"Event a\.e .* parameter 'x'.*no docs"):
         schema_of([api(x=broken)])
 
 

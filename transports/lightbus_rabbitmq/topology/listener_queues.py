@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from lightbus.exceptions import (
-    ListenerInUse,
-    ListenerQueueNotEmpty,
     NotDeclared,
+    QueueInUse,
     TransportUnavailable,
 )
 from lightbus.transport.records import ListenerQueue, QueueAddress
@@ -66,12 +65,13 @@ async def remove(
 
     Raises:
         NotDeclared: The queue does not exist.
-        ListenerInUse: A client consumes from it, or holds some of its events.
-        ListenerQueueNotEmpty: The queue holds events, and `discard` is False.
+        QueueInUse: A client consumes from the queue or holds some of its events, or the queue
+            holds events and `discard` is False.
         TransportRefused: A migration is running, or the broker's permissions do not allow it.
         TransportUnavailable: The connection was lost.
     """
     queue = names.listener_queue(address)
+    owner = f"listener {address.listener_name!r} on {address.api_name}"
     await connection.open(timeout=timeout)
     lock = MigrationLock(connection, timeout=timeout)
     try:
@@ -81,13 +81,11 @@ async def remove(
             raise NotDeclared(f"RabbitMQ has no queue {queue!r}.")
         # RabbitMQ itself deletes a quorum queue even if it is in use or holds messages.
         if counts.users:
-            raise ListenerInUse(
-                address.listener_name,
-                address.api_name,
-                f"{counts.users:,} workers use queue {queue!r}. Stop them first",
+            raise QueueInUse(
+                owner, f"{counts.users:,} workers use queue {queue!r}. Stop them first"
             )
         if counts.ready and not discard:
-            raise ListenerQueueNotEmpty(address.listener_name, address.api_name, counts.ready)
+            raise QueueInUse(owner, events=counts.ready)
         return await lock.delete(queue)
     except ConnectionLost as error:
         raise TransportUnavailable(

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from lightbus.exceptions import ListenerInUse, ListenerQueueNotEmpty, NotDeclared
+from lightbus.exceptions import NotDeclared, QueueInUse
 from lightbus.testing.conformance.broker import BrokerUnderTest
 from lightbus.transport.features import ListenerQueues
 from lightbus.transport.records import ListenerQueue
@@ -55,7 +55,7 @@ class TestListenerQueues:
         await transport.declare(broker.subscription("old"), timeout=broker.patience)
         await broker.send(transport, "a", "b")
 
-        with pytest.raises(ListenerQueueNotEmpty) as caught:
+        with pytest.raises(QueueInUse) as caught:
             await managing.remove_listener_queue(broker.subscription("old"))
         assert caught.value.events == 2
 
@@ -70,7 +70,7 @@ class TestListenerQueues:
         _, managing = await broker.open_with(ListenerQueues)
         stream = await transport.subscribe(broker.subscription("old"))
 
-        with pytest.raises(ListenerInUse):
+        with pytest.raises(QueueInUse):
             await managing.remove_listener_queue(broker.subscription("old"), discard=True)
 
         await stream.aclose()
@@ -78,7 +78,7 @@ class TestListenerQueues:
             while True:
                 try:
                     assert await managing.remove_listener_queue(broker.subscription("old")) == 0
-                except ListenerInUse:  # the broker takes a moment to notice
+                except QueueInUse:  # the broker takes a moment to notice
                     await asyncio.sleep(_PERIOD)
                 else:
                     return
