@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from datetime import UTC, tzinfo
 from typing import Any, Unpack
 
@@ -18,8 +17,6 @@ from lightbus.message import EventMessage
 from lightbus.publisher import Publisher
 from lightbus.schema.events import LoadedSchemas
 from lightbus.transport.configured import ConfiguredTransports
-from lightbus.transport.contract import EventTransport
-from lightbus.transport.records import AsyncAPIParts
 
 
 class BusClient:
@@ -57,7 +54,6 @@ class BusClient:
         self.before_event_execution = Hooks(client=self)
         self.after_event_execution = Hooks(client=self)
         self.middleware: list[Middleware] = []
-        self.metrics_page: Callable[[], tuple[str, bytes]] | None = None
         self.schema = LoadedSchemas()
         self.apis = ApiRegistry(config)
         self.listeners = ListenerRegistry(config, self.apis.field_names)
@@ -201,34 +197,3 @@ class BusClient:
     async def close_async(self) -> None:
         """Do the same as `close`, on the running event loop."""
         await self.transports.close()
-
-    # For the operations and the command line
-
-    def message(self, *args: Any, **kwargs: Any) -> EventMessage:
-        return self.publisher.message(*args, **kwargs)
-
-    async def opened_transport(self, api_name: str) -> EventTransport:
-        return await self.transports.open(api_name)
-
-    def described_for_asyncapi(self, api_name: str, event_name: str) -> AsyncAPIParts:
-        return self.transports.asyncapi(api_name, event_name)
-
-    def transport_described(self, api_name: str) -> str:
-        return self.transports.describe(api_name)
-
-    @property
-    def known_api_names(self) -> set[str]:
-        named = {name for name in self.config.apis if name != "default"}
-        return {*self.apis, *(listener.api_name for listener in self.listeners), *named}
-
-    def one_api_of_each_place(self) -> list[str]:
-        by_place = {self.transport_described(name): name for name in sorted(self.known_api_names)}
-        return list(by_place.values()) or ["default"]
-
-    @contextlib.asynccontextmanager
-    async def started(self) -> AsyncGenerator[None]:
-        await self.on_start.run()
-        try:
-            yield
-        finally:
-            await self.on_stop.run()

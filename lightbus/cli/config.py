@@ -38,7 +38,7 @@ def check(**options: Any) -> None:
     try:
         client = _client(options)
         settings, process_name = client.config, client.config.process_name()
-        transports = {name: client.transport_described(name) for name in settings.apis}
+        transports = {name: client.transports.describe(name) for name in settings.apis}
     except LightbusException as error:
         sys.exit(report_error(error))
     out.print_line(("Valid:", "green"), f" {settings.source}")

@@ -49,7 +49,7 @@ def fire(event: tuple[str, str], arguments: dict[str, str], **options: Any) -> N
     try:
         client = load_client(**options)
         given = _parse_arguments(client, api_name, event_name, arguments)
-        message = client.message(api_name, event_name, given)
+        message = client.publisher.message(api_name, event_name, given)
         client.fire(message)
         client.close()
     except Exception as error:  # a hook may raise any

@@ -14,6 +14,7 @@ from lightbus.cli.support.running import run_with_client
 from lightbus.client import BusClient
 from lightbus.operations.dead_letters import SHORT_ID
 from lightbus.operations.find import FoundEvent, find_event
+from lightbus.operations.started import started
 from lightbus.transport.failure import Failure
 from lightbus.transport.records import EventLocation
 
@@ -35,7 +36,7 @@ def inspect(event_id: str, **options: Any) -> None:
         raise click.BadParameter(f"give at least {SHORT_ID} characters.", param_hint="ID")
 
     async def work(client: BusClient) -> int:
-        async with client.started():
+        async with started(client):
             found = await find_event(client, event_id)
         for event in found.events:
             _print_event(event)

@@ -13,6 +13,7 @@ from lightbus.cli.support.prompts import confirm
 from lightbus.cli.support.running import run_with_client
 from lightbus.client import BusClient
 from lightbus.operations.listener_queues import FoundQueue, ListenerQueues
+from lightbus.operations.started import started
 
 
 @click.group(short_help="Remove the queues of listeners that no longer exist.")
@@ -41,7 +42,7 @@ def remove(*, name: str, api: str | None, discard: bool, yes: bool, **options: A
     """
 
     async def work(client: BusClient) -> int:
-        async with client.started():
+        async with started(client):
             queues = ListenerQueues(client)
             found = await queues.find(name, api)
             if not discard:

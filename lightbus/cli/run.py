@@ -172,7 +172,7 @@ def _announce_ready(bus: Bus, worker: Worker) -> None:
 def _apis_by_transport(client: BusClient) -> dict[str, list[str]]:
     by_transport: dict[str, list[str]] = {}
     for api_name in sorted({*client.apis, *(listener.api_name for listener in client.listeners)}):
-        by_transport.setdefault(client.transport_described(api_name), []).append(api_name)
+        by_transport.setdefault(client.transports.describe(api_name), []).append(api_name)
     return by_transport
 
 

@@ -15,6 +15,7 @@ from lightbus.cli.support.exit_codes import FAILED, SUCCEEDED, WRONG_USAGE
 from lightbus.cli.support.running import report_error
 from lightbus.client import BusClient
 from lightbus.operations.asyncapi import asyncapi_of
+from lightbus.operations.started import started
 from lightbus.schema.events import breaking_changes, read_schema, schema_of
 
 
@@ -62,7 +63,7 @@ def asyncapi(*, api_version: str, **options: Any) -> None:
 
 async def _asyncapi(client: BusClient, version: str) -> dict[str, Any]:
     try:
-        async with client.started():
+        async with started(client):
             return asyncapi_of(client, version=version)
     finally:
         await client.close_async()

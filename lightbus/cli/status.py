@@ -15,6 +15,7 @@ from lightbus.cli.support.bus_options import bus_options
 from lightbus.cli.support.console import out
 from lightbus.cli.support.running import run_until_stopped
 from lightbus.client import BusClient
+from lightbus.operations.started import started
 from lightbus.operations.status import ListenerStatus, Status
 
 
@@ -48,7 +49,7 @@ def status(*, watch: float | None, form: str, **options: Any) -> None:
     """
 
     async def work(client: BusClient) -> None:
-        async with client.started():
+        async with started(client):
             if form == "json":
                 await _print_json(Status(client), watch)
             else:

@@ -14,6 +14,8 @@ from lightbus.client import BusClient
 from lightbus.exceptions import UndecodableEvent
 from lightbus.message import EventMessage
 from lightbus.operations import tail as operations
+from lightbus.operations.known_apis import known_api_names
+from lightbus.operations.started import started
 
 
 @click.command(short_help="Show events as they are fired.")
@@ -35,7 +37,7 @@ def tail(pattern: str, form: str, **options: Any) -> None:
     print_event = _print_json if form == "json" else _print_line
 
     async def work(client: BusClient) -> None:
-        async with client.started(), operations.tail(client, pattern) as events:
+        async with started(client), operations.tail(client, pattern) as events:
             _print_start(client, pattern)
             async for message in events:
                 print_event(message)
@@ -44,7 +46,7 @@ def tail(pattern: str, form: str, **options: Any) -> None:
 
 
 def _print_start(client: BusClient, pattern: str) -> None:
-    transports = sorted({client.transport_described(api) for api in client.known_api_names})
+    transports = sorted({client.transports.describe(api) for api in known_api_names(client)})
     where = ", ".join(transports) or "the default transport"
     err.print_line((f"Waiting for {pattern} on {where}. Press Ctrl-C to stop.", "dim"))
 

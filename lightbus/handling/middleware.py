@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import Any, TypeVar, cast
+from typing import Any, Protocol, TypeVar, cast, runtime_checkable
 
 from lightbus.exceptions import ApiError
 from lightbus.handling.calling import finish, is_generator
@@ -59,6 +59,15 @@ class Middleware:
             Exception: The handler, a hook or an inner middleware raised it.
         """
         await call_next()
+
+
+@runtime_checkable
+class MetricsSource(Protocol):
+    """Middleware that has metrics to serve at ``/metrics``."""
+
+    def metrics_page(self) -> tuple[str, bytes]:
+        """Return the content type and the body of the page."""
+        ...
 
 
 async def run_on_handler_thread(function: Callable[[], T]) -> T:

@@ -49,11 +49,11 @@ def count_events(bus: Bus, registry: CollectorRegistry = REGISTRY) -> None:
         ValueError: `registry` already contains the metrics of a bus.
     """
     bus.client.add_middleware(_Metrics(registry))
-    bus.client.metrics_page = lambda: (CONTENT_TYPE_LATEST, generate_latest(registry))
 
 
 class _Metrics(Middleware):
     def __init__(self, registry: CollectorRegistry) -> None:
+        self._registry = registry
         self._fired = Counter(
             "lightbus_events_fired",
             "Fired events, by outcome: stored or failed.",
@@ -93,6 +93,9 @@ class _Metrics(Middleware):
             buckets=(*_BUCKETS, 300, 1800, 7200),
             registry=registry,
         )
+
+    def metrics_page(self) -> tuple[str, bytes]:
+        return CONTENT_TYPE_LATEST, generate_latest(self._registry)
 
     async def send(self, message: EventMessage, call_next: Send) -> None:
         labels = (message.api_name, message.event_name)

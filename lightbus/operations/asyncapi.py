@@ -37,7 +37,7 @@ def asyncapi_of(client: BusClient, *, version: str = "1") -> Document:
         for event in sorted(listener.events)
     ]
     channels = sorted(sent | {(api, event) for api, event, _ in received})
-    parts = {channel: client.described_for_asyncapi(*channel) for channel in channels}
+    parts = {channel: client.transports.asyncapi(*channel) for channel in channels}
     servers = _servers(parts.values())
     return {
         "asyncapi": VERSION,

@@ -11,6 +11,7 @@ import attrs
 
 from lightbus.client import BusClient
 from lightbus.message import EventMessage
+from lightbus.operations.known_apis import one_api_per_broker
 from lightbus.transport.features import DeadLetter, DeadLetterStore, require
 from lightbus.transport.records import QueueAddress
 
@@ -107,8 +108,8 @@ class DeadLetters:
             TypeError: A time in `wanted` is naive.
         """
         service_name = self._client.config.service_name
-        for api_name in self._client.one_api_of_each_place():
-            transport = await self._client.opened_transport(api_name)
+        for api_name in one_api_per_broker(self._client):
+            transport = await self._client.transports.open(api_name)
             store = require(transport, DeadLetterStore, "Reading dead letters")
             letters = store.dead_letters(service_name)
             async with contextlib.aclosing(letters):
@@ -135,7 +136,7 @@ class DeadLetters:
             listener_name=letter.failure.listener,
             api_name=message.api_name,
         )
-        transport = await self._client.opened_transport(message.api_name)
+        transport = await self._client.transports.open(message.api_name)
         timeout = self._client.config.api(message.api_name).fire_timeout
         await transport.send(message, to=queue, timeout=timeout)
         await letter.discard()

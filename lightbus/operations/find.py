@@ -9,6 +9,7 @@ import attrs
 from lightbus.client import BusClient
 from lightbus.message import EventMessage
 from lightbus.operations.dead_letters import DeadLetters, Filter
+from lightbus.operations.known_apis import one_api_per_broker
 from lightbus.transport.features import DeadLetter, FindEvent, supports
 from lightbus.transport.records import EventLocation
 
@@ -71,8 +72,8 @@ async def find_event(client: BusClient, event_id: str) -> FindResult:
 async def _find_in_queues(client: BusClient, event_id: str) -> tuple[list[EventLocation], bool]:
     locations: list[EventLocation] = []
     is_complete = True
-    for api_name in client.one_api_of_each_place():
-        transport = await client.opened_transport(api_name)
+    for api_name in one_api_per_broker(client):
+        transport = await client.transports.open(api_name)
         if supports(transport, FindEvent):
             locations += await transport.find(event_id)
         else:

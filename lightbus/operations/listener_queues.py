@@ -8,6 +8,7 @@ import attrs
 
 from lightbus.client import BusClient
 from lightbus.exceptions import NotDeclared, QueueInUse, TransportRefused
+from lightbus.operations.known_apis import one_api_per_broker
 from lightbus.transport import features
 from lightbus.transport.contract import EventTransport
 from lightbus.transport.features import QueueStats, require
@@ -51,15 +52,15 @@ class ListenerQueues:
             TransportError: A broker failed.
         """
         client = self._client
-        api_names = client.one_api_of_each_place() + ([api_name] if api_name else [])
-        places = {client.transport_described(name): name for name in api_names}
+        api_names = one_api_per_broker(client) + ([api_name] if api_name else [])
+        places = {client.transports.describe(name): name for name in api_names}
         found: list[FoundQueue] = []
         is_unknown = False
         for place, name_there in places.items():
-            transport = await client.opened_transport(name_there)
+            transport = await client.transports.open(name_there)
             removable = require(transport, features.ListenerQueues, "Removing a listener")
             queues = await removable.listener_queues(self._service_name)
-            if queues is None and api_name and client.transport_described(api_name) == place:
+            if queues is None and api_name and client.transports.describe(api_name) == place:
                 queues = await self._named(transport, listener_name, api_name)
             is_unknown = is_unknown or queues is None
             for queue in queues or []:
@@ -108,7 +109,7 @@ class ListenerQueues:
             if (listener.name, listener.api_name) == (
                 queue.listener_name,
                 queue.api_name,
-            ) and self._client.transport_described(listener.api_name) == place:
+            ) and self._client.transports.describe(listener.api_name) == place:
                 raise QueueInUse(
                     f"listener {listener.name!r} on {listener.api_name}",
                     "the bus module, or one of its on_start hooks, adds this listener. Remove it "

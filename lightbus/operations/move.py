@@ -119,17 +119,17 @@ class Move:
 
     def _is_elsewhere(self, api_name: str) -> bool:
         source, target = self._source, self._target
-        return source.transport_described(api_name) != target.transport_described(api_name)
+        return source.transports.describe(api_name) != target.transports.describe(api_name)
 
     async def _prepare(self, listener: Listener) -> None:
         for client in (self._source, self._target):
-            transport = await client.opened_transport(listener.api_name)
+            transport = await client.transports.open(listener.api_name)
             require(transport, SharedBroker, "Moving events")
             timeout = client.config.api(listener.api_name).fire_timeout
             await transport.declare(_subscription(client, listener), timeout=timeout)
 
     async def _move_queue(self, queue: QueueMove) -> None:
-        transport = await self._source.opened_transport(queue.listener.api_name)
+        transport = await self._source.transports.open(queue.listener.api_name)
         subscription = _subscription(self._source, queue.listener)
         delays_end_at = asyncio.get_running_loop().time() + max(subscription.delays) + _MARGIN
         while not queue.is_done:
@@ -145,7 +145,7 @@ class Move:
 
     async def _carry(self, stream: DeliveryStream, queue: QueueMove) -> None:
         client, listener = self._target, queue.listener
-        transport = await client.opened_transport(listener.api_name)
+        transport = await client.transports.open(listener.api_name)
         subscription = _subscription(client, listener)
         timeout = client.config.api(listener.api_name).fire_timeout
         async for delivery in stream:
@@ -211,19 +211,19 @@ class Move:
 
     async def _move_dead_letters(self) -> None:
         by_place = {
-            self._source.transport_described(queue.listener.api_name): queue.listener.api_name
+            self._source.transports.describe(queue.listener.api_name): queue.listener.api_name
             for queue in self.queues
         }
         for place, api_name in by_place.items():
-            transport = await self._source.opened_transport(api_name)
+            transport = await self._source.transports.open(api_name)
             store = require(transport, DeadLetterStore, "Moving dead letters")
             letters = store.dead_letters(self._source.config.service_name)
             async with contextlib.aclosing(letters):
                 async for letter in letters:
                     name = letter.message.api_name
-                    if self._target.transport_described(name) == place:
+                    if self._target.transports.describe(name) == place:
                         continue
-                    opened = await self._target.opened_transport(name)
+                    opened = await self._target.transports.open(name)
                     target = require(opened, DeadLetterStore, "Moving dead letters")
                     await target.add_dead_letter(
                         self._target.config.service_name,

@@ -9,6 +9,7 @@ import attrs
 from lightbus.client import BusClient
 from lightbus.exceptions import NotDeclared
 from lightbus.handling.listener import Listener
+from lightbus.operations.known_apis import one_api_per_broker
 from lightbus.transport.contract import EventTransport
 from lightbus.transport.features import DeadLetterStore, QueueStats, supports
 from lightbus.transport.records import DeadLetterCount, SubscriptionStats
@@ -62,7 +63,7 @@ class Status:
         ]
 
     async def _stats(self, listener: Listener) -> SubscriptionStats | None:
-        transport = await self._client.opened_transport(listener.api_name)
+        transport = await self._client.transports.open(listener.api_name)
         if not supports(transport, QueueStats):
             return SubscriptionStats(waiting=None, delayed=None, in_flight=None)
         try:
@@ -74,8 +75,8 @@ class Status:
         """Count the dead letters of the service in every place where its APIs keep theirs."""
         total: int | None = 0
         by_listener: Counter[tuple[str, str]] | None = Counter()
-        for api_name in self._client.one_api_of_each_place():
-            transport = await self._client.opened_transport(api_name)
+        for api_name in one_api_per_broker(self._client):
+            transport = await self._client.transports.open(api_name)
             found = await _count(transport, self._client.config.service_name)
             total = None if total is None or found.total is None else total + found.total
             if by_listener is None or found.by_listener is None:

@@ -8,6 +8,8 @@ from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 import attrs
 
 from lightbus.client import BusClient
+from lightbus.operations.known_apis import one_api_per_broker
+from lightbus.operations.started import started
 from lightbus.transport.contract import EventTransport
 from lightbus.transport.features import ListenerQueues, ManagedTopology, supports
 from lightbus.transport.records import BrokerObject, MigrationProgress, ObjectState, Subscription
@@ -101,21 +103,21 @@ async def topology_of(
         TransportError: A transport cannot be opened.
         Exception: What a hook raised.
     """
-    async with client.started():
+    async with started(client):
         yield Topology(client.config.service_name, await _wanted_by(client, unwanted))
 
 
 async def _wanted_by(client: BusClient, unwanted: Iterable[tuple[str, str]]) -> list[_Wanted]:
     events = _events_of(client, unwanted)
     # A place may have no events any more, and still have queues.
-    by_place = {client.transport_described(name): name for name in client.one_api_of_each_place()}
-    by_place.update((client.transport_described(name), name) for name in events)
+    by_place = {client.transports.describe(name): name for name in one_api_per_broker(client)}
+    by_place.update((client.transports.describe(name), name) for name in events)
     wanted = []
     for place, api_name in by_place.items():
-        here = {name: events[name] for name in events if client.transport_described(name) == place}
+        here = {name: events[name] for name in events if client.transports.describe(name) == place}
         wanted.append(
             _Wanted(
-                transport=await client.opened_transport(api_name),
+                transport=await client.transports.open(api_name),
                 subscriptions=[
                     listener.subscription(client.config.service_name)
                     for listener in client.listeners

@@ -12,6 +12,7 @@ from typing import Any, Generic, TypeVar
 
 from lightbus.client import BusClient
 from lightbus.exceptions import ConfigError
+from lightbus.handling.middleware import MetricsSource
 from lightbus.log import get_logger
 from lightbus.worker.http_server import Answer, HTTPServer
 from lightbus.worker.worker import Worker
@@ -75,15 +76,20 @@ class HealthEndpoint:
                 return await _answer_of("live", self._live)
             case "/ready":
                 return await _answer_of("ready", self._ready)
-            case "/metrics" if self._client.metrics_page is not None:
+            case "/metrics" if self._metrics_source is not None:
                 return await self._answer_metrics()
             case _:
-                others = [] if self._client.metrics_page is None else ["/metrics"]
+                others = [] if self._metrics_source is None else ["/metrics"]
                 return _json(HTTPStatus.NOT_FOUND, {"paths": ["/live", "/ready", *others]})
 
     def close(self) -> None:
         """Stop answering requests."""
         self._server.close()
+
+    @property
+    def _metrics_source(self) -> MetricsSource | None:
+        sources = [one for one in self._client.middleware if isinstance(one, MetricsSource)]
+        return sources[-1] if sources else None
 
     async def _answer_metrics(self) -> Answer:
         try:
@@ -93,9 +99,10 @@ class HealthEndpoint:
             return Answer(HTTPStatus.SERVICE_UNAVAILABLE, "text/plain", reason)
 
     def _render_metrics(self) -> Answer:
-        assert self._client.metrics_page is not None  # noqa: S101 - for the type checker
+        source = self._metrics_source
+        assert source is not None  # noqa: S101 - for the type checker
         try:
-            return Answer(HTTPStatus.OK, *self._client.metrics_page())
+            return Answer(HTTPStatus.OK, *source.metrics_page())
         except Exception:  # the metrics of a program may raise any
             _log.exception("Cannot render the metrics.")
             return Answer(HTTPStatus.INTERNAL_SERVER_ERROR, "text/plain", b"See the log.\n")

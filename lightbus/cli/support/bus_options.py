@@ -14,6 +14,7 @@ from lightbus import config
 from lightbus.bus import Bus, get_bus
 from lightbus.cli.support.console import err
 from lightbus.client import BusClient
+from lightbus.operations.known_apis import one_api_per_broker
 from lightbus.transport.features import SharedBroker
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -103,7 +104,7 @@ def load_client(**options: Any) -> BusClient:
         ConfigError: As for `load_bus`.
     """
     client = load_bus(**options).client
-    for api_name in client.one_api_of_each_place():
+    for api_name in one_api_per_broker(client):
         if SharedBroker not in client.transports.transport_class(api_name).__mro__:
             err.print_line(
                 ("Warning:", "yellow"),

@@ -12,6 +12,7 @@ from core.apis import AuthApi
 from core.support import Broken, MakeBus, Received, eventually
 from lightbus import Bus, EventMessage, OnError, Worker
 from lightbus.exceptions import TransportUnavailable
+from lightbus.handling.middleware import MetricsSource
 from lightbus.integrations.prometheus import count_events
 
 
@@ -61,8 +62,9 @@ async def test_fired_and_handled_events_are_counted(
     assert value("lightbus_handle_seconds_count", LISTENER) == 3
     assert value("lightbus_delay_seconds_count", LISTENER) == 3
     assert value("lightbus_handlers_running", LISTENER) == 0
-    assert bus.client.metrics_page is not None
-    assert b"lightbus_events_handled_total" in bus.client.metrics_page()[1]
+    (metrics,) = bus.client.middleware
+    assert isinstance(metrics, MetricsSource)
+    assert b"lightbus_events_handled_total" in metrics.metrics_page()[1]
 
 
 async def test_events_that_failed_or_took_too_long_are_counted_separately(
