@@ -1,4 +1,4 @@
-"""The command ``lightbus``: one file a subcommand."""
+"""The command ``lightbus``: one file a subcommand, and helpers in `support`."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from lightbus.cli.topology import topology
 
 
 class _Commands(click.Group):
-    """A group whose commands end without a traceback if their output cannot be written."""
+    """Ends a command without a traceback if its output cannot be written."""
 
     def main(self, *args: Any, **options: Any) -> Any:
         try:
             return super().main(*args, **options)
-        except OSError as error:  # of what `click` itself prints or closes
+        except OSError as error:  # from `click`, which prints the help and flushes the output
             end_output(error)
         finally:
             for name in ("stdout", "stderr"):
@@ -45,14 +45,14 @@ class _Commands(click.Group):
 @click.version_option(version("lightbus"), prog_name="lightbus")
 def main() -> None:
     """Lightbus: an event bus for Python services."""
-    # By default, SIGTERM ends a command as Ctrl-C does.
+    # SIGTERM ends a command like Ctrl-C, unless the command handles it.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
-        if stream is None:  # it was closed
-            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115, PTH123 - for good
+        if stream is None:  # the shell closed it
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115, PTH123 - stays open
         elif isinstance(stream, io.TextIOWrapper):
-            # What a terminal cannot show must not end a command.
+            # A character that the terminal cannot encode must not end the command.
             stream.reconfigure(errors="backslashreplace")
 
 

@@ -1,4 +1,4 @@
-"""Makes ``python -m lightbus.cli`` the command ``lightbus``."""
+"""Runs the command ``lightbus`` as ``python -m lightbus.cli``."""
 
 from lightbus.cli import main
 

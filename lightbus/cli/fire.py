@@ -11,7 +11,7 @@ from lightbus.cli.support.bus_options import bus_options, load_client
 from lightbus.cli.support.console import discard, err
 from lightbus.cli.support.exit_codes import SUCCEEDED
 from lightbus.cli.support.log_output import set_up_logging
-from lightbus.cli.support.param_types import EventNameType
+from lightbus.cli.support.parameters import EventNameType
 from lightbus.cli.support.running import report_error
 from lightbus.client import BusClient
 from lightbus.encoding.json_codec import FieldsDecoder, encode

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from lightbus.cli.support.bus_options import bus_options
 from lightbus.cli.support.console import out
+from lightbus.cli.support.parameters import format_option
 from lightbus.cli.support.running import run_until_stopped
 from lightbus.client import BusClient
 from lightbus.operations.started import started
@@ -28,10 +29,10 @@ from lightbus.operations.status import ListenerStatus, Status
     metavar="SECONDS",
     help="Refresh every SECONDS (default: 2), until Ctrl-C.",
 )
-@click.option("--format", "form", type=click.Choice(["table", "json"]), default="table")
+@format_option("table", "json")
 @bus_options
 def status(*, watch: float | None, form: str, **options: Any) -> None:
-    r"""Show the number of events and workers of each listener.
+    """Show the number of events and workers of each listener.
 
     \b
     waiting    not yet delivered to a worker
@@ -46,7 +47,7 @@ def status(*, watch: float | None, form: str, **options: Any) -> None:
 
     Exits with 0 on success, 1 if a broker failed, and 2 if the usage, the configuration or the bus
     module is wrong.
-    """
+    """  # noqa: D301 - click needs the character \b
 
     async def work(client: BusClient) -> None:
         async with started(client):

@@ -9,6 +9,7 @@ import msgspec
 
 from lightbus.cli.support.bus_options import bus_options
 from lightbus.cli.support.console import err, out
+from lightbus.cli.support.parameters import format_option
 from lightbus.cli.support.running import run_until_stopped
 from lightbus.client import BusClient
 from lightbus.exceptions import UndecodableEvent
@@ -20,7 +21,7 @@ from lightbus.operations.started import started
 
 @click.command(short_help="Show events as they are fired.")
 @click.argument("pattern", default="*")
-@click.option("--format", "form", type=click.Choice(["line", "json"]), default="line")
+@format_option("line", "json")
 @bus_options
 def tail(pattern: str, form: str, **options: Any) -> None:
     """Show the events of all services as they are fired, until Ctrl-C.

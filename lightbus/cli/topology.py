@@ -16,7 +16,7 @@ from lightbus.cli.support.bus_options import bus_options, load_bus
 from lightbus.cli.support.console import err, out
 from lightbus.cli.support.exit_codes import FAILED, SUCCEEDED
 from lightbus.cli.support.log_output import set_up_logging
-from lightbus.cli.support.param_types import EventNameType
+from lightbus.cli.support.parameters import EventNameType, format_option
 from lightbus.cli.support.progress import QueueProgress
 from lightbus.cli.support.running import report_error
 from lightbus.cli.support.signals import ForkSafeSignals, cancel_on_signals
@@ -40,7 +40,7 @@ _COLOURS = {ObjectState.OK: "green", ObjectState.UNUSED: "yellow", ObjectState.U
     help="Former event of a listener, whose binding is to be removed. Not needed for the events of "
     "registered APIs. Can be given several times.",
 )
-@click.option("--format", "form", type=click.Choice(["table", "json"]), default="table")
+@format_option("table", "json")
 @bus_options
 def topology(
     *, migrate: bool, unwanted: tuple[tuple[str, str], ...], form: str, **options: Any

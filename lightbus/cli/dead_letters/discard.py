@@ -41,7 +41,7 @@ def discard(
 ) -> None:
     """Delete dead letters permanently.
 
-    Select them by ID, by listener, event, error or time, or with --all.
+    Select them by ID, by listener, event, error or time, or use --all.
     """
     keys = None if exported is None else _read_keys(exported)
     wanted = pop_selection(options, ids, is_all=is_all or keys is not None)

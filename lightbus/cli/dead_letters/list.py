@@ -11,11 +11,11 @@ from lightbus.cli.support.bus_options import bus_options
 from lightbus.cli.support.console import out
 from lightbus.cli.support.dead_letter_selection import (
     filter_options,
-    format_option,
     pop_filter,
     read_all,
 )
 from lightbus.cli.support.exit_codes import SUCCEEDED
+from lightbus.cli.support.parameters import format_option
 from lightbus.cli.support.running import run_with_client
 from lightbus.client import BusClient
 from lightbus.operations.dead_letter_export import summarize
@@ -27,7 +27,7 @@ from lightbus.operations.dead_letter_export import summarize
     type=click.Choice(["error", "event", "listener"]),
     help="Show counts instead of each dead letter.",
 )
-@format_option
+@format_option("table", "json")
 @filter_options
 @bus_options
 def list_(*, group_by: str | None, form: str, **options: Any) -> None:

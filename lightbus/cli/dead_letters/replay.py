@@ -30,7 +30,7 @@ from lightbus.transport.features import DeadLetter
 def replay(*, ids: tuple[str, ...], is_all: bool, edit: bool, **options: Any) -> None:
     """Send dead letters again, each to the listener that failed and to no other.
 
-    Select them by ID, by listener, event, error or time, or with --all.
+    Select them by ID, by listener, event, error or time, or use --all.
 
     You can stop the command at any point and run it again. An event that was in flight may then be
     delivered twice.

@@ -9,8 +9,9 @@ import click
 from lightbus.cli.support import dead_letter_display
 from lightbus.cli.support.bus_options import bus_options
 from lightbus.cli.support.console import out
-from lightbus.cli.support.dead_letter_selection import format_option, read_all, report_missing
+from lightbus.cli.support.dead_letter_selection import read_all, report_missing
 from lightbus.cli.support.exit_codes import FAILED, SUCCEEDED
+from lightbus.cli.support.parameters import format_option
 from lightbus.cli.support.running import run_with_client
 from lightbus.client import BusClient
 from lightbus.operations.dead_letter_export import export
@@ -19,7 +20,7 @@ from lightbus.operations.dead_letters import Filter
 
 @click.command(short_help="Show all details of dead letters.")
 @click.argument("ids", nargs=-1, required=True, metavar="ID...")
-@format_option
+@format_option("table", "json")
 @bus_options
 def show(*, ids: tuple[str, ...], form: str, **options: Any) -> None:
     """Show all details of dead letters: the parameters, the error, its traceback and the times.

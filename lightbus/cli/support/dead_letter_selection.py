@@ -11,16 +11,13 @@ import attrs
 import click
 
 from lightbus.cli.support.console import err
-from lightbus.cli.support.param_types import TimeType
+from lightbus.cli.support.parameters import TimeType
 from lightbus.client import BusClient
 from lightbus.operations.dead_letters import DeadLetters, Filter
 from lightbus.transport.features import DeadLetter
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-format_option = click.option(
-    "--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True
-)
 ids_argument = click.argument("ids", nargs=-1, metavar="[ID...]")
 all_option = click.option("--all", "is_all", is_flag=True, help="All dead letters.")
 

@@ -1,11 +1,26 @@
-"""Types of arguments and options that several commands take."""
+"""Arguments and options that several commands take."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import click
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def format_option(*formats: str) -> Callable[[Command], Command]:
+    """Return the option ``--format``, whose default is the first of `formats`."""
+    return click.option(
+        "--format",
+        "form",
+        type=click.Choice(formats),
+        default=formats[0],
+        show_default=True,
+        help="Output format.",
+    )
 
 
 class EventNameType(click.ParamType[tuple[str, str]]):
