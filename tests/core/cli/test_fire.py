@@ -95,7 +95,7 @@ async def test_a_value_is_text_where_its_type_takes_it(
     [
         (["auth.user_created", "username=adam"], 1, "missing 'age'"),
         (["auth.user_crated"], 1, "Did you mean 'user_created'?"),
-        (["mail.sent"], 1, "API 'mail' is not registered here"),
+        (["mail.sent"], 1, "API 'mail' is not registered"),
         (["auth.user_renamed", "name=a", "at=soon"], 1, "at `$.at`"),
         (["user_created"], 2, "'user_created' is not of the form API.EVENT."),
         (["auth.user_created", "username=a", "username=b"], 2, "'username' is given twice."),
