@@ -1,6 +1,7 @@
 """What a transport may support beyond `lightbus.transport.contract`, with the same errors.
 
-A transport lists the features that it supports by deriving from them.
+A transport lists the features that it supports by deriving from them. A method without `timeout`
+waits for the broker as long as the settings of the transport say.
 """
 
 from __future__ import annotations
