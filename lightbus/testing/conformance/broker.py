@@ -27,7 +27,7 @@ F = TypeVar("F")
 # What the cases ask for as a short delay, in seconds.
 DELAY = 0.3
 
-# Every character that a name may hold, and what file systems and patterns give a meaning to.
+# Every character that a name may contain, and names with a meaning for file systems and patterns.
 NAMES = {
     "every character": string.ascii_letters + string.digits + "-_.,@/+",
     "folders": "../..",
@@ -39,7 +39,7 @@ _END = "end of the events: "
 
 
 class BrokerUnderTest:
-    """Makes transports to one broker, closes them after the case, and names what the case uses.
+    """Makes transports to one broker, and closes them after the case.
 
     The names of its services and APIs are its own, so that cases may share a broker.
 
@@ -150,19 +150,19 @@ class BrokerUnderTest:
         message = self.message(text, api_name=queue.api_name)
         await transport.send(message, to=queue, attempt=attempt, timeout=self.patience)
 
-    async def take(self, stream: DeliveryStream) -> Delivery:
+    async def receive(self, stream: DeliveryStream) -> Delivery:
         """Return the next delivery."""
         async with asyncio.timeout(self.patience):
             return await anext(stream)
 
-    async def take_ones(self, stream: DeliveryStream, count: int) -> list[Delivery]:
+    async def receive_many(self, stream: DeliveryStream, count: int) -> list[Delivery]:
         """Return the next `count` deliveries."""
-        return [await self.take(stream) for _ in range(count)]
+        return [await self.receive(stream) for _ in range(count)]
 
     async def texts_before_end(
         self, transport: EventTransport, stream: DeliveryStream
     ) -> list[str]:
-        """Send a last event, take all that comes before it, and ack it; return the texts.
+        """Send a last event; receive and acknowledge all before it, and return their texts.
 
         The last event reaches every subscription, and does not count in any.
         """
@@ -170,7 +170,7 @@ class BrokerUnderTest:
         await self.send(transport, end)
         texts: list[str] = []
         while not texts or texts[-1] != end:
-            delivery = await self.take(stream)
+            delivery = await self.receive(stream)
             await delivery.ack()
             texts.append(text_of(delivery))
         return [text for text in texts if not text.startswith(_END)]

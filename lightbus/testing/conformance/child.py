@@ -34,15 +34,15 @@ async def send(transport: EventTransport, subscription: Subscription) -> None:
 
 
 async def take(transport: EventTransport, subscription: Subscription) -> None:
-    """Take one event, print its text, and never settle it."""
+    """Receive one event, print its text, and never settle it."""
     stream = await transport.subscribe(subscription)
     print(text_of(await anext(stream)), flush=True)
     await asyncio.Event().wait()
 
 
 async def take_all(transport: EventTransport, subscription: Subscription) -> None:
-    """Take as many events as the subscription handles at once, one after another; print the text of
-    each, and never settle one.
+    """Receive as many events as the subscription handles at once; print the texts, and settle
+    none.
     """
     stream = await transport.subscribe(subscription)
     for _ in range(subscription.concurrency):
@@ -51,7 +51,7 @@ async def take_all(transport: EventTransport, subscription: Subscription) -> Non
 
 
 async def ack_one(transport: EventTransport, subscription: Subscription) -> None:
-    """Acknowledge one event, take another, print the text of each, and never settle that one."""
+    """Acknowledge one event, and receive another without settling it. Print the text of each."""
     stream = await transport.subscribe(subscription)
     delivery = await anext(stream)
     await delivery.ack()
@@ -61,7 +61,7 @@ async def ack_one(transport: EventTransport, subscription: Subscription) -> None
 
 
 async def start_last(transport: EventTransport, subscription: Subscription) -> None:
-    """Take one event as if a single attempt were allowed; print whether that attempt may start."""
+    """Receive one event as if one attempt were allowed; print whether that attempt may start."""
     delivery = await anext(await transport.subscribe(subscription))
     assert isinstance(delivery, LastAttempt)
     print("starts" if await delivery.last_attempt(1) else "started before", flush=True)

@@ -22,14 +22,14 @@ class Child:
         self._process = process
         self._patience = patience
 
-    async def said(self) -> str:
-        """Return the next line that it printed; an empty one after the last."""
+    async def read_line(self) -> str:
+        """Return the next printed line; empty after the last one."""
         assert self._process.stdout is not None
         async with asyncio.timeout(self._patience):
             return (await self._process.stdout.readline()).decode().strip()
 
     async def kill(self) -> list[str]:
-        """End it with SIGKILL; return what else it had printed."""
+        """Kill it with SIGKILL; return the rest of what it printed."""
         with contextlib.suppress(ProcessLookupError):
             self._process.kill()
         assert self._process.stdout is not None
@@ -43,7 +43,7 @@ class Child:
 async def child_of(
     broker: BrokerUnderTest, job: str, subscription: Subscription
 ) -> AsyncIterator[Child]:
-    """Start a process that does one of the jobs in `child`; kill it in the end."""
+    """Start a process that does a job of `child`; kill it when the block ends."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",

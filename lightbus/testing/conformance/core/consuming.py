@@ -1,4 +1,4 @@
-"""Who gets which events, and in what order."""
+"""Which listeners receive which events, and in what order."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ import pytest
 from lightbus.testing.conformance.broker import NAMES, BrokerUnderTest, text_of, texts_of
 from lightbus.transport.contract import DeliveryStream
 
-# How many events there are where a transport could hold some of them ahead, and how many it must
-# leave to others.
+# The number of events for a stream that may prefetch some, and how many it must leave to others.
 MANY = 300
 LEFT_TO_OTHERS = 100
 
@@ -88,7 +87,7 @@ class TestConsuming:
         ended = broker.message("ended", event_name="ended")
         await transport.send(ended, timeout=broker.patience)
 
-        assert texts_of(await broker.take_ones(stream, 2)) == ["before", "ended"]
+        assert texts_of(await broker.receive_many(stream, 2)) == ["before", "ended"]
 
     async def test_a_listener_receives_the_events_that_were_sent_while_it_was_away(
         self, broker: BrokerUnderTest
@@ -113,7 +112,7 @@ class TestConsuming:
         sending = asyncio.create_task(broker.send(transport, *texts))
         came = []
         for _ in texts:
-            delivery = await broker.take(stream)
+            delivery = await broker.receive(stream)
             came.append(text_of(delivery))
             await delivery.ack()
         await sending
@@ -132,7 +131,7 @@ class TestConsuming:
         for _ in range(4):
             stream = await transport.subscribe(broker.subscription())
             for _ in range(30):
-                delivery = await broker.take(stream)
+                delivery = await broker.receive(stream)
                 came.append(text_of(delivery))
                 await delivery.ack()
             await stream.aclose()
@@ -146,7 +145,7 @@ class TestConsuming:
         stream = await transport.subscribe(broker.subscription())
         await broker.send(transport, "hello")
 
-        delivery = await broker.take(stream)
+        delivery = await broker.receive(stream)
 
         assert (delivery.attempt, delivery.redeliveries) == (1, 0)
 
@@ -155,7 +154,7 @@ class TestConsuming:
     ) -> None:
         transport = await broker.open()
         stream = await transport.subscribe(broker.subscription(concurrency=5))
-        waiting = [asyncio.create_task(broker.take(stream)) for _ in range(5)]
+        waiting = [asyncio.create_task(broker.receive(stream)) for _ in range(5)]
 
         await broker.send(transport, *"abcde")
 
@@ -186,20 +185,20 @@ class TestConsuming:
         await transport.declare(broker.subscription(), timeout=broker.patience)
         await asyncio.gather(*(broker.send(transport, str(number)) for number in range(MANY)))
         hoarding = await transport.subscribe(broker.subscription())
-        await broker.take(hoarding)
+        await broker.receive(hoarding)
 
         other = await (await broker.open()).subscribe(broker.subscription())
 
         for _ in range(LEFT_TO_OTHERS):
-            await (await broker.take(other)).ack()
+            await (await broker.receive(other)).ack()
 
     async def test_a_waiting_listener_reacts_soon(self, broker: BrokerUnderTest) -> None:
         sender, receiver = await broker.open(), await broker.open()
         stream = await receiver.subscribe(broker.subscription())
         loop = asyncio.get_running_loop()
         for _ in range(5):
-            taking = asyncio.create_task(broker.take(stream))
-            # Long enough for it to wait, and for one that polls ever more seldom to slow down.
+            taking = asyncio.create_task(broker.receive(stream))
+            # Long enough for the stream to wait, and for a poll with a backoff to slow down.
             await asyncio.sleep(0.2)
             sent_at = loop.time()
             await broker.send(sender, "hello")
@@ -214,4 +213,4 @@ class TestConsuming:
         stream = await transport.subscribe(broker.subscription(name))
         await broker.send(transport, "hello")
 
-        assert text_of(await broker.take(stream)) == "hello"
+        assert text_of(await broker.receive(stream)) == "hello"

@@ -23,7 +23,7 @@ class TestFailing:
         await broker.send(transport, "hello")
 
         for attempt in range(1, 5):
-            delivery = await broker.take(stream)
+            delivery = await broker.receive(stream)
             assert (delivery.attempt, delivery.redeliveries) == (attempt, attempt - 1)
             await delivery.retry(after=0)
 
@@ -34,11 +34,11 @@ class TestFailing:
         stream = await transport.subscribe(broker.subscription())
         loop = asyncio.get_running_loop()
         await broker.send(transport, "fails", "other")
-        delivery = await broker.take(stream)
+        delivery = await broker.receive(stream)
         retried_at = loop.time()
         await delivery.retry(after=DELAY)
 
-        other, again = await broker.take_ones(stream, 2)
+        other, again = await broker.receive_many(stream, 2)
 
         assert texts_of([other, again]) == ["other", "fails"]
         assert loop.time() - retried_at >= DELAY - TOLERANCE
@@ -51,11 +51,11 @@ class TestFailing:
         transport = await broker.open()
         stream = await transport.subscribe(broker.subscription())
         await broker.send(transport, "fails")
-        await (await broker.take(stream)).retry(after=60.0)
+        await (await broker.receive(stream)).retry(after=60.0)
 
         await broker.send(transport, "later")
 
-        assert text_of(await broker.take(stream)) == "later"
+        assert text_of(await broker.receive(stream)) == "later"
 
     async def test_attempts_survive_the_transport(self, broker: BrokerUnderTest) -> None:
         await (await broker.open()).declare(broker.subscription(), timeout=broker.patience)
@@ -63,9 +63,9 @@ class TestFailing:
         for attempt, after in ((1, DELAY), (2, 0), (3, DELAY), (4, 0)):
             transport = await broker.open()
             stream = await transport.subscribe(broker.subscription())
-            delivery = await broker.take(stream)
+            delivery = await broker.receive(stream)
             assert delivery.attempt == attempt
-            # So that it does not come to this one once more.
+            # Otherwise, this stream would receive the event again.
             await stream.stop()
             await delivery.retry(after=after)
             await transport.close()
@@ -76,20 +76,20 @@ class TestFailing:
         transport = await broker.open()
         stream = await transport.subscribe(broker.subscription())
         await broker.send(transport, "hello")
-        first = await broker.take(stream)
+        first = await broker.receive(stream)
         assert first.first_failed_at is None
         before = datetime.now(UTC)
         await first.retry(after=DELAY)
         after = datetime.now(UTC)
 
-        second = await broker.take(stream)
+        second = await broker.receive(stream)
         assert second.first_failed_at is not None
         assert before <= second.first_failed_at <= after
         await second.retry(after=DELAY, counts=False)
-        third = await broker.take(stream)
+        third = await broker.receive(stream)
         await third.retry(after=DELAY)
 
-        assert (await broker.take(stream)).first_failed_at == second.first_failed_at
+        assert (await broker.receive(stream)).first_failed_at == second.first_failed_at
 
     async def test_a_retry_that_does_not_count_keeps_the_attempt(
         self, broker: BrokerUnderTest
@@ -97,13 +97,13 @@ class TestFailing:
         transport = await broker.open()
         stream = await transport.subscribe(broker.subscription())
         await broker.send(transport, "hello")
-        await (await broker.take(stream)).retry(after=0)
-        returned = await broker.take(stream)
+        await (await broker.receive(stream)).retry(after=0)
+        returned = await broker.receive(stream)
         assert (returned.attempt, returned.redeliveries) == (2, 1)
 
         await returned.retry(after=DELAY, counts=False)
 
-        deferred = await broker.take(stream)
+        deferred = await broker.receive(stream)
         assert (deferred.attempt, deferred.redeliveries) == (2, 0)
 
     async def test_a_retried_event_is_delivered_only_to_the_listener_that_failed(
@@ -113,9 +113,9 @@ class TestFailing:
         failing = await transport.subscribe(broker.subscription("failing"))
         other = await transport.subscribe(broker.subscription("other"))
         await broker.send(transport, "hello")
-        await (await broker.take(failing)).retry(after=0)
-        await (await broker.take(failing)).retry(after=DELAY)
-        assert (await broker.take(failing)).attempt == 3
+        await (await broker.receive(failing)).retry(after=0)
+        await (await broker.receive(failing)).retry(after=DELAY)
+        assert (await broker.receive(failing)).attempt == 3
 
         assert await broker.texts_before_end(transport, other) == ["hello"]
 
@@ -125,7 +125,7 @@ class TestFailing:
         transport = await broker.open()
         stream = await transport.subscribe(broker.subscription())
         await broker.send(transport, "hello")
-        delivery = await broker.take(stream)
+        delivery = await broker.receive(stream)
 
         with pytest.raises(ValueError, match=r"12\.5"):
             await delivery.retry(after=12.5)
@@ -133,4 +133,4 @@ class TestFailing:
             await delivery.retry(after=12.5, counts=False)
 
         await delivery.retry(after=0)
-        assert text_of(await broker.take(stream)) == "hello"
+        assert text_of(await broker.receive(stream)) == "hello"

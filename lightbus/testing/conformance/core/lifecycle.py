@@ -1,4 +1,4 @@
-"""Opening, stopping, closing, and what is left behind."""
+"""Opening, stopping and closing."""
 
 from __future__ import annotations
 
@@ -118,19 +118,19 @@ class TestLifecycle:
         await transport.declare(broker.subscription(), timeout=broker.patience)
         await broker.send(transport, "a", "b", "c")
         stream = await transport.subscribe(broker.subscription())
-        received = await broker.take(stream)
+        received = await broker.receive(stream)
 
         await stream.stop()
 
         other = await (await broker.open()).subscribe(broker.subscription(concurrency=2))
-        assert texts_of(await broker.take_ones(other, 2)) == ["b", "c"]
+        assert texts_of(await broker.receive_many(other, 2)) == ["b", "c"]
         await received.ack()
 
     async def test_a_stream_can_be_closed_many_times(self, broker: BrokerUnderTest) -> None:
         transport = await broker.open()
         stream = await transport.subscribe(broker.subscription())
         await broker.send(transport, "hello")
-        await broker.take(stream)
+        await broker.receive(stream)
 
         async with asyncio.timeout(broker.patience):
             await asyncio.gather(*(stream.aclose() for _ in range(10)))
@@ -145,12 +145,12 @@ class TestLifecycle:
         transport, other = await broker.open(), await broker.open()
         stream = await transport.subscribe(broker.subscription())
         await broker.send(other, "a", "b")
-        await broker.take(stream)
+        await broker.receive(stream)
 
         await transport.close()
 
         again = await other.subscribe(broker.subscription(concurrency=2))
-        assert sorted(texts_of(await broker.take_ones(again, 2))) == ["a", "b"]
+        assert sorted(texts_of(await broker.receive_many(again, 2))) == ["a", "b"]
 
     async def test_a_settlement_is_stored_although_the_transport_is_closed_at_once(
         self, broker: BrokerUnderTest
@@ -158,7 +158,7 @@ class TestLifecycle:
         transport = await broker.open()
         stream = await transport.subscribe(broker.subscription(concurrency=50))
         await broker.send(transport, *(str(number) for number in range(50)))
-        deliveries = await broker.take_ones(stream, 50)
+        deliveries = await broker.receive_many(stream, 50)
         for delivery in deliveries:
             await delivery.ack()
 
@@ -178,4 +178,4 @@ class TestLifecycle:
 
         await broker.send(transport, "hello")
 
-        assert text_of(await broker.take(staying)) == "hello"
+        assert text_of(await broker.receive(staying)) == "hello"

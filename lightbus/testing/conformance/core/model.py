@@ -28,38 +28,45 @@ from lightbus.transport.features import InexactAttempts
 
 T = TypeVar("T")
 
-# More than one run sends
-_MOST_TAKEN = 100
+# More events than one run sends
+_MAX_IN_FLIGHT = 100
 
 LISTENERS = ("one", "two")
 
 
 @attrs.define
 class ModelQueue:
-    """What the model knows of one listener.
+    """The events of one listener, by text, as the model expects them.
 
     Attributes:
-        stream: What it takes events from; None while it is away.
-        is_declared: Whether events are kept for it.
-        waiting: The events that must come, by text, with the smallest attempt that each may be:
-            a broker may count an event that was given back untouched.
-        taken: The deliveries that it has and did not settle, by text.
+        stream: The stream of the listener; None while it is away.
+        is_declared: Whether events are stored for it.
+        waiting: The lowest attempt that the next delivery of each event may be. A broker may count
+            an event that was requeued.
+        certain: The lowest attempt that a transport with inexact attempts may report: that of the
+            last send, or of the last retry with a delay.
+        in_flight: The deliveries that were not settled.
     """
 
     stream: DeliveryStream | None = None
     is_declared: bool = False
     waiting: dict[str, int] = attrs.field(factory=dict)
-    taken: dict[str, Delivery] = attrs.field(factory=dict)
+    certain: dict[str, int] = attrs.field(factory=dict)
+    in_flight: dict[str, Delivery] = attrs.field(factory=dict)
 
-    def return_taken(self) -> None:
-        """Note that all that was taken comes again, as the next attempt."""
-        for text, delivery in self.taken.items():
+    def send(self, text: str, attempt: int = 1) -> None:
+        """Expect an event that was sent to the queue as `attempt`."""
+        self.waiting[text] = self.certain[text] = attempt
+
+    def return_all(self) -> None:
+        """Expect the events in flight again, as their next attempts."""
+        for text, delivery in self.in_flight.items():
             self.waiting[text] = delivery.attempt + 1
-        self.taken.clear()
+        self.in_flight.clear()
 
 
 class TransportMachine(RuleBasedStateMachine):
-    """Sends, takes, settles, crashes and opens again."""
+    """Sends, receives, settles, closes and reopens in a random order."""
 
     def __init__(self, broker: BrokerUnderTest) -> None:
         super().__init__()
@@ -85,13 +92,13 @@ class TransportMachine(RuleBasedStateMachine):
         self.run(self.broker.send(self.transport, text))
         for queue in self.queues.values():
             if queue.is_declared:
-                queue.waiting[text] = 1
+                queue.send(text)
 
     @rule(name=st.sampled_from(LISTENERS))
     def subscribe(self, name: str) -> None:
         queue = self.queues[name]
         if queue.stream is None:
-            subscription = self.broker.subscription(name, concurrency=_MOST_TAKEN)
+            subscription = self.broker.subscription(name, concurrency=_MAX_IN_FLIGHT)
             queue.stream = self.run(self.transport.subscribe(subscription))
             queue.is_declared = True
 
@@ -103,24 +110,26 @@ class TransportMachine(RuleBasedStateMachine):
 
     def _take(self, queue: ModelQueue) -> Delivery:
         assert queue.stream is not None
-        delivery = self.run(self.broker.take(queue.stream))
+        delivery = self.run(self.broker.receive(queue.stream))
         text = text_of(delivery)
-        assert text in queue.waiting, f"{text} came, and {list(queue.waiting)} wait"
+        assert text in queue.waiting, (
+            f"{text} was delivered, and {list(queue.waiting)} were expected"
+        )
         least = queue.waiting.pop(text)
-        # Without exact attempts, a broker may also forget one whose worker was lost.
-        assert delivery.attempt >= (least if self.are_attempts_exact else 1)
-        queue.taken[text] = delivery
+        # Without exact attempts, a broker may also forget an attempt whose worker was lost.
+        assert delivery.attempt >= (least if self.are_attempts_exact else queue.certain[text])
+        queue.in_flight[text] = delivery
         return delivery
 
-    @precondition(lambda self: any(queue.taken for queue in self.queues.values()))
-    @rule(data=st.data(), how=st.sampled_from(("ack", "requeue", "retry", "defer", "give up")))
+    @precondition(lambda self: any(queue.in_flight for queue in self.queues.values()))
+    @rule(data=st.data(), how=st.sampled_from(("ack", "requeue", "retry", "defer", "dead-letter")))
     def settle(self, data: st.DataObject, how: str) -> None:
         choices = [
-            (name, text) for name, queue in self.queues.items() for text in sorted(queue.taken)
+            (name, text) for name, queue in self.queues.items() for text in sorted(queue.in_flight)
         ]
         name, text = data.draw(st.sampled_from(choices))
         queue = self.queues[name]
-        delivery = queue.taken.pop(text)
+        delivery = queue.in_flight.pop(text)
         match how:
             case "ack":
                 self.run(delivery.ack())
@@ -128,12 +137,15 @@ class TransportMachine(RuleBasedStateMachine):
                 self.run(delivery.requeue())
                 queue.waiting[text] = delivery.attempt
             case "retry":
-                self.run(delivery.retry(after=data.draw(st.sampled_from((0, DELAY)))))
+                after = data.draw(st.sampled_from((0, DELAY)))
+                self.run(delivery.retry(after=after))
                 queue.waiting[text] = delivery.attempt + 1
+                if after:
+                    queue.send(text, delivery.attempt + 1)
             case "defer":
                 self.run(delivery.retry(after=DELAY, counts=False))
-                queue.waiting[text] = delivery.attempt
-            case "give up":
+                queue.send(text, delivery.attempt)
+            case "dead-letter":
                 self.run(delivery.dead_letter(self.broker.failure()))
                 self.dead.append(text)
 
@@ -143,15 +155,15 @@ class TransportMachine(RuleBasedStateMachine):
         if queue.stream is not None:
             self.run(queue.stream.aclose())
             queue.stream = None
-            queue.return_taken()
+            queue.return_all()
 
     @rule()
-    def crash_and_open_again(self) -> None:
+    def close_and_reopen(self) -> None:
         self.run(self.transport.close())
         self.transport = self.run(self.broker.open())
         for queue in self.queues.values():
             queue.stream = None
-            queue.return_taken()
+            queue.return_all()
 
     def teardown(self) -> None:
         try:

@@ -12,7 +12,7 @@ import pytest
 from lightbus.exceptions import SendRefused, TransportError
 from lightbus.testing.conformance.broker import BrokerUnderTest, text_of, texts_of
 
-# RabbitMQ 4 takes events of up to 16 MiB.
+# Some brokers refuse messages above 16 MiB.
 LARGE = 1024 * 1024
 TOO_LARGE_FOR_SOME = 20 * LARGE
 
@@ -33,7 +33,7 @@ class TestPublishing:
 
         await broker.send(transport, "hello")
 
-        assert text_of(await broker.take(stream)) == "hello"
+        assert text_of(await broker.receive(stream)) == "hello"
 
     async def test_an_event_without_subscriptions_is_not_an_error(
         self, broker: BrokerUnderTest
@@ -68,7 +68,7 @@ class TestPublishing:
 
         stream = await (await broker.open()).subscribe(broker.subscription())
 
-        assert text_of(await broker.take(stream)) == "hello"
+        assert text_of(await broker.receive(stream)) == "hello"
 
     async def test_a_send_that_returned_has_stored_the_event(self, broker: BrokerUnderTest) -> None:
         sender = await broker.open()
@@ -76,7 +76,7 @@ class TestPublishing:
 
         for text in "abcde":
             await broker.send(sender, text)
-            assert text_of(await broker.take(stream)) == text
+            assert text_of(await broker.receive(stream)) == text
 
     async def test_every_field_of_an_event_arrives(self, broker: BrokerUnderTest) -> None:
         transport = await broker.open()
@@ -92,7 +92,7 @@ class TestPublishing:
 
         await transport.send(sent, timeout=broker.patience)
 
-        assert (await broker.take(stream)).message == sent
+        assert (await broker.receive(stream)).message == sent
 
     @pytest.mark.parametrize("body", list(BODIES.values()), ids=list(BODIES))
     async def test_a_body_arrives_as_it_was_sent(
@@ -103,7 +103,7 @@ class TestPublishing:
 
         await transport.send(broker.message(body=body), timeout=broker.patience)
 
-        assert (await broker.take(stream)).message.body == body
+        assert (await broker.receive(stream)).message.body == body
 
     async def test_an_event_that_is_too_large_is_refused_and_harms_no_other(
         self, broker: BrokerUnderTest
@@ -120,7 +120,7 @@ class TestPublishing:
             was_taken = False
         await others
 
-        deliveries = await broker.take_ones(stream, 10 + was_taken)
+        deliveries = await broker.receive_many(stream, 10 + was_taken)
         bodies = [delivery.message.body for delivery in deliveries]
         assert (large.body in bodies) == was_taken
         assert {f'{{"text":"{number}"}}'.encode() for number in range(10)} <= set(bodies)
@@ -144,7 +144,7 @@ class TestPublishing:
             *(broker.send(sender, f"{number}") for number, sender in enumerate(senders))
         )
 
-        assert sorted(texts_of(await broker.take_ones(stream, 3))) == ["0", "1", "2"]
+        assert sorted(texts_of(await broker.receive_many(stream, 3))) == ["0", "1", "2"]
 
     async def test_a_send_that_was_cancelled_leaves_the_transport_usable(
         self, broker: BrokerUnderTest
@@ -173,6 +173,6 @@ class TestPublishing:
 
         await broker.send_to(transport, broker.subscription("one"), "moved", attempt=5)
 
-        delivery = await broker.take(stream)
+        delivery = await broker.receive(stream)
         assert (text_of(delivery), delivery.attempt, delivery.redeliveries) == ("moved", 5, 0)
         assert await broker.texts_before_end(transport, other) == []

@@ -1,4 +1,4 @@
-"""Threads, files and sockets, which end with the event loop that they belong to."""
+"""Threads, files and sockets, which end with their event loop."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Resources:
         self.files = _count_files()
 
     def wait_until_gone(self, patience: float) -> None:
-        """Wait until there is no more than there was when this was made.
+        """Wait until no more are open than when this object was made.
 
         Raises:
             AssertionError: There is more after `patience` seconds.
@@ -82,7 +82,7 @@ async def fire(bus: Bus, text: str = "") -> None:
 
 
 def listen(bus: Bus) -> threading.Event:
-    """Add a sync listener; return what is set when it is called."""
+    """Add a sync listener; return an event that is set when it is called."""
     was_called = threading.Event()
 
     def handle() -> None:

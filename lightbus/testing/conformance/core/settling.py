@@ -1,4 +1,4 @@
-"""What becomes of a delivery that is settled, once, twice, late or never."""
+"""Deliveries that are settled once, twice, late or never."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ SECOND_SETTLEMENTS = ("ack", "requeue", "retry", "retry later", "defer", "dead_l
 
 
 async def settle(delivery: Delivery, how: str, broker: BrokerUnderTest) -> None:
-    """Settle `delivery` in one of the ways that there are."""
+    """Settle `delivery` by one of its methods."""
     match how:
         case "ack":
             await delivery.ack()
@@ -33,7 +33,7 @@ class TestSettling:
         transport = await broker.open()
         stream = await transport.subscribe(broker.subscription())
         await broker.send(transport, "a", "b")
-        for delivery in await broker.take_ones(stream, 2):
+        for delivery in await broker.receive_many(stream, 2):
             await delivery.ack()
         await transport.close()
 
@@ -49,7 +49,7 @@ class TestSettling:
         transport = await broker.open()
         stream = await transport.subscribe(broker.subscription())
         await broker.send(transport, "hello")
-        delivery = await broker.take(stream)
+        delivery = await broker.receive(stream)
         await delivery.ack()
 
         await settle(delivery, how, broker)
@@ -65,12 +65,12 @@ class TestSettling:
         transport = await broker.open()
         stream = await transport.subscribe(broker.subscription())
         await broker.send(transport, "hello")
-        delivery = await broker.take(stream)
+        delivery = await broker.receive(stream)
         await delivery.retry(after=0)
 
         await delivery.ack()
 
-        assert text_of(await broker.take(stream)) == "hello"
+        assert text_of(await broker.receive(stream)) == "hello"
 
     async def test_deliveries_are_settled_independently_of_their_order(
         self, broker: BrokerUnderTest
@@ -78,7 +78,7 @@ class TestSettling:
         transport = await broker.open()
         stream = await transport.subscribe(broker.subscription(concurrency=3))
         await broker.send(transport, "a", "b", "c")
-        _, second, _ = await broker.take_ones(stream, 3)
+        _, second, _ = await broker.receive_many(stream, 3)
         await second.ack()
         await stream.aclose()
 
@@ -90,13 +90,13 @@ class TestSettling:
         transport = await broker.open()
         stream = await transport.subscribe(broker.subscription())
         await broker.send(transport, "a", "b", "c")
-        requeued = await broker.take(stream)
+        requeued = await broker.receive(stream)
 
         await requeued.requeue()
 
         came = {}
         for _ in range(3):
-            delivery = await broker.take(stream)
+            delivery = await broker.receive(stream)
             came[text_of(delivery)] = delivery.message
             await delivery.ack()
         assert sorted(came) == ["a", "b", "c"]
@@ -109,10 +109,10 @@ class TestSettling:
         transport = await broker.open()
         stream = await transport.subscribe(broker.subscription())
         await broker.send(transport, "hello")
-        await broker.take(stream)
+        await broker.receive(stream)
         await stream.aclose()
 
-        delivery = await broker.take(await transport.subscribe(broker.subscription()))
+        delivery = await broker.receive(await transport.subscribe(broker.subscription()))
 
         assert (text_of(delivery), delivery.attempt, delivery.redeliveries) == ("hello", 2, 1)
 
@@ -123,7 +123,7 @@ class TestSettling:
         transport = await broker.open()
         stream = await transport.subscribe(broker.subscription())
         await broker.send(transport, "hello")
-        late = await broker.take(stream)
+        late = await broker.receive(stream)
         await stream.aclose()
 
         await settle(late, how, broker)
@@ -137,14 +137,14 @@ class TestSettling:
         transport = await broker.open()
         stream = await transport.subscribe(broker.subscription())
         await broker.send(transport, "hello")
-        first_try = await broker.take(stream)
+        first_try = await broker.receive(stream)
         await first_try.retry(after=0)
-        second_try = await broker.take(stream)
+        second_try = await broker.receive(stream)
 
         await first_try.ack()
         await second_try.retry(after=0)
 
-        assert (await broker.take(stream)).attempt == 3
+        assert (await broker.receive(stream)).attempt == 3
 
     async def test_a_received_delivery_can_be_settled_after_the_stream_stopped(
         self, broker: BrokerUnderTest
@@ -152,7 +152,7 @@ class TestSettling:
         transport = await broker.open()
         stream = await transport.subscribe(broker.subscription())
         await broker.send(transport, "a", "b")
-        delivery = await broker.take(stream)
+        delivery = await broker.receive(stream)
         await stream.stop()
 
         await delivery.ack()

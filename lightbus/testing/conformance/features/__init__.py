@@ -1,1 +1,1 @@
-"""What a transport does that lists a feature: one file a feature."""
+"""The optional features: one file a feature."""

@@ -25,7 +25,7 @@ class TestDeadLetterStore:
         await transport.send(sent, timeout=broker.patience)
         failure = broker.failure("no such user: 'ann'\n\tü", attempt=3)
 
-        await (await broker.take(stream)).dead_letter(failure)
+        await (await broker.receive(stream)).dead_letter(failure)
 
         (letter,) = await broker.dead_letters(transport)
         assert letter.message == sent
@@ -42,7 +42,7 @@ class TestDeadLetterStore:
         body = bytes(range(256))
         await transport.send(broker.message(body=body), timeout=broker.patience)
 
-        await (await broker.take(stream)).dead_letter(broker.failure())
+        await (await broker.receive(stream)).dead_letter(broker.failure())
 
         (letter,) = await broker.dead_letters(transport)
         assert letter.message.body == body
@@ -55,7 +55,7 @@ class TestDeadLetterStore:
         await broker.send(transport, "hello")
         huge = "frame\n" * 200_000 + "the last line"
 
-        await (await broker.take(stream)).dead_letter(broker.failure(huge, traceback=huge))
+        await (await broker.receive(stream)).dead_letter(broker.failure(huge, traceback=huge))
 
         (letter,) = await broker.dead_letters(transport)
         assert text_of(letter) == "hello"
@@ -71,7 +71,7 @@ class TestDeadLetterStore:
         await broker.send(transport, "a", "b", "c")
         for stream in (mine, other):
             for _ in range(3 if stream is mine else 1):
-                await (await broker.take(stream)).dead_letter(broker.failure())
+                await (await broker.receive(stream)).dead_letter(broker.failure())
 
         assert texts_of(await broker.dead_letters(transport)) == ["a", "b", "c"]
         assert texts_of(await broker.dead_letters(transport, other_service)) == ["a"]
@@ -177,9 +177,9 @@ class TestDeadLetterStore:
         )
         stream = await transport.subscribe(subscription)
         await transport.send(message, timeout=broker.patience)
-        await (await broker.take(stream)).retry(after=DELAY)
+        await (await broker.receive(stream)).retry(after=DELAY)
 
-        again = await broker.take(stream)
+        again = await broker.receive(stream)
         await again.dead_letter(broker.failure())
 
         assert (again.message, again.attempt) == (message, 2)
@@ -196,7 +196,7 @@ class TestDeadLetterStore:
         stream = await transport.subscribe(subscription)
         await broker.send(transport, "hello")
 
-        delivery = await broker.take(stream)
+        delivery = await broker.receive(stream)
         await delivery.dead_letter(broker.failure())
 
         (letter,) = await broker.dead_letters(transport)

@@ -43,7 +43,7 @@ class TestFindEvent:
         stream = await transport.subscribe(broker.subscription())
         message = broker.message("hello")
         await transport.send(message, timeout=broker.patience)
-        delivery = await broker.take(stream)
+        delivery = await broker.receive(stream)
         (location,) = await finding.find(message.id)
         assert location.state is LocationState.IN_FLIGHT
 

@@ -27,13 +27,13 @@ class TestInexactAttempts:
         await transport.declare(subscription, timeout=broker.patience)
         await broker.send(transport, "a")
         async with child_of(broker, "take", subscription) as worker:
-            assert await worker.said() == "a"
+            assert await worker.read_line() == "a"
             await worker.kill()
 
         answers = []
         for _ in range(3):
             async with child_of(broker, "start_last", subscription) as worker:
-                answers.append(await worker.said())
+                answers.append(await worker.read_line())
                 await worker.kill()
 
         # One more attempt than allowed may start, because its number is not exact.
@@ -45,14 +45,14 @@ class TestInexactAttempts:
         subscription = broker.subscription()
         stream = await transport.subscribe(subscription)
         await broker.send(transport, "a")
-        await (await broker.take(stream)).retry(after=0)
+        await (await broker.receive(stream)).retry(after=0)
 
         for _ in range(2):
-            last = await start_last_attempt(await broker.take(stream))
+            last = await start_last_attempt(await broker.receive(stream))
             assert last is not None
             await last.requeue()
 
-        last = await start_last_attempt(await broker.take(stream))
+        last = await start_last_attempt(await broker.receive(stream))
         assert last is not None
         await last.dead_letter(broker.failure())
         await stream.aclose()

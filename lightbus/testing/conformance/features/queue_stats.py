@@ -39,7 +39,7 @@ class TestQueueStats:
         subscription = broker.subscription()
         stream = await transport.subscribe(subscription)
         await broker.send(transport, "fails")
-        await (await broker.take(stream)).retry(after=60.0)
+        await (await broker.receive(stream)).retry(after=60.0)
 
         assert (await counting.stats(subscription)).delayed in (1, None)
 
@@ -48,7 +48,7 @@ class TestQueueStats:
         subscription = broker.subscription()
         stream = await transport.subscribe(subscription)
         await broker.send(transport, "hello")
-        delivery = await broker.take(stream)
+        delivery = await broker.receive(stream)
         await delivery.ack()
 
         await delivery.retry(after=DELAY)

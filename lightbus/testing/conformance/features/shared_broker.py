@@ -28,7 +28,7 @@ class TestSharedBroker:
         stream = await transport.subscribe(broker.subscription())
 
         async with child_of(broker, "send", broker.subscription()) as sender:
-            assert text_of(await broker.take(stream)) == await sender.said() == "0"
+            assert text_of(await broker.receive(stream)) == await sender.read_line() == "0"
 
     async def test_events_that_a_killed_process_sent_are_stored(
         self, broker: BrokerUnderTest
@@ -39,7 +39,7 @@ class TestSharedBroker:
         await transport.declare(subscription, timeout=broker.patience)
 
         async with child_of(broker, "send", subscription) as sender:
-            confirmed = [await sender.said() for _ in range(100)]
+            confirmed = [await sender.read_line() for _ in range(100)]
             confirmed += await sender.kill()
 
         stream = await transport.subscribe(subscription)
@@ -55,11 +55,11 @@ class TestSharedBroker:
         await broker.send(transport, *"abcde")
 
         async with child_of(broker, "take", subscription) as worker:
-            assert await worker.said() == "a"
+            assert await worker.read_line() == "a"
             await worker.kill()
 
         stream = await transport.subscribe(broker.subscription(concurrency=5))
-        deliveries = {text_of(taken): taken for taken in await broker.take_ones(stream, 5)}
+        deliveries = {text_of(taken): taken for taken in await broker.receive_many(stream, 5)}
         assert sorted(deliveries) == list("abcde")
         assert (deliveries["a"].attempt, deliveries["a"].redeliveries) == (2, 1)
 
@@ -71,10 +71,10 @@ class TestSharedBroker:
         await broker.send(transport, "a")
         for _ in range(2):
             async with child_of(broker, "take", subscription) as worker:
-                assert await worker.said() == "a"
+                assert await worker.read_line() == "a"
                 await worker.kill()
 
-        delivery = await broker.take(await transport.subscribe(subscription))
+        delivery = await broker.receive(await transport.subscribe(subscription))
 
         assert (delivery.attempt, delivery.redeliveries) == (3, 2)
 
@@ -89,15 +89,15 @@ class TestSharedBroker:
         await broker.send(transport, *"abcdef")
 
         async with child_of(broker, "ack_one", subscription) as worker:
-            assert [await worker.said(), await worker.said()] == ["a", "b"]
+            assert [await worker.read_line(), await worker.read_line()] == ["a", "b"]
             await worker.kill()
         for _ in range(2):
             async with child_of(broker, "take", subscription) as worker:
-                assert await worker.said() == "b"
+                assert await worker.read_line() == "b"
                 await worker.kill()
 
         stream = await transport.subscribe(broker.subscription(concurrency=5))
-        deliveries = await broker.take_ones(stream, 5)
+        deliveries = await broker.receive_many(stream, 5)
         counts = {text_of(taken): (taken.attempt, taken.redeliveries) for taken in deliveries}
         assert counts == {"b": (4, 3), **dict.fromkeys("cdef", (1, 0))}
 
@@ -114,11 +114,11 @@ class TestSharedBroker:
         await broker.send(transport, *texts)
 
         async with child_of(broker, "take_all", subscription) as worker:
-            received = {await worker.said() for _ in range(concurrency)}
+            received = {await worker.read_line() for _ in range(concurrency)}
             await worker.kill()
 
         stream = await transport.subscribe(broker.subscription(concurrency=len(texts)))
-        deliveries = await broker.take_ones(stream, len(texts))
+        deliveries = await broker.receive_many(stream, len(texts))
         counts = {text_of(taken): (taken.attempt, taken.redeliveries) for taken in deliveries}
         assert counts == {text: (2, 1) if text in received else (1, 0) for text in texts}
 
@@ -132,11 +132,11 @@ class TestSharedBroker:
         await broker.send(transport, *"abcde")
         for _ in range(2):
             async with child_of(broker, "take", subscription) as worker:
-                assert await worker.said() == "a"
+                assert await worker.read_line() == "a"
                 await worker.kill()
 
         stream = await transport.subscribe(broker.subscription(concurrency=5))
-        for delivery in await broker.take_ones(stream, 5):
+        for delivery in await broker.receive_many(stream, 5):
             if text_of(delivery) == "a":
                 await delivery.ack()
                 continue
@@ -159,14 +159,14 @@ class TestSharedBroker:
         await asyncio.gather(*(broker.send(transport, text) for text in texts))
 
         async with child_of(broker, "work", subscription) as worker:
-            acked = [await worker.said() for _ in range(handled // 3)]
+            acked = [await worker.read_line() for _ in range(handled // 3)]
             acked += await worker.kill()
 
         stream = await transport.subscribe(subscription)
         dead = set(texts_of(await broker.dead_letters(transport)))
         missing = texts - dead - set(acked)
         while missing:
-            delivery = await broker.take(stream)
+            delivery = await broker.receive(stream)
             missing.discard(text_of(delivery))
             await delivery.ack()
 
