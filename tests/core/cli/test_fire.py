@@ -62,7 +62,7 @@ async def test_an_event_is_fired_with_values_as_json_or_as_text(
     await bus.client.close_async()
 
 
-async def test_an_id_that_can_not_be_printed_makes_no_event_that_was_not_stored(
+async def test_an_event_is_stored_even_if_its_id_cannot_be_printed(
     command: Command, config: dict[str, Any], received: Received, tmp_path: Path
 ) -> None:
     bus = lightbus.create(config)
@@ -78,7 +78,7 @@ async def test_an_id_that_can_not_be_printed_makes_no_event_that_was_not_stored(
     await bus.client.close_async()
 
 
-async def test_a_value_is_text_where_its_type_takes_it(
+async def test_a_value_is_text_if_its_type_accepts_text(
     command: Command, config: dict[str, Any], received: Received
 ) -> None:
     bus = lightbus.create(config)
@@ -103,7 +103,7 @@ async def test_a_value_is_text_where_its_type_takes_it(
         (["auth.user_created", "adam"], 2, "'adam' is not of the form NAME=VALUE."),
     ],
 )
-def test_what_can_not_be_fired_is_told_in_a_line(
+def test_an_event_that_cannot_be_fired_is_reported_in_one_line(
     command: Command, config: dict[str, Any], args: list[str], code: int, told: str
 ) -> None:
     ended_with, printed, said = command("fire", *args)

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
-from pathlib import Path
 from typing import Any, Generic, TypedDict, TypeVar
 from urllib.parse import unquote
 
 import pydantic
 import pytest
 
-from command import Command
 from core.support import MakeBus
 from lightbus import Api, Bus, Event, Parameter, event
 from lightbus.operations.asyncapi import asyncapi_of
@@ -158,26 +155,3 @@ def test_fields_that_are_named_like_keywords_stay_as_they_are(make_bus: MakeBus)
     assert list(document["components"]["schemas"]["odd"]["properties"]) == sorted(
         odd.__annotations__
     )
-
-
-BUS = """
-import lightbus
-
-bus = lightbus.create(service_name="mail")
-
-
-@bus.client.on_start()
-def on_start():
-    bus.auth.user_created.listen(print, listener_name="welcome")
-"""
-
-
-def test_the_command_prints_the_document_with_listeners_of_hooks(
-    command: Command, tmp_path: Path
-) -> None:
-    (tmp_path / "bus.py").write_text(BUS)
-    code, printed, said = command("schema", "asyncapi", "--api-version", "2")
-    assert (code, said) == (0, "")
-    document = json.loads(printed)
-    assert document["info"] == {"title": "mail", "version": "2"}
-    assert list(document["operations"]) == ["receive.welcome.auth.user_created"]

@@ -9,7 +9,6 @@ import time as time_module
 from collections.abc import Callable
 from dataclasses import field
 from datetime import datetime, time
-from pathlib import Path
 from typing import Annotated, Any, Literal, NotRequired, Optional, TypedDict
 
 import attrs
@@ -17,11 +16,10 @@ import msgspec
 import pydantic
 import pytest
 
-from command import Command
 from core.schema.examples import NARROWER, WIDER, Colour, House, Street, api, changes, make
 from lightbus import Api, Event, WildcardParameter
 from lightbus.encoding.native_types import parameters_type
-from lightbus.schema.events import breaking_changes, read_schema, schema_of
+from lightbus.schema.events import breaking_changes, schema_of
 
 
 @dataclasses.dataclass
@@ -457,44 +455,3 @@ def test_what_types_say_and_json_schema_has_no_word_for_is_compared(
 ) -> None:
     found = changes({"x": before}, {"x": after})
     assert [next(d for d in (WIDER, NARROWER) if d in change) for change in found] == directions
-
-
-BUS = """
-import lightbus
-from lightbus import Api, event
-
-bus = lightbus.create()
-
-
-class AuthApi(Api):
-    @event
-    def user_created(self, *, username: str, {more}) -> None:
-        "Someone has an account now."
-
-    class Meta:
-        name = "auth"
-
-
-bus.client.register_api(AuthApi)
-"""
-
-
-def test_the_command_prints_a_schema_and_checks_against_it(
-    command: Command, tmp_path: Path
-) -> None:
-    (tmp_path / "bus.py").write_text(BUS.format(more="age: int"))
-    code, printed, _ = command("schema", "dump")
-    assert code == 0
-    (tmp_path / "old.json").write_text(printed)
-    assert list(read_schema(tmp_path / "old.json")["properties"]) == ["auth.user_created"]
-
-    code, said, _ = command("schema", "check", "old.json")
-    assert (code, said) == (0, "No breaking changes in 1 event.\n")
-
-    (tmp_path / "bus.py").write_text(BUS.format(more="age: int | str"))
-    code, said, _ = command("schema", "check", "old.json")
-    assert code == 1
-    assert (
-        "auth.user_created, field 'age': it accepts more values than before: at $, string" in said
-    )
-    assert "Listeners of the old version may receive values" in said

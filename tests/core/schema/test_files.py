@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from command import Command
 from core.support import MakeBus
 from lightbus import Api, Event, Parameter
 from lightbus.exceptions import ConfigError, InvalidEventArguments
@@ -179,68 +178,3 @@ def test_any_file_that_is_read_can_be_compared(tmp_path: Path) -> None:
     assert list(breaking_changes(found, found)) == []
     for schema in (schema_of([]), schema_of([ShopApi])):
         assert all(change.event for change in breaking_changes(found, schema))
-
-
-BUS = """
-import lightbus
-from lightbus import Api, Event
-
-bus = lightbus.create({}, service_name="shop")
-
-
-class ShopApi(Api):
-    sold = Event(("price",))
-
-    class Meta:
-        name = "shop"
-
-
-bus.client.register_api(ShopApi)
-"""
-
-
-@pytest.mark.parametrize(
-    "text", ['{"properties": {"shop.sold": {"required": 3}}}', "{", "[]", None]
-)
-def test_the_command_says_in_one_line_what_is_wrong_with_a_file(
-    command: Command, tmp_path: Path, text: str | None
-) -> None:
-    (tmp_path / "bus.py").write_text(BUS)
-    if text is not None:
-        (tmp_path / "old.json").write_text(text)
-
-    code, printed, said = command("schema", "check", "old.json", COLUMNS="500")
-
-    assert (code, printed) == (2, "")
-    assert said.startswith("Error: old.json: ")
-    assert said.count("\n") == 1
-
-
-BROKEN = """
-import dataclasses
-
-
-class Undescribed:
-    def __bool__(self):
-        raise LookupError("no docs")
-
-
-Broken = dataclasses.make_dataclass("Broken", [("a", int)])
-Broken.__doc__ = Undescribed()
-BusApi = type("BusApi", (Api,), {
-    "e": Event([lightbus.Parameter("x", Broken)]),
-    "Meta": type("Meta", (), {"name": "broken"}),
-})
-bus.client.register_api(BusApi)
-"""
-
-
-def test_the_command_says_which_event_it_cannot_compare(command: Command, tmp_path: Path) -> None:
-    (tmp_path / "bus.py").write_text(BUS)
-    (tmp_path / "old.json").write_text(command("schema", "dump")[1])
-    (tmp_path / "bus.py").write_text(BUS + BROKEN)
-
-    code, printed, said = command("schema", "check", "old.json", COLUMNS="500")
-
-    assert (code, printed) == (2, "")
-    assert said.startswith("Error: Event broken.e has no JSON Schema")
