@@ -1,1 +1,1 @@
-"""Operations on a running system, and documents that describe it."""
+"""Operations on a running system for commands and the dashboard, and documents that describe it."""

@@ -1,4 +1,4 @@
-"""What a service fires and listens for, as an AsyncAPI document."""
+"""Returns an AsyncAPI document of the events that a service fires and listens for."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ Document = dict[str, Any]
 def asyncapi_of(client: BusClient, *, version: str = "1") -> Document:
     """Return the AsyncAPI document (3.0.0) of a service.
 
-    It sends the events of its registered APIs and receives those that its listeners name, which its
-    `on_start` hooks may add. What events carry is said in JSON Schema of draft 7, as AsyncAPI does.
+    The service sends the events of its registered APIs, and receives the events of its listeners.
+    Run the `on_start` hooks before, because they may add listeners. The fields of events are
+    described in JSON Schema draft 7, which AsyncAPI uses.
 
     Args:
         client: The client of the service's bus.
-        version: Of the document, as its author counts.
+        version: The version of the document.
 
     Raises:
         ApiError: An event is declared wrongly.
@@ -72,21 +73,21 @@ def asyncapi_of(client: BusClient, *, version: str = "1") -> Document:
 
 
 def _key(api_name: str, event_name: str) -> str:
-    """Return the key of an event, which no other event has."""
+    """Return a unique key for an event."""
     return f"{escape_key(api_name)}.{_part_of_key(event_name)}"
 
 
 def _part_of_key(name: str) -> str:
-    """Return `name` for a key whose parts are joined by dots."""
+    """Return `name` as a part of a key whose parts are joined by dots."""
     return escape_key(name).replace(".", "-x2e")
 
 
 def _servers(parts: Iterable[AsyncAPIParts]) -> Document:
-    found: list[Document] = []
+    servers: list[Document] = []
     for part in parts:
-        if part.server and part.server not in found:
-            found.append(dict(part.server))
-    return {f"server{number}": server for number, server in enumerate(found, 1)}
+        if part.server and part.server not in servers:
+            servers.append(dict(part.server))
+    return {f"server{number}": server for number, server in enumerate(servers, 1)}
 
 
 def _channel(api_name: str, event_name: str, parts: AsyncAPIParts, servers: Document) -> Document:
@@ -121,18 +122,15 @@ def _message(name: str, documented: Document) -> Document:
 
 
 def _as_draft_7(schema: Any) -> Any:
-    """Return a schema in the form that AsyncAPI has it in, with its references into the document.
-
-    AsyncAPI extends draft 7 of JSON Schema.
-    """
-    found = with_subschemas(schema, _as_draft_7)
-    if not isinstance(found, dict):
-        return found
-    if (name := definition_name(found.get("$ref"))) is not None:
-        found["$ref"] = f"#/components/schemas/{escape_key(name)}"
-    # In AsyncAPI, it is the name of a field.
-    found.pop("discriminator", None)
-    if "prefixItems" in found:
-        found["additionalItems"] = found.pop("items", True)
-        found["items"] = found.pop("prefixItems")
-    return found
+    """Convert a schema to draft 7, which AsyncAPI extends, and adapt its references."""
+    converted = with_subschemas(schema, _as_draft_7)
+    if not isinstance(converted, dict):
+        return converted
+    if (name := definition_name(converted.get("$ref"))) is not None:
+        converted["$ref"] = f"#/components/schemas/{escape_key(name)}"
+    # In AsyncAPI, this keyword has another meaning.
+    converted.pop("discriminator", None)
+    if "prefixItems" in converted:
+        converted["additionalItems"] = converted.pop("items", True)
+        converted["items"] = converted.pop("prefixItems")
+    return converted

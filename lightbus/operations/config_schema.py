@@ -1,4 +1,4 @@
-"""What a config file may say, as JSON Schema: with the settings of every installed transport."""
+"""Returns the JSON Schema of a config file, with the settings of all installed transports."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from lightbus.transport.registry import installed_transports
 def schema_of_config() -> Schema:
     """Return the JSON Schema (draft 2020-12) of a config file.
 
-    Of a transport whose packages are missing, nothing is known but its name.
+    If a package that a transport needs is missing, the schema accepts any settings for it.
     """
     transports = installed_transports()
-    settings = {name: found.Settings for name, found in transports.items() if found is not None}
-    (document, api, *described), definitions = msgspec.json.schema_components(
+    settings = {name: class_.Settings for name, class_ in transports.items() if class_ is not None}
+    (document, api, *settings_schemas), definitions = msgspec.json.schema_components(
         (Document, ApiConfig, *settings.values()), ref_template="#/$defs/{name}"
     )
     api_schema = definitions[api["$ref"].removeprefix("#/$defs/")]
@@ -29,21 +29,19 @@ def schema_of_config() -> Schema:
             **{name: {} for name in transports},
             **{
                 name: {"anyOf": [schema, {"type": "null"}]}
-                for name, schema in zip(settings, described, strict=True)
+                for name, schema in zip(settings, settings_schemas, strict=True)
             },
         },
     }
     document_schema = definitions.pop(document["$ref"].removeprefix("#/$defs/"))
     document_schema["properties"]["apis"]["additionalProperties"] = api
     for schema in (document_schema, *definitions.values()):
-        _admit_variables(schema)
+        _allow_variables(schema)
     return {"$schema": DIALECT, **document_schema, "title": "Lightbus", "$defs": definitions}
 
 
-def _admit_variables(schema: Schema) -> None:
-    """Admit the name of an environment variable, such as ``${PORT}``, in the place of a number or
-    of one of several texts.
-    """
+def _allow_variables(schema: Schema) -> None:
+    """Allow a reference to an environment variable, such as ``${PORT}``, for numbers and enums."""
     for name, property_ in schema.get("properties", {}).items():
         options = property_.get("anyOf", [property_])
         if any(

@@ -1,4 +1,4 @@
-"""The JSON form of a dead letter, as exported files have it."""
+"""Converts dead letters to the JSON of exported files."""
 
 from __future__ import annotations
 
@@ -29,9 +29,10 @@ def summarize(letter: DeadLetter) -> dict[str, Any]:
 
 
 def export(letter: DeadLetter) -> dict[str, Any]:
-    """Return everything that is known about `letter`, for `msgspec` to encode.
+    """Return all data of `letter`, for `msgspec` to encode.
 
-    The parameters are a `msgspec.Raw`. A body that is not JSON is in base64 instead.
+    The parameters are a `msgspec.Raw`. If the body is not JSON, the result contains it in Base64
+    instead.
     """
     message, failure = letter.message, letter.failure
     try:

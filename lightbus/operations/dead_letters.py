@@ -15,7 +15,7 @@ from lightbus.operations.known_apis import one_api_per_broker
 from lightbus.transport.features import DeadLetter, DeadLetterStore, require
 from lightbus.transport.records import QueueAddress
 
-# The number of characters that identify an event, of its whole id.
+# The number of characters at the start of an id that identify an event
 SHORT_ID = 8
 
 
@@ -24,9 +24,9 @@ class LetterKey:
     """Identifies one dead letter among those of a service.
 
     Attributes:
-        event_id: The id of its event, for which several listeners may have a dead letter.
-        listener: The listener that failed.
-        failed_at: When it failed, in UTC.
+        event_id: The id of the event. Several listeners may have a dead letter for the same event.
+        listener: The name of the listener that failed.
+        failed_at: When the listener failed, in UTC.
     """
 
     event_id: str
@@ -44,10 +44,10 @@ class LetterKey:
 
 @attrs.frozen(kw_only=True)
 class Filter:
-    """Selects dead letters. One that is None, or empty for `ids`, selects all.
+    """Selects the dead letters that match all attributes. None, or no `ids`, matches everything.
 
     Attributes:
-        ids: Only events with one of these ids; the first 8 characters of an id, or more, do.
+        ids: Only events with one of these ids. The first 8 or more characters of an id suffice.
         keys: Only these dead letters.
         listener: Only dead letters of this listener.
         event: Only this event, such as ``"auth.user_created"``; a pattern as in `fnmatch`.
@@ -78,7 +78,7 @@ class Filter:
         message, failure = letter.message, letter.failure
         error_names = (failure.error_type, failure.error_type.rpartition(".")[2])
         return (
-            (not self.ids or any(_is_id_of(message.id, given) for given in self.ids))
+            (not self.ids or any(_matches_id(message.id, prefix) for prefix in self.ids))
             and (self.keys is None or LetterKey.of(letter) in self.keys)
             and self.listener in (None, failure.listener)
             and (self.event is None or fnmatchcase(message.canonical_name, self.event))
@@ -88,8 +88,8 @@ class Filter:
         )
 
 
-def _is_id_of(event_id: str, given: str) -> bool:
-    return event_id == given or (len(given) >= SHORT_ID and event_id.startswith(given))
+def _matches_id(event_id: str, prefix: str) -> bool:
+    return event_id == prefix or (len(prefix) >= SHORT_ID and event_id.startswith(prefix))
 
 
 class DeadLetters:
@@ -98,14 +98,14 @@ class DeadLetters:
     def __init__(self, client: BusClient) -> None:
         self._client = client
 
-    async def matching(self, wanted: Filter) -> AsyncGenerator[DeadLetter]:
-        """Yield the dead letters that `wanted` selects, oldest first within each broker.
+    async def matching(self, filter_: Filter) -> AsyncGenerator[DeadLetter]:
+        """Yield the dead letters that `filter_` selects, oldest first within each broker.
 
         Close the generator after use.
 
         Raises:
-            TransportError: They cannot be read.
-            TypeError: A time in `wanted` is naive.
+            TransportError: The dead letters cannot be read.
+            TypeError: A time in `filter_` is naive.
         """
         service_name = self._client.config.service_name
         for api_name in one_api_per_broker(self._client):
@@ -114,21 +114,23 @@ class DeadLetters:
             letters = store.dead_letters(service_name)
             async with contextlib.aclosing(letters):
                 async for letter in letters:
-                    if wanted.matches(letter):
+                    if filter_.matches(letter):
                         yield letter
 
     async def replay(self, letter: DeadLetter, *, message: EventMessage | None = None) -> None:
-        """Send the event to the listener that failed, as a first attempt, and then remove the dead
-        letter. If this is interrupted in between, the event exists twice.
+        """Send an event again to the listener that failed, and then remove the dead letter.
+
+        The next attempt counts as the first one. If this is interrupted after the event was sent,
+        the dead letter stays.
 
         Args:
             letter: The dead letter that `matching` yielded last.
-            message: A corrected message to send in its place.
+            message: A corrected message to send instead.
 
         Raises:
-            TransportError: The event was not sent, for example because the listener's queue is
-                gone, and the dead letter is unchanged. Or the event was sent, and the dead letter
-                may still exist.
+            TransportError: The event was not sent, for example because the queue of the listener
+                was deleted, and the dead letter is unchanged. Or the event was sent, and the dead
+                letter may still exist.
         """
         message = message or letter.message
         queue = QueueAddress(

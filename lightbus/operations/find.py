@@ -1,4 +1,4 @@
-"""`find_event`: finds one event in the queues of listeners and among the dead letters."""
+"""`find_event`: finds an event in the queues of listeners and among the dead letters."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ class FoundEvent:
 
 @attrs.frozen(kw_only=True)
 class FindResult:
-    """What `find_event` found.
+    """The result of `find_event`.
 
     Attributes:
         events: The events that match the id.
-        is_complete: Whether every broker could search the queues of its listeners. If not, an event
-            that is only in a queue may be missing.
+        is_complete: Whether all brokers could search the queues of listeners. If not, an event that
+            is only in a queue may be missing.
     """
 
     events: list[FoundEvent]

@@ -1,4 +1,4 @@
-"""`ListenerQueues`: finds the queues of listeners that are gone, and removes them."""
+"""`ListenerQueues`: finds and deletes the queues of listeners that no longer exist."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class FoundQueue:
 
     Attributes:
         queue: The queue.
-        transport: The transport that has it.
+        transport: The transport of its broker.
     """
 
     queue: ListenerQueue
@@ -39,15 +39,15 @@ class ListenerQueues:
         self._service_name = client.config.service_name
 
     async def find(self, listener_name: str, api_name: str | None) -> list[FoundQueue]:
-        """Return the queues of a listener that the bus does not have.
+        """Return the queues of a listener that the bus no longer has.
 
         Args:
-            listener_name: The listener.
-            api_name: The API; None for every API.
+            listener_name: The name of the listener.
+            api_name: The name of the API; None for every API.
 
         Raises:
-            QueueInUse: The bus has this listener.
-            NotDeclared: There is no such queue.
+            QueueInUse: The bus still has the listener.
+            NotDeclared: The listener has no queue.
             TransportRefused: `api_name` is needed, because a broker does not list its queues.
             TransportError: A broker failed.
         """
@@ -80,7 +80,7 @@ class ListenerQueues:
         return found
 
     def check_empty(self, found: list[FoundQueue]) -> None:
-        """Check that none of these queues has events.
+        """Check that all of these queues are empty.
 
         Raises:
             QueueInUse: A queue has events.
@@ -91,7 +91,7 @@ class ListenerQueues:
                 raise QueueInUse(owner, events=queue.events)
 
     async def remove(self, found: FoundQueue, *, discard: bool) -> int:
-        """Delete a queue; return how many events were lost with it.
+        """Delete a queue, and return how many events were deleted with it.
 
         The errors are those of `lightbus.transport.features.ListenerQueues.remove_listener_queue`.
         """

@@ -1,7 +1,7 @@
-"""`Move`: takes the events of a service from one broker to another, and loses none.
+"""`Move`: moves the events of a service from one broker to another without losing any.
 
-An event is stored at the new broker before the old one forgets it. Killed at any point, a move can
-be started again: what was on its way may then exist twice.
+Each event is stored at the new broker before it is removed from the old one. A move that was
+interrupted can be started again. Events that were in flight at that moment may then exist twice.
 """
 
 from __future__ import annotations
@@ -21,47 +21,47 @@ from lightbus.transport.contract import Delivery, DeliveryStream, EventTransport
 from lightbus.transport.features import DeadLetterStore, QueueStats, SharedBroker, require
 from lightbus.transport.records import Subscription, SubscriptionStats
 
-# How many events of one queue are on their way at once.
-_AT_ONCE = 64
+# The number of events of one queue that are in flight at the same time
+_MAX_IN_FLIGHT = 64
 
-# How often the queues are counted, in seconds.
-_PERIOD = 0.25
+# The interval between counts of a queue, in seconds
+_COUNT_INTERVAL = 0.25
 
-# How much longer than its delay an event may take to come back, in seconds.
+# How much later than its delay an event may be redelivered, in seconds
 _MARGIN = 1.0
 
-# For giving back an event that was not moved, in seconds.
-_GIVE_BACK_TIMEOUT = 1.0
+# The time limit for requeuing an event that was not moved, in seconds
+_REQUEUE_TIMEOUT = 1.0
 
-# An event may come twice. One that comes more often goes round in a circle.
-_MOST_TIMES_SEEN = 3
+# An event may be delivered twice. After more deliveries, the events move in a circle.
+_MAX_DELIVERIES = 3
 
 
 @attrs.define(eq=False)
 class QueueMove:
-    """How far the move of one listener's events is.
+    """The progress of moving the events of one listener.
 
     Attributes:
-        listener: Whose events these are.
-        moved: How many have arrived.
-        in_hand: How many are on their way.
-        left: How many are known to be left, as counted a moment ago.
-        is_done: Whether none is left.
-        has_started: Whether the first has arrived.
-        turn: Held by the one that is to be put next.
-        first_id: The id of the first.
-        times_seen: How often that one came.
+        listener: The listener.
+        moved: The number of events that were moved.
+        in_flight: The number of events that are being moved.
+        left: The number of events that are left, as of the last count.
+        is_done: Whether all events were moved.
+        has_started: Whether the first event was moved.
+        turn: The lock for the next event to send.
+        first_id: The id of the first event.
+        first_deliveries: How often the first event was delivered.
     """
 
     listener: Listener
     moved: int = 0
-    in_hand: int = 0
+    in_flight: int = 0
     left: int = 0
     is_done: bool = False
     has_started: bool = False
     turn: asyncio.Lock = attrs.field(factory=asyncio.Lock)
     first_id: str = ""
-    times_seen: int = 0
+    first_deliveries: int = 0
 
 
 class Move:
@@ -73,7 +73,7 @@ class Move:
 
     Attributes:
         queues: The progress of each queue; empty before `run`.
-        dead_letters: How many dead letters have arrived.
+        dead_letters: The number of dead letters that were moved.
     """
 
     def __init__(self, source: BusClient, target: BusClient) -> None:
@@ -83,11 +83,10 @@ class Move:
         self._target = target
 
     async def run(self) -> None:
-        """Call the `on_start` hooks, which may add listeners, and move until nothing is left.
+        """Run the `on_start` hooks, which may add listeners, and move all events.
 
-        Running workers of the service share its events with the move. If a broker does not report
-        how many events are delayed, the move waits for the longest possible delay and one second
-        more.
+        Running workers of the service still handle events meanwhile. If a broker does not report
+        the number of delayed events, the move waits for the longest possible delay plus one second.
 
         Raises:
             ConfigError: Both configurations use the same broker for every listener, or the moved
@@ -109,10 +108,10 @@ class Move:
                     f"{self._source.config.source}, so there is nothing to move.",
                     source=self._target.config.source,
                 )
-            # All of them first, so that nothing is moved where something is in the way.
+            # Prepares all queues first, so that nothing is moved if one of them cannot be.
             for queue in self.queues:
                 await self._prepare(queue.listener)
-            await _together(self._move_queue(queue) for queue in self.queues)
+            await _run_all(self._move_queue(queue) for queue in self.queues)
             await self._move_dead_letters()
         finally:
             await self._source.on_stop.run(client=self._source)
@@ -133,23 +132,25 @@ class Move:
         subscription = _subscription(self._source, queue.listener)
         delays_end_at = asyncio.get_running_loop().time() + max(subscription.delays) + _MARGIN
         while not queue.is_done:
-            stream = await transport.subscribe(attrs.evolve(subscription, concurrency=_AT_ONCE))
+            stream = await transport.subscribe(
+                attrs.evolve(subscription, concurrency=_MAX_IN_FLIGHT)
+            )
             try:
-                carriers = [self._carry(stream, queue) for _ in range(_AT_ONCE)]
+                senders = [self._send_all(stream, queue) for _ in range(_MAX_IN_FLIGHT)]
                 counting = self._count(queue, transport, subscription, delays_end_at)
-                await _together([_then(counting, stream.stop), *carriers])
+                await _run_all([_run_both(counting, stream.stop), *senders])
             finally:
                 await stream.aclose()
-            # What the stream held ahead and gave back is counted only now.
+            # Only now, the count includes events that the stream prefetched and requeued.
             queue.is_done = (await _stats(transport, subscription)).waiting == 0
 
-    async def _carry(self, stream: DeliveryStream, queue: QueueMove) -> None:
+    async def _send_all(self, stream: DeliveryStream, queue: QueueMove) -> None:
         client, listener = self._target, queue.listener
         transport = await client.transports.open(listener.api_name)
         subscription = _subscription(client, listener)
         timeout = client.config.api(listener.api_name).fire_timeout
         async for delivery in stream:
-            queue.in_hand += 1
+            queue.in_flight += 1
             send = functools.partial(
                 transport.send,
                 delivery.message,
@@ -158,20 +159,20 @@ class Move:
                 timeout=timeout,
             )
             try:
-                self._check_circle(queue, delivery.message.id)
+                self._check_for_circle(queue, delivery.message.id)
                 await self._send_in_turn(queue, send)
             except BaseException:
-                await _give_back(delivery)
+                await _requeue(delivery)
                 raise
             await delivery.ack()
-            queue.in_hand -= 1
+            queue.in_flight -= 1
             queue.moved += 1
 
     async def _send_in_turn(
         self, queue: QueueMove, send: Callable[[], Coroutine[Any, Any, None]]
     ) -> None:
-        # A queue may refuse what comes in the first moments of its life, and take it later. So that
-        # the order is kept, the others wait until it has taken the first, and then begin in turn.
+        # A new queue may refuse the first events. To keep the order, the other events wait until
+        # the first one is stored, and then are sent in order.
         async with queue.turn:
             if not queue.has_started:
                 await send()
@@ -179,10 +180,10 @@ class Move:
                 return
         await send()
 
-    def _check_circle(self, queue: QueueMove, event_id: str) -> None:
+    def _check_for_circle(self, queue: QueueMove, event_id: str) -> None:
         queue.first_id = queue.first_id or event_id
-        queue.times_seen += event_id == queue.first_id
-        if queue.times_seen > _MOST_TIMES_SEEN:
+        queue.first_deliveries += event_id == queue.first_id
+        if queue.first_deliveries > _MAX_DELIVERIES:
             raise ConfigError(
                 f"this is the same broker as in {self._source.config.source}, so the moved events "
                 "come back.",
@@ -196,18 +197,18 @@ class Move:
         subscription: Subscription,
         delays_end_at: float,
     ) -> None:
-        """Return when nothing is left, as far as can be told while there is a stream."""
+        """Count the events that are left, and return when there are none."""
         now = asyncio.get_running_loop().time
         moved_before = -1
         while True:
             stats = await _stats(transport, subscription)
             queue.left = stats.total
-            is_told = stats.delayed is not None and stats.in_flight is not None
-            is_quiet = queue.left == queue.in_hand == 0 and queue.moved == moved_before
-            if is_quiet and (is_told or now() >= delays_end_at):
+            is_known = stats.delayed is not None and stats.in_flight is not None
+            is_quiet = queue.left == queue.in_flight == 0 and queue.moved == moved_before
+            if is_quiet and (is_known or now() >= delays_end_at):
                 return
             moved_before = queue.moved
-            await asyncio.sleep(_PERIOD)
+            await asyncio.sleep(_COUNT_INTERVAL)
 
     async def _move_dead_letters(self) -> None:
         by_place = {
@@ -240,7 +241,7 @@ async def _stats(transport: EventTransport, subscription: Subscription) -> Subsc
 
 
 def _subscription(client: BusClient, listener: Listener) -> Subscription:
-    """Return what `listener` would want under the configuration of `client`."""
+    """Return the subscription that `listener` has with the configuration of `client`."""
     api = client.config.api(listener.api_name)
     configured = attrs.evolve(
         listener, acknowledgement_timeout=api.acknowledgement_timeout, retry=api.retry
@@ -248,22 +249,22 @@ def _subscription(client: BusClient, listener: Listener) -> Subscription:
     return configured.subscription(client.config.service_name)
 
 
-async def _give_back(delivery: Delivery) -> None:
-    # Where this cannot be done soon, closing the stream does it, and counts an attempt.
+async def _requeue(delivery: Delivery) -> None:
+    # After a timeout, closing the stream requeues the event, which may count as an attempt.
     with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(_GIVE_BACK_TIMEOUT):
+        async with asyncio.timeout(_REQUEUE_TIMEOUT):
             await delivery.requeue()
 
 
-async def _then(
-    first: Coroutine[Any, Any, None], then: Callable[[], Coroutine[Any, Any, None]]
+async def _run_both(
+    first: Coroutine[Any, Any, None], second: Callable[[], Coroutine[Any, Any, None]]
 ) -> None:
     await first
-    await then()
+    await second()
 
 
-async def _together(work: Iterable[Coroutine[Any, Any, None]]) -> None:
-    """Do all of `work` at once; where one part fails, cancel the others and raise its error."""
+async def _run_all(work: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """Run all of `work` concurrently. If one part fails, cancel the others and raise its error."""
     try:
         async with asyncio.TaskGroup() as group:
             for part in work:

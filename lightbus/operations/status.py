@@ -1,4 +1,4 @@
-"""`Status`: where the events of a service's listeners are."""
+"""`Status`: counts the waiting, delayed and dead events of each listener of a service."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from lightbus.transport.records import DeadLetterCount, SubscriptionStats
 
 @attrs.frozen(kw_only=True)
 class ListenerStatus:
-    """Where the events of one listener on one API are.
+    """The numbers of events of one listener on one API.
 
     Attributes:
-        name: The listener's name.
-        api_name: The API.
-        stats: The broker's numbers; None if the listener has no queue yet.
-        dead: How many dead letters it has; None if the broker does not report it.
-        dead_in_service: How many the service has; None if the broker does not report it, for
-            example while a client reads them on RabbitMQ.
+        name: The name of the listener.
+        api_name: The name of the API.
+        stats: The numbers of events in its queue; None if the listener has no queue yet.
+        dead: The number of its dead letters; None if the broker does not report it.
+        dead_in_service: The number of dead letters of the service; None if the broker does not
+            report it, for example while a client reads them.
     """
 
     name: str
@@ -36,16 +36,16 @@ class ListenerStatus:
 
 
 class Status:
-    """Looks where the events of the listeners of a bus are."""
+    """Counts the events of the listeners of a bus."""
 
     def __init__(self, client: BusClient) -> None:
         self._client = client
 
     async def listeners(self) -> list[ListenerStatus]:
-        """Return where the events of each listener are now.
+        """Return the current numbers of events of each listener.
 
         Raises:
-            TransportError: A broker did not tell.
+            TransportError: A broker failed.
         """
         dead = await self._dead()
         by_listener = dead.by_listener
@@ -72,7 +72,7 @@ class Status:
             return None
 
     async def _dead(self) -> DeadLetterCount:
-        """Count the dead letters of the service in every place where its APIs keep theirs."""
+        """Count the dead letters of the service at all brokers that its APIs use."""
         total: int | None = 0
         by_listener: Counter[tuple[str, str]] | None = Counter()
         for api_name in one_api_per_broker(self._client):
