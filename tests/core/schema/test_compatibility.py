@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import enum
 import time as time_module
-from collections.abc import Callable
-from dataclasses import field
 from datetime import datetime, time
-from typing import Annotated, Any, Literal, NotRequired, Optional, TypedDict
+from typing import Annotated, Any, Literal
 
-import attrs
 import msgspec
 import pydantic
 import pytest
 
-from core.schema.examples import NARROWER, WIDER, Colour, House, Street, api, changes, make
+from core.schema.examples import NARROWER, WIDER, House, Street, api, changes
 from lightbus import Api, Event, WildcardParameter
 from lightbus.encoding.native_types import parameters_type
 from lightbus.schema.events import breaking_changes, schema_of
@@ -48,9 +44,7 @@ class PairOfText:
     ],
     ids=str,
 )
-def test_a_change_that_listeners_survive_is_none(
-    before: dict[str, Any], after: dict[str, Any]
-) -> None:
+def test_a_compatible_change_is_not_reported(before: dict[str, Any], after: dict[str, Any]) -> None:
     assert changes(before, after) == []
 
 
@@ -96,13 +90,13 @@ def test_a_change_that_listeners_survive_is_none(
     ],
     ids=str,
 )
-def test_a_change_that_breaks_a_listener_is_told_with_its_place(
+def test_a_breaking_change_is_reported_with_its_place(
     before: dict[str, Any], after: dict[str, Any], found: list[str]
 ) -> None:
     assert changes(before, after) == found
 
 
-def test_an_event_that_is_gone_is_told() -> None:
+def test_a_removed_event_is_reported() -> None:
     (change,) = breaking_changes(schema_of([api(x=int)]), schema_of([]))
     assert (change.event, change.field, change.difference) == ("a.e", "", "it was removed")
     assert "no longer receive" in change.consequence
@@ -187,7 +181,7 @@ def test_changes_within_types_are_found(before: Any, after: Any, directions: lis
     assert [next(d for d in (WIDER, NARROWER) if d in change) for change in found] == directions
 
 
-def test_an_event_that_admits_no_further_fields_any_more_is_told() -> None:
+def test_an_event_that_no_longer_accepts_other_fields_is_reported() -> None:
     class Before(Api):
         e = Event(("x", WildcardParameter()))
 
@@ -198,7 +192,7 @@ def test_an_event_that_admits_no_further_fields_any_more_is_told() -> None:
     assert (change.field, change.difference) == ("", "it no longer accepts other fields")
 
 
-def test_types_that_refer_to_each_other_are_compared_in_no_time() -> None:
+def test_types_that_refer_to_each_other_are_compared_quickly() -> None:
     names = [f"T{number}" for number in range(12)]
     fields = {
         name.lower(): {"anyOf": [{"$ref": f"#/$defs/{name}"}, {"type": "null"}]} for name in names
@@ -213,169 +207,8 @@ def test_types_that_refer_to_each_other_are_compared_in_no_time() -> None:
 
 # Fields of classes
 
-PLACE = make("Place", [("street", str), ("city", str)])
-
-
-STREET = make("Place", [("street", str)])
-
-
-class Named(TypedDict):
-    street: str
-    city: str
-
-
-class OnlyStreetNamed(TypedDict):
-    street: str
-
-
-class PerhapsCityNamed(TypedDict):
-    street: str
-    city: NotRequired[str]
-
-
-class InModel(pydantic.BaseModel):
-    street: str
-    city: str
-
-
-class OnlyStreetInModel(pydantic.BaseModel):
-    street: str
-
-
-class InStruct(msgspec.Struct):
-    street: str
-    city: str
-
-
-@attrs.define
-class InAttrs:
-    street: str
-    city: str
-
-
-@attrs.define
-class OnlyStreetInAttrs:
-    street: str
-
-
-@pytest.mark.parametrize(
-    ("before", "after"),
-    [
-        (PLACE, STREET),
-        (PLACE, make("Place", [("street", str), ("town", str)])),
-        (PLACE, make("Place", [("other", int, 3)])),
-        (PLACE, dict[str, Any]),
-        (PLACE, dict[str, str]),
-        (InModel, OnlyStreetInModel),
-        (InStruct, msgspec.defstruct("InStruct", [("street", str)])),
-        (InAttrs, OnlyStreetInAttrs),
-        (Named, OnlyStreetNamed),
-        (Named, PerhapsCityNamed),
-        (
-            InStruct,
-            msgspec.defstruct("InStruct", [("street", str), ("city", str, "")], omit_defaults=True),
-        ),
-        (
-            InStruct,
-            msgspec.defstruct(
-                "InStruct", [("street", str), ("city", str | msgspec.UnsetType, msgspec.UNSET)]
-            ),
-        ),
-    ],
-    ids=lambda type_: getattr(type_, "__name__", str(type_)),
-)
-@pytest.mark.parametrize(
-    "within",
-    [
-        lambda type_: type_,
-        list.__class_getitem__,
-        lambda type_: dict.__class_getitem__((str, type_)),
-        Optional.__getitem__,
-        lambda type_: tuple.__class_getitem__((int, type_)),
-        lambda type_: make("Outer", [("of", list.__class_getitem__(type_))]),
-    ],
-    ids=["itself", "list", "dict", "union", "tuple", "dataclass"],
-)
-def test_a_field_that_may_be_missing_and_was_required_is_found_at_any_depth(
-    before: Any, after: Any, within: Callable[[Any], Any]
-) -> None:
-    found = changes({"x": within(before)}, {"x": within(after)})
-
-    assert any(WIDER in change and "it may be missing" in change for change in found)
-
-
-def tags() -> list[str]:
-    return ["new"]
-
-
-@pytest.mark.parametrize(
-    ("before", "after"),
-    [
-        (STREET, make("Place", [("street", str, "High Street")])),
-        (
-            make("T", [("tags", list[str])]),
-            make("T", [("tags", list[str], field(default_factory=tags))]),
-        ),
-        (STREET, pydantic.create_model("Place", street=(str, "High Street"))),
-        (
-            make("T", [("tags", list[str])]),
-            pydantic.create_model("T", tags=(list[str], pydantic.Field(default_factory=tags))),
-        ),
-        (STREET, msgspec.defstruct("Place", [("street", str, "High Street")])),
-        (STREET, attrs.make_class("Place", {"street": attrs.field(type=str, default="")})),
-    ],
-)
-def test_a_field_that_got_a_default_is_not_missing_for_it_is_always_sent(
-    before: Any, after: Any
-) -> None:
-    assert changes({"x": before}, {"x": after}) == []
-    assert changes({"x": list[before]}, {"x": list[after]}) == []
-
 
 # Listed values
-
-
-class Code(enum.Enum):
-    LOW = 1
-    HIGH = 9
-
-
-@pytest.mark.parametrize(
-    ("outer", "inner"),
-    [
-        (Annotated[int, msgspec.Meta(ge=1)], Literal[1, 2]),
-        (Annotated[int, msgspec.Meta(gt=0, lt=10)], Code),
-        (Annotated[int, msgspec.Meta(multiple_of=3)], Literal[3, 9]),
-        (Annotated[str, msgspec.Meta(min_length=2, max_length=3)], Literal["ab", "abc"]),
-        (Annotated[str, msgspec.Meta(pattern="^[a-z]+$")], Literal["ab"]),
-        (Annotated[float, msgspec.Meta(le=9)], Code),
-    ],
-)
-def test_listed_values_are_held_against_the_bounds_of_the_other_side(
-    outer: Any, inner: Any
-) -> None:
-    assert WIDER not in "".join(changes({"x": outer}, {"x": inner}))
-
-
-@pytest.mark.parametrize(
-    ("outer", "inner"),
-    [
-        (Annotated[int, msgspec.Meta(ge=1)], Literal[0, 1]),
-        (Annotated[int, msgspec.Meta(lt=9)], Code),
-        (Annotated[int, msgspec.Meta(gt=1)], Code),
-        (Annotated[int, msgspec.Meta(multiple_of=3)], Code),
-        (Annotated[str, msgspec.Meta(min_length=2)], Literal["a"]),
-        (Annotated[str, msgspec.Meta(max_length=2)], Literal["abc"]),
-        (Annotated[str, msgspec.Meta(pattern="^[a-z]+$")], Literal["ab", "A"]),
-        (datetime, Literal["today"]),
-        (bytes, Literal["?"]),
-        (dict[Annotated[str, msgspec.Meta(max_length=2)], int], dict[Literal["abc"], int]),
-    ],
-)
-def test_listed_values_that_pass_the_bounds_of_the_other_side_are_found(
-    outer: Any, inner: Any
-) -> None:
-    assert WIDER in "".join(changes({"x": outer}, {"x": inner}))
 
 
 @pytest.mark.parametrize(
@@ -394,7 +227,7 @@ def test_listed_values_that_pass_the_bounds_of_the_other_side_are_found(
     ],
     ids=str,
 )
-def test_an_annotation_is_no_change(note: dict[str, Any]) -> None:
+def test_an_annotation_is_not_a_change(note: dict[str, Any]) -> None:
     text_or_number: Any = str if note.get("format") == "phone" else int
     noted: Any = Annotated[text_or_number, msgspec.Meta(extra_json_schema=note)]
     models = [
@@ -407,51 +240,10 @@ def test_an_annotation_is_no_change(note: dict[str, Any]) -> None:
     assert changes({"x": models[1]}, {"x": models[0]}) == []
 
 
-class May(enum.Flag):
-    READ = 1
-    WRITE = 4
-
-
-class MayRun(enum.Flag):
-    READ = 1
-    RUN = 2
-    WRITE = 4
-
-
-def test_a_flag_that_gets_or_loses_a_member_has_changed() -> None:
-    assert [WIDER in change for change in changes({"x": May}, {"x": MayRun})] == [True]
-    assert [NARROWER in change for change in changes({"x": MayRun}, {"x": May})] == [True]
-
-
-def test_fields_that_are_named_like_keywords_are_fields() -> None:
+def test_fields_with_the_names_of_keywords_are_compared() -> None:
     names = ["items", "prefixItems", "properties", "anyOf", "x-owner", "default", "required"]
     before = parameters_type(dict.fromkeys(names, int))
     after = parameters_type({**dict.fromkeys(names, int), "items": str})
 
     assert changes({"x": before}, {"x": before}) == []
     assert len(changes({"x": before}, {"x": after})) == 2
-
-
-@pytest.mark.parametrize(
-    ("before", "after", "directions"),
-    [
-        (dict[int, int], dict[str, int], [WIDER]),
-        (dict[str, int], dict[int, int], [NARROWER]),
-        (dict[Colour, int], dict[str, int], [WIDER]),
-        (dict[Annotated[int, msgspec.Meta(ge=0)], int], dict[int, int], [WIDER]),
-        (Annotated[datetime, msgspec.Meta(tz=True)], datetime, [WIDER]),
-        (Annotated[str, msgspec.Meta(max_length=1)] | str | int, str | int, [WIDER]),
-        (datetime, Annotated[datetime, msgspec.Meta(tz=False)], [NARROWER]),
-        (
-            Annotated[bytes, msgspec.Meta(max_length=1)],
-            Annotated[bytes, msgspec.Meta(max_length=2)],
-            [WIDER],
-        ),
-    ],
-    ids=str,
-)
-def test_what_types_say_and_json_schema_has_no_word_for_is_compared(
-    before: Any, after: Any, directions: list[str]
-) -> None:
-    found = changes({"x": before}, {"x": after})
-    assert [next(d for d in (WIDER, NARROWER) if d in change) for change in found] == directions
