@@ -79,7 +79,7 @@ async def _topology(
 ) -> int:
     cancel_on_signals()
     try:
-        async with topology_of(client, unwanted=unwanted) as known:
+        async with topology_of(client, former_events=unwanted) as known:
             if migrate:
                 with QueueProgress() as progress:
                     await known.migrate(on_progress=partial(_draw, progress))

@@ -16,11 +16,11 @@ from lightbus.transport.records import EventLocation
 
 @attrs.frozen(kw_only=True)
 class FoundEvent:
-    """An event, with each place where it was found.
+    """An event, with its locations and its dead letters.
 
     Attributes:
         message: The event.
-        locations: Where it is in the queues of listeners.
+        locations: Its locations in the queues of listeners.
         dead_letters: Its dead letters, oldest first within each broker.
     """
 

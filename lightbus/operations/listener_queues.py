@@ -53,19 +53,19 @@ class ListenerQueues:
         """
         client = self._client
         api_names = one_api_per_broker(client) + ([api_name] if api_name else [])
-        places = {client.transports.describe(name): name for name in api_names}
+        brokers = {client.transports.describe(name): name for name in api_names}
         found: list[FoundQueue] = []
         is_unknown = False
-        for place, name_there in places.items():
-            transport = await client.transports.open(name_there)
+        for broker, api_of_broker in brokers.items():
+            transport = await client.transports.open(api_of_broker)
             removable = require(transport, features.ListenerQueues, "Removing a listener")
             queues = await removable.listener_queues(self._service_name)
-            if queues is None and api_name and client.transports.describe(api_name) == place:
-                queues = await self._named(transport, listener_name, api_name)
+            if queues is None and api_name and client.transports.describe(api_name) == broker:
+                queues = await self._existing_queue(transport, listener_name, api_name)
             is_unknown = is_unknown or queues is None
             for queue in queues or []:
                 if queue.listener_name == listener_name and api_name in (None, queue.api_name):
-                    self._check_unused(queue, place)
+                    self._check_unused(queue, broker)
                     found.append(FoundQueue(queue=queue, transport=removable))
         if not found and is_unknown and api_name is None:
             raise TransportRefused(
@@ -104,19 +104,19 @@ class ListenerQueues:
             service_name=self._service_name, listener_name=listener_name, api_name=api_name
         )
 
-    def _check_unused(self, queue: ListenerQueue, place: str) -> None:
+    def _check_unused(self, queue: ListenerQueue, broker: str) -> None:
         for listener in self._client.listeners:
             if (listener.name, listener.api_name) == (
                 queue.listener_name,
                 queue.api_name,
-            ) and self._client.transports.describe(listener.api_name) == place:
+            ) and self._client.transports.describe(listener.api_name) == broker:
                 raise QueueInUse(
                     f"listener {listener.name!r} on {listener.api_name}",
                     "the bus module, or one of its on_start hooks, adds this listener. Remove it "
                     "there first",
                 )
 
-    async def _named(
+    async def _existing_queue(
         self, transport: EventTransport, listener_name: str, api_name: str
     ) -> list[ListenerQueue]:
         stats = require(transport, QueueStats, "Removing a listener")

@@ -211,18 +211,18 @@ class Move:
             await asyncio.sleep(_COUNT_INTERVAL)
 
     async def _move_dead_letters(self) -> None:
-        by_place = {
+        by_broker = {
             self._source.transports.describe(queue.listener.api_name): queue.listener.api_name
             for queue in self.queues
         }
-        for place, api_name in by_place.items():
+        for broker, api_name in by_broker.items():
             transport = await self._source.transports.open(api_name)
             store = require(transport, DeadLetterStore, "Moving dead letters")
             letters = store.dead_letters(self._source.config.service_name)
             async with contextlib.aclosing(letters):
                 async for letter in letters:
                     name = letter.message.api_name
-                    if self._target.transports.describe(name) == place:
+                    if self._target.transports.describe(name) == broker:
                         continue
                     opened = await self._target.transports.open(name)
                     target = require(opened, DeadLetterStore, "Moving dead letters")

@@ -1,4 +1,4 @@
-"""`Topology`: what the brokers of a service hold, against what its program wants of them."""
+"""`Topology`: compares the objects at the brokers with those that a service needs, and migrates."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from lightbus.transport.records import BrokerObject, MigrationProgress, ObjectSt
 
 
 @attrs.frozen(kw_only=True)
-class _Wanted:
-    """What is wanted of one transport."""
+class _Target:
+    """The subscriptions and events that the objects of one transport must serve."""
 
     transport: EventTransport
     subscriptions: list[Subscription]
@@ -25,29 +25,29 @@ class _Wanted:
 
 
 class Topology:
-    """Compares and migrates for the listeners and the registered APIs of a bus."""
+    """The broker objects for the listeners and the registered APIs of a bus."""
 
-    def __init__(self, service_name: str, wanted: list[_Wanted]) -> None:
+    def __init__(self, service_name: str, targets: list[_Target]) -> None:
         self._service_name = service_name
-        self._wanted = wanted
+        self._targets = targets
 
     async def compare(self) -> list[BrokerObject]:
-        """Compare what the brokers hold with what is wanted, and change nothing.
+        """Compare the objects at the brokers with the needed ones, without changing them.
 
         Raises:
-            TransportError: A broker did not tell.
+            TransportError: A broker failed.
         """
-        found: list[BrokerObject] = []
-        for wanted in self._wanted:
-            if supports(wanted.transport, ManagedTopology):
-                found += await wanted.transport.topology(wanted.subscriptions, wanted.events)
-            found += await self._unused(wanted)
-        return found
+        objects: list[BrokerObject] = []
+        for target in self._targets:
+            if supports(target.transport, ManagedTopology):
+                objects += await target.transport.topology(target.subscriptions, target.events)
+            objects += await self._unused(target)
+        return objects
 
-    async def _unused(self, wanted: _Wanted) -> list[BrokerObject]:
+    async def _unused(self, target: _Target) -> list[BrokerObject]:
         queues = None
-        if supports(wanted.transport, ListenerQueues):
-            queues = await wanted.transport.listener_queues(self._service_name)
+        if supports(target.transport, ListenerQueues):
+            queues = await target.transport.listener_queues(self._service_name)
         if queues is None:
             unknown = BrokerObject(
                 kind="listeners",
@@ -56,7 +56,7 @@ class Topology:
                 note="The broker does not report which queues of this service no listener uses.",
             )
             return [unknown]
-        used = {(one.listener_name, one.api_name) for one in wanted.subscriptions}
+        used = {(one.listener_name, one.api_name) for one in target.subscriptions}
         return [
             BrokerObject(
                 kind="listener",
@@ -70,53 +70,53 @@ class Topology:
         ]
 
     async def migrate(self, *, on_progress: Callable[[MigrationProgress], None]) -> None:
-        """Have the brokers hold what is wanted. Broken off at any point, it can be called again to
-        do the rest.
+        """Declare missing objects and migrate different ones. Call it again after an interruption.
 
         Args:
             on_progress: Called repeatedly with the progress of the migration of an object.
 
         Raises:
-            TransportRefused: It cannot be done now, and why.
+            TransportRefused: The migration is not possible now. The message states why.
             TransportError: A broker failed.
         """
-        for wanted in self._wanted:
-            if supports(wanted.transport, ManagedTopology):
-                await wanted.transport.migrate(
-                    wanted.subscriptions, wanted.events, on_progress=on_progress
+        for target in self._targets:
+            if supports(target.transport, ManagedTopology):
+                await target.transport.migrate(
+                    target.subscriptions, target.events, on_progress=on_progress
                 )
 
 
 @contextlib.asynccontextmanager
 async def topology_of(
-    client: BusClient, *, unwanted: Iterable[tuple[str, str]] = ()
+    client: BusClient, *, former_events: Iterable[tuple[str, str]] = ()
 ) -> AsyncGenerator[Topology]:
-    """Give the topology of a bus, between its `on_start` hooks, which may add listeners, and its
-    `on_stop` hooks.
+    """Yield the topology of a bus.
+
+    The `on_start` hooks, which may add listeners, run before, and the `on_stop` hooks after.
 
     Args:
         client: The client of the bus.
-        unwanted: Pairs of an API's and an event's name, of events that its listeners may have
-            listened for once. Those of registered APIs are known without.
+        former_events: Events for which its listeners may have listened in the past, as pairs of
+            the names of the API and the event. Events of registered APIs are included anyway.
 
     Raises:
         TransportError: A transport cannot be opened.
-        Exception: What a hook raised.
+        Exception: A hook raised it.
     """
     async with started(client):
-        yield Topology(client.config.service_name, await _wanted_by(client, unwanted))
+        yield Topology(client.config.service_name, await _targets(client, former_events))
 
 
-async def _wanted_by(client: BusClient, unwanted: Iterable[tuple[str, str]]) -> list[_Wanted]:
-    events = _events_of(client, unwanted)
-    # A place may have no events any more, and still have queues.
-    by_place = {client.transports.describe(name): name for name in one_api_per_broker(client)}
-    by_place.update((client.transports.describe(name), name) for name in events)
-    wanted = []
-    for place, api_name in by_place.items():
-        here = {name: events[name] for name in events if client.transports.describe(name) == place}
-        wanted.append(
-            _Wanted(
+async def _targets(client: BusClient, former_events: Iterable[tuple[str, str]]) -> list[_Target]:
+    events = _known_events(client, former_events)
+    # Includes brokers without events, which may still have queues.
+    by_broker = {client.transports.describe(name): name for name in one_api_per_broker(client)}
+    by_broker.update((client.transports.describe(name), name) for name in events)
+    targets = []
+    for broker, api_name in by_broker.items():
+        here = {name: events[name] for name in events if client.transports.describe(name) == broker}
+        targets.append(
+            _Target(
                 transport=await client.transports.open(api_name),
                 subscriptions=[
                     listener.subscription(client.config.service_name)
@@ -126,14 +126,16 @@ async def _wanted_by(client: BusClient, unwanted: Iterable[tuple[str, str]]) -> 
                 events=here,
             )
         )
-    return wanted
+    return targets
 
 
-def _events_of(client: BusClient, unwanted: Iterable[tuple[str, str]]) -> dict[str, set[str]]:
-    """Return the events of each API, as far as they are known here."""
+def _known_events(
+    client: BusClient, former_events: Iterable[tuple[str, str]]
+) -> dict[str, set[str]]:
+    """Return the known events of each API."""
     events = {name: set(api.events) for name, api in sorted(client.apis.items())}
     for listener in client.listeners:
         events.setdefault(listener.api_name, set()).update(listener.events)
-    for api_name, event_name in unwanted:
+    for api_name, event_name in former_events:
         events.setdefault(api_name, set()).add(event_name)
     return events
