@@ -232,23 +232,25 @@ def _read_meta(cls: type[Api]) -> ApiMeta:
         raise ApiError(
             f"{cls.__name__} has no name. Give it one: an inner `class Meta:` with `name = ...`."
         )
-    if options["name"] == "default":
-        raise ApiError(
-            f"{cls.__name__} cannot be named 'default': in the configuration that stands for "
-            f"every API that is not named."
-        )
-    check_name("API", options["name"])
+    _check_api_name(cls, options["name"])
     version = options.get("version", 1)
     if type(version) is not int or not 0 <= version <= _MAX_VERSION:
         raise ApiError(
             f"{cls.__name__}.Meta.version is {version!r}; give a whole number up to "
             f"{_MAX_VERSION:,}."
         )
-    first, *others = options["name"].split(".")
+    return ApiMeta(**options)
+
+
+def _check_api_name(cls: type[Api], name: str) -> None:
+    if name == "default":
+        raise ApiError(
+            f"{cls.__name__} cannot be named 'default': in the configuration that stands for "
+            f"every API that is not named."
+        )
+    check_name("API", name)
+    first, *others = name.split(".")
     if first in _ATTRIBUTES_OF_BUS or any(
         not part or part.startswith("_") or part in _ATTRIBUTES_OF_PATH for part in (first, *others)
     ):
-        raise ApiError(
-            f"{cls.__name__} cannot be named {options['name']!r}: a bus has something else there."
-        )
-    return ApiMeta(**options)
+        raise ApiError(f"{cls.__name__} cannot be named {name!r}: a bus has something else there.")

@@ -128,16 +128,8 @@ def declared_by_class(class_: Any) -> Declaration:
         )
     signature = _signature_of(class_)
     attributes = _attributes_of(get_origin(class_) or class_)
-    unknown = [
-        p.name
-        for p in signature
-        if attributes is not None and p.name not in attributes and p.kind is not p.VAR_KEYWORD
-    ]
-    if unknown:
-        raise ApiError(
-            f"{name} cannot declare an event: it takes {', '.join(map(repr, unknown))}, and has no "
-            f"such field for the event to carry."
-        )
+    if attributes is not None:
+        _check_attributes(name, signature, attributes)
     declared = _declared(name, signature, _hints_of_class(class_, attributes or {}))
     attribute_names = {
         item.name: (attributes or {}).get(item.name, item.name)
@@ -150,6 +142,20 @@ def declared_by_class(class_: Any) -> Declaration:
         return {name: getattr(instance, attribute) for name, attribute in attribute_names.items()}
 
     return attrs.evolve(declared, values=values)
+
+
+def _check_attributes(
+    name: str, signature: Iterable[inspect.Parameter], attributes: Mapping[str, str]
+) -> None:
+    """Check that a class stores each of its arguments in an attribute."""
+    unknown = [
+        p.name for p in signature if p.name not in attributes and p.kind is not p.VAR_KEYWORD
+    ]
+    if unknown:
+        raise ApiError(
+            f"{name} cannot declare an event: it takes {', '.join(map(repr, unknown))}, and has no "
+            f"such field for the event to carry."
+        )
 
 
 def _declared_by_pydantic(class_: Any) -> Declaration:

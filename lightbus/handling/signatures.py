@@ -8,7 +8,7 @@ import itertools
 import sys
 import types
 import typing
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 import attrs
@@ -138,21 +138,28 @@ def plan_call(
         positional=tuple(p.name for p in fields if p.kind is p.POSITIONAL_ONLY),
         required=tuple(p.name for p in fields if p.default is p.empty and p.kind in _FIELD_KINDS),
         accepts_any=accepts_any,
-        decoder=FieldsDecoder(
-            {
-                p.name: _type_of(handler, p) if cast_mode != "off" else Any
-                for p in fields
-                if p.kind in _FIELD_KINDS
-            },
-            keeps_others=accepts_any,
-            is_lax=cast_mode == "lax",
-        ),
+        decoder=_field_decoder(handler, fields, cast_mode, accepts_any=accepts_any),
     )
     if known_fields is not None and (
         missing := [field for field in plan.required if field not in known_fields]
     ):
         raise _missing_fields_error(name, event, missing, known_fields)
     return plan
+
+
+def _field_decoder(
+    handler: Handler,
+    parameters: Iterable[inspect.Parameter],
+    cast_mode: CastMode,
+    *,
+    accepts_any: bool,
+) -> FieldsDecoder:
+    types = {
+        p.name: _type_of(handler, p) if cast_mode != "off" else Any
+        for p in parameters
+        if p.kind in _FIELD_KINDS
+    }
+    return FieldsDecoder(types, keeps_others=accepts_any, is_lax=cast_mode == "lax")
 
 
 def signature_of(function: Callable[..., Any]) -> inspect.Signature:

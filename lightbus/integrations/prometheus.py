@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 from lightbus.bus import Bus
 from lightbus.exceptions import ConfigError
@@ -54,44 +55,41 @@ def count_events(bus: Bus, registry: CollectorRegistry = REGISTRY) -> None:
 class _Metrics(Middleware):
     def __init__(self, registry: CollectorRegistry) -> None:
         self._registry = registry
-        self._fired = Counter(
+        counter = partial(Counter, registry=registry)
+        gauge = partial(Gauge, registry=registry)
+        histogram = partial(Histogram, registry=registry)
+        self._fired = counter(
             "lightbus_events_fired",
             "Fired events, by outcome: stored or failed.",
             (*_EVENT, "outcome"),
-            registry=registry,
         )
-        self._fire_seconds = Histogram(
+        self._fire_seconds = histogram(
             "lightbus_fire_seconds",
             "Time from fire() to the confirmation of the broker, or to an error.",
             _EVENT,
             buckets=_BUCKETS,
-            registry=registry,
         )
-        self._handled = Counter(
+        self._handled = counter(
             "lightbus_events_handled",
             "Attempts, by outcome: handled, failed or cancelled (timeout, or the worker stopped).",
             (*_LISTENER, "outcome"),
-            registry=registry,
         )
-        self._handle_seconds = Histogram(
+        self._handle_seconds = histogram(
             "lightbus_handle_seconds",
             "Duration of a handler, for all outcomes.",
             _LISTENER,
             buckets=_BUCKETS,
-            registry=registry,
         )
-        self._running = Gauge(
+        self._running = gauge(
             "lightbus_handlers_running",
             "Handlers that are running.",
             _LISTENER,
-            registry=registry,
         )
-        self._delay_seconds = Histogram(
+        self._delay_seconds = histogram(
             "lightbus_delay_seconds",
             "Time from fire() to an attempt, first or later, by the clocks of both machines.",
             _LISTENER,
             buckets=(*_BUCKETS, 300, 1800, 7200),
-            registry=registry,
         )
 
     def metrics_page(self) -> tuple[str, bytes]:

@@ -49,18 +49,7 @@ def asyncapi_of(client: BusClient, *, version: str = "1") -> Document:
             _key(api, event): _channel(api, event, parts[api, event], servers)
             for api, event in channels
         },
-        "operations": {
-            **{
-                f"send.{_key(api, event)}": _operation("send", api, event)
-                for api, event in sorted(sent)
-            },
-            **{
-                f"receive.{_part_of_key(listener)}.{_key(api, event)}": _operation(
-                    "receive", api, event
-                )
-                for api, event, listener in received
-            },
-        },
+        "operations": _operations(sent, received),
         "components": {
             "messages": {
                 _key(api, event): _message(f"{api}.{event}", documented) for api, event in channels
@@ -99,6 +88,18 @@ def _channel(api_name: str, event_name: str, parts: AsyncAPIParts, servers: Docu
         **({"servers": used} if used else {}),
         **({"bindings": dict(parts.channel)} if parts.channel else {}),
     }
+
+
+def _operations(
+    sent: Iterable[tuple[str, str]], received: Iterable[tuple[str, str, str]]
+) -> Document:
+    operations = {
+        f"send.{_key(api, event)}": _operation("send", api, event) for api, event in sorted(sent)
+    }
+    for api, event, listener in received:
+        key = f"receive.{_part_of_key(listener)}.{_key(api, event)}"
+        operations[key] = _operation("receive", api, event)
+    return operations
 
 
 def _operation(action: str, api_name: str, event_name: str) -> Document:
