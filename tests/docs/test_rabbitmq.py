@@ -26,11 +26,11 @@ def test_the_queue_of_a_listener_that_was_renamed_is_removed(
     shell.use("rabbitmq", url=rabbitmq_url)
     with shell.serving():
         pass
-    assert "on_start hooks, adds it" in shell.run(f"{remove} --yes", exit_code=1)
+    assert "adds this listener" in shell.run(f"{remove} --yes", exit_code=1)
     bus = shell.folder / "bus.py"
     bus.write_text(bus.read_text().replace('listener_name="welcome"', 'listener_name="greet"'))
 
-    assert "Removed listener welcome on auth" in shell.run(f"{remove} --yes")
+    assert "Deleted the queue of listener welcome on auth" in shell.run(f"{remove} --yes")
 
 
 def test_nodes_that_are_away_are_passed_over(shell: Shell, rabbitmq_url: str) -> None:
