@@ -51,7 +51,7 @@ def test_an_api_inherits_the_events_of_its_base_and_may_replace_them() -> None:
     assert list(Derived.event("deleted").parameters) == ["reason"]
 
 
-def test_an_api_that_inherits_needs_a_name_of_its_own() -> None:
+def test_an_api_that_inherits_needs_its_own_name() -> None:
     base = api_with_meta(name="base")
 
     with pytest.raises(ApiError, match="Derived has no name"):

@@ -93,7 +93,7 @@ def test_aliases_that_stand_for_millions_of_values_are_refused_at_once(
     assert "it holds more than 100,000 values (line " in str(error)
 
 
-def test_what_contains_itself_is_refused_with_its_place(tmp_path: Path) -> None:
+def test_a_value_that_contains_itself_is_refused_with_its_place(tmp_path: Path) -> None:
     error = problem_of(tmp_path, "lightbus.yaml", "apis:\n  a: &a\n    - [*a]\n")
 
     assert error.path == "$.apis.a[0][0]"
@@ -101,7 +101,7 @@ def test_what_contains_itself_is_refused_with_its_place(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("ending", ["yaml", "json"])
-def test_what_is_nested_too_deeply_is_refused(tmp_path: Path, ending: str) -> None:
+def test_values_that_are_nested_too_deeply_are_refused(tmp_path: Path, ending: str) -> None:
     error = problem_of(tmp_path, f"a.{ending}", "[" * 100_000 + "]" * 100_000)
 
     assert "is nested too deeply" in str(error)

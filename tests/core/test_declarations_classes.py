@@ -207,7 +207,7 @@ AT = datetime(2026, 1, 2, tzinfo=UTC)
     ],
     ids=str,
 )
-async def test_a_listener_with_the_declared_type_gets_what_was_fired_and_it_fits_the_schema(
+async def test_a_listener_with_the_declared_type_receives_the_fired_value(
     make_bus: MakeBus, tmp_path: Any, class_: Any, fired: Any, got: Any
 ) -> None:
     api = api_of(class_)
@@ -284,7 +284,7 @@ def test_a_class_that_cannot_declare_an_event_is_refused_with_the_reason(
         make_bus(api)
 
 
-def test_the_variables_of_generic_classes_are_what_they_stand_for() -> None:
+def test_type_variables_of_generic_classes_are_replaced_by_their_types() -> None:
     parameters = api_of(Derived[int]).event("saved").parameters
     assert [p.annotation for p in parameters.values()] == [str, int]
 

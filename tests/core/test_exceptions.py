@@ -18,7 +18,7 @@ from lightbus.exceptions import InvalidEventArguments, LightbusException, SendOu
     ],
     ids=lambda error: type(error).__name__,
 )
-def test_an_error_is_the_same_in_another_process(error: LightbusException) -> None:
+def test_an_error_can_be_pickled(error: LightbusException) -> None:
     for other in (pickle.loads(pickle.dumps(error)), copy.copy(error)):  # noqa: S301
         assert type(other) is type(error)
         assert str(other) == str(error)

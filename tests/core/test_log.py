@@ -22,7 +22,7 @@ HOSTILE = "id\n12:00:00 [critical] made up\x1b[31m\x9b\x85\u2028\u202e"
 ESCAPED = r"id\n12:00:00 [critical] made up\x1b[31m\x9b\x85\u2028\u202e"
 
 
-def test_no_value_begins_a_line_of_the_log(caplog: pytest.LogCaptureFixture) -> None:
+def test_no_value_starts_a_new_line_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
     get_logger("lightbus.test").error(f"{HOSTILE} failed.", event_id=HOSTILE, event_name="fine")
 
     (record,) = caplog.records
@@ -49,7 +49,7 @@ logging.getLogger("shop").error("got %s", hostile, stack_info=True)
 
 
 @pytest.mark.parametrize("log_format", ["console", "json"])
-def test_no_value_and_no_error_steers_the_terminal(log_format: str) -> None:
+def test_control_characters_of_values_and_errors_are_escaped(log_format: str) -> None:
     told = subprocess.run(
         [sys.executable, "-c", PROGRAM, log_format, HOSTILE],
         capture_output=True,
@@ -69,7 +69,7 @@ def test_a_logger_can_be_copied(caplog: pytest.LogCaptureFixture) -> None:
     assert caplog.messages == ["copied"]
 
 
-def test_lines_and_letters_of_every_language_stay_as_they_are() -> None:
+def test_lines_and_letters_of_every_language_are_unchanged() -> None:
     text = "Zoë\n\t日本語\u3000🚀 👩\u200d🚀 \u0645\u06cc\u200c\u062e"
 
     assert printable(text) == text
@@ -98,7 +98,7 @@ def logger() -> Iterator[logging.Logger]:
 
 
 @pytest.mark.parametrize("error", [Broken("no disk"), SystemExit(3), GeneratorExit()])
-def test_a_handler_that_raises_keeps_the_program_from_nothing(
+def test_a_log_handler_that_raises_does_not_affect_the_program(
     logger: logging.Logger, capsys: pytest.CaptureFixture[str], error: BaseException
 ) -> None:
     logger.addHandler(Failing(error))
@@ -109,7 +109,7 @@ def test_a_handler_that_raises_keeps_the_program_from_nothing(
 
 
 @pytest.mark.parametrize("on_error", [OnError.ACKNOWLEDGE_AND_LOG, OnError.RETRY])
-async def test_a_listener_goes_on_when_no_failure_of_it_can_be_logged(
+async def test_a_listener_continues_if_its_failure_cannot_be_logged(
     make_bus: MakeBus,
     broker: Broker,
     received: Received,
@@ -132,7 +132,7 @@ async def test_a_listener_goes_on_when_no_failure_of_it_can_be_logged(
         await eventually(lambda: broker.dead_letters("shop"))
 
 
-async def test_a_hook_that_fails_after_sending_and_cannot_be_logged_leaves_fire_as_it_is(
+async def test_fire_succeeds_if_the_error_of_a_hook_after_sending_cannot_be_logged(
     make_bus: MakeBus, logger: logging.Logger
 ) -> None:
     logger.addHandler(Failing(Broken("no disk")))
@@ -145,7 +145,7 @@ async def test_a_hook_that_fails_after_sending_and_cannot_be_logged_leaves_fire_
     await bus.auth.user_deleted.fire_async(username="ann")
 
 
-def test_fire_waits_for_no_handler_of_the_log_whose_lock_its_thread_may_hold(
+def test_fire_does_not_wait_for_log_handlers_whose_lock_its_thread_may_hold(
     make_bus: MakeBus, logger: logging.Logger
 ) -> None:
     bus = make_bus()
@@ -221,7 +221,7 @@ def test_a_command_that_ends_at_once_writes_the_lines_of_every_thread() -> None:
     assert ended.stderr.splitlines() == ["first", "last"]
 
 
-def test_a_line_for_which_no_thread_is_left_is_written_with_the_next(
+def test_a_line_without_a_thread_is_written_with_the_next(
     logger: logging.Logger, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     log.flush()

@@ -23,7 +23,7 @@ def listen(bus: Bus, handler: Any) -> None:
     bus.auth.user_deleted.listen(handler, listener_name="gather", on_error=OnError.RETRY)
 
 
-async def test_an_event_is_tried_again_until_it_is_handled_and_the_worker_lives(
+async def test_an_event_is_retried_until_it_is_handled_and_the_worker_runs_on(
     make_bus: MakeBus, received: Received, broker: Broker
 ) -> None:
     bus = make_bus(retry=QUICK)
@@ -45,7 +45,7 @@ async def test_an_event_is_tried_again_until_it_is_handled_and_the_worker_lives(
     assert broker.dead_letters("shop") == []
 
 
-async def test_other_events_do_not_wait_for_one_that_is_tried_again(
+async def test_other_events_do_not_wait_for_one_that_is_retried(
     make_bus: MakeBus, received: Received
 ) -> None:
     bus = make_bus(retry={"first": 60})
@@ -63,7 +63,7 @@ async def test_other_events_do_not_wait_for_one_that_is_tried_again(
         assert await received.next_ones(2) == ["ann", "bob"]
 
 
-async def test_after_the_last_attempt_it_is_a_dead_letter_and_the_worker_lives(
+async def test_after_the_last_attempt_an_event_is_dead_lettered_and_the_worker_runs_on(
     make_bus: MakeBus, broker: Broker
 ) -> None:
     bus = make_bus(retry=QUICK, max_attempts=3)
@@ -85,7 +85,7 @@ async def test_after_the_last_attempt_it_is_a_dead_letter_and_the_worker_lives(
     assert (letter.failure.attempt, letter.failure.error_message) == (3, "no use")
 
 
-async def test_the_wait_is_kept_by_the_broker_and_not_by_the_worker(
+async def test_the_broker_keeps_the_delay_and_not_the_worker(
     make_bus: MakeBus, received: Received, broker: Broker
 ) -> None:
     bus = make_bus(retry={"first": 100, "longest": 100})
@@ -105,7 +105,7 @@ async def test_the_wait_is_kept_by_the_broker_and_not_by_the_worker(
     assert 70 < delay <= 120
 
 
-def test_waits_grow_up_to_the_limit_and_are_spread() -> None:
+def test_waits_grow_up_to_the_limit_and_have_jitter() -> None:
     retry = Retry(first=1, factor=4, longest=30)
 
     waits = {attempt: {retry.delay_after(attempt) for _ in range(200)} for attempt in range(1, 7)}
@@ -117,12 +117,12 @@ def test_waits_grow_up_to_the_limit_and_are_spread() -> None:
     assert retry.delays == set().union(*waits.values())
 
 
-def test_without_growth_there_is_one_wait() -> None:
+def test_without_growth_every_wait_is_the_same() -> None:
     assert Retry(first=5, factor=1).delays == {4.0, 5.0, 6.0}
 
 
 @given(st.floats(0.001, 1000), st.floats(1, 100), st.floats(0.001, 1e6), st.integers(1, 1_000_000))
-def test_every_wait_is_one_that_was_announced(
+def test_every_wait_is_one_of_the_declared_delays(
     first: float, factor: float, longest: float, attempt: int
 ) -> None:
     settings = {"first": first, "factor": factor, "longest": longest}
@@ -143,7 +143,7 @@ def test_every_wait_is_one_that_was_announced(
         ({"first": 0}, "> 0"),
     ],
 )
-def test_waits_that_can_not_be_are_told(
+def test_invalid_waits_are_refused(
     make_bus: MakeBus, retry: dict[str, float], problem: str
 ) -> None:
     with pytest.raises(ConfigError) as raised:

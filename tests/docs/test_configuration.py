@@ -61,7 +61,7 @@ def test_apis_of_one_program_use_different_transports(
     assert list(mixed.api("marketing.analytics").event_transport) == ["sqlite"]
 
 
-def test_a_wrong_setting_is_told_as_on_the_page(shell: Shell) -> None:
+def test_a_wrong_setting_is_reported_as_on_the_page(shell: Shell) -> None:
     (told,) = re.findall(r"^    (lightbus\.yaml: .*)$", PAGE.text, re.MULTILINE)
     shell.use("rabbitmq", url="amqp://localhost/", prefetc="5")
 

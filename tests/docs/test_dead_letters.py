@@ -19,7 +19,7 @@ def dead(shell: Shell) -> str:
     return shell.fire_and_fail()
 
 
-def test_dead_letters_are_looked_at(shell: Shell, dead: str) -> None:
+def test_dead_letters_are_listed_and_shown(shell: Shell, dead: str) -> None:
     listed, grouped, show = PAGE.block("dead-letters show").splitlines()
 
     assert dead[:8] in shell.run(listed)
@@ -39,7 +39,7 @@ def test_dead_letters_are_replayed(shell: Shell, dead: str, which: str) -> None:
     assert (welcome["waiting"], audit["waiting"], audit["dead"]) == (0, 1, 0)
 
 
-def test_old_dead_letters_are_kept_elsewhere_and_forgotten(shell: Shell, dead: str) -> None:
+def test_old_dead_letters_are_exported_and_discarded(shell: Shell, dead: str) -> None:
     block = PAGE.block("dead-letters export")
     export, discard = block.replace("2026-01-01", "2126-01-01").splitlines()
 
@@ -51,7 +51,7 @@ def test_old_dead_letters_are_kept_elsewhere_and_forgotten(shell: Shell, dead: s
     assert dead[:8] not in shell.run("lightbus dead-letters list")
 
 
-async def test_a_program_goes_through_dead_letters(
+async def test_a_program_reads_and_replays_dead_letters(
     shell: Shell, dead: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = shell.folder / ".local" / "state" / "lightbus" / "events.db"

@@ -40,7 +40,7 @@ async def program(monkeypatch: pytest.MonkeyPatch, recording_bus: RecordingBus) 
     return declared
 
 
-async def test_the_three_ways_to_declare_an_event_mean_what_is_said(
+async def test_the_three_ways_to_declare_an_event_work_as_described(
     program: Program, recording_bus: RecordingBus
 ) -> None:
     at = datetime(2026, 1, 31, 12, tzinfo=UTC)
@@ -54,7 +54,7 @@ async def test_the_three_ways_to_declare_an_event_mean_what_is_said(
     recording_bus.assert_fired("auth.password_changed", username="adam", at=at)
 
 
-async def test_what_a_type_checker_refuses_firing_refuses_too(
+async def test_firing_refuses_the_arguments_that_a_type_checker_refuses(
     program: Program, recording_bus: RecordingBus
 ) -> None:
     fired, refused, listening = PAGE.block("# refused by a type checker").splitlines()
@@ -69,9 +69,7 @@ async def test_what_a_type_checker_refuses_firing_refuses_too(
     assert [listener.name for listener in recording_bus.client.listeners] == ["welcome"]
 
 
-async def test_a_class_says_itself_how_it_travels(
-    program: Program, recording_bus: RecordingBus
-) -> None:
+async def test_a_class_defines_its_encoding(program: Program, recording_bus: RecordingBus) -> None:
     await program.run(PAGE.block("class Money:"))
     money = program["Money"]
     received: list[Any] = []
@@ -90,7 +88,7 @@ async def test_a_class_says_itself_how_it_travels(
     assert got.cents == 1250
 
 
-async def test_what_does_not_fit_is_told_as_on_the_page(recording_bus: RecordingBus) -> None:
+async def test_invalid_values_are_reported_as_on_the_page(recording_bus: RecordingBus) -> None:
     (told,) = re.findall(
         r"^    (Event auth.user_created does not fit .*)$", PAGE.text, re.MULTILINE
     )
@@ -106,7 +104,7 @@ async def test_what_does_not_fit_is_told_as_on_the_page(recording_bus: Recording
     assert str(caught.value).startswith(told)
 
 
-def test_a_schema_is_kept_and_compared(shell: Shell) -> None:
+def test_a_schema_is_saved_and_compared(shell: Shell) -> None:
     shell.run(PAGE.block("lightbus schema dump"))
     shell.run(PAGE.block("lightbus schema check"))
 
@@ -154,7 +152,7 @@ def test_an_asyncapi_document_is_valid_by_its_own_schema(
     assert not validator.is_valid(document)
 
 
-async def test_what_is_fired_has_to_fit_a_schema_that_was_kept(
+async def test_fired_events_are_checked_against_a_saved_schema(
     shell: Shell, bus: RecordingBus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shell.run(PAGE.block("lightbus schema dump"))

@@ -20,7 +20,7 @@ class OrderApi(Api):
         name = "orders"
 
 
-async def test_what_was_a_task_is_an_event_and_its_handler(recording_bus: RecordingBus) -> None:
+async def test_a_task_becomes_an_event_with_a_handler(recording_bus: RecordingBus) -> None:
     sent: list[tuple[int, str]] = []
 
     def send_receipt(number: int, email: str) -> None:

@@ -52,7 +52,7 @@ def test_the_events_of_each_listener_are_shown(shell: Shell) -> None:
     assert '"waiting": 1' in shell.run(as_json)
 
 
-def test_the_story_of_one_event_is_told(shell: Shell) -> None:
+def test_the_history_of_an_event_is_shown(shell: Shell) -> None:
     event_id = shell.fire_and_fail()
 
     shown = shell.run(PAGE.block("lightbus inspect").replace("3f6c8a52", event_id[:8]))
@@ -62,7 +62,7 @@ def test_the_story_of_one_event_is_told(shell: Shell) -> None:
     assert shown.endswith("builtins.KeyError: 'name'\n")
 
 
-def test_events_are_seen_as_they_come(shell: Shell) -> None:
+def test_events_are_shown_live(shell: Shell) -> None:
     everything, of_one_api, of_one_name = PAGE.block("lightbus tail").splitlines()
     form = re.compile(
         r'\d\d:\d\d:\d\d\.\d{3} auth\.user_created username="adam" email="adam@example\.com" '
@@ -83,7 +83,7 @@ def test_events_are_seen_as_they_come(shell: Shell) -> None:
         assert "user_created" not in third.printed
 
 
-async def test_a_program_sees_events_as_they_come(
+async def test_a_program_receives_events_live(
     monkeypatch: pytest.MonkeyPatch, bus: RecordingBus
 ) -> None:
     looking = asyncio.Event()
@@ -109,7 +109,7 @@ async def test_a_program_sees_events_as_they_come(
         await watching
 
 
-def test_what_happens_is_counted(shell: Shell) -> None:
+def test_events_are_counted(shell: Shell) -> None:
     check_extra(PAGE.block("lightbus[prometheus]"))
     with (shell.folder / "bus.py").open("a") as bus_module:
         bus_module.write(PAGE.block("count_events(bus)"))
@@ -128,7 +128,7 @@ def test_what_happens_is_counted(shell: Shell) -> None:
     assert 'event="user_created",listener="audit",outcome="failed"} 1.0' in shown
 
 
-def test_what_happens_is_traced(shell: Shell) -> None:
+def test_events_are_traced(shell: Shell) -> None:
     check_extra(PAGE.block("lightbus[opentelemetry]"))
     with (shell.folder / "bus.py").open("a") as bus_module:
         bus_module.write(PROVIDER + PAGE.block("trace_events(bus)"))
@@ -146,7 +146,7 @@ def check_extra(install: str) -> None:
     assert extra in (metadata("lightbus").get_all("Provides-Extra") or [])
 
 
-async def test_code_stands_around_every_event(
+async def test_middleware_runs_around_every_event(
     monkeypatch: pytest.MonkeyPatch, bus: RecordingBus, capsys: pytest.CaptureFixture[str]
 ) -> None:
     await Program(monkeypatch, bus=bus, time=time).run(PAGE.block("class Timed(Middleware)"))

@@ -10,7 +10,7 @@ from docs.pages import Page
 PAGE = Page("rabbitmq")
 
 
-def test_what_is_missing_is_shown_and_then_made(shell: Shell, rabbitmq_url: str) -> None:
+def test_missing_objects_are_shown_and_then_declared(shell: Shell, rabbitmq_url: str) -> None:
     shown, migrated = PAGE.block("lightbus topology --migrate").splitlines()
     shell.use("rabbitmq", url=rabbitmq_url)
 
@@ -33,7 +33,7 @@ def test_the_queue_of_a_listener_that_was_renamed_is_removed(
     assert "Deleted the queue of listener welcome on auth" in shell.run(f"{remove} --yes")
 
 
-def test_nodes_that_are_away_are_passed_over(shell: Shell, rabbitmq_url: str) -> None:
+def test_unreachable_nodes_are_skipped(shell: Shell, rabbitmq_url: str) -> None:
     transport = textwrap.indent(PAGE.block("${AMQP_URL_1}"), " " * 6)
     (shell.folder / "lightbus.yaml").write_text(
         f"apis:\n  default:\n    event_transport:\n{transport}"

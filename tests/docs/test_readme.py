@@ -93,7 +93,7 @@ def nothing_but_python(folder: Path) -> Path:
     return programs
 
 
-async def test_an_event_is_fired_where_no_loop_runs_and_where_one_does(
+async def test_an_event_is_fired_with_and_without_an_event_loop(
     program: Program, bus: RecordingBus
 ) -> None:
     blocking, awaited = PAGE.block("\n\nawait bus.").split("\n\n")
@@ -164,7 +164,7 @@ async def test_tasks_are_scheduled(program: Program, bus: RecordingBus) -> None:
         pass
 
 
-async def test_what_a_failure_means_is_said_when_listening(
+async def test_on_error_is_given_to_listen(
     monkeypatch: pytest.MonkeyPatch, bus: RecordingBus
 ) -> None:
     def handle_created() -> None: ...
@@ -176,7 +176,7 @@ async def test_what_a_failure_means_is_said_when_listening(
     assert listener.on_error is OnError.ACKNOWLEDGE_AND_LOG
 
 
-async def test_a_test_of_a_program_can_be_written_so(
+async def test_a_test_of_a_program_passes(
     monkeypatch: pytest.MonkeyPatch, bus: RecordingBus
 ) -> None:
     async def welcome(email: str) -> None:
@@ -210,7 +210,7 @@ def test_the_commands_work(shell: Shell) -> None:
     assert "https://json-schema.org/draft/2020-12/schema" in shell.run(schema)
 
 
-def test_what_waits_moves_to_rabbitmq(shell: Shell, rabbitmq_url: str) -> None:
+def test_waiting_events_move_to_rabbitmq(shell: Shell, rabbitmq_url: str) -> None:
     shell.use("rabbitmq", "rabbitmq.yaml", url=rabbitmq_url)
     with shell.serving():
         pass
@@ -223,7 +223,7 @@ def test_what_waits_moves_to_rabbitmq(shell: Shell, rabbitmq_url: str) -> None:
         worker.wait_for("Welcome, adam!")
 
 
-def test_what_is_missing_at_a_broker_is_shown(shell: Shell, rabbitmq_url: str) -> None:
+def test_missing_objects_at_a_broker_are_shown(shell: Shell, rabbitmq_url: str) -> None:
     shell.use("rabbitmq", url=rabbitmq_url)
 
     missing = shell.run(PAGE.block("lightbus topology\n"), exit_code=1)

@@ -44,7 +44,7 @@ async def test_tasks_are_scheduled_and_run_in_the_background(
         await stock.is_watched.wait()
 
 
-def test_tasks_and_events_run_in_processes_of_their_own(shell: Shell) -> None:
+def test_tasks_and_events_run_in_separate_processes(shell: Shell) -> None:
     with (shell.folder / "bus.py").open("a") as bus_module:
         bus_module.write("@bus.client.every(days=1)\ndef tidy(): ...\n")
     only, skip = PAGE.block("--only tasks").splitlines()

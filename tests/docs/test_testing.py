@@ -54,7 +54,7 @@ def shell(shell: Shell) -> Shell:
     return shell
 
 
-def test_tests_of_an_own_bus_pass(shell: Shell) -> None:
+def test_tests_of_the_bus_of_a_program_pass(shell: Shell) -> None:
     (shell.folder / "shop").mkdir()
     (shell.folder / "shop" / "bus.py").write_text(BUS)
     (shell.folder / "shop" / "views.py").write_text(VIEWS)

@@ -22,14 +22,14 @@ def ledger(*lines: str) -> Ledger:
 FIRED = ("producer-1 1 firing a", "producer-1 2 fired a")
 
 
-def test_an_event_that_was_fired_and_handled_is_all_right() -> None:
+def test_a_handled_event_is_accounted_for() -> None:
     result = ledger(*FIRED, "worker-1 3 handled a").result(dead=[], disruptions=[])
 
     assert result.kept_the_promise
     assert (result.fired, result.duplicates) == (1, 0)
 
 
-def test_an_event_that_was_fired_and_never_seen_again_is_lost() -> None:
+def test_an_event_that_was_fired_and_not_handled_is_lost() -> None:
     result = ledger(*FIRED).result(dead=[], disruptions=[])
 
     assert result.lost == 1
@@ -43,7 +43,7 @@ def test_a_dead_letter_is_not_lost() -> None:
 
 
 @pytest.mark.parametrize("dead", [["a"], []], ids=["as a dead letter", "at a handler"])
-def test_an_event_from_nowhere_breaks_the_promise(dead: list[str]) -> None:
+def test_an_event_that_was_not_fired_breaks_the_promise(dead: list[str]) -> None:
     handled = () if dead else ("worker-1 3 handled a",)
 
     result = ledger(*handled).result(dead=dead, disruptions=[])
@@ -52,13 +52,13 @@ def test_an_event_from_nowhere_breaks_the_promise(dead: list[str]) -> None:
     assert not result.kept_the_promise
 
 
-def test_an_event_that_was_refused_must_not_come() -> None:
+def test_a_refused_event_must_not_be_handled() -> None:
     lines = ("producer-1 1 firing a", "producer-1 2 refused a", "worker-1 3 handled a")
 
     assert ledger(*lines).result(dead=[], disruptions=[]).unexpected == 1
 
 
-def test_an_event_whose_outcome_is_unknown_may_come_or_not() -> None:
+def test_an_event_with_an_unknown_outcome_may_be_handled_or_not() -> None:
     lines = ("producer-1 1 firing a", "producer-1 2 firing b", "worker-1 3 handled a")
 
     result = ledger(*lines).result(dead=[], disruptions=[])
@@ -80,7 +80,7 @@ TWICE = (*FIRED, "worker-1 3 handled a", "worker-2 5 handled a")
         pytest.param(Disruption("cut", 1, 2.9 - REPAIR), 1, id="a link cut much earlier"),
     ],
 )
-def test_a_duplicate_is_explained_by_a_fault_that_concerned_it(
+def test_a_duplicate_is_explained_by_a_fault_at_its_time(
     disruption: Disruption, unexplained: int
 ) -> None:
     result = ledger(*TWICE).result(dead=[], disruptions=[disruption])

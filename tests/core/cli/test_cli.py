@@ -20,7 +20,7 @@ def groups(command: click.Command, *names: str) -> list[tuple[str, ...]]:
 
 
 @pytest.mark.parametrize("names", groups(main), ids=" ".join)
-def test_no_line_about_a_command_is_cut(names: tuple[str, ...]) -> None:
+def test_no_help_text_of_a_command_is_truncated(names: tuple[str, ...]) -> None:
     shown = CliRunner().invoke(main, [*names, "--help"], prog_name="lightbus", terminal_width=80)
     assert shown.exit_code == 0
     _, _, commands = shown.output.partition("Commands:\n")

@@ -35,7 +35,7 @@ async def fired(bus: Bus) -> EventMessage:
     return message
 
 
-async def test_it_shows_where_an_event_is(bus: Bus, command: Command) -> None:
+async def test_the_places_of_an_event_are_shown(bus: Bus, command: Command) -> None:
     def fails(username: str) -> None:
         raise Broken("oh [no]")
 
@@ -75,12 +75,12 @@ async def test_it_shows_where_an_event_is(bus: Bus, command: Command) -> None:
     ]
 
 
-def test_an_event_that_is_nowhere_is_not_found(bus: Bus, command: Command) -> None:
+def test_an_unknown_event_is_not_found(bus: Bus, command: Command) -> None:
     code, shown, said = command("inspect", "3f6c8a52")
     assert (code, shown) == (1, "")
     assert said.startswith("Event 3f6c8a52 not found.")
 
 
-def test_too_few_characters_are_refused(bus: Bus, command: Command) -> None:
+def test_an_id_prefix_that_is_too_short_is_refused(bus: Bus, command: Command) -> None:
     code, _, said = command("inspect", "3f6c")
     assert (code, "give at least 8 characters" in said) == (2, True)

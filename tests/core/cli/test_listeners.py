@@ -49,7 +49,7 @@ async def test_a_queue_that_no_listener_uses_is_shown_with_its_events(
     }
 
 
-async def test_a_queue_with_events_is_kept_where_they_are_not_to_be_lost(
+async def test_a_queue_with_events_is_not_removed_without_discard(
     bus: Bus, command: Command
 ) -> None:
     code, _, said = command("listeners", "remove", "old", "--yes")

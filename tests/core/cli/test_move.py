@@ -211,7 +211,7 @@ async def test_a_move_that_is_stopped_leaves_the_other_events_for_the_next(
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("slow", SLOW.values(), ids=list(SLOW))
-async def test_a_move_that_is_interrupted_before_it_begins_exits_with_1(
+async def test_a_move_that_is_interrupted_before_it_starts_exits_with_1(
     command: Command, tmp_path: Path, slow: str, number: signal.Signals
 ) -> None:
     (tmp_path / "bus.py").write_text(BUS + "import asyncio, sys, time\n" + slow)

@@ -92,7 +92,7 @@ def said_until(process: subprocess.Popen[str], event: str) -> list[dict[str, Any
     raise AssertionError(f"never said {event!r}: {lines}")
 
 
-def test_its_first_lines_say_what_it_serves(run: Run) -> None:
+def test_the_first_log_lines_show_the_configuration_and_listeners(run: Run) -> None:
     lines = said_until(run(BUS + LISTENER), "Ready.")
 
     by_event = {line["event"]: line for line in lines}
@@ -109,7 +109,7 @@ def test_its_first_lines_say_what_it_serves(run: Run) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_asked_to_stop_it_exits_with_0(run: Run, number: signal.Signals) -> None:
+def test_a_stopped_worker_exits_with_0(run: Run, number: signal.Signals) -> None:
     process = run(BUS + LISTENER)
     said_until(process, "Ready.")
     process.send_signal(number)
@@ -118,7 +118,7 @@ def test_asked_to_stop_it_exits_with_0(run: Run, number: signal.Signals) -> None
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_asked_to_stop_while_the_bus_module_is_imported_it_exits_with_0(
+def test_a_worker_stopped_during_the_import_of_its_bus_module_exits_with_0(
     run: Run, number: signal.Signals
 ) -> None:
     process = run('print("importing", flush=True)\nimport time\ntime.sleep(30)\n' + BUS)
@@ -197,7 +197,7 @@ def on_start():
     assert ended(process)[0] == 0
 
 
-def test_a_listener_that_fails_ends_it_with_1_and_the_traceback_once(run: Run) -> None:
+def test_a_failing_listener_ends_the_command_with_1_and_one_traceback(run: Run) -> None:
     fails = """
 def fails(username):
     raise ValueError("no database")
@@ -213,7 +213,7 @@ bus.auth.user_deleted.listen(fails, listener_name="gather")
 
 
 @pytest.mark.parametrize("moment", ["on_start", "on_stop"])
-def test_a_hook_that_fails_ends_it_with_1(run: Run, moment: str) -> None:
+def test_a_failing_hook_ends_the_command_with_1(run: Run, moment: str) -> None:
     fails = f"""
 @bus.client.{moment}()
 def fails():
@@ -250,7 +250,7 @@ WRONG_BUS_MODULES = {
 @pytest.mark.parametrize(
     ("bus", "told"), list(WRONG_BUS_MODULES.values()), ids=list(WRONG_BUS_MODULES)
 )
-def test_a_wrong_bus_module_ends_it_with_2_and_one_line(
+def test_a_wrong_bus_module_ends_the_command_with_2_and_one_line(
     run_to_end: RunToEnd, bus: str | None, told: str
 ) -> None:
     code, said = run_to_end(bus)
@@ -275,7 +275,7 @@ WRONG_CONFIGS: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize(("config", "told"), list(WRONG_CONFIGS.values()), ids=list(WRONG_CONFIGS))
-def test_a_wrong_config_ends_it_with_2_and_no_traceback(
+def test_a_wrong_config_ends_the_command_with_2_and_no_traceback(
     run_to_end: RunToEnd, config: dict[str, Any], told: str
 ) -> None:
     code, said = run_to_end(BUS + LISTENER, config=config)
@@ -284,7 +284,7 @@ def test_a_wrong_config_ends_it_with_2_and_no_traceback(
     assert told in said
 
 
-def test_a_transport_whose_extra_is_missing_says_how_to_install_it(run_to_end: RunToEnd) -> None:
+def test_an_error_says_how_to_install_a_missing_extra(run_to_end: RunToEnd) -> None:
     config = {"apis": {"default": {"event_transport": {"rabbitmq": {"url": "amqp://x/"}}}}}
     missing = "import sys\nsys.modules['aio_pika'] = None\n"
     code, said = run_to_end(missing + BUS, config=config)
@@ -293,7 +293,7 @@ def test_a_transport_whose_extra_is_missing_says_how_to_install_it(run_to_end: R
     assert "pip install 'lightbus[rabbitmq]'" in json.loads(said)["event"]
 
 
-def test_a_broker_that_is_not_reached_ends_it_with_1(run_to_end: RunToEnd) -> None:
+def test_an_unreachable_broker_ends_the_command_with_1(run_to_end: RunToEnd) -> None:
     default = {
         "event_transport": {"rabbitmq": {"url": "amqp://127.0.0.1:1/"}},
         "fire_timeout": 0.3,
@@ -306,14 +306,14 @@ def test_a_broker_that_is_not_reached_ends_it_with_1(run_to_end: RunToEnd) -> No
 
 
 @pytest.mark.parametrize("port", ["-1", "99999"])
-def test_a_health_port_that_there_is_not_is_wrong_usage(run_to_end: RunToEnd, port: str) -> None:
+def test_an_invalid_health_port_is_refused(run_to_end: RunToEnd, port: str) -> None:
     code, said = run_to_end(BUS, "--health-port", port)
 
     assert code == 2
     assert "0<=x<=65535" in said
 
 
-def test_an_unknown_option_is_told_with_the_near_one(run_to_end: RunToEnd) -> None:
+def test_an_unknown_option_is_reported_with_the_near_one(run_to_end: RunToEnd) -> None:
     code, said = run_to_end(BUS, "--servce-name", "x")
 
     assert code == 2
@@ -341,7 +341,7 @@ def test_the_service_can_be_named_on_the_command_line(run: Run) -> None:
     assert lines[0]["process"].startswith("teller-")
 
 
-def test_with_no_config_it_uses_sqlite_and_names_the_file(run: Run, tmp_path: Path) -> None:
+def test_without_a_config_sqlite_is_used_and_its_file_is_named(run: Run, tmp_path: Path) -> None:
     process = run(BUS + LISTENER, config={})
 
     lines = said_until(process, "Ready")

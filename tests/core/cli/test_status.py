@@ -23,7 +23,7 @@ def service(tmp_path: Path, config: dict[str, Any]) -> None:
     (tmp_path / "bus.py").write_text(BUS)
 
 
-async def test_it_shows_where_the_events_of_each_listener_are(
+async def test_the_events_of_each_listener_are_counted(
     command: Command, config: dict[str, Any]
 ) -> None:
     def welcome(username: str) -> None:
@@ -80,7 +80,7 @@ async def test_it_shows_where_the_events_of_each_listener_are(
     ]
 
 
-def test_it_looks_again_until_it_is_told_to_stop(command: Command) -> None:
+def test_watch_repeats_the_status_until_it_is_stopped(command: Command) -> None:
     process = command.start("status", "--watch", "0.1", "--format", "json")
     assert process.stdout is not None
     lines = [process.stdout.readline() for _ in range(3)]
@@ -90,7 +90,7 @@ def test_it_looks_again_until_it_is_told_to_stop(command: Command) -> None:
     assert [len(json.loads(line)) for line in lines] == [2, 2, 2]
 
 
-def test_where_it_can_not_draw_over_a_table_the_next_one_comes_below(command: Command) -> None:
+def test_without_a_terminal_the_next_table_is_printed_below(command: Command) -> None:
     process = command.start("status", "--watch", "0.1")
     assert process.stdout is not None
     lines = [process.stdout.readline().split()[:2] for _ in range(6)]
@@ -100,7 +100,7 @@ def test_where_it_can_not_draw_over_a_table_the_next_one_comes_below(command: Co
     assert lines == [["listener", "API"], ["welcome", "auth"], ["clean-up", "auth"]] * 2
 
 
-def test_a_hook_that_fails_is_told_in_a_line(command: Command, tmp_path: Path) -> None:
+def test_a_failing_hook_is_reported_in_one_line(command: Command, tmp_path: Path) -> None:
     (tmp_path / "failing.py").write_text(
         "import lightbus\nbus = lightbus.create()\n"
         "@bus.client.on_start()\ndef on_start():\n    raise ValueError('no database')\n"
@@ -109,7 +109,7 @@ def test_a_hook_that_fails_is_told_in_a_line(command: Command, tmp_path: Path) -
     assert (code, printed, said) == (1, "", "Error: ValueError: no database\n")
 
 
-def test_it_says_where_there_are_no_listeners(command: Command, tmp_path: Path) -> None:
+def test_a_bus_without_listeners_is_reported(command: Command, tmp_path: Path) -> None:
     (tmp_path / "empty.py").write_text("import lightbus\nbus = lightbus.create()\n")
     code, printed, _ = command("status", "--bus", "empty")
     assert (code, printed) == (

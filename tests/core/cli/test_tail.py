@@ -59,7 +59,7 @@ def fired(bus: Bus, username: str) -> EventMessage:
     return message
 
 
-def test_it_shows_what_is_fired_in_a_line(bus: Bus, tail: Start) -> None:
+def test_each_fired_event_is_shown_in_one_line(bus: Bus, tail: Start) -> None:
     process = tail()
     message = fired(bus, "añn\x1b[2J")
     line = next_line(process)
@@ -71,9 +71,7 @@ def test_it_shows_what_is_fired_in_a_line(bus: Bus, tail: Start) -> None:
     assert stopped(process) == (0, "", "")
 
 
-def test_a_sender_can_forge_no_line_and_changes_nothing_that_is_shown(
-    bus: Bus, tail: Start
-) -> None:
+def test_a_sender_can_neither_forge_a_line_nor_change_the_output(bus: Bus, tail: Start) -> None:
     process = tail("audit.*")
     bus.client.register_api(AuditApi)
     bus.audit.anything.fire(
@@ -87,7 +85,7 @@ def test_a_sender_can_forge_no_line_and_changes_nothing_that_is_shown(
     assert message.id in next_line(process)
 
 
-def test_a_reader_who_has_seen_enough_is_no_error(bus: Bus, tail: Start) -> None:
+def test_a_closed_output_ends_the_command_without_an_error(bus: Bus, tail: Start) -> None:
     process = tail("--format", "json")
     assert process.stdout is not None
     process.stdout.close()
@@ -97,7 +95,7 @@ def test_a_reader_who_has_seen_enough_is_no_error(bus: Bus, tail: Start) -> None
     assert process.returncode == 0
 
 
-def test_only_what_fits_the_pattern_is_shown(bus: Bus, tail: Start) -> None:
+def test_only_events_that_match_the_pattern_are_shown(bus: Bus, tail: Start) -> None:
     process = tail("auth.*_deleted", "--format", "json")
     fired(bus, "ann")
     message = bus.auth.user_deleted.fire(username="bob")
@@ -113,14 +111,14 @@ def test_only_what_fits_the_pattern_is_shown(bus: Bus, tail: Start) -> None:
     assert stopped(process) == (0, "", "")
 
 
-def test_an_api_that_only_the_pattern_names_is_shown(bus: Bus, tail: Start) -> None:
+def test_events_of_an_unregistered_api_are_shown(bus: Bus, tail: Start) -> None:
     process = tail("help_desk.ticket.*", "--format", "json")
     bus.help_desk.ticket.ticket_created.fire(title="slow")
     assert json.loads(next_line(process))["event"] == "help_desk.ticket.ticket_created"
     assert stopped(process) == (0, "", "")
 
 
-def test_what_cannot_be_shown_is_told_in_a_line(bus: Bus, command: Command, tmp_path: Path) -> None:
+def test_an_error_is_reported_in_one_line(bus: Bus, command: Command, tmp_path: Path) -> None:
     (tmp_path / "bus.py").write_text(BUS + '    raise ValueError("no database")\n')
     code, _, said = command("tail")
     assert (code, said) == (1, "Error: ValueError: no database\n")

@@ -77,7 +77,7 @@ def test_all_threads_share_one_background_thread(bus: Bus) -> None:
     bus.client.close()
 
 
-def test_what_a_hook_raises_in_the_background_is_raised_by_fire(bus: Bus) -> None:
+def test_fire_raises_the_error_of_a_hook_on_the_background_loop(bus: Bus) -> None:
     @bus.client.before_event_sent()
     async def refuse() -> None:
         raise PermissionError("not on Sundays")

@@ -149,7 +149,7 @@ print(json.dumps(handled))
     assert run(script, tmp_path) == ["ann"]
 
 
-def test_a_process_that_eventlet_has_patched_is_refused_by_name(
+def test_a_process_patched_by_eventlet_is_refused(
     make_bus: MakeBus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bus = make_bus()

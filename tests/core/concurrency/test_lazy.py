@@ -25,7 +25,7 @@ class Report:
         return self.is_made_by_another.wait(PATIENCE)
 
 
-def test_it_is_worked_out_once_for_each_instance() -> None:
+def test_a_lazy_property_is_computed_once_for_each_instance() -> None:
     one, other = Report(), Report()
 
     assert (one.text, one.text, other.text) == ("text 1", "text 1", "text 1")
@@ -33,7 +33,7 @@ def test_it_is_worked_out_once_for_each_instance() -> None:
     assert Report.text.__doc__ == "What it says."
 
 
-def test_one_thread_does_not_wait_for_another_that_works_it_out() -> None:
+def test_one_thread_does_not_wait_for_another_that_computes_it() -> None:
     slow, quick = Report(), Report()
     quick.is_made_by_another.set()
 

@@ -119,7 +119,7 @@ def test_a_generator_is_known_before_it_is_called(function: Any) -> None:
     "function",
     [here, wrapped, return_generator, functools.partial(here), Mock(), MagicMock(), AsyncMock()],
 )
-def test_what_may_do_its_work_when_it_is_called_is_no_generator(function: Any) -> None:
+def test_a_function_that_may_work_when_it_is_called_is_not_a_generator(function: Any) -> None:
     assert not is_generator(function)
 
 
@@ -131,7 +131,7 @@ async def test_a_call_that_returns_an_iterator_has_failed(function: Any) -> None
     assert raised.value.function in str(raised.value)
 
 
-async def test_what_an_async_function_returns_is_awaited_too() -> None:
+async def test_an_awaitable_that_an_async_function_returns_is_awaited() -> None:
     done: list[str] = []
 
     async def inner() -> None:
@@ -194,7 +194,7 @@ async def test_a_handler_that_returns_an_iterator_has_failed(
 
 
 @pytest.mark.parametrize("handler", ITERATING.values(), ids=ITERATING)
-async def test_a_recording_raises_what_a_handler_that_returns_an_iterator_failed_with(
+async def test_a_recording_raises_the_error_of_a_handler_that_returns_an_iterator(
     recording_bus: RecordingBus, handler: Any
 ) -> None:
     recording_bus.client.register_api(AuthApi)

@@ -87,7 +87,7 @@ async def test_a_coroutine_is_run_by_the_first_worker_that_runs_tasks(
     assert list(bus.client.tasks) == []
 
 
-async def test_a_worker_that_runs_no_tasks_leaves_a_coroutine_to_one_beside_it(
+async def test_a_worker_without_tasks_leaves_a_coroutine_to_another_worker(
     bus: Bus, received: Received
 ) -> None:
     async def background() -> None:

@@ -10,7 +10,7 @@ import pytest
 from lightbus.handling.threads import HandlerThreads
 
 
-async def test_what_no_thread_could_be_started_for_does_not_run_later(
+async def test_a_function_whose_thread_could_not_start_does_not_run_later(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     threads, calls = HandlerThreads(), list[str]()

@@ -42,7 +42,7 @@ async def test_work_that_ends_in_time_is_in_time(late: Late) -> None:
     limit.close()
 
 
-async def test_what_work_raises_is_raised(late: Late) -> None:
+async def test_an_error_of_the_work_is_raised(late: Late) -> None:
     async def fail() -> None:
         await asyncio.sleep(0)
         raise LookupError
@@ -61,7 +61,7 @@ async def test_work_that_is_late_is_cancelled_and_the_next_is_not(late: Late) ->
 
 
 @pytest.mark.parametrize("error", [None, LookupError()], ids=["nothing", "an error"])
-async def test_what_late_work_makes_of_its_cancellation_is_ignored(
+async def test_the_result_of_late_work_after_its_cancellation_is_ignored(
     late: Late, error: Exception | None
 ) -> None:
     async def defy() -> None:
@@ -82,7 +82,7 @@ async def test_each_piece_of_work_has_the_whole_time(late: Late) -> None:
     limit.close()
 
 
-async def test_a_context_variable_of_one_is_not_seen_by_the_next(late: Late) -> None:
+async def test_a_context_variable_of_one_piece_of_work_does_not_reach_the_next(late: Late) -> None:
     variable = contextvars.ContextVar("variable", default="none")
     seen: list[str] = []
 
@@ -101,7 +101,7 @@ async def test_a_context_variable_of_one_is_not_seen_by_the_next(late: Late) -> 
     limit.close()
 
 
-async def test_work_that_cancels_itself_is_told_from_a_cancelled_task(late: Late) -> None:
+async def test_work_that_cancels_itself_is_distinguished_from_a_cancelled_task(late: Late) -> None:
     async def give_up() -> None:
         task = asyncio.current_task()
         assert task is not None
@@ -119,7 +119,7 @@ async def test_work_that_cancels_itself_is_told_from_a_cancelled_task(late: Late
     limit.close()
 
 
-async def test_a_cancellation_that_work_leaves_behind_is_gone(late: Late) -> None:
+async def test_a_cancellation_after_the_end_of_the_work_has_no_effect(late: Late) -> None:
     async def cancel_and_return() -> None:
         task = asyncio.current_task()
         assert task is not None
@@ -153,7 +153,7 @@ async def test_a_cancelled_task_cancels_its_work_and_ends(late: Late) -> None:
     assert cancelled.is_set()
 
 
-async def test_work_that_took_back_its_own_cancellation_can_still_be_cancelled(late: Late) -> None:
+async def test_work_that_uncancelled_itself_can_still_be_cancelled(late: Late) -> None:
     begun = asyncio.Event()
 
     async def change_its_mind() -> None:
@@ -191,7 +191,7 @@ async def test_a_task_that_is_cancelled_while_its_work_is_late_ends_too(late: La
         await task
 
 
-async def test_a_timeout_within_the_work_is_its_own_affair(late: Late) -> None:
+async def test_a_timeout_within_the_work_is_not_the_time_limit(late: Late) -> None:
     ended: list[str] = []
 
     async def patient() -> None:

@@ -108,7 +108,7 @@ Size: Any = dataclasses.make_dataclass("Größe", [("höhe", int)])
 
 @pytest.mark.parametrize("name", ["team/auth", "a@b", "a+b", "a,b", "a-b.c", "a-x40b", "a_.-/@+,"])
 @pytest.mark.parametrize("hint", [int, Page[Cat], list[Size], dict[str, Page[Cat] | None]], ids=str)
-def test_references_and_keys_are_right_whatever_the_names(
+def test_references_and_keys_are_valid_for_all_names(
     make_bus: MakeBus, name: str, hint: Any
 ) -> None:
     members = {

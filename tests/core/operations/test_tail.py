@@ -41,7 +41,9 @@ async def next_of(events: Events) -> EventMessage:
         ("help_*", {"help_desk.ticket.ticket_created"}),
     ],
 )
-async def test_a_pattern_is_of_names_of_events(bus: Bus, pattern: str, names: set[str]) -> None:
+async def test_a_pattern_must_match_names_of_events(
+    bus: Bus, pattern: str, names: set[str]
+) -> None:
     async with tail(bus.client, pattern) as events:
         await fire(bus)
         found = {(await next_of(events)).canonical_name for _ in names}
@@ -49,13 +51,13 @@ async def test_a_pattern_is_of_names_of_events(bus: Bus, pattern: str, names: se
 
 
 @pytest.mark.parametrize("pattern", ["auth", "mail*", "mail?.sent"])
-async def test_a_pattern_that_fits_no_known_api_is_refused(bus: Bus, pattern: str) -> None:
+async def test_a_pattern_without_a_known_api_is_refused(bus: Bus, pattern: str) -> None:
     with pytest.raises(InvalidName, match="it matches no known API"):
         async with tail(bus.client, pattern):
             pass
 
 
-async def test_a_reader_that_gives_up_a_wait_reads_on_later(bus: Bus) -> None:
+async def test_a_reader_can_continue_after_a_timeout(bus: Bus) -> None:
     async with tail(bus.client, "auth.*") as events:
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.01):
@@ -86,7 +88,7 @@ async def test_the_iteration_ends_with_the_error_of_a_closed_bus(bus: Bus) -> No
             await next_of(events)
 
 
-async def test_who_does_not_read_piles_up_nothing_in_a_busy_loop(bus: Bus) -> None:
+async def test_events_that_nobody_reads_do_not_fill_the_event_loop(bus: Bus) -> None:
     async with tail(bus.client, "auth.*"):
         for _ in range(3_000):
             await bus.auth.user_deleted.fire_async(username="ann")

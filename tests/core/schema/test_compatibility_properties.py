@@ -48,7 +48,7 @@ def handle(shape: Shape, body: bytes) -> None:
 
 @settings(without_explanation, max_examples=300)
 @given(all_shapes.flatmap(lambda shape: st.tuples(st.just(shape), changed(shape))), st.data())
-def test_what_the_check_passes_handlers_of_both_versions_accept(
+def test_handlers_of_both_versions_accept_events_of_compatible_types(
     versions: tuple[Shape, Shape], data: st.DataObject
 ) -> None:
     old, new = versions
@@ -62,7 +62,7 @@ def test_what_the_check_passes_handlers_of_both_versions_accept(
 
 @settings(without_explanation, max_examples=100)
 @given(all_shapes, st.data())
-def test_the_schema_of_a_type_admits_what_is_fired_of_it(shape: Shape, data: st.DataObject) -> None:
+def test_the_schema_of_a_type_accepts_its_fired_values(shape: Shape, data: st.DataObject) -> None:
     schema = schema_for(shape)
     body = json_codec.encode({"x": data.draw(shape.values)})
     jsonschema.Draft202012Validator.check_schema(schema)

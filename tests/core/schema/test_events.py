@@ -61,7 +61,7 @@ def errors(fields: dict[str, Any]) -> list[str]:
     return [error.json_path for error in validator.iter_errors({"houses.built": fields})]
 
 
-def test_the_schema_takes_what_is_fired_and_nothing_else() -> None:
+def test_the_schema_accepts_fired_events_and_nothing_else() -> None:
     assert errors(BUILT) == []
     assert len(errors({})) == 3
     assert errors({**BUILT, "kind": "older"})
@@ -70,7 +70,7 @@ def test_the_schema_takes_what_is_fired_and_nothing_else() -> None:
     assert errors({**BUILT, "more": 1}) == []
 
 
-def test_the_schema_of_an_event_has_its_docstring_its_defaults_and_what_is_required() -> None:
+def test_the_schema_of_an_event_has_its_docstring_defaults_and_required_fields() -> None:
     events = schema_of([HouseApi])["properties"]
     built = events["houses.built"]
     assert built["description"] == "A house stands."
@@ -146,7 +146,7 @@ def test_a_model_for_which_pydantic_has_no_schema_may_be_anything() -> None:
     assert document["properties"]["a.e"]["properties"]["x"] == {"title": "Plugin"}
 
 
-def test_classes_of_one_name_keep_their_schemas_apart() -> None:
+def test_classes_of_the_same_name_have_separate_schemas() -> None:
     class NetApi(Api):
         e = Event([Parameter("server", Server), Parameter("house", Home)])
 
@@ -215,7 +215,7 @@ def test_a_class_that_makes_itself_may_be_anything(hint: Any) -> None:
     assert changes({"x": hint}, {"x": hint}) == []
 
 
-def test_a_factory_is_no_default() -> None:
+def test_a_factory_is_not_a_default() -> None:
     @attrs.frozen
     class Tagged:
         tags: list[str] = attrs.Factory(list)
@@ -294,7 +294,7 @@ class Counted(pydantic.BaseModel):
     ],
     ids=str,
 )
-def test_a_nested_default_is_stated_where_it_has_a_json_form(
+def test_a_nested_default_is_in_the_schema_if_it_can_be_encoded(
     default: Any, stated: dict[str, Any]
 ) -> None:
     def factory() -> Any:
@@ -325,7 +325,7 @@ def field_of_struct(default: Any) -> Any:
     ],
     ids=str,
 )
-def test_what_has_no_json_form_is_left_out_of_a_schema(hint: Any) -> None:
+def test_a_default_that_cannot_be_encoded_is_omitted_from_a_schema(hint: Any) -> None:
     text = json.dumps(schema_of([api(x=hint)]), allow_nan=False)
     assert jsonschema.Draft202012Validator.check_schema(json.loads(text)) is None
 
@@ -351,7 +351,7 @@ class Tree:
     notes: list[str] = field(default_factory=list)
 
 
-def test_a_union_that_the_decoder_does_not_take_has_the_schemas_of_its_types() -> None:
+def test_an_unsupported_union_has_the_schemas_of_its_types() -> None:
     hint = Address | datetime | Annotated[int, msgspec.Meta(ge=1)]
     document = schema_of([api(x=hint, y=Tree)])
 
@@ -377,7 +377,7 @@ def test_references_need_no_escape() -> None:
         assert f'"#/$defs/{name}"' in json.dumps(document)
 
 
-def test_models_of_one_name_from_one_place_keep_their_schemas_apart() -> None:
+def test_models_of_the_same_name_and_module_have_separate_schemas() -> None:
     def model(**fields: Any) -> Any:
         inner = pydantic.create_model("Inner", **fields)
         return pydantic.create_model("Outer", a=inner, b=inner)
@@ -394,7 +394,7 @@ def box(hint: Any) -> Any:
     return make("Box", [("content", T), ("more", hint)], bases=(base[T],))
 
 
-def test_generic_classes_of_one_name_keep_their_schemas_apart() -> None:
+def test_generic_classes_of_the_same_name_have_separate_schemas() -> None:
     document = schema_of([api(x=box(int)[str], y=box(str)[str], z=Box[str])])
 
     more = [one["properties"]["more"]["type"] for one in document["$defs"].values()]

@@ -42,7 +42,7 @@ def schema_file(tmp_path: Path) -> Path:
     return path
 
 
-async def test_what_is_fired_has_to_fit_a_file_that_is_loaded(
+async def test_fired_events_are_checked_against_a_loaded_file(
     make_bus: MakeBus, schema_file: Path
 ) -> None:
     bus = make_bus(LooseApi, OtherApi)
@@ -151,9 +151,7 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
             read_schema(path)
 
 
-def test_a_file_is_refused_as_well_where_events_would_have_to_fit_it(
-    make_bus: MakeBus, tmp_path: Path
-) -> None:
+def test_a_wrong_file_is_refused_when_it_is_loaded(make_bus: MakeBus, tmp_path: Path) -> None:
     path = tmp_path / "old.json"
     path.write_text(of_field(type="strnig"))
     with pytest.raises(ConfigError):

@@ -17,7 +17,7 @@ names = st.text(st.sampled_from("aZ0._-x2e/@+,é字 ~%#"))
 
 
 @given(st.lists(names, unique=True))
-def test_no_two_names_have_one_key_and_each_key_fits_asyncapi(several: list[str]) -> None:
+def test_different_names_have_different_keys_that_asyncapi_accepts(several: list[str]) -> None:
     keys = [escape_key(name) for name in several]
     assert len({*keys}) == len(several)
     assert all(re.fullmatch(r"[a-zA-Z0-9._-]*", key) for key in keys)
@@ -39,7 +39,7 @@ def test_a_reference_to_another_place_leads_to_no_definition(reference: Any) -> 
     assert definition_name(reference) is None
 
 
-def test_only_schemas_are_taken_for_schemas() -> None:
+def test_only_subschemas_are_found() -> None:
     schema = {
         "properties": {"$ref": {"title": "a"}, "items": {"title": "b"}},
         "default": {"$ref": "no schema"},
@@ -52,7 +52,7 @@ def test_only_schemas_are_taken_for_schemas() -> None:
     assert sorted(title for title in found if title) == ["a", "b", "c", "d"]
 
 
-def test_what_has_no_json_form_is_left_out() -> None:
+def test_values_that_cannot_be_encoded_are_omitted() -> None:
     schema = {
         "maximum": float("inf"),
         "properties": {"a": {"default": date(2026, 1, 1), "title": "kept"}},

@@ -91,7 +91,7 @@ def test_work_that_cancels_itself_is_done_once() -> None:
     assert done == 1
 
 
-def test_work_that_fails_is_logged_and_keeps_no_other_from_being_done(
+def test_work_that_fails_is_logged_and_other_work_is_done(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     work = Work()
@@ -110,7 +110,7 @@ def test_work_that_fails_is_logged_and_keeps_no_other_from_being_done(
     assert len(kept) == 2
 
 
-def test_work_that_comes_too_late_for_its_loop_is_not_done_and_breaks_nothing() -> None:
+def test_work_that_is_added_after_the_end_of_its_loop_is_not_done() -> None:
     work, ends = Work(), []
 
     async def main() -> None:

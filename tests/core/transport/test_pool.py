@@ -73,7 +73,7 @@ def test_a_bus_that_was_made_inside_a_loop_works_outside_it(
     assert names(take_waiting(broker, bus)) == ["ann"]
 
 
-def test_each_loop_has_a_transport_of_its_own(bus: Bus) -> None:
+def test_each_loop_has_its_own_transport(bus: Bus) -> None:
     one, other = asyncio.run(transport_of(bus)), asyncio.run(transport_of(bus))
 
     assert one is not other

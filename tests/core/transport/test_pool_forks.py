@@ -73,7 +73,7 @@ forking = pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning"
 
 
 @forking
-def test_a_forked_child_fires_through_a_transport_of_its_own(shared_bus: Bus) -> None:
+def test_a_forked_child_fires_through_its_own_transport(shared_bus: Bus) -> None:
     bus = shared_bus
     bus.auth.user_deleted.fire(username="before the fork")
 
@@ -121,7 +121,7 @@ def test_a_child_cannot_fire_into_a_copy_of_its_parents_memory(bus: Bus) -> None
 
 
 @forking
-def test_a_child_has_a_process_name_of_its_own(bus: Bus) -> None:
+def test_a_child_has_its_own_process_name(bus: Bus) -> None:
     mine = bus.client.config.process_name()
 
     def child() -> None:

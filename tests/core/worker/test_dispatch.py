@@ -136,7 +136,7 @@ async def test_many_ready_events_do_not_block_other_tasks(
     assert turns > 20
 
 
-async def test_a_context_variable_of_one_event_is_not_seen_by_the_next(
+async def test_a_context_variable_of_one_event_does_not_reach_the_next(
     make_bus: MakeBus, received: Received
 ) -> None:
     seen: contextvars.ContextVar[str] = contextvars.ContextVar("seen", default="nothing")

@@ -100,9 +100,7 @@ def test_a_request_for_the_head_gets_no_body(server: HTTPServer) -> None:
     ],
     ids=["POST", "no version", "nothing", "TLS", "long target", "many fields", "a failure"],
 )
-def test_what_cannot_be_answered_is_refused(
-    server: HTTPServer, request_: bytes, status: int
-) -> None:
+def test_an_invalid_request_is_refused(server: HTTPServer, request_: bytes, status: int) -> None:
     assert status_of(server, request_) == status
 
 
@@ -144,7 +142,7 @@ def test_a_client_that_does_not_read_its_answer_is_dropped(server: HTTPServer) -
         assert received < LARGE
 
 
-def test_many_clients_that_hold_their_connections_keep_no_other_out(server: HTTPServer) -> None:
+def test_many_idle_clients_do_not_block_another(server: HTTPServer) -> None:
     before = open_files()
     held = [connected(server, b"GET /a") for _ in range(300)]
 

@@ -52,7 +52,9 @@ async def test_each_service_gets_every_event(make_bus: MakeBus, received: Receiv
         assert await received.next_ones(2) == ["ann", "ann"]
 
 
-async def test_one_listener_can_take_several_events(make_bus: MakeBus, received: Received) -> None:
+async def test_one_listener_can_receive_several_events(
+    make_bus: MakeBus, received: Received
+) -> None:
     bus = make_bus()
     bus.client.listen_for_events(
         [("auth", "user_created"), ("auth", "user_deleted")],

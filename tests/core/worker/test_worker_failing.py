@@ -53,7 +53,7 @@ class Panic(BaseException):
 
 
 @pytest.mark.parametrize("is_async", [True, False])
-async def test_a_handler_that_raises_what_is_no_exception_has_failed(
+async def test_a_handler_that_raises_a_base_exception_has_failed(
     make_bus: MakeBus, broker: Broker, *, is_async: bool
 ) -> None:
     bus = make_bus()
@@ -105,7 +105,7 @@ async def test_a_listener_whose_bus_is_closed_ends_the_run(
             await running
 
 
-async def test_no_event_is_begun_after_the_one_that_failed(
+async def test_no_event_is_handled_after_the_one_that_failed(
     make_bus: MakeBus, broker: Broker, received: Received
 ) -> None:
     bus = make_bus()
@@ -255,7 +255,7 @@ async def test_a_failing_on_stop_hook_ends_the_run_with_its_error(make_bus: Make
         await worker.run(on_started=worker.request_stop)
 
 
-async def test_a_late_listener_that_can_not_be_served_ends_the_run(
+async def test_a_late_listener_that_cannot_be_served_ends_the_run(
     make_bus: MakeBus, received: Received
 ) -> None:
     bus = make_bus(others={"elsewhere": UNUSABLE})
@@ -311,7 +311,7 @@ async def test_on_error_given_to_listen_decides_for_that_listener_alone(
         await running
 
 
-async def test_a_worker_that_can_not_serve_its_last_listener_leaves_none_running(
+async def test_a_worker_that_cannot_serve_its_last_listener_serves_none(
     make_bus: MakeBus, broker: Broker
 ) -> None:
     bus = make_bus(others={"elsewhere": UNUSABLE})
@@ -342,7 +342,7 @@ async def test_a_worker_beside_other_code_stops_when_a_listener_fails(
         await other_code()
 
 
-async def test_what_the_other_code_raises_is_not_hidden_by_the_listener_that_failed(
+async def test_an_error_of_the_other_code_is_not_hidden_by_a_failed_listener(
     make_bus: MakeBus,
 ) -> None:
     bus = make_bus()

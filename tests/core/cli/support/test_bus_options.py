@@ -14,7 +14,7 @@ def bus_module(tmp_path: Path) -> None:
     (tmp_path / "bus.py").write_text("import lightbus\nbus = lightbus.create()\n")
 
 
-def test_a_bus_module_that_is_named_and_missing_is_told(command: Command, tmp_path: Path) -> None:
+def test_a_missing_bus_module_is_named(command: Command, tmp_path: Path) -> None:
     for setting in ({"LIGHTBUS_MODULE": "nope"}, {"LIGHTBUS_CONFIG": "named.json"}):
         (tmp_path / "named.json").write_text('{"bus": "nope"}')
         code, _, said = command("config", "check", **setting)
@@ -23,14 +23,14 @@ def test_a_bus_module_that_is_named_and_missing_is_told(command: Command, tmp_pa
 
 
 @pytest.mark.parametrize("name", ["bus.py", "./bus"])
-def test_a_bus_module_is_named_and_no_file(command: Command, name: str) -> None:
+def test_a_file_name_is_not_a_bus_module(command: Command, name: str) -> None:
     code, _, said = command("status", "--bus", name)
     assert code == 2
     assert "is not the dotted name of a module, such as 'bus'" in said
 
 
 @pytest.mark.parametrize("subcommand", ["status", "topology", "schema dump", "dead-letters list"])
-def test_a_mistake_in_the_bus_module_is_told_with_its_place(
+def test_a_mistake_in_the_bus_module_is_reported_with_its_place(
     command: Command, tmp_path: Path, subcommand: str
 ) -> None:
     with (tmp_path / "bus.py").open("a") as bus:
@@ -42,7 +42,7 @@ def test_a_mistake_in_the_bus_module_is_told_with_its_place(
 
 
 @pytest.mark.parametrize("subcommand", ["status", "topology", "tail", "schema asyncapi"])
-def test_a_hook_that_fails_is_told_in_a_line(
+def test_a_failing_hook_is_reported_in_one_line(
     command: Command, tmp_path: Path, subcommand: str
 ) -> None:
     with (tmp_path / "bus.py").open("a") as bus:
@@ -55,7 +55,7 @@ def test_a_hook_that_fails_is_told_in_a_line(
     "subcommand",
     ["fire auth.paid", "status", "tail auth.*", "dead-letters list", "inspect 12345678"],
 )
-def test_a_warning_says_where_a_command_sees_no_event_of_other_processes(
+def test_a_command_warns_if_it_cannot_see_events_of_other_processes(
     command: Command, tmp_path: Path, subcommand: str
 ) -> None:
     (tmp_path / "bus.py").write_text(

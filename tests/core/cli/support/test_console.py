@@ -48,7 +48,7 @@ def test_no_text_is_rendered_as_markup_or_emoji(
     assert capsys.readouterr().out.count(MARKUP) == 6
 
 
-def test_no_text_steers_a_terminal_however_it_is_printed(
+def test_control_characters_are_escaped_in_all_output(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "200")
@@ -79,7 +79,7 @@ def test_no_command_prints_through_another_console() -> None:
 
 
 @pytest.mark.parametrize("depth", [1, 300, 5000])
-def test_json_is_printed_however_deep_and_on_one_line(depth: int) -> None:
+def test_json_of_any_depth_is_printed_on_one_line(depth: int) -> None:
     body = b'{"a":\n ' + b"[" * depth + '"ü🚀\x7f\u2028"'.encode() + b"]" * depth + b"}"
 
     text = to_json({"parameters": msgspec.Raw(body)})
@@ -143,7 +143,7 @@ async def bus(tmp_path: Path, config: dict[str, Any]) -> AsyncIterator[Bus]:
     ],
     ids=" ".join,
 )
-async def test_nothing_of_a_sender_steers_a_terminal_or_is_markup(
+async def test_texts_of_a_sender_are_escaped_in_all_output(
     bus: Bus, command: Command, arguments: list[str]
 ) -> None:
     _, shown, said = command(*arguments, COLUMNS="2000")
@@ -189,7 +189,7 @@ commands = pytest.mark.parametrize("arguments", PRINTING.values(), ids=list(PRIN
 
 
 @commands
-def test_a_command_whose_output_is_not_read_ends_quietly(
+def test_a_command_whose_output_is_closed_ends_silently(
     bus: Bus, command: Command, closed_pipe: IO[str], arguments: list[str]
 ) -> None:
     code, _, said = command.run_into(closed_pipe, None, *arguments)
@@ -197,7 +197,7 @@ def test_a_command_whose_output_is_not_read_ends_quietly(
     assert (code, said) == (1 if arguments[0].startswith("--") else 0, "")
 
 
-def test_an_event_is_fired_quietly_where_its_id_is_not_read(
+def test_an_event_is_fired_silently_if_its_id_is_not_read(
     bus: Bus, command: Command, closed_pipe: IO[str], tmp_path: Path
 ) -> None:
     (tmp_path / "bus.py").write_text(AUTH_API)
@@ -208,7 +208,7 @@ def test_an_event_is_fired_quietly_where_its_id_is_not_read(
 
 
 @commands
-def test_a_command_whose_output_does_not_fit_on_the_disk_says_so_in_a_line(
+def test_a_full_disk_is_reported_in_one_line(
     bus: Bus, command: Command, arguments: list[str]
 ) -> None:
     with Path("/dev/full").open("w") as full:
@@ -220,14 +220,12 @@ def test_a_command_whose_output_does_not_fit_on_the_disk_says_so_in_a_line(
     )
 
 
-def test_messages_that_cannot_be_written_end_no_work(bus: Bus, command: Command) -> None:
+def test_a_command_finishes_if_its_messages_cannot_be_written(bus: Bus, command: Command) -> None:
     with Path("/dev/full").open("w") as full:
         assert command.run_into(None, full, "dead-letters", "discard", "--all", "--yes")[0] == 0
 
 
-def test_an_export_that_does_not_fit_on_the_disk_says_so_in_a_line(
-    bus: Bus, command: Command
-) -> None:
+def test_a_file_that_cannot_be_written_is_reported_in_one_line(bus: Bus, command: Command) -> None:
     code, _, said = command("dead-letters", "export", "-o", "no/such/folder")
 
     assert code == 1

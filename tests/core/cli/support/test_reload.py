@@ -55,7 +55,7 @@ def test_a_changed_file_starts_the_worker_again(
     assert ended(worker)[:2] == (0, "stopped first\nstopped second\n")
 
 
-def test_a_worker_that_can_not_start_is_started_again_when_its_program_is_put_right(
+def test_a_worker_that_failed_to_start_is_restarted_after_a_change(
     worker: subprocess.Popen[str], tmp_path: Path
 ) -> None:
     line_with("Ready.", worker.stderr)
