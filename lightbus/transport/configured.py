@@ -124,8 +124,11 @@ class ConfiguredTransports(TransportPool):
                 self._selected = self._overrides[-1]
 
     def _selection(self, api_name: str) -> _Selection:
-        selected = self._selected.get(api_name) or self._selected.get("default")
-        return selected or _select_for_api(self._config, "default")
+        selected = self._selected  # one value, because another thread may replace it
+        if api_name not in selected:
+            default = selected.get("default") or _select_for_api(self._config, "default")
+            selected[api_name] = default
+        return selected[api_name]
 
     def _key_of_api(self, api_name: str) -> str:
         return self._selection(api_name).key
