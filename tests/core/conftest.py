@@ -94,3 +94,12 @@ def config(tmp_path: Path) -> dict[str, Any]:
     found = {"service_name": "shop", "apis": {"default": {"event_transport": {"sqlite": sqlite}}}}
     (tmp_path / "lightbus.json").write_text(json.dumps(found))
     return found
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder: empty, and called "shop"."""
+    shop = tmp_path / "shop"
+    shop.mkdir()
+    monkeypatch.chdir(shop)
+    return shop

@@ -68,6 +68,15 @@ class Broken(Exception):
     """What the handlers of the tests raise."""
 
 
+def ignore(username: str) -> None:
+    """A handler for tests in which none is called."""
+
+
+async def raise_broken(username: str) -> None:
+    """Fail, as a handler."""
+    raise Broken(username)
+
+
 async def eventually(condition: Callable[[], object]) -> None:
     """Return once `condition` holds, for what nothing tells of."""
     async with asyncio.timeout(PATIENCE):

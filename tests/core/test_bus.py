@@ -22,10 +22,6 @@ from lightbus.exceptions import (
 Fire = Callable[..., Awaitable[EventMessage]]
 
 
-def ignore(username: str) -> None:
-    """A handler for tests in which none is called."""
-
-
 @pytest.fixture
 def bus(make_bus: MakeBus) -> Bus:
     """A bus that knows the APIs of the tests."""

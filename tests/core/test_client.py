@@ -14,10 +14,6 @@ from lightbus.exceptions import (
 )
 
 
-def ignore(username: str) -> None:
-    """A handler for tests in which none is called."""
-
-
 @pytest.fixture
 def bus(make_bus: MakeBus) -> Bus:
     """A bus that knows the APIs of the tests."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import pytest
 
@@ -17,25 +17,7 @@ from lightbus_rabbitmq.settings import RabbitMQSettings
 
 PASSWORD = "correct-horse"
 
-
-@pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The current folder: empty, and called "shop"."""
-    shop = tmp_path / "shop"
-    shop.mkdir()
-    monkeypatch.chdir(shop)
-    return shop
-
-
-def problem_of(config: dict[str, Any]) -> ConfigError:
-    """Return the error that creating a bus from `config` ends with."""
-    with pytest.raises(ConfigError) as raised:
-        lightbus.create(config)
-    return raised.value
-
-
-def default_api(**settings: Any) -> dict[str, Any]:
-    return {"apis": {"default": settings}}
+pytestmark = pytest.mark.usefixtures("folder")
 
 
 @pytest.mark.parametrize(

@@ -10,29 +10,12 @@ import msgspec
 import pytest
 
 import lightbus
+from core.configs import default_api, problem_of
 from lightbus.config import load
 from lightbus.encoding.settings import convert_settings
 from lightbus.exceptions import ConfigError, InvalidName
 
-
-@pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The current folder: empty, and called "shop"."""
-    shop = tmp_path / "shop"
-    shop.mkdir()
-    monkeypatch.chdir(shop)
-    return shop
-
-
-def problem_of(config: dict[str, Any]) -> ConfigError:
-    """Return the error that creating a bus from `config` ends with."""
-    with pytest.raises(ConfigError) as raised:
-        lightbus.create(config)
-    return raised.value
-
-
-def default_api(**settings: Any) -> dict[str, Any]:
-    return {"apis": {"default": settings}}
+pytestmark = pytest.mark.usefixtures("folder")
 
 
 def test_an_unset_variable_is_named_with_its_place(folder: Path) -> None:

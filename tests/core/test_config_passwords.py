@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 import lightbus
+from core.configs import default_api
 from lightbus.config import Config, load
 from lightbus.encoding.settings import convert_settings
 from lightbus.exceptions import ConfigError, LightbusException
@@ -15,25 +15,7 @@ from lightbus_rabbitmq.settings import RabbitMQSettings
 
 PASSWORD = "correct-horse"
 
-
-@pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The current folder: empty, and called "shop"."""
-    shop = tmp_path / "shop"
-    shop.mkdir()
-    monkeypatch.chdir(shop)
-    return shop
-
-
-def problem_of(config: dict[str, Any]) -> ConfigError:
-    """Return the error that creating a bus from `config` ends with."""
-    with pytest.raises(ConfigError) as raised:
-        lightbus.create(config)
-    return raised.value
-
-
-def default_api(**settings: Any) -> dict[str, Any]:
-    return {"apis": {"default": settings}}
+pytestmark = pytest.mark.usefixtures("folder")
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from core.apis import AuditApi, AuthApi, TicketApi
-from core.support import MakeBus, take_waiting
+from core.support import MakeBus, ignore, take_waiting
 from lightbus import Bus, EventMessage
 from lightbus.bus import BusPath
 from lightbus.exceptions import (
@@ -22,10 +22,6 @@ from lightbus.exceptions import (
 from lightbus_memory.broker import Broker
 
 Fire = Callable[..., Awaitable[EventMessage]]
-
-
-def ignore(username: str) -> None:
-    """A handler for tests in which none is called."""
 
 
 @pytest.fixture

@@ -16,17 +16,13 @@ from typing import Any, Self
 import pytest
 
 from core.apis import AuditApi, AuthApi
-from core.support import PATIENCE, MakeBus, names, take_waiting
+from core.support import PATIENCE, MakeBus, ignore, names, take_waiting
 from lightbus import Bus, EventMessage
 from lightbus.concurrency import background
 from lightbus.exceptions import CallbackExited, CannotBlockHere, TransportClosed
 from lightbus.handling.middleware import Middleware, Send
 from lightbus.transport import pool
 from lightbus_memory.broker import Broker
-
-
-def ignore(username: str) -> None:
-    """A handler for tests in which none is called."""
 
 
 @pytest.fixture

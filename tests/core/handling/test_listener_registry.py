@@ -9,7 +9,7 @@ import pytest
 
 import lightbus
 from core.apis import AuditApi, AuthApi, TicketApi
-from core.support import MakeBus
+from core.support import MakeBus, ignore
 from lightbus import Bus, OnError
 from lightbus.exceptions import (
     ApiError,
@@ -18,10 +18,6 @@ from lightbus.exceptions import (
     InvalidEventListener,
     InvalidName,
 )
-
-
-def ignore(username: str) -> None:
-    """A handler for tests in which none is called."""
 
 
 @pytest.fixture

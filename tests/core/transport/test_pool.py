@@ -16,17 +16,13 @@ from typing import Any
 import pytest
 
 from core.apis import AuditApi, AuthApi
-from core.support import PATIENCE, MakeBus, names, take_waiting
+from core.support import PATIENCE, MakeBus, ignore, names, take_waiting
 from lightbus import Bus, Worker
 from lightbus.exceptions import ApiError, TransportClosed
 from lightbus.handling.middleware import Middleware
 from lightbus.transport.contract import EventTransport
 from lightbus.transport.pool import new_event_loop
 from lightbus_memory.broker import Broker
-
-
-def ignore(username: str) -> None:
-    """A handler for tests in which none is called."""
 
 
 def test_a_new_event_loop_is_one_of_uvloop_where_that_is_installed(

@@ -10,14 +10,10 @@ from pathlib import Path
 import pytest
 
 from core.apis import AuditApi, AuthApi
-from core.support import MakeBus
+from core.support import MakeBus, ignore
 from lightbus import Bus
 from lightbus.transport.contract import EventTransport
 from lightbus.transport.features import QueueStats, require
-
-
-def ignore(username: str) -> None:
-    """A handler for tests in which none is called."""
 
 
 @pytest.fixture

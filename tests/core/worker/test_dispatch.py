@@ -22,12 +22,6 @@ from core.support import (
 from lightbus import OnError, Worker
 from lightbus_memory.broker import Broker
 
-CARRY_ON = OnError.ACKNOWLEDGE_AND_LOG
-
-
-async def raise_broken(username: str) -> None:
-    raise Broken(username)
-
 
 async def test_a_handled_event_is_acknowledged(
     make_bus: MakeBus, broker: Broker, received: Received
@@ -54,7 +48,7 @@ async def test_no_log_line_shows_the_parameters_of_an_event(
         received.add(username)
         raise Broken
 
-    bus.auth.user_deleted.listen(fails, listener_name="fails", on_error=CARRY_ON)
+    bus.auth.user_deleted.listen(fails, listener_name="fails", on_error=OnError.ACKNOWLEDGE_AND_LOG)
 
     async with Worker(bus):
         await bus.auth.user_deleted.fire_async(username="hunter2")

@@ -16,16 +16,13 @@ from core.support import (
     eventually,
     fields_of,
     names,
+    raise_broken,
     take_waiting,
 )
 from lightbus import Bus, OnError, Worker
 from lightbus_memory import MemoryTransport
 from lightbus_memory.broker import Broker
 from lightbus_memory.transport import MemorySettings
-
-
-async def raise_broken(username: str) -> None:
-    raise Broken(username)
 
 
 async def test_a_handler_that_takes_too_long_is_cancelled_and_its_event_is_retried(

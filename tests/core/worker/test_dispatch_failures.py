@@ -21,17 +21,12 @@ from core.support import (
     fields_of,
     names,
     next_delay,
+    raise_broken,
     take_waiting,
 )
 from lightbus import EventMessage, OnError, Worker
 from lightbus.exceptions import HandlerExited
 from lightbus_memory.broker import Broker
-
-CARRY_ON = OnError.ACKNOWLEDGE_AND_LOG
-
-
-async def raise_broken(username: str) -> None:
-    raise Broken(username)
 
 
 async def test_an_acknowledged_failure_leaves_a_dead_letter_and_the_next_event_is_handled(
@@ -44,7 +39,9 @@ async def test_an_acknowledged_failure_leaves_a_dead_letter_and_the_next_event_i
             raise Broken(f"no {username} here")
         received.add(username)
 
-    bus.auth.user_deleted.listen(fails_for_ann, listener_name="picky", on_error=CARRY_ON)
+    bus.auth.user_deleted.listen(
+        fails_for_ann, listener_name="picky", on_error=OnError.ACKNOWLEDGE_AND_LOG
+    )
 
     async with Worker(bus):
         await bus.auth.user_deleted.fire_async(username="ann")
@@ -63,7 +60,9 @@ async def test_an_acknowledged_failure_leaves_a_dead_letter_and_the_next_event_i
 
 async def test_a_dead_letter_keeps_the_id_of_its_event(make_bus: MakeBus, broker: Broker) -> None:
     bus = make_bus()
-    bus.auth.user_deleted.listen(raise_broken, listener_name="fails", on_error=CARRY_ON)
+    bus.auth.user_deleted.listen(
+        raise_broken, listener_name="fails", on_error=OnError.ACKNOWLEDGE_AND_LOG
+    )
 
     async with Worker(bus):
         fired = await bus.auth.user_deleted.fire_async(username="ann")
@@ -188,7 +187,7 @@ async def test_no_exception_of_a_handler_affects_another_event_or_listener(
     make_bus: MakeBus, broker: Broker, received: Received, handler: Callable[..., Any]
 ) -> None:
     bus = make_bus()
-    bus.auth.user_deleted.listen(handler, listener_name="odd", on_error=CARRY_ON)
+    bus.auth.user_deleted.listen(handler, listener_name="odd", on_error=OnError.ACKNOWLEDGE_AND_LOG)
     bus.auth.user_deleted.listen(received.add_name, listener_name="gather")
 
     async with Worker(bus):
@@ -247,7 +246,9 @@ async def test_a_field_that_the_handler_requires_and_the_event_has_not_is_named(
     def handle(username: str, email: str) -> None:
         pytest.fail("it must not be called")
 
-    listening.auth.user_deleted.listen(handle, listener_name="wants-more", on_error=CARRY_ON)
+    listening.auth.user_deleted.listen(
+        handle, listener_name="wants-more", on_error=OnError.ACKNOWLEDGE_AND_LOG
+    )
 
     async with Worker(listening):
         await sending.auth.user_deleted.fire_async(username="ann")

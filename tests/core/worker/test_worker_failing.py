@@ -18,6 +18,7 @@ from core.support import (
     eventually,
     names,
     next_delay,
+    raise_broken,
     take_waiting,
     wait_until_stopping,
 )
@@ -33,10 +34,6 @@ from lightbus_memory.broker import Broker
 
 # No folder can be made there.
 UNUSABLE = {"event_transport": {"sqlite": {"path": "/dev/null/events.db"}}}
-
-
-def raise_broken(username: str) -> None:
-    raise Broken(username)
 
 
 async def test_a_failing_handler_ends_the_run_with_its_error(make_bus: MakeBus) -> None:
