@@ -48,9 +48,8 @@ class FailurePolicy:
         """Delay an event that may be the reason why workers crashed. This is not an attempt."""
         after = self._listener.acknowledgement_timeout
         _log.warning(
-            "Workers crashed or timed out while handling this event; it is delayed.",
+            f"Event delayed by {after:g} s, because its workers crashed or timed out.",
             redeliveries=delivery.redeliveries,
-            after=after,
             **self._log_fields(delivery),
         )
         await self.settle(delivery, functools.partial(delivery.retry, after=after, counts=False))
@@ -64,11 +63,11 @@ class FailurePolicy:
         self._on_error(error)
         if self._listener.on_error is OnError.RETRY:
             after = self._listener.retry.delay_after(delivery.attempt)
-            message = "Handler failed; the event will be retried."
+            message = f"Handler failed; the event will be retried in {after:g} s."
         else:
             after = self._listener.acknowledgement_timeout
-            message = "Handler failed; the event will be retried, and the worker exits."
-        _log.error(message, after=after, exc_info=error, **self._log_fields(delivery))
+            message = f"Handler failed; worker exiting, the event will be retried in {after:g} s."
+        _log.error(message, exc_info=error, **self._log_fields(delivery))
         if self._listener.on_error is OnError.SHUTDOWN:
             # Called first, so that an unreachable broker cannot keep the worker from exiting.
             self._on_failure(error)
@@ -105,7 +104,7 @@ class FailurePolicy:
         """Dead-letter an event."""
         self._on_error(error)
         _log.error(
-            "Event could not be handled; it is now a dead letter.",
+            "Event could not be handled; it becomes a dead letter.",
             exc_info=error,
             **self._log_fields(delivery),
         )

@@ -81,7 +81,7 @@ class Shell:
         """Have the service handle an event and give it up; return the event's id."""
         with self.serving() as worker:
             event_id = self.run(FIRE).strip()
-            worker.wait_for("is now a dead letter")
+            worker.wait_for("becomes a dead letter")
         return event_id
 
     def use(self, transport: str, file: str = "lightbus.yaml", **settings: str) -> None:

@@ -117,7 +117,7 @@ def test_events_are_counted(shell: Shell) -> None:
     with shell.serving("lightbus run --health-port 0 --log-format json") as worker:
         address = worker.wait_for(re.compile(r"Health endpoint: (http://\S+)/live"))[1]
         shell.run(FIRE)
-        worker.wait_for("is now a dead letter")
+        worker.wait_for("becomes a dead letter")
         worker.wait_for("Welcome, adam!")
         with urllib.request.urlopen(f"{address}/metrics", timeout=10) as answer:  # noqa: S310
             shown = answer.read().decode()

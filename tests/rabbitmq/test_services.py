@@ -232,7 +232,7 @@ def test_an_event_that_kills_its_workers_waits_from_the_second_time_on(
     assert shop.start_process().wait() == -signal.SIGKILL
 
     with shop:
-        waiting = shop.wait_for_log("Workers crashed or timed out")
+        waiting = shop.wait_for_log("Event delayed by")
         started = time.monotonic()
         assert shop.wait() == -signal.SIGKILL
 
