@@ -76,7 +76,7 @@ class BusPath:
             SendRefused: The broker refused the event, or `require_listeners` is set and the event
                 has no listener.
             SendOutcomeUnknown: The broker did not confirm in time; the event may be stored.
-            TransportClosed: The bus was closed meanwhile; the event may be stored.
+            TransportClosed: The bus was closed during the call; the event may be stored.
             Exception: A `before_event_sent` hook, or a middleware before it sends, raised it; the
                 event was not sent.
         """

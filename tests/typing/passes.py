@@ -55,3 +55,18 @@ def look() -> None:
     name: str = AuthApi.user_created.name
     declared: Event[...] = AuthApi.user_deleted
     assert_type(declared.description + name, str)
+
+
+def listen_on_the_client() -> None:
+    bus.client.listen_for_event("auth", "user_created", takes_all, listener_name="h")
+    bus.client.listen_for_events([("auth", "user_deleted")], takes_one, concurrency=2)
+
+
+@bus.client.every(minutes=5, on_error=OnError.ACKNOWLEDGE_AND_LOG)
+@bus.client.schedule("30 4 * * *", timezone=UTC, also_run_immediately=True)
+def scheduled() -> str:
+    return "done"
+
+
+def call_a_scheduled_function() -> None:
+    assert_type(scheduled(), str)

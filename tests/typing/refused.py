@@ -41,3 +41,9 @@ def listen() -> None:
 def ask_for_what_is_no_api() -> None:
     bus[str]  # type: ignore[type-var]  # pyright: ignore
     bus["auth"]  # type: ignore[index]  # pyright: ignore
+
+
+def add_with_a_wrong_option() -> None:
+    bus.client.listen_for_event("auth", "user_created", print, name="a")  # type: ignore[call-arg]  # pyright: ignore
+    bus.client.every(minute=5)  # type: ignore[call-arg]  # pyright: ignore
+    bus.client.schedule("30 4 * * *", on_error="shutdown")  # type: ignore[arg-type]  # pyright: ignore
