@@ -84,8 +84,8 @@ class Api:
         for name, event in cls.events.items():
             if event.name != name:
                 raise ApiError(
-                    f"{cls.__name__}.{name} is the same object as event {event.name!r}. Declare "
-                    f"each event by itself."
+                    f"{cls.__name__}.{name} is the same object as event {event.name!r}. Create "
+                    "an Event for each name."
                 )
 
     @classmethod
@@ -126,7 +126,7 @@ def api_class_of(api: object) -> type[Api]:
     """
     api_class = api if isinstance(api, type) else type(api)
     if not issubclass(api_class, Api) or api_class is Api:
-        raise ApiError(f"{api!r} is not an Api: derive a class from lightbus.Api.")
+        raise ApiError(f"{api!r} is not an Api. Derive a class from lightbus.Api.")
     return api_class
 
 
@@ -209,13 +209,13 @@ def _check_name(api: type[Api], name: str) -> None:
     check_name("event", name)
     if name.startswith("_"):
         raise ApiError(
-            f"{api.__name__} cannot have an event named {name!r}: such names are private to a "
-            f"Python class. Give it a name that does not begin with an underscore."
+            f"{api.__name__} cannot have an event named {name!r}: the name of an event must not "
+            "start with an underscore."
         )
     if hasattr(Api, name) or name in {"Meta", *Api.__annotations__, *_ATTRIBUTES_OF_PATH}:
         raise ApiError(
-            f"{api.__name__} cannot have an event named {name!r}: every API, or its events on a "
-            f"bus, has something else of that name. Give it another name."
+            f"{api.__name__} cannot have an event named {name!r}: this name is reserved. Choose "
+            "another name."
         )
 
 
@@ -229,14 +229,12 @@ def _read_meta(cls: type[Api]) -> ApiMeta:
                 f"{did_you_mean(option, _META_OPTIONS)}"
             )
     if "name" not in options:
-        raise ApiError(
-            f"{cls.__name__} has no name. Give it one: an inner `class Meta:` with `name = ...`."
-        )
+        raise ApiError(f"{cls.__name__} has no name. Add an inner `class Meta:` with `name = ...`.")
     _check_api_name(cls, options["name"])
     version = options.get("version", 1)
     if type(version) is not int or not 0 <= version <= _MAX_VERSION:
         raise ApiError(
-            f"{cls.__name__}.Meta.version is {version!r}; give a whole number up to "
+            f"{cls.__name__}.Meta.version is {version!r}. Use an integer from 0 to "
             f"{_MAX_VERSION:,}."
         )
     return ApiMeta(**options)
@@ -245,12 +243,12 @@ def _read_meta(cls: type[Api]) -> ApiMeta:
 def _check_api_name(cls: type[Api], name: str) -> None:
     if name == "default":
         raise ApiError(
-            f"{cls.__name__} cannot be named 'default': in the configuration that stands for "
-            f"every API that is not named."
+            f"{cls.__name__} cannot be named 'default': in the configuration, this name stands for "
+            "every API without settings of its own."
         )
     check_name("API", name)
     first, *others = name.split(".")
     if first in _ATTRIBUTES_OF_BUS or any(
         not part or part.startswith("_") or part in _ATTRIBUTES_OF_PATH for part in (first, *others)
     ):
-        raise ApiError(f"{cls.__name__} cannot be named {name!r}: a bus has something else there.")
+        raise ApiError(f"{cls.__name__} cannot be named {name!r}: this name is reserved.")

@@ -142,7 +142,7 @@ class BusPath:
             raise ApiError(f"{name} is an event. Fire it with bus.{name}.fire(...).")
         raise ApiError(
             f"bus.{name}(...) looks like a remote procedure call, which Lightbus does not support. "
-            f"Events are used with .fire(...), .fire_async(...) and .listen(...)."
+            "Call .fire(...), .fire_async(...) or .listen(...) on an event."
         )
 
     def _message(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> EventMessage:

@@ -51,11 +51,11 @@ class Parameter:
             or not self.name.isidentifier()
             or keyword.iskeyword(self.name)
         ):
-            raise ApiError(f"{self.name!r} cannot name a parameter: it is not an identifier.")
+            raise ApiError(f"Invalid parameter name {self.name!r}: it is not a Python identifier.")
         if self.default is msgspec.UNSET:
             raise ApiError(
-                f"The parameter {self.name!r} has the default UNSET, which does not travel. Give "
-                f"it another one, such as None."
+                f"Parameter {self.name!r} has the default UNSET, which cannot be encoded as JSON. "
+                "Use another default, such as None."
             )
         if self.default is _Required.REQUIRED and admits_none(self.annotation):
             object.__setattr__(self, "default", None)
@@ -106,8 +106,7 @@ def declared_by_method(method: Callable[..., Any]) -> Declaration:
     signature = _signature_of(method)
     if not signature or signature[0].name != "self":
         raise ApiError(
-            f"{method.__qualname__} cannot declare an event: its first parameter must be self, as "
-            f"of a method."
+            f"{method.__qualname__} cannot declare an event: its first parameter must be self."
         )
     return _declared(method.__qualname__, signature[1:], _hints_of_method(method))
 
@@ -153,8 +152,8 @@ def _check_attributes(
     ]
     if unknown:
         raise ApiError(
-            f"{name} cannot declare an event: it takes {', '.join(map(repr, unknown))}, and has no "
-            f"such field for the event to carry."
+            f"{name} cannot declare an event: it requires {', '.join(map(repr, unknown))}, but "
+            "has no such field."
         )
 
 
@@ -195,8 +194,8 @@ def _parameters_of(
     for parameter in signature:
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.POSITIONAL_ONLY):
             raise ApiError(
-                f"{name} cannot declare an event: its parameter {parameter.name!r} cannot be given "
-                f"by name."
+                f"{name} cannot declare an event: its parameter {parameter.name!r} cannot be "
+                "passed by name."
             )
         if parameter.kind is parameter.VAR_KEYWORD:
             yield WildcardParameter()
@@ -238,12 +237,12 @@ def _report_invalid_hints(name: str) -> Iterator[None]:
         yield
     except NameError as error:
         raise ApiError(
-            f"{name} cannot declare an event: {error}. Its type hints are needed when the program "
-            f"runs, so import them outside of `if TYPE_CHECKING:`."
+            f"{name} cannot declare an event: {error}. Its type hints are evaluated at run time, "
+            "so import their names outside of `if TYPE_CHECKING:`."
         ) from error
     except Exception as error:
         raise ApiError(
-            f"{name} cannot declare an event: its type hints are wrong: {error}."
+            f"{name} cannot declare an event: its type hints are not valid: {error}."
         ) from error
 
 

@@ -157,7 +157,9 @@ class Event(Generic[P]):
             if isinstance(item, WildcardParameter):
                 continue
             if not isinstance(item, str | Parameter):
-                raise ApiError(f"{item!r} is not an event's parameter: give a name or a Parameter.")
+                raise ApiError(
+                    f"{item!r} is not a parameter of an event. Pass a name or a Parameter."
+                )
             parameter = Parameter(item) if isinstance(item, str) else item
             if parameter.name in parameters:
                 raise ApiError(f"An event has two parameters named {parameter.name!r}.")
@@ -237,7 +239,7 @@ class Event(Generic[P]):
         try:
             return self._declaration.values(kwargs)
         except Exception as error:  # a user's class may raise any exception
-            reason = f"{self._class.__name__} does not take them: {describe_error(error)}"
+            reason = f"{self._class.__name__} does not accept them: {describe_error(error)}"
             raise InvalidEventArguments(canonical_name, reason=reason) from error
 
     def check_values(self, canonical_name: str, body: bytes) -> None:
@@ -297,5 +299,5 @@ def _listed(parameters: Any) -> list[Any]:
         return list(parameters)
     except TypeError as error:
         raise ApiError(
-            f"{parameters!r} cannot declare an event: give names, Parameter objects or a class."
+            f"{parameters!r} cannot declare an event. Pass names, Parameter objects or a class."
         ) from error

@@ -60,7 +60,7 @@ def decode(body: bytes) -> dict[str, Any]:
     try:
         return _decoder.decode(body)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise UndecodableEvent(f"The event's body is not a JSON object: {error}.") from error
+        raise UndecodableEvent(f"The body of the event is not a JSON object: {error}.") from error
 
 
 class FieldsDecoder:

@@ -87,7 +87,7 @@ def declared_fields(class_: Any) -> list[DeclaredField]:
     """
     if not is_object(class_):
         raise ApiError(
-            f"{class_.__qualname__} cannot declare an event: a RootModel has no named fields. Give "
+            f"{class_.__qualname__} cannot declare an event: a RootModel has no named fields. Use "
             f"a parameter of this type instead: Parameter('name', {class_.__qualname__})."
         )
     return [
@@ -157,8 +157,8 @@ def written_fields(class_: Any) -> tuple[WrittenField, ...]:
 def _is_parameter(class_: Any, attribute: str, field: Any) -> bool:
     if getattr(field, "init_var", False):
         raise ApiError(
-            f"{class_.__qualname__} cannot declare an event: it takes {attribute!r}, and has no "
-            f"such field for the event to carry."
+            f"{class_.__qualname__} cannot declare an event: it requires {attribute!r}, but has no "
+            "such field."
         )
     is_excluded = field.exclude and not field.is_required()
     return getattr(field, "init", None) is not False and not is_excluded
@@ -174,8 +174,8 @@ def _key_of(class_: Any, attribute: str, field: Any) -> str:
     if _is_read_by_name(class_):
         return attribute
     raise ApiError(
-        f"{class_.__qualname__} cannot declare an event: its field {attribute!r} is read from "
-        f"inside another value. Set populate_by_name, or give the field a name of its own."
+        f"{class_.__qualname__} cannot declare an event: the alias of its field {attribute!r} is a "
+        "path into another value. Set populate_by_name, or give the field a plain alias."
     )
 
 

@@ -64,7 +64,7 @@ class _Checker:
         elif isinstance(node, yaml.MappingNode):
             total += self._count_mapping(node, path)
         if total > _MAX_VALUES:
-            raise self._error(f"it holds more than {_MAX_VALUES:,} values", node, path)
+            raise self._error(f"it has more than {_MAX_VALUES:,} values", node, path)
         self._counts[id(node)] = total
         return total
 

@@ -182,13 +182,13 @@ def _parameters(handler: Handler) -> list[inspect.Parameter]:
     if is_generator(handler):
         raise InvalidEventListener(
             f"{name_of(handler)}() cannot listen for events: it is a generator, and nothing would "
-            f"run its code. Remove the yield, or call it from a plain or an async function."
+            "run its code. Remove the yield, or iterate over it in another function."
         )
     try:
         return list(signature_of(handler).parameters.values())
     except (TypeError, ValueError) as error:
         raise InvalidEventListener(
-            f"{name_of(handler)} cannot listen for events: its signature is not known ({error})."
+            f"{name_of(handler)} cannot listen for events: its signature cannot be read ({error})."
         ) from error
 
 

@@ -74,7 +74,7 @@ class ListenerQueues:
         if not found:
             where = f" on {api_name}" if api_name else ""
             raise NotDeclared(
-                f"Service {self._service_name!r} has no queue for a listener {listener_name!r}"
+                f"Service {self._service_name!r} has no queue for listener {listener_name!r}"
                 f"{where}."
             )
         return found

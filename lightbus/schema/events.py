@@ -66,8 +66,8 @@ def _schemas_of(types: Mapping[tuple[str, str], Any]) -> tuple[list[Schema], Sch
                 schemas_of_types([type_])
             except Exception as error:
                 raise ApiError(
-                    f"Event {event} has no JSON Schema: that of its parameter {parameter!r} "
-                    f"cannot be made: {type(error).__name__}: {error}."
+                    f"Event {event} has no JSON Schema, because the schema of its parameter "
+                    f"{parameter!r} cannot be generated: {type(error).__name__}: {error}."
                 ) from error
         raise
 

@@ -283,7 +283,7 @@ class Worker:
             raise HandlerExited(listener.name, error) from error
         if not self._stop_requested.is_set():
             raise TransportClosed(
-                f"Listener {listener.name!r} takes no more events: its transport was closed."
+                f"Listener {listener.name!r} stopped, because its transport was closed."
             )
 
     def _create_task(

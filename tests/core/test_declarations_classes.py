@@ -267,12 +267,12 @@ class InitialData:
     ("class_", "said"),
     [
         (Root, "Root cannot declare an event: a RootModel has no named fields"),
-        (Pathed, "Pathed cannot declare an event: its field 'name' is read from inside"),
+        (Pathed, "Pathed cannot declare an event: the alias of its field 'name' is a path"),
         (Typed, "Typed cannot declare an event: it is a TypedDict"),
-        (int | None, "cannot declare an event: give names, Parameter objects or a class"),
-        (Unset, "'name' has the default UNSET, which does not travel"),
-        (Initial, "takes 'password', and has no such field"),
-        (InitialData, "takes 'password', and has no such field"),
+        (int | None, "cannot declare an event. Pass names, Parameter objects or a class"),
+        (Unset, "'name' has the default UNSET"),
+        (Initial, "requires 'password', but has no such field"),
+        (InitialData, "requires 'password', but has no such field"),
     ],
     ids=str,
 )

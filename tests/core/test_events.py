@@ -205,7 +205,7 @@ def test_two_parameters_of_one_name_are_refused() -> None:
 def test_a_parameter_that_is_neither_a_name_nor_a_parameter_is_refused() -> None:
     given: Any = ["a", 3]
 
-    with pytest.raises(ApiError, match="3 is not an event's parameter"):
+    with pytest.raises(ApiError, match="3 is not a parameter of an event"):
         Event(parameters=given)
 
 

@@ -158,7 +158,7 @@ def test_an_object_that_is_not_callable_is_refused(handler: Any) -> None:
 
 
 def test_a_callable_without_a_signature_is_refused() -> None:
-    with pytest.raises(InvalidEventListener, match="its signature is not known"):
+    with pytest.raises(InvalidEventListener, match="its signature cannot be read"):
         plan_call(dict, "auth.user_created", None)
 
 
