@@ -165,7 +165,7 @@ _overrides: ContextVar[Overrides] = ContextVar("overrides", default=Overrides())
 
 
 @contextlib.contextmanager
-def overridden(overrides: Overrides) -> Iterator[None]:
+def apply_overrides(overrides: Overrides) -> Iterator[None]:
     """Apply `overrides` to each configuration that `load` returns while the block runs.
 
     A command cannot pass its options to `lightbus.create()`, which the user's bus module calls.

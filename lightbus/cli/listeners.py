@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from lightbus.cli.support.bus_options import bus_options
-from lightbus.cli.support.console import counted, err
+from lightbus.cli.support.console import err, format_count
 from lightbus.cli.support.exit_codes import SUCCEEDED
 from lightbus.cli.support.prompts import confirm
 from lightbus.cli.support.running import run_with_client
@@ -53,7 +53,7 @@ def remove(*, name: str, api: str | None, discard: bool, yes: bool, **options: A
                 lost = await queues.remove(one, discard=discard)
                 listener = f"{one.queue.listener_name} on {one.queue.api_name}"
                 err.print_line(
-                    f"Deleted the queue of listener {listener}, with {counted(lost, 'event')}."
+                    f"Deleted the queue of listener {listener}, with {format_count(lost, 'event')}."
                 )
         return SUCCEEDED
 
@@ -63,5 +63,5 @@ def remove(*, name: str, api: str | None, discard: bool, yes: bool, **options: A
 def _question(found: list[FoundQueue]) -> str:
     names = ", ".join(f"{one.queue.listener_name} on {one.queue.api_name}" for one in found)
     events = sum(one.queue.events for one in found)
-    lost = f" and its {counted(events, 'event')}" if events else ""
+    lost = f" and its {format_count(events, 'event')}" if events else ""
     return f"Delete the queue of {names}{lost}?"

@@ -10,7 +10,7 @@ import click
 
 from lightbus import config
 from lightbus.cli.support.bus_options import bus_options, load_bus
-from lightbus.cli.support.console import counted, err
+from lightbus.cli.support.console import err, format_count
 from lightbus.cli.support.exit_codes import FAILED, SUCCEEDED
 from lightbus.cli.support.log_output import set_up_logging
 from lightbus.cli.support.progress import QueueProgress
@@ -74,8 +74,8 @@ async def _move(source: BusClient, target: BusClient) -> int:
     finally:
         await source.close_async()
         await target.close_async()
-    events = counted(sum(queue.moved for queue in moving.queues), "event")
-    moved = f"{events} and {counted(moving.dead_letters, 'dead letter')}"
+    events = format_count(sum(queue.moved for queue in moving.queues), "event")
+    moved = f"{events} and {format_count(moving.dead_letters, 'dead letter')}"
     if is_stopped:
         err.print_line(f"Stopped. Moved {moved}. Run the command again to move the rest.")
         return FAILED

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from lightbus.cli.support.bus_options import bus_options, load_bus
-from lightbus.cli.support.console import counted, out
+from lightbus.cli.support.console import format_count, out
 from lightbus.cli.support.exit_codes import FAILED, SUCCEEDED, WRONG_USAGE
 from lightbus.cli.support.running import report_error
 from lightbus.client import BusClient
@@ -91,5 +91,5 @@ def check(old: Path, **options: Any) -> None:
         out.print_line(f"    {change.consequence}")
     if changes:
         sys.exit(FAILED)
-    out.print_line(f"No breaking changes in {counted(len(before['properties']), 'event')}.")
+    out.print_line(f"No breaking changes in {format_count(len(before['properties']), 'event')}.")
     sys.exit(SUCCEEDED)

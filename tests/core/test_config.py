@@ -11,7 +11,7 @@ import pytest
 
 import lightbus
 from lightbus import OnError
-from lightbus.config import OnErrorName, Overrides, load, overridden
+from lightbus.config import OnErrorName, Overrides, apply_overrides, load
 from lightbus.exceptions import ConfigError
 from lightbus_rabbitmq.settings import RabbitMQSettings
 
@@ -86,7 +86,7 @@ def test_arguments_override_the_environment_and_that_overrides_the_file(
     assert load(service_name="from-argument").service_name == "from-argument"
     assert load(process_name="from-argument").process_name() == "from-argument"
 
-    with overridden(Overrides(service_name="from-option", process_name="from-option")):
+    with apply_overrides(Overrides(service_name="from-option", process_name="from-option")):
         assert load(service_name="from-argument").service_name == "from-option"
         assert load(process_name="from-argument").process_name() == "from-option"
     assert load(service_name="from-argument").service_name == "from-argument"
@@ -100,7 +100,7 @@ def test_the_file_can_be_named_in_three_ways(folder: Path, monkeypatch: pytest.M
     assert load().service_name == "environment"
     assert load("argument.json").service_name == "argument"
     assert lightbus.create(config_file="argument.json").client.config.service_name == "argument"
-    with overridden(Overrides(config_file="option.json")):
+    with apply_overrides(Overrides(config_file="option.json")):
         assert load("argument.json").service_name == "option"
 
 

@@ -9,7 +9,7 @@ import attrs
 import click
 
 from lightbus.cli.support.bus_options import bus_options
-from lightbus.cli.support.console import counted
+from lightbus.cli.support.console import format_count
 from lightbus.cli.support.dead_letter_batch import Batch, run_batch
 from lightbus.cli.support.dead_letter_selection import (
     all_option,
@@ -44,7 +44,7 @@ def discard(
     Select them by ID, by listener, event, error or time, or use --all.
     """
     keys = None if exported is None else _read_keys(exported)
-    wanted = pop_selection(options, ids, is_all=is_all or keys is not None)
+    selection = pop_selection(options, ids, is_all=is_all or keys is not None)
 
     async def discard_one(_: BusClient, letter: DeadLetter) -> bool:
         await letter.discard()
@@ -52,9 +52,9 @@ def discard(
 
     def check(count: int) -> None:
         if count and not yes:
-            confirm(f"Permanently delete {counted(count, 'dead letter')}?", abort=True)
+            confirm(f"Permanently delete {format_count(count, 'dead letter')}?", abort=True)
 
-    batch = Batch(attrs.evolve(wanted, keys=keys), discard_one, done="Discarded", check=check)
+    batch = Batch(attrs.evolve(selection, keys=keys), discard_one, done="Discarded", check=check)
     run_batch(options, batch)
 
 

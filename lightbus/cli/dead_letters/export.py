@@ -34,10 +34,10 @@ from lightbus.operations.dead_letters import DeadLetters
 @bus_options
 def export(*, output: str, **options: Any) -> None:
     """Write dead letters with all details, as one JSON object a line."""
-    wanted = pop_filter(options)
+    selection = pop_filter(options)
 
     async def work(client: BusClient) -> int:
-        letters = DeadLetters(client).matching(wanted)
+        letters = DeadLetters(client).matching(selection)
         # Read quickly into a file first: the reader of the output may be slow, and a broker may
         # keep the dead letters from other clients while this one reads them.
         with tempfile.TemporaryFile("w+", encoding="utf-8") as lines:

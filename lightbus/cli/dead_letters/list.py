@@ -32,10 +32,10 @@ from lightbus.operations.dead_letter_export import summarize
 @bus_options
 def list_(*, group_by: str | None, form: str, **options: Any) -> None:
     """List the dead letters of the service, oldest first."""
-    wanted = pop_filter(options)
+    selection = pop_filter(options)
 
     async def work(client: BusClient) -> int:
-        letters = await read_all(client, wanted)
+        letters = await read_all(client, selection)
         if group_by is not None:
             dead_letter_display.print_groups(letters, group_by, form)
         elif form == "json":
@@ -43,7 +43,7 @@ def list_(*, group_by: str | None, form: str, **options: Any) -> None:
         elif letters:
             dead_letter_display.print_table(letters)
         else:
-            out.print_line("No dead letters." if wanted.is_empty else "No dead letters match.")
+            out.print_line("No dead letters." if selection.is_empty else "No dead letters match.")
         return SUCCEEDED
 
     run_with_client(options, work)

@@ -63,7 +63,7 @@ class SafeConsole(Console):
             yield segment if control else Segment(printable(text), style)
 
 
-def counted(number: int, noun: str) -> str:
+def format_count(number: int, noun: str) -> str:
     """Return a number with its noun, such as ``"1 event"`` or ``"1,200 events"``."""
     return f"{number:,} {noun if number == 1 else noun + 's'}"
 

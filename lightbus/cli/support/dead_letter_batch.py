@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 import attrs
 from rich.progress import Progress
 
-from lightbus.cli.support.console import counted, err
+from lightbus.cli.support.console import err, format_count
 from lightbus.cli.support.dead_letter_selection import read_all, report_missing
 from lightbus.cli.support.exit_codes import FAILED, SUCCEEDED
 from lightbus.cli.support.running import run_with_client
@@ -25,13 +25,13 @@ class Batch:
     """What to do with which dead letters.
 
     Attributes:
-        wanted: Selects the dead letters.
+        selection: Selects the dead letters.
         process: Processes one; returns False if it left the dead letter unchanged.
         done: What `process` did, for the messages, such as ``"Replayed"``.
         check: Called with the number of dead letters before the first is processed.
     """
 
-    wanted: Filter
+    selection: Filter
     process: Callable[[BusClient, DeadLetter], Awaitable[bool]]
     done: str
     check: Callable[[int], None] = lambda _: None
@@ -41,13 +41,13 @@ def run_batch(options: dict[str, Any], batch: Batch, *, shows_progress: bool = T
     """Process each dead letter of `batch`, print the result and end the process."""
 
     async def work(client: BusClient) -> int:
-        letters = await read_all(client, batch.wanted)
-        is_incomplete = report_missing(sorted(batch.wanted.ids), letters)
+        letters = await read_all(client, batch.selection)
+        is_incomplete = report_missing(sorted(batch.selection.ids), letters)
         batch.check(len(letters))
         is_disabled = not (shows_progress and err.is_terminal)
         with Progress(console=err, disable=is_disabled, transient=True) as progress:
             done, failed = await _process(client, batch, letters, progress)
-        total = counted(len(letters), "dead letter")
+        total = format_count(len(letters), "dead letter")
         err.print_line(f"{batch.done} {total if done == len(letters) else f'{done:,} of {total}'}.")
         return FAILED if failed or is_incomplete else SUCCEEDED
 
@@ -67,7 +67,7 @@ async def _process(
     # A dead letter can only be processed while it is read, so this reads them again. It excludes
     # those that were added after `check`.
     keys = frozenset(LetterKey.of(letter) for letter in letters)
-    reading = DeadLetters(client).matching(attrs.evolve(batch.wanted, keys=keys))
+    reading = DeadLetters(client).matching(attrs.evolve(batch.selection, keys=keys))
     async with contextlib.aclosing(reading):
         async for letter in reading:
             try:

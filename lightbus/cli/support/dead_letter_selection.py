@@ -54,16 +54,16 @@ def pop_selection(options: dict[str, Any], ids: tuple[str, ...], *, is_all: bool
     Raises:
         click.UsageError: Neither IDs nor filters nor `is_all` select anything.
     """
-    wanted = pop_filter(options, ids)
-    if wanted.is_empty and not is_all:
+    selection = pop_filter(options, ids)
+    if selection.is_empty and not is_all:
         raise click.UsageError("Select dead letters: give IDs, filter options or --all.")
     now = datetime.now(UTC)
-    return attrs.evolve(wanted, until=min(wanted.until or now, now))
+    return attrs.evolve(selection, until=min(selection.until or now, now))
 
 
-async def read_all(client: BusClient, wanted: Filter) -> list[DeadLetter]:
-    """Return the dead letters that `wanted` selects."""
-    letters = DeadLetters(client).matching(wanted)
+async def read_all(client: BusClient, selection: Filter) -> list[DeadLetter]:
+    """Return the dead letters that `selection` selects."""
+    letters = DeadLetters(client).matching(selection)
     async with contextlib.aclosing(letters):
         return [letter async for letter in letters]
 
