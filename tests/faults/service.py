@@ -14,7 +14,7 @@ from typing import Any
 import lightbus
 from faults.journal import Writer
 from lightbus import Api, Event, EventMessage, OnError
-from lightbus_rabbitmq.consumer import RabbitMQStream
+from lightbus_rabbitmq.consumer import Consumer
 
 # How often a handler fails for no reason, and the event is to be tried again after a wait.
 HICCUPS = 0.01
@@ -61,9 +61,9 @@ async def close_channels_on_request() -> None:
 
 def _close_channels() -> None:
     """Have the broker close every channel that this process consumes on, and no connection."""
-    for stream in (found for found in gc.get_objects() if isinstance(found, RabbitMQStream)):
-        if stream._channel is not None and not stream._channel.is_closed:
+    for consumer in (found for found in gc.get_objects() if isinstance(found, Consumer)):
+        if not consumer.channel.is_closed:
             # No delivery has this tag, which is an error of the channel.
-            task = asyncio.ensure_future(stream._channel.basic_ack(2**40, wait=False))
+            task = asyncio.ensure_future(consumer.channel.basic_ack(2**40, wait=False))
             _closing.add(task)
             task.add_done_callback(_closing.discard)

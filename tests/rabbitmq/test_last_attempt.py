@@ -12,7 +12,7 @@ import pytest
 
 from lightbus import EventMessage, Worker
 from lightbus.exceptions import TransportUnavailable
-from lightbus_rabbitmq.last_attempt import Note
+from lightbus_rabbitmq.driver.operations import run_on_new_channel
 from rabbitmq.service_support import AuthService, listener
 from rabbitmq_support import (
     DEAD,
@@ -121,17 +121,20 @@ async def test_a_last_attempt_starts_even_if_the_answer_to_its_note_was_lost(
     topology: Topology,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    do = Note._do
     lost: list[str] = []
 
-    async def do_and_lose_the_answer(note: Note, operation: Any, doing: str) -> Any:
-        answer = await do(note, operation, doing)
+    async def run_and_lose_the_answer(
+        connection: Any, operation: Any, *, doing: str, timeout: float
+    ) -> Any:
+        answer = await run_on_new_channel(connection, operation, doing=doing, timeout=timeout)
         if doing == "to note a last attempt" and not lost:
             lost.append(doing)
             raise TransportUnavailable("RabbitMQ did not answer.")
         return answer
 
-    monkeypatch.setattr(Note, "_do", do_and_lose_the_answer)
+    monkeypatch.setattr(
+        "lightbus_rabbitmq.last_attempt.run_on_new_channel", run_and_lose_the_answer
+    )
     bus = make_bus(max_attempts=1)
     seen = Seen[str]()
     bus.auth.user_created.listen(lambda username: seen.add(username), listener_name="welcome")

@@ -146,7 +146,7 @@ async def test_no_object_and_no_log_shows_the_password_while_all_is_well(
             "connection": transport._sending._connection,
             "publisher": transport._publisher,
             "channel": transport._publisher._channel,
-            "stream": transport._streams[0],
+            "stream": next(iter(transport._streams)),
             "path": bus.auth.user_created,
         }
 

@@ -10,7 +10,7 @@ from lightbus_rabbitmq.settings import RabbitMQSettings
 _BINDING_VERSION = "0.3.0"
 
 
-def described(settings: RabbitMQSettings, api_name: str, event_name: str) -> AsyncAPIParts:
+def asyncapi_parts(settings: RabbitMQSettings, api_name: str, event_name: str) -> AsyncAPIParts:
     """Return the parts for an event, without user and password."""
     url = settings.urls[0]
     virtual_host = url.path.removeprefix("/") or "/"

@@ -1,4 +1,4 @@
-"""`RabbitMQDelivery`: one event from a listener's queue, and how each settlement is done."""
+"""`RabbitMQDelivery`: a delivery from a listener's queue, and how it is settled."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from lightbus.log import get_logger
 from lightbus.transport.contract import Delivery
 from lightbus.transport.failure import Failure
 from lightbus.transport.features import LastAttempt
-from lightbus.transport.kit import check_delay
+from lightbus.transport.kit import SettleOnce, check_delay
 from lightbus.transport.records import EventRequeued, Subscription
 from lightbus_rabbitmq import dead_letter_headers, headers, names
 from lightbus_rabbitmq.driver.channel import Channel
-from lightbus_rabbitmq.last_attempt import MakeNote, Note, NotedDelivery
+from lightbus_rabbitmq.last_attempt import LastAttemptNote, MakeNote, NotedDelivery
 from lightbus_rabbitmq.publisher import Publisher
 
 _log = get_logger(__name__)
 
-# Older versions of RabbitMQ count a nack like any other return.
+# Older versions of RabbitMQ count a nack as a redelivery.
 _NACKS_NOT_COUNTED_SINCE = (4, 3)
 
 
-class RabbitMQDelivery(LastAttempt):
-    """One delivery on one channel; when the channel is gone, the broker sends the event again."""
+class RabbitMQDelivery(SettleOnce, LastAttempt):
+    """A delivery on one channel. If the channel is lost, the broker redelivers the event."""
 
-    # Of the class, because next to no delivery has one
-    _note: Note | None = None
+    # A class attribute, because very few deliveries have a note
+    _note: LastAttemptNote | None = None
 
     def __init__(
         self,
@@ -51,11 +51,10 @@ class RabbitMQDelivery(LastAttempt):
         self._publisher = publisher
         self._subscription = subscription
         self._make_note = make_note
-        self._is_settled = False
 
     @property
     def is_lost(self) -> bool:
-        """Whether the broker has taken the event back."""
+        """Whether the channel was lost, so that the broker requeues the event."""
         return self._channel.is_lost
 
     async def ack(self) -> None:
@@ -64,33 +63,38 @@ class RabbitMQDelivery(LastAttempt):
     async def last_attempt(self, max_attempts: int) -> Delivery | None:
         event_id = self._delivered.header.properties.message_id
         if not event_id:
-            # Each delivery has another id, and other events may have the same body. A copy keeps
-            # the id that this delivery has.
+            # Without an id, each delivery of the event gets a new one. The copy has the id of this
+            # delivery.
             await self._copy_and_ack("", self._queue, **{headers.ATTEMPT: self.attempt})
             raise EventRequeued
         name = names.last_attempt_exchange(self._queue, event_id)
         self._note = self._note or self._make_note(name)
-        return NotedDelivery(self, self._note) if await self._note.make() else None
+        return NotedDelivery(self, self._note) if await self._note.create() else None
 
     async def requeue(self) -> None:
-        # Also removed if making the note was interrupted, because it may exist.
+        # Creating the note may have been interrupted, so it may exist.
         if self._note is not None:
-            await self._note.remove_quietly()
-        # A nack that is counted keeps the event's place. Counted twice, it would look like the loss
-        # of two workers. So the second time, a copy is sent with the number of certain attempts.
+            await self._note.delete_quietly()
+        # A nack keeps the event's place, but old versions of RabbitMQ count it. Two of them would
+        # look like the loss of two workers. So the second time, a copy is sent that has only the
+        # certain attempts.
         if self.redeliveries > 0 and self._are_nacks_counted:
             certain = self.attempt - self.redeliveries
             try:
                 await self._copy_and_ack("", self._queue, **{headers.ATTEMPT: certain})
                 return
             except TransportError as error:
-                _log.warning("An event could not be renewed.", reason=str(error), **self._fields())
+                _log.warning(
+                    "Copy not sent; the event is requeued and counted as redelivered.",
+                    reason=str(error),
+                    **self._log_fields(),
+                )
         self._settle(self._channel.nack)
 
     async def retry(self, *, after: float, counts: bool = True) -> None:
         check_delay(self._subscription, after, counts=counts)
         if after == 0:
-            # From RabbitMQ 4.3 on, of the ways to return an event only a reject is counted.
+            # From version 4.3 on, RabbitMQ counts a reject, and does not count a nack.
             self._settle(self._channel.reject)
             return
         added: dict[str, Any] = {headers.ATTEMPT: self.attempt + counts}
@@ -101,21 +105,21 @@ class RabbitMQDelivery(LastAttempt):
         await self._copy_and_ack(names.DELAY_EXCHANGE, routing_key, **added)
 
     async def dead_letter(self, failure: Failure) -> None:
-        story = dead_letter_headers.failure_headers(
+        added = dead_letter_headers.failure_headers(
             failure,
             self.message,
             queue=self._queue,
             frame_size=self._frame_size,
         )
         await self._copy_and_ack(
-            "", names.dead_letter_queue(self._subscription.service_name), **story
+            "", names.dead_letter_queue(self._subscription.service_name), **added
         )
         if self._note is not None:
-            await self._note.remove_quietly()
+            await self._note.delete_quietly()
 
     async def _copy_and_ack(self, exchange: str, routing_key: str, **added: Any) -> None:
-        # The copy is safe before the original goes: in between, both exist, never neither.
-        if self._is_settled or self._is_lost_said():
+        # The copy is confirmed before the original is acknowledged, so that no event is lost.
+        if not self.can_settle() or self._check_lost():
             return
         properties = headers.copied(
             self._delivered, self.message, frame_size=self._frame_size, **added
@@ -124,22 +128,21 @@ class RabbitMQDelivery(LastAttempt):
         await self.ack()
 
     def _settle(self, settle: Callable[[int], None]) -> None:
-        if self._is_settled or self._is_lost_said():
+        if not self.can_settle() or self._check_lost():
             return
-        self._is_settled = True
+        self.is_settled = True
         settle(int(self._delivered.delivery_tag or 0))
 
-    def _is_lost_said(self) -> bool:
-        if self.is_lost:
-            self._say_lost()
-        return self.is_lost
-
-    def _say_lost(self) -> None:
-        self._is_settled = True
+    def _check_lost(self) -> bool:
+        """Return whether the channel was lost, and log it."""
+        if not self.is_lost:
+            return False
+        self.is_settled = True
         _log.warning(
-            "The connection was lost while an event was handled; the event will be redelivered.",
-            **self._fields(),
+            "Connection lost while an event was handled; the event will be redelivered.",
+            **self._log_fields(),
         )
+        return True
 
     @property
     def _are_nacks_counted(self) -> bool:
@@ -157,7 +160,7 @@ class RabbitMQDelivery(LastAttempt):
     def _frame_size(self) -> int:
         return int(self._channel.connection.connection_tune.frame_max)
 
-    def _fields(self) -> dict[str, Any]:
+    def _log_fields(self) -> dict[str, Any]:
         return {
             "event_id": self.message.id,
             "api": self.message.api_name,

@@ -24,13 +24,14 @@ from lightbus.exceptions import (
     TransportError,
 )
 from lightbus.message import EventMessage
+from lightbus.transport.kit import backoff
 from lightbus_rabbitmq import names
 from lightbus_rabbitmq.driver.channel import Channel
 from lightbus_rabbitmq.driver.confirms import Outcome
 from lightbus_rabbitmq.driver.connection import ReconnectingConnection
 from lightbus_rabbitmq.driver.encoding import encode, encode_publish
 from lightbus_rabbitmq.driver.errors import ConnectionLost, translate_error
-from lightbus_rabbitmq.driver.waiting import close_quietly, growing_waits
+from lightbus_rabbitmq.driver.waiting import close_quietly
 
 # The wait before a message is sent again for the first time, in seconds
 _FIRST_WAIT = 0.05
@@ -193,7 +194,7 @@ class Publisher:
 
     async def _publish_until_stored(self, outgoing: _Outgoing, api_name: str | None) -> None:
         # The first wait is not jittered, so that the messages of a lost channel keep their order.
-        waits = itertools.chain([_FIRST_WAIT], growing_waits())
+        delays = itertools.chain([_FIRST_WAIT], backoff())
         while True:
             try:
                 await self._publish(await self._open_channel(api_name), outgoing)
@@ -202,7 +203,7 @@ class Publisher:
                 pass
             except _Nacked:
                 outgoing.was_written, outgoing.was_refused = False, True
-            await asyncio.sleep(next(waits))
+            await asyncio.sleep(next(delays))
 
     async def _failure(self, outgoing: _Outgoing, timeout: float) -> TransportError:
         """Return the error for a message that was not confirmed within `timeout` seconds."""

@@ -1,4 +1,4 @@
-"""`RabbitMQTransport`: the transport contract over RabbitMQ."""
+"""`RabbitMQTransport`: implements the transport contract with RabbitMQ."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from lightbus.transport.features import (
     SharedBroker,
     Tail,
 )
-from lightbus.transport.kit import SharedTask
+from lightbus.transport.kit import OpenStreams, SharedTask
 from lightbus.transport.records import (
     AsyncAPIParts,
     BrokerObject,
@@ -35,7 +35,6 @@ from lightbus.transport.records import (
     SubscriptionStats,
 )
 from lightbus_rabbitmq import asyncapi, dead_letter_headers, headers, names
-from lightbus_rabbitmq.consumer import RabbitMQStream
 from lightbus_rabbitmq.dead_letters import (
     RabbitMQDeadLetter,
     count_dead_letters,
@@ -44,9 +43,10 @@ from lightbus_rabbitmq.dead_letters import (
 from lightbus_rabbitmq.driver.connection import ReconnectingConnection
 from lightbus_rabbitmq.driver.errors import NoFreeChannel
 from lightbus_rabbitmq.driver.operations import queue_counts
-from lightbus_rabbitmq.last_attempt import Note
+from lightbus_rabbitmq.last_attempt import LastAttemptNote
 from lightbus_rabbitmq.publisher import Publisher
 from lightbus_rabbitmq.settings import RabbitMQSettings
+from lightbus_rabbitmq.stream import RabbitMQStream
 from lightbus_rabbitmq.tail import tail_of
 from lightbus_rabbitmq.topology import listener_queues, migration, policies
 from lightbus_rabbitmq.topology.declarations import DesiredTopology
@@ -71,10 +71,10 @@ class RabbitMQTransport(
     QueueStats,
     Tail,
 ):
-    """Keeps events in RabbitMQ, which it reaches by AMQP 0-9-1.
+    """Sends and receives events through RabbitMQ, with AMQP 0-9-1.
 
-    It sends and consumes on connections of their own, for a broker that is short of memory stops
-    reading from those that send.
+    It sends and consumes on separate connections, because a broker that is low on memory blocks
+    connections that publish.
     """
 
     Settings: ClassVar[type[Any]] = RabbitMQSettings
@@ -84,8 +84,8 @@ class RabbitMQTransport(
         self._client_name = client_name
         self._sending = ReconnectingConnection(settings, f"{client_name} sending")
         self._consuming = ReconnectingConnection(settings, f"{client_name} consuming")
-        # For notes of last attempts. RabbitMQ may block the connection for sending, and listeners
-        # may need all channels of the one for consuming.
+        # For notes of last attempts: RabbitMQ may block the connection for sending, and listeners
+        # may use all channels of the connection for consuming.
         self._noting = ReconnectingConnection(settings, f"{client_name} noting last attempts")
         self._publisher = Publisher(
             self._sending,
@@ -94,9 +94,9 @@ class RabbitMQTransport(
             ),
             operation_timeout=settings.operation_timeout,
         )
-        self._streams: list[RabbitMQStream] = []
-        # Those of what takes a lock
-        self._extra_links: set[ReconnectingConnection] = set()
+        self._streams = OpenStreams[RabbitMQStream]()
+        # The connections of operations that hold a lock
+        self._own_connections: set[ReconnectingConnection] = set()
         self._closing = SharedTask(self._close)
 
     async def open(self, *, timeout: float) -> None:
@@ -134,7 +134,7 @@ class RabbitMQTransport(
             self._settings,
             subscription,
             make_note=functools.partial(
-                Note, self._noting, timeout=self._settings.operation_timeout
+                LastAttemptNote, self._noting, timeout=self._settings.operation_timeout
             ),
         )
         try:
@@ -148,13 +148,12 @@ class RabbitMQTransport(
         if self._closing.has_started:
             await stream.aclose()
             self._check_open()
-        self._streams = [*(open_ for open_ in self._streams if not open_.is_closed), stream]
-        return stream
+        return self._streams.add(stream)
 
     def _too_many_listeners(
         self, subscription: Subscription, error: NoFreeChannel
     ) -> TransportRefused:
-        listening = sum(not stream.is_closed for stream in self._streams)
+        listening = len(list(self._streams))
         return TransportRefused(
             f"Listener {subscription.listener_name!r} on {subscription.api_name} cannot start: "
             f"RabbitMQ at {self._settings} allows {error.channel_max} channels on a connection "
@@ -165,14 +164,14 @@ class RabbitMQTransport(
     async def stats(self, queue: QueueAddress) -> SubscriptionStats:
         operation_timeout = self._settings.operation_timeout
         name = names.listener_queue(queue)
-        counted = await self._sending.until_connected(
+        counts = await self._sending.until_connected(
             lambda: queue_counts(self._sending, name, timeout=operation_timeout),
             timeout=operation_timeout,
         )
-        if counted is None:
+        if counts is None:
             raise NotDeclared(f"RabbitMQ has no queue {name!r}: its listener never ran.")
         return SubscriptionStats(
-            waiting=counted.ready, delayed=None, in_flight=None, workers=counted.users
+            waiting=counts.ready, delayed=None, in_flight=None, workers=counts.users
         )
 
     async def tail(self, api_name: str) -> AsyncGenerator[EventMessage]:
@@ -183,20 +182,20 @@ class RabbitMQTransport(
 
     @classmethod
     def asyncapi(cls, settings: Any, api_name: str, event_name: str) -> AsyncAPIParts:
-        return asyncapi.described(settings, api_name, event_name)
+        return asyncapi.asyncapi_parts(settings, api_name, event_name)
 
     async def topology(
         self, subscriptions: Collection[Subscription], events: Mapping[str, Collection[str]]
     ) -> list[BrokerObject]:
         operation_timeout = self._settings.operation_timeout
-        wanted = DesiredTopology.of(subscriptions, events)
+        desired = DesiredTopology.of(subscriptions, events)
         found = await self._sending.until_connected(
-            lambda: compare(self._sending, wanted, timeout=operation_timeout),
+            lambda: compare(self._sending, desired, timeout=operation_timeout),
             timeout=operation_timeout,
         )
         if self._settings.management_url is None:
             return [*found, policies.unknown()]
-        return found + await policies.compare(ManagementAPI(self._settings), wanted.queues)
+        return found + await policies.compare(ManagementAPI(self._settings), desired.queues)
 
     async def migrate(
         self,
@@ -205,9 +204,9 @@ class RabbitMQTransport(
         *,
         on_progress: Callable[[MigrationProgress], None],
     ) -> None:
-        async with self._extra_link("migrating") as link:
+        async with self._own_connection("migrating") as connection:
             await migration.migrate(
-                link,
+                connection,
                 DesiredTopology.of(subscriptions, events),
                 client_name=self._client_name,
                 timeout=self._settings.operation_timeout,
@@ -226,9 +225,9 @@ class RabbitMQTransport(
         )
 
     async def remove_listener_queue(self, queue: QueueAddress, *, discard: bool = False) -> int:
-        async with self._extra_link("removing a listener") as link:
+        async with self._own_connection("removing a listener") as connection:
             return await listener_queues.remove(
-                link,
+                connection,
                 queue,
                 client_name=self._client_name,
                 discard=discard,
@@ -236,9 +235,9 @@ class RabbitMQTransport(
             )
 
     async def dead_letters(self, service_name: str) -> AsyncGenerator[RabbitMQDeadLetter]:
-        async with self._extra_link("reading dead letters") as link:
+        async with self._own_connection("reading dead letters") as connection:
             letters = dead_letters_of(
-                link,
+                connection,
                 service_name,
                 client_name=self._client_name,
                 timeout=self._settings.operation_timeout,
@@ -263,44 +262,44 @@ class RabbitMQTransport(
             ),
             timeout=timeout,
         )
-        story = dead_letter_headers.failure_headers(
+        added = dead_letter_headers.failure_headers(
             failure, message, queue="", frame_size=self._sending.frame_size
         )
         await self._publisher.send_copy(
             "",
             names.dead_letter_queue(service_name),
             message.body,
-            headers.properties_of(message, **story),
+            headers.properties_of(message, **added),
             timeout=timeout,
         )
 
     async def check_health(self, *, timeout: float) -> list[str]:
-        found = [await self._sending.problem(timeout=timeout)]
-        found += [stream.problem for stream in self._streams]
-        return [problem for problem in found if problem is not None]
+        results = [await self._sending.check_health(timeout=timeout)]
+        results += [stream.check_health() for stream in self._streams]
+        return [result for result in results if result is not None]
 
     async def close(self) -> None:
         await self._closing()
 
     async def _close(self) -> None:
-        await asyncio.gather(*(stream.aclose() for stream in self._streams))
+        await self._streams.close()
         await self._publisher.close()
-        await asyncio.gather(*(link.close() for link in self._extra_links))
+        await asyncio.gather(*(connection.close() for connection in self._own_connections))
         await self._noting.close()
         await self._consuming.close()
         await self._sending.close()
 
     @contextlib.asynccontextmanager
-    async def _extra_link(self, purpose: str) -> AsyncGenerator[ReconnectingConnection]:
-        """Give a link of its own to what takes a lock, and close it."""
+    async def _own_connection(self, purpose: str) -> AsyncGenerator[ReconnectingConnection]:
+        """Yield a connection for an operation that holds a lock, and close it."""
         self._check_open()
-        link = ReconnectingConnection(self._settings, f"{self._client_name} {purpose}")
-        self._extra_links.add(link)
+        connection = ReconnectingConnection(self._settings, f"{self._client_name} {purpose}")
+        self._own_connections.add(connection)
         try:
-            yield link
+            yield connection
         finally:
-            self._extra_links.discard(link)
-            await link.close()
+            self._own_connections.discard(connection)
+            await connection.close()
 
     def _check_open(self) -> None:
         if self._closing.has_started:

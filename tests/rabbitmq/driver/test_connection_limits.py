@@ -16,7 +16,7 @@ from lightbus.exceptions import (
     TransportUnavailable,
 )
 from lightbus_rabbitmq import RabbitMQTransport
-from lightbus_rabbitmq.driver.waiting import Backoff
+from lightbus_rabbitmq.driver.backoff import ReconnectBackoff
 from rabbitmq_node import RabbitMQNode, running_node
 from rabbitmq_server import RabbitMQServer
 from rabbitmq_support import MakeBus, Seen
@@ -166,7 +166,7 @@ async def test_a_send_without_a_free_channel_raises_an_error_that_says_so(
 
 
 def test_delays_grow_while_a_resource_is_lost_at_once() -> None:
-    backoff = Backoff()
+    backoff = ReconnectBackoff()
     waits = []
     for _ in range(6):
         backoff.note_success()
@@ -177,7 +177,7 @@ def test_delays_grow_while_a_resource_is_lost_at_once() -> None:
 
 
 def test_delays_start_again_after_a_resource_has_lasted(monkeypatch: pytest.MonkeyPatch) -> None:
-    backoff = Backoff()
+    backoff = ReconnectBackoff()
     grown = [backoff.after_failure() for _ in range(6)][-1]
     backoff.note_success()
     later = time.monotonic() + 2 * grown

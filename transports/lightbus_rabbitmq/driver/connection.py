@@ -20,6 +20,8 @@ from lightbus.exceptions import (
     TransportUnavailable,
 )
 from lightbus.log import get_logger
+from lightbus.transport.kit import backoff
+from lightbus_rabbitmq.driver.backoff import ReconnectBackoff
 from lightbus_rabbitmq.driver.channel import Channel
 from lightbus_rabbitmq.driver.errors import (
     ConnectionLost,
@@ -32,7 +34,7 @@ from lightbus_rabbitmq.driver.errors import (
 )
 from lightbus_rabbitmq.driver.frame_reader import FrameStream
 from lightbus_rabbitmq.driver.tls import tls_context
-from lightbus_rabbitmq.driver.waiting import Backoff, growing_waits, keep_task, run_while_connected
+from lightbus_rabbitmq.driver.waiting import keep_task, run_while_connected
 from lightbus_rabbitmq.settings import RabbitMQSettings, display_url
 
 T = TypeVar("T")
@@ -83,7 +85,7 @@ class ReconnectingConnection:
         self._closer: asyncio.Task[None] | None = None
         self._connecting: asyncio.Task[_DriverConnection] | None = None
         self._was_connected = False
-        self._backoff = Backoff()
+        self._backoff = ReconnectBackoff()
         self._opening_slots = asyncio.Semaphore(_MAX_OPENING)
         self._context: ssl.SSLContext | None = None
         self._is_closed = False
@@ -108,7 +110,7 @@ class ReconnectingConnection:
             TransportUnavailable: It did not succeed within `timeout` seconds.
             Exception: Any other error that `operation` raised.
         """
-        waits = growing_waits()
+        delays = backoff()
         try:
             async with asyncio.timeout(timeout):
                 while True:
@@ -116,7 +118,7 @@ class ReconnectingConnection:
                         return await operation()
                     except ConnectionLost as error:
                         self.last_error = str(error)
-                        await asyncio.sleep(next(waits))
+                        await asyncio.sleep(next(delays))
         except TimeoutError as error:
             raise await self.unavailable(timeout) from error
 
@@ -128,7 +130,7 @@ class ReconnectingConnection:
             problem = f"was not reached within {timeout:.3g} s: {self.last_error}"
         return TransportUnavailable(f"RabbitMQ at {self._shown_urls} {problem}.")
 
-    async def problem(self, *, timeout: float) -> str | None:
+    async def check_health(self, *, timeout: float) -> str | None:
         """Connect if necessary; return a sentence that says why nothing can be sent, or None."""
         try:
             async with asyncio.timeout(timeout):

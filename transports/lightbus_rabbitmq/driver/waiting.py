@@ -1,11 +1,9 @@
-"""Waits for the broker that end when the connection is lost, and delays between attempts."""
+"""Waits for answers of the broker, no longer than the connection lasts."""
 
 from __future__ import annotations
 
 import asyncio
-import random
-import time
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 import aiormq.abc
@@ -13,11 +11,6 @@ import aiormq.abc
 from lightbus_rabbitmq.driver.errors import ConnectionLost, error_text, translate_error
 
 T = TypeVar("T")
-
-_LONGEST_WAIT = 10.0
-
-# A resource that is lost sooner than this, in seconds, is acquired again only after a delay.
-_SHORTEST_LIFE = 1.0
 
 _kept_tasks: set[asyncio.Task[Any]] = set()
 
@@ -84,44 +77,3 @@ def _forget(task: asyncio.Task[Any]) -> None:
     _kept_tasks.discard(task)
     if not task.cancelled():
         task.exception()  # asyncio logs an exception that was never retrieved
-
-
-def growing_waits() -> Iterator[float]:
-    """Yield how many seconds to wait before each attempt."""
-    # Jittered, so that not all clients reconnect to a restarted broker at the same time.
-    longest = 0.2
-    while True:
-        yield random.uniform(longest / 2, longest)
-        longest = min(longest * 2, _LONGEST_WAIT)
-
-
-class Backoff:
-    """The delays between attempts to get a resource, such as a connection.
-
-    They grow with each failure, and also if the resource is lost again at once. They start again
-    when it has lasted for longer than the last delay.
-    """
-
-    def __init__(self) -> None:
-        self._waits = growing_waits()
-        self._last_wait = 0.0
-        self._got_at: float | None = None
-
-    def note_success(self) -> None:
-        """Note that the resource was just acquired."""
-        self._got_at = time.monotonic()
-
-    def after_failure(self) -> float:
-        """Return how many seconds to wait after a failed attempt."""
-        self._last_wait = next(self._waits)
-        return self._last_wait
-
-    def after_loss(self) -> float:
-        """Return how many seconds to wait after the resource was lost; 0 if it had lasted."""
-        got_at, self._got_at = self._got_at, None
-        if got_at is None:
-            return 0.0
-        if time.monotonic() - got_at < max(_SHORTEST_LIFE, 2 * self._last_wait):
-            return self.after_failure()
-        self._waits, self._last_wait = growing_waits(), 0.0
-        return 0.0
