@@ -248,7 +248,7 @@ def _build_config(
     """Return the configuration of `document`, whose names the arguments override."""
     service_name = _first_not_none(service_name, document.service_name)
     name = _folder_name() if service_name is None else service_name
-    loaded = Config(
+    config = Config(
         source=source,
         service_name=check_name("service", fill_placeholders(name)),
         is_service_named=service_name is not None,
@@ -257,16 +257,16 @@ def _build_config(
         shutdown_timeout=document.shutdown_timeout,
         apis=_read_apis(document.apis, source),
     )
-    loaded.process_name()
-    return loaded
+    config.process_name()
+    return config
 
 
 def _read_apis(apis: Mapping[str, Mapping[str, Any] | None], source: str) -> dict[str, ApiConfig]:
-    inherited = apis.get("default") or {}
+    defaults = apis.get("default") or {}
     configs = {}
-    for name, own in {"default": inherited, **apis}.items():
+    for name, own in {"default": defaults, **apis}.items():
         path = f"$.apis.{name}"
-        settings = {**inherited, **(own or {})}
+        settings = {**defaults, **(own or {})}
         configs[name] = convert_settings(settings, ApiConfig, source=source, path=path)
         transports = configs[name].event_transport
         if len(transports) != 1:
@@ -283,15 +283,15 @@ def _folder_name() -> str:
 
 
 def _read(config: Mapping[str, Any] | str | Path | None) -> tuple[str, Any]:
-    chosen = config if config is not None else os.environ.get("LIGHTBUS_CONFIG") or None
-    if isinstance(chosen, Mapping):
-        return "the config given to create()", dict(chosen)
-    if "://" in str(chosen):
+    choice = config if config is not None else os.environ.get("LIGHTBUS_CONFIG") or None
+    if isinstance(choice, Mapping):
+        return "the config given to create()", dict(choice)
+    if "://" in str(choice):
         # Not shown, because it may contain a password.
         raise ConfigError("expected the path of a file, got a URL.", source="the configuration")
-    if chosen == "":
+    if choice == "":
         raise ConfigError("the path of the config file is empty.", source="the configuration")
-    file = Path(chosen) if chosen is not None else _default_file()
+    file = Path(choice) if choice is not None else _default_file()
     if file is None:
         return "no lightbus.yaml in this folder", {}
     return str(file), read_config_file(file)

@@ -185,8 +185,8 @@ def _to_standard_logging(
 ) -> tuple[tuple[str], dict[str, Any]]:
     arguments = {name: fields.pop(name) for name in _STANDARD_ARGUMENTS if name in fields}
     event = str(fields.pop("event"))
-    shown = "".join(f" {name}={in_one_line(value)}" for name, value in fields.items())
-    return (in_one_line(event) + shown,), {
+    field_texts = "".join(f" {name}={in_one_line(value)}" for name, value in fields.items())
+    return (in_one_line(event) + field_texts,), {
         **arguments,
         "extra": {"lightbus": {"event": event, **fields}},
     }

@@ -45,11 +45,11 @@ def check_name(kind: str, name: object) -> str:
         raise InvalidName(kind, name, "it is not a string")
     if not name:
         raise InvalidName(kind, name, "it is empty")
-    if found := _NOT_ALLOWED.search(name):
+    if match := _NOT_ALLOWED.search(name):
         raise InvalidName(
             kind,
             name,
-            f"the character {found.group()!r} is not allowed; use a-z, A-Z, 0-9 and -_.,@/+",
+            f"the character {match.group()!r} is not allowed; use a-z, A-Z, 0-9 and -_.,@/+",
         )
     longest = _MAX_PROCESS_LENGTH if kind == "process" else MAX_LENGTH
     if len(name) > longest:

@@ -123,14 +123,14 @@ def hints_of(class_: Any) -> dict[str, Any]:
     origin = get_origin(class_) or class_
     arguments = dict(zip(getattr(origin, "__parameters__", ()), get_args(class_), strict=False))
     hints = typing.get_type_hints(origin, include_extras=True)
-    inherited: dict[str, Any] = {}
+    inherited_hints: dict[str, Any] = {}
     for base in reversed(getattr(origin, "__orig_bases__", ())):
         if isinstance(get_origin(base), type) and get_origin(base) is not typing.Generic:
-            inherited |= hints_of(_substitute(base, arguments))
+            inherited_hints |= hints_of(_substitute(base, arguments))
     own = inspect.get_annotations(origin)
     return {
-        name: inherited[name]
-        if name in inherited and name not in own
+        name: inherited_hints[name]
+        if name in inherited_hints and name not in own
         else _substitute(hint, arguments)
         for name, hint in hints.items()
     }

@@ -198,7 +198,7 @@ class TypeBuilder:
         """Return the type for a subclass of a built-in type, or for a user's container."""
         for base, (json_type, convert) in SUBCLASS_READERS.items():
             if issubclass(class_, base):
-                return self._converted(hint, json_type, functools.partial(convert, class_))
+                return self._converting_type(hint, json_type, functools.partial(convert, class_))
         bases = getattr(class_, "__orig_bases__", ())
         args = get_args(hint) or next(filter(None, map(get_args, bases)), ())
         inner: Any = None
@@ -208,18 +208,19 @@ class TypeBuilder:
             inner = list.__class_getitem__((*args, Any)[:1])
         if inner is None or not accepts_container(class_, get_origin(inner)()):
             raise TypeError(f"JSON cannot be read as {name_of_hint(hint)}")
-        return self._converted(hint, self.build(inner, path), class_)
+        return self._converting_type(hint, self.build(inner, path), class_)
 
     def _annotated(self, hint: Any, path: str) -> Any:
         inner = self.build(get_args(hint)[0], path)
-        if is_decodable(constrained := Annotated[inner, *hint.__metadata__]):
-            return constrained
+        if is_decodable(constrained_type := Annotated[inner, *hint.__metadata__]):
+            return constrained_type
         json_type: Any = getattr(inner, "json_type", None)
-        constrained = Annotated[json_type, *hint.__metadata__]
-        if json_type is not None and is_decodable(constrained):
-            if inner.hint is str:  # `inner` also accepts numbers, which `constrained` would refuse
-                return self._converted(hint, inner, lambda text: self._convert(text, constrained))
-            return self._converted(hint, constrained, inner.read)
+        constrained_type = Annotated[json_type, *hint.__metadata__]
+        if json_type is not None and is_decodable(constrained_type):
+            if inner.hint is str:  # `inner` also accepts numbers, and reads them as text
+                check = functools.partial(self._convert, type_=constrained_type)
+                return self._converting_type(hint, inner, check)
+            return self._converting_type(hint, constrained_type, inner.read)
         if inner is not Any:
             reason = "the constraints do not suit the type, and are not checked"
             self.unsupported.append(UnsupportedHint(path, reason))
@@ -232,7 +233,9 @@ class TypeBuilder:
             return typing.cast("Any", get_origin(hint))[key, item]
         inner = dict.__class_getitem__((key.json_type or str, item))
         read = key.read
-        return self._converted(hint, inner, lambda items: {read(k): v for k, v in items.items()})
+        return self._converting_type(
+            hint, inner, lambda items: {read(k): v for k, v in items.items()}
+        )
 
     def _union(self, hint: Any, path: str) -> Any:
         args = tuple(arg for arg in get_args(hint) if arg is not msgspec.UnsetType)
@@ -261,7 +264,7 @@ class TypeBuilder:
 
         return custom_type(hint, read, json_type=None, options=members)
 
-    def _converted(self, hint: Any, inner: Any, convert: Callable[[Any], Any]) -> CustomType:
+    def _converting_type(self, hint: Any, inner: Any, convert: Callable[[Any], Any]) -> CustomType:
         """Return the type that reads values of the type `inner`, and then calls `convert`."""
         return custom_type(
             hint,

@@ -33,8 +33,8 @@ def convert_settings(data: Any, class_: type[T], *, source: str, path: str = "$"
         problem, _, suffix = str(error).partition(" - at `$")
     # Not chained to that error, whose text may quote a password.
     if unknown := re.search(r"unknown field `(.*)`", problem):
-        key, known = unknown.group(1), _keys(msgspec.inspect.type_info(class_), suffix)
-        problem = f"unknown setting {key!r}.{did_you_mean(key, known)}"
+        key, known_keys = unknown.group(1), _keys(msgspec.inspect.type_info(class_), suffix)
+        problem = f"unknown setting {key!r}.{did_you_mean(key, known_keys)}"
     elif problem.startswith("Invalid enum value"):
         choices = _choices(msgspec.inspect.type_info(class_), suffix)
         problem += f"; give one of {', '.join(choices)}"
@@ -61,8 +61,8 @@ def _types_at(type_: msgspec.inspect.Type, path: str) -> list[msgspec.inspect.Ty
     types = list(type_.types) if isinstance(type_, msgspec.inspect.UnionType) else [type_]
     if not key:
         return types
-    known = [_fields(one) for one in types]
-    return [one for fields in known if key in fields for one in _types_at(fields[key], rest)]
+    all_fields = [_fields(one) for one in types]
+    return [one for fields in all_fields if key in fields for one in _types_at(fields[key], rest)]
 
 
 def _fields(type_: msgspec.inspect.Type) -> dict[str, msgspec.inspect.Type]:

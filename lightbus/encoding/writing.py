@@ -61,11 +61,11 @@ def encode_unknown(value: Any) -> Any:
     Raises:
         TypeError: `value` has no JSON form.
     """
-    converted = to_bus(value)
-    if converted is value:
+    result = to_bus(value)
+    if result is value:
         class_ = type(value)
         raise TypeError(f"{class_.__module__}.{class_.__qualname__} has no JSON form")
-    return converted
+    return result
 
 
 def child_values(value: Any) -> Iterator[tuple[str, Any]]:
@@ -143,10 +143,10 @@ def _write_mapping(value: Mapping[Any, Any]) -> Mapping[Any, Any]:
         return {key: to_bus(item) for key, item in value.items()}
     items = _items_of(value)
     _require_complete(len(items), len(value))
-    converted = {_key(key): to_bus(item) for key, item in items}
-    if len(converted) < len(items):
+    result = {_key(key): to_bus(item) for key, item in items}
+    if len(result) < len(items):
         raise ValueError("two of its keys become the same key in JSON")
-    return converted
+    return result
 
 
 def _write_collection(value: Collection[Any]) -> Collection[Any]:
@@ -182,12 +182,12 @@ def _items_of(value: Mapping[Any, Any]) -> Collection[tuple[Any, Any]]:
 
 
 def _key(key: Any) -> str:
-    converted = to_bus(key)
-    if isinstance(converted, float) and not math.isfinite(converted):
+    result = to_bus(key)
+    if isinstance(result, float) and not math.isfinite(result):
         raise ValueError("JSON has no NaN and no infinity")
-    if isinstance(converted, bool | types.NoneType):
-        raise TypeError(f"a key cannot be {converted}")
-    with_text_key: dict[str, None] = msgspec.to_builtins({converted: None}, str_keys=True)
+    if isinstance(result, bool | types.NoneType):
+        raise TypeError(f"a key cannot be {result}")
+    with_text_key: dict[str, None] = msgspec.to_builtins({result: None}, str_keys=True)
     return next(iter(with_text_key))
 
 

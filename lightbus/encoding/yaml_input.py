@@ -52,10 +52,10 @@ class _Checker:
         A value is counted again for each alias that refers to it.
         """
         if id(node) in self._counts:
-            known = self._counts[id(node)]
-            if known is None:
+            count = self._counts[id(node)]
+            if count is None:
                 raise self._error("it contains itself", node, path)
-            return known
+            return count
         self._counts[id(node)] = None
         total = 1
         if isinstance(node, yaml.SequenceNode):

@@ -260,9 +260,10 @@ def _missing_fields_error(
 ) -> InvalidEventListener:
     names = ", ".join(repr(name) for name in missing)
     # Limited, because the sender chooses the fields: there may be a million, of any length.
-    listed = [repr(name[:_MAX_LISTED_LENGTH]) for name in itertools.islice(fields, _MAX_LISTED)]
+    first_fields = itertools.islice(fields, _MAX_LISTED)
+    names_shown = [repr(name[:_MAX_LISTED_LENGTH]) for name in first_fields]
     more = [f"{len(fields) - _MAX_LISTED:,} more"] if len(fields) > _MAX_LISTED else []
-    has = ", ".join(listed + more) or "no fields"
+    has = ", ".join(names_shown + more) or "no fields"
     return InvalidEventListener(
         f"{handler_name}() requires {names}, which event {event} does not have; it has {has}."
     )

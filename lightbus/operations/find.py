@@ -57,14 +57,14 @@ async def find_event(client: BusClient, event_id: str) -> FindResult:
     letters = DeadLetters(client).matching(Filter(ids=frozenset({event_id})))
     async with contextlib.aclosing(letters):
         dead = [letter async for letter in letters]
-    found = [location.message for location in locations] + [letter.message for letter in dead]
+    messages = [location.message for location in locations] + [letter.message for letter in dead]
     events = [
         FoundEvent(
             message=message,
             locations=[location for location in locations if location.message.id == message.id],
             dead_letters=[letter for letter in dead if letter.message.id == message.id],
         )
-        for message in {message.id: message for message in found}.values()
+        for message in {message.id: message for message in messages}.values()
     ]
     return FindResult(events=events, is_complete=is_complete)
 

@@ -77,12 +77,12 @@ class Status:
         by_listener: Counter[tuple[str, str]] | None = Counter()
         for api_name in one_api_per_broker(self._client):
             transport = await self._client.transports.open(api_name)
-            found = await _count(transport, self._client.config.service_name)
-            total = None if total is None or found.total is None else total + found.total
-            if by_listener is None or found.by_listener is None:
+            count = await _count(transport, self._client.config.service_name)
+            total = None if total is None or count.total is None else total + count.total
+            if by_listener is None or count.by_listener is None:
                 by_listener = None
             else:
-                by_listener.update(found.by_listener)
+                by_listener.update(count.by_listener)
         return DeadLetterCount(total=total, by_listener=by_listener)
 
 

@@ -56,7 +56,7 @@ class Topology:
                 note="The broker does not report which queues of this service no listener uses.",
             )
             return [unknown]
-        used = {(one.listener_name, one.api_name) for one in target.subscriptions}
+        used_queues = {(one.listener_name, one.api_name) for one in target.subscriptions}
         return [
             BrokerObject(
                 kind="listener",
@@ -66,7 +66,7 @@ class Topology:
                 f"remove {queue.listener_name} --api {queue.api_name}`.",
             )
             for queue in queues
-            if (queue.listener_name, queue.api_name) not in used
+            if (queue.listener_name, queue.api_name) not in used_queues
         ]
 
     async def migrate(self, *, on_progress: Callable[[MigrationProgress], None]) -> None:

@@ -195,13 +195,13 @@ class _Comparison:
 def resolve(located: LocatedSchema) -> LocatedSchema:
     """Return the schema to which a reference refers; False for a schema that accepts no value."""
     schema, document = located
-    seen = 0
+    steps = 0
     definitions = document.get("$defs", {})
-    while isinstance(schema, Mapping) and "$ref" in schema and seen <= len(definitions):
+    while isinstance(schema, Mapping) and "$ref" in schema and steps <= len(definitions):
         target = definitions.get(definition_name(schema["$ref"]), {})
         beside = {name: value for name, value in constraints_of(schema).items() if name != "$ref"}
         schema = {"allOf": [target, beside]} if beside else target
-        seen += 1
+        steps += 1
     if isinstance(schema, Mapping):
         return schema, document
     # The schema `true` accepts every value, and the schema `false` accepts none.
@@ -224,8 +224,8 @@ def _keyword_mismatches(inner: LocatedSchema, outer: LocatedSchema, path: str) -
         of_both = [({keyword: actual}, inner[1]), ({keyword: required}, outer[1])]
         if actual == required and operator.eq(*map(_definitions_of, of_both)):
             continue
-        shown = "none" if actual is None else actual
-        yield f"at {path}, {keyword} {shown} instead of {required}"
+        actual_text = "none" if actual is None else actual
+        yield f"at {path}, {keyword} {actual_text} instead of {required}"
 
 
 def _definitions_of(located: LocatedSchema) -> dict[str, Any]:

@@ -32,13 +32,13 @@ def schema_of(apis: Iterable[type[Api]]) -> Schema:
     Raises:
         ApiError: A declaration is not valid.
     """
-    declared = {
+    events = {
         f"{api.meta.name}.{name}": event for api in apis for name, event in api.events.items()
     }
     builder = TypeBuilder()
     types = {
         (name, parameter.name): builder.build(parameter.type, "$")
-        for name, event in declared.items()
+        for name, event in events.items()
         for parameter in event.parameters.values()
     }
     values, definitions = _schemas_of(types)
@@ -49,7 +49,7 @@ def schema_of(apis: Iterable[type[Api]]) -> Schema:
             "type": "object",
             "properties": {
                 name: _schema_of_event(event, {p: schemas[name, p] for p in event.parameters})
-                for name, event in declared.items()
+                for name, event in events.items()
             },
             "$defs": definitions,
         }

@@ -121,8 +121,8 @@ def without_non_json(schema: Any) -> Any:
     if not isinstance(schema, dict):
         return schema
     within = with_subschemas(schema, lambda _: True)
-    kept = {keyword: value for keyword, value in schema.items() if _is_json(within[keyword])}
-    return with_subschemas(kept, without_non_json)
+    result = {keyword: value for keyword, value in schema.items() if _is_json(within[keyword])}
+    return with_subschemas(result, without_non_json)
 
 
 def _is_json(value: Any) -> bool:

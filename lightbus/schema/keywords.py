@@ -154,8 +154,8 @@ def is_listed(schema: Schema, values: list[Any] | None) -> bool:
         return True
     if not isinstance(schema, OneValue):
         return False
-    encoded = {msgspec.json.encode(value, order="sorted") for value in values}
-    return msgspec.json.encode(schema["const"], order="sorted") in encoded
+    encoded_values = {msgspec.json.encode(value, order="sorted") for value in values}
+    return msgspec.json.encode(schema["const"], order="sorted") in encoded_values
 
 
 def applies_to(keyword: str, schema: Schema) -> bool:

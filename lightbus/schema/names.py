@@ -26,17 +26,17 @@ def definition_names(classes: Iterable[Any]) -> dict[Any, str]:
     short = {class_: _as_key(name_of_class(class_)) for class_ in classes}
     uses = Counter(short.values())
     names: dict[Any, str] = {}
-    used = {name for name, count in uses.items() if count == 1}
+    used_names = {name for name, count in uses.items() if count == 1}
     for class_, name in short.items():
-        names[class_] = name if uses[name] == 1 else _unused_name(class_, used)
-        used.add(names[class_])
+        names[class_] = name if uses[name] == 1 else _unused_name(class_, used_names)
+        used_names.add(names[class_])
     return names
 
 
-def _unused_name(class_: Any, used: set[str]) -> str:
+def _unused_name(class_: Any, used_names: set[str]) -> str:
     full = _as_key(f"{class_.__module__}.{class_.__qualname__}")
     numbered = (f"{full}_{number}" for number in itertools.count(2))
-    return next(name for name in itertools.chain([full], numbered) if name not in used)
+    return next(name for name in itertools.chain([full], numbered) if name not in used_names)
 
 
 def _as_key(name: str) -> str:

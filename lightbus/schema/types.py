@@ -114,7 +114,7 @@ class _Writer:
         if isinstance(node, nodes.CustomType):
             return self._of_custom(node.cls)
         if isinstance(node, nodes.UnionType):
-            return {"anyOf": _merged(map(self.schema_of, sorted(node.types, key=_is_none)))}
+            return {"anyOf": _merge_options(map(self.schema_of, sorted(node.types, key=_is_none)))}
         if isinstance(node, nodes.LiteralType):
             return {"enum": list(node.values)}
         schema = _SCALARS.get(type(node)) or self._of_container(node)
@@ -127,8 +127,13 @@ class _Writer:
             return {"type": "array", **items, **({"uniqueItems": True} if is_set else {})}
         if isinstance(node, nodes.TupleType):
             first = [self.schema_of(one) for one in node.item_types]
-            listed = {"prefixItems": first, "items": False} if first else {}
-            return {"type": "array", "minItems": len(first), "maxItems": len(first), **listed}
+            item_keywords = {"prefixItems": first, "items": False} if first else {}
+            return {
+                "type": "array",
+                "minItems": len(first),
+                "maxItems": len(first),
+                **item_keywords,
+            }
         if hasattr(node, "key_type"):
             is_enum = isinstance(node.key_type, nodes.EnumType)
             keys = _of_enum(node.key_type.cls) if is_enum else self.schema_of(node.key_type)
@@ -195,17 +200,17 @@ class _Writer:
         return {**schema, ALWAYS_SENT: True} if _is_always_sent(node, field) else schema
 
 
-def _merged(options: Iterable[Schema]) -> list[Schema]:
-    """Return the options of a union, with the string options merged, and those of each number type.
+def _merge_options(options: Iterable[Schema]) -> list[Schema]:
+    """Return the options of a union. Those of type string, or of one number type, are merged.
 
     The decoder checks a string or a number against the constraints of all such options.
     """
-    merged: dict[Any, Schema] = {}
+    merged_options: dict[Any, Schema] = {}
     for index, option in enumerate(options):
         type_ = option.get("type") if "enum" not in option else None
         key = type_ if type_ in ("string", "integer", "number") else index
-        merged[key] = {**merged.get(key, {}), **option}
-    return list(merged.values())
+        merged_options[key] = {**merged_options.get(key, {}), **option}
+    return list(merged_options.values())
 
 
 def _is_none(node: nodes.Type) -> bool:

@@ -98,7 +98,7 @@ class RecordingBus(Bus):
                 await self._drain()
 
     async def _drain(self) -> None:
-        known = len(self.failures)
+        failure_count = len(self.failures)
         threads = HandlerThreads()
         try:
             is_done = False
@@ -109,11 +109,11 @@ class RecordingBus(Bus):
                         is_done = False
         finally:
             threads.shut_down()
-        new = self.failures[known:]
-        if len(new) == 1:
-            raise new[0]
-        if new:
-            raise BaseExceptionGroup("handlers failed", new)
+        new_failures = self.failures[failure_count:]
+        if len(new_failures) == 1:
+            raise new_failures[0]
+        if new_failures:
+            raise BaseExceptionGroup("handlers failed", new_failures)
 
     async def _drain_one(self, listener: Listener, threads: HandlerThreads) -> bool:
         """Handle the backlog of one listener, and return whether there was any."""
