@@ -200,7 +200,7 @@ def _warn_about_unsupported_hints(api: type[Api]) -> None:
                 "API: a type hint is not supported; values of this field are not validated.",
                 api=api.meta.name,
                 event_name=event_name,
-                place=part.path,
+                path=part.path,
                 reason=part.reason,
             )
 

@@ -93,11 +93,11 @@ class Declaration:
 
 
 def is_class(declaration: Any) -> bool:
-    """Return whether an event is declared by a class, or by a generic form of one."""
+    """Return whether `declaration` is a class, or a generic form of one."""
     return isinstance(declaration, type) or has_fields(get_origin(declaration))
 
 
-def declared_by_method(method: Callable[..., Any]) -> Declaration:
+def declaration_of_method(method: Callable[..., Any]) -> Declaration:
     """Return the parameters that a method declares.
 
     Raises:
@@ -108,17 +108,17 @@ def declared_by_method(method: Callable[..., Any]) -> Declaration:
         raise ApiError(
             f"{method.__qualname__} cannot declare an event: its first parameter must be self."
         )
-    return _declared(method.__qualname__, signature[1:], _hints_of_method(method))
+    return _declaration_of_signature(method.__qualname__, signature[1:], _hints_of_method(method))
 
 
-def declared_by_class(class_: Any) -> Declaration:
+def declaration_of_class(class_: Any) -> Declaration:
     """Return the parameters that a class, or a generic form of one, declares.
 
     Raises:
         ApiError: The class cannot declare an event.
     """
     if pydantic_fields.has_fields(class_):
-        return _declared_by_pydantic(class_)
+        return _declaration_of_pydantic_class(class_)
     name = _name_of(class_)
     if typing.is_typeddict(get_origin(class_) or class_):
         raise ApiError(
@@ -129,10 +129,12 @@ def declared_by_class(class_: Any) -> Declaration:
     attributes = _attributes_of(get_origin(class_) or class_)
     if attributes is not None:
         _check_attributes(name, signature, attributes)
-    declared = _declared(name, signature, _hints_of_class(class_, attributes or {}))
+    declaration = _declaration_of_signature(
+        name, signature, _hints_of_class(class_, attributes or {})
+    )
     attribute_names = {
         item.name: (attributes or {}).get(item.name, item.name)
-        for item in declared.items
+        for item in declaration.items
         if isinstance(item, Parameter)
     }
 
@@ -140,7 +142,7 @@ def declared_by_class(class_: Any) -> Declaration:
         instance = class_(**arguments)
         return {name: getattr(instance, attribute) for name, attribute in attribute_names.items()}
 
-    return attrs.evolve(declared, values=values)
+    return attrs.evolve(declaration, values=values)
 
 
 def _check_attributes(
@@ -157,7 +159,7 @@ def _check_attributes(
         )
 
 
-def _declared_by_pydantic(class_: Any) -> Declaration:
+def _declaration_of_pydantic_class(class_: Any) -> Declaration:
     fields = pydantic_fields.declared_fields(class_)
     items: list[Parameter | WildcardParameter] = [
         Parameter(field.name, field.annotation)
@@ -179,7 +181,7 @@ def _declared_by_pydantic(class_: Any) -> Declaration:
     return Declaration(tuple(items), tuple(positional), values)
 
 
-def _declared(
+def _declaration_of_signature(
     name: str, signature: Iterable[inspect.Parameter], hints: Mapping[str, Any]
 ) -> Declaration:
     return Declaration(

@@ -23,8 +23,8 @@ from lightbus.declarations import (
     Declaration,
     Parameter,
     WildcardParameter,
-    declared_by_class,
-    declared_by_method,
+    declaration_of_class,
+    declaration_of_method,
     is_class,
 )
 from lightbus.encoding.custom_types import describe_error
@@ -263,8 +263,8 @@ class Event(Generic[P]):
     def _declaration(self) -> Declaration | None:
         """The declaration by a class or a method; None for a declaration by a list."""
         if self._class is not None:
-            return declared_by_class(self._class)
-        return declared_by_method(self._method) if self._method is not None else None
+            return declaration_of_class(self._class)
+        return declaration_of_method(self._method) if self._method is not None else None
 
     @property
     def _items(self) -> Iterable[Any]:

@@ -186,18 +186,18 @@ class UnencodableValue(ValidationError):
     Attributes:
         argument: The name of the argument; ``"(all)"`` if it is not known which one it is.
         value_type: The type of the argument.
-        place: Where in the arguments the value is, for example ``"$.order.tags[0]"``.
+        path: The path of the value in the arguments, for example ``"$.order.tags[0]"``.
     """
 
-    def __init__(self, argument: str, value: object, reason: str, place: str) -> None:
+    def __init__(self, argument: str, value: object, reason: str, path: str) -> None:
         value_type = type(value)
         super().__init__(
             f"Argument {argument!r} of type {value_type.__qualname__} cannot be encoded as JSON: "
-            f"{reason} - at `{place}`."
+            f"{reason} - at `{path}`."
         )
         self.argument = argument
         self.value_type = value_type
-        self.place = place
+        self.path = path
 
 
 class UndecodableEvent(ValidationError):

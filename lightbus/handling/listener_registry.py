@@ -117,7 +117,7 @@ class ListenerRegistry(Registry[Listener]):
                 listener=listener_name,
                 api=api_name,
                 event_name=event_name,
-                place=part.path,
+                path=part.path,
                 reason=part.reason,
             )
 

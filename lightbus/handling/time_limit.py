@@ -41,8 +41,8 @@ class TimeLimit(Generic[Subject]):
         self._timer: asyncio.TimerHandle | None = None
         self._deadline = 0.0
         self._running: tuple[Subject, asyncio.Task[Any]] | None = None
-        self._exceeding: tuple[asyncio.Task[None], asyncio.Event] | None = None
-        self._own_cancels = 0
+        self._overrun: tuple[asyncio.Task[None], asyncio.Event] | None = None
+        self._work_cancels = 0
 
     async def run(self, work: Coroutine[Any, Any, None], subject: Subject) -> bool:
         """Run `work`, and return whether it ended within the limit.
@@ -57,18 +57,18 @@ class TimeLimit(Generic[Subject]):
         task = cast("asyncio.Task[Any]", asyncio.current_task())
         self._begin(subject, task)
         try:
-            await self._in_own_context(work, task)
+            await self._run_in_context(work, task)
         except asyncio.CancelledError as error:
-            await self._end(task, is_cancelled=task.cancelling() > self._expected_cancels)
-            if self._exceeding is None:
+            await self._end(task, is_cancelled=task.cancelling() > self._known_cancels)
+            if self._overrun is None:
                 raise WorkCancelled from error
         except Exception:
             await self._end(task)
-            if self._exceeding is None:
+            if self._overrun is None:
                 raise
         else:
             await self._end(task)
-        return self._exceeding is None
+        return self._overrun is None
 
     def close(self) -> None:
         """Cancel the timer."""
@@ -76,16 +76,16 @@ class TimeLimit(Generic[Subject]):
             self._timer.cancel()
 
     def _begin(self, subject: Subject, task: asyncio.Task[Any]) -> None:
-        self._exceeding = None
-        self._own_cancels = 0
+        self._overrun = None
+        self._work_cancels = 0
         self._running = subject, task
         self._deadline = self._loop.time() + self._seconds
         if self._timer is None:
             self._timer = self._loop.call_at(self._deadline, self._check)
 
     @property
-    def _expected_cancels(self) -> int:
-        return self._own_cancels + (self._exceeding is not None)
+    def _known_cancels(self) -> int:
+        return self._work_cancels + (self._overrun is not None)
 
     async def _end(self, task: asyncio.Task[Any], *, is_cancelled: bool = False) -> None:
         """Remove the cancellations by the work from the task, and keep those by others."""
@@ -93,35 +93,35 @@ class TimeLimit(Generic[Subject]):
         # Work may leave more cancellations than it requested, as `TaskGroup` does on Python 3.11.
         while task.cancelling() and not is_cancelled:
             task.uncancel()
-        if self._own_cancels:
+        if self._work_cancels:
             # A cancellation that the work requested but did not await is raised at the next await.
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.sleep(0)
-        if self._exceeding is not None:
-            exceeding, ended = self._exceeding
+        if self._overrun is not None:
+            overrun, ended = self._overrun
             ended.set()
             if is_cancelled:
-                exceeding.cancel()
-                await asyncio.wait({exceeding})
+                overrun.cancel()
+                await asyncio.wait({overrun})
             else:
-                await exceeding
+                await overrun
         if is_cancelled:
             raise asyncio.CancelledError
 
     def _check(self) -> None:
         self._timer = None
-        if self._running is None or self._exceeding is not None:
+        if self._running is None or self._overrun is not None:
             return
         if self._loop.time() < self._deadline:
             self._timer = self._loop.call_at(self._deadline, self._check)
             return
         subject, task = self._running
         ended = asyncio.Event()
-        self._exceeding = self._loop.create_task(self._on_exceeded(subject, ended)), ended
+        self._overrun = self._loop.create_task(self._on_exceeded(subject, ended)), ended
         task.cancel()
 
     @types.coroutine
-    def _in_own_context(
+    def _run_in_context(
         self, work: Coroutine[Any, Any, None], task: asyncio.Task[Any]
     ) -> Generator[Any, Any, None]:
         """Await `work` with its own context variables, as if it ran in its own task."""
@@ -136,7 +136,7 @@ class TimeLimit(Generic[Subject]):
             finally:
                 # Only the work itself can cancel the task during this step. It may also undo
                 # cancellations by others, as `asyncio.timeout` does.
-                self._own_cancels = max(self._own_cancels + task.cancelling() - cancels, 0)
+                self._work_cancels = max(self._work_cancels + task.cancelling() - cancels, 0)
             try:
                 step = functools.partial(work.send, (yield awaited))
             except BaseException as error:

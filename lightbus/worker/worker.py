@@ -132,7 +132,7 @@ class Worker:
             CallbackExited: A task tried to exit the process, or cancelled itself.
             Exception: A hook, handler or task raised it, and that stops the worker.
         """
-        self._claim()
+        self._mark_as_used()
         starting = self._starting = asyncio.create_task(self._start())
         stopping = asyncio.create_task(self._stop_requested.wait())
         try:
@@ -183,7 +183,7 @@ class Worker:
             TransportError: The broker could not be used.
             Exception: An `on_start` hook raised it.
         """
-        self._claim()
+        self._mark_as_used()
         self._starting = asyncio.create_task(self._start())
         try:
             await self._starting
@@ -198,7 +198,7 @@ class Worker:
             raise
         self._watching = asyncio.create_task(self._stop_when_requested())
 
-    def _claim(self) -> None:
+    def _mark_as_used(self) -> None:
         if self._is_used:
             raise ApiError("A worker runs only once. Make another: lightbus.Worker(bus).")
         self._loop = asyncio_loop("A worker")

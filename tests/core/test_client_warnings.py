@@ -31,7 +31,7 @@ def test_a_field_whose_type_is_not_checked_is_named_once_when_its_api_is_registe
     assert "values of this field are not validated" in warning.getMessage()
     fields = fields_of(warning)
     assert (fields["api"], fields["event_name"]) == ("paid", "paid")
-    assert fields["place"] == "$.payments[...]"
+    assert fields["path"] == "$.payments[...]"
     assert "Unknown" in fields["reason"]
 
 
@@ -53,7 +53,7 @@ async def test_a_field_that_a_listener_receives_as_json_is_named_once_when_it_is
 
     (warning,) = [r for r in caplog.records if "type hint is not supported" in r.getMessage()]
     fields = fields_of(warning)
-    assert (fields["listener"], fields["event_name"], fields["place"]) == ("ledger", "paid", place)
+    assert (fields["listener"], fields["event_name"], fields["path"]) == ("ledger", "paid", place)
 
 
 @pytest.mark.parametrize("cast_values", ["off", False])

@@ -352,7 +352,7 @@ def test_a_value_that_would_lose_something_is_refused_with_its_place(
 ) -> None:
     with pytest.raises(UnencodableValue) as raised:
         encode({"fine": 1, "odd": value})
-    assert (raised.value.argument, raised.value.place) == ("odd", place)
+    assert (raised.value.argument, raised.value.path) == ("odd", place)
     assert f"at `{place}`" in str(raised.value)
 
 
@@ -363,7 +363,7 @@ class Either(pydantic.BaseModel):
 def test_keys_that_pydantic_would_merge_are_refused() -> None:
     with pytest.raises(UnencodableValue) as raised:
         encode({"odd": [Either(values={1: 1, "1": 2})]})
-    assert raised.value.place == "$.odd[0]"
+    assert raised.value.path == "$.odd[0]"
 
 
 class Loading(Iterable[int]):
