@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from typing import Any
 import pytest
 
 import lightbus
-from command import Command, ended
+from command import TIMEOUT, Command, ended
 from core.apis import AuditApi, AuthApi, TicketApi
 from core.support import BUS
 from lightbus import Bus, EventMessage
@@ -89,10 +88,8 @@ def test_a_closed_output_ends_the_command_without_an_error(bus: Bus, tail: Start
     process = tail("--format", "json")
     assert process.stdout is not None
     process.stdout.close()
-    while process.poll() is None:
-        fired(bus, "ann")
-        time.sleep(0.05)
-    assert process.returncode == 0
+    fired(bus, "ann")
+    assert process.wait(TIMEOUT) == 0
 
 
 def test_only_events_that_match_the_pattern_are_shown(bus: Bus, tail: Start) -> None:

@@ -109,17 +109,17 @@ print(json.dumps([os.waitstatus_to_exitcode(status), fire("parent")]))
 
 def test_a_callback_of_gevents_hub_cannot_fire(tmp_path: Path) -> None:
     script = """
-raised = []
+from gevent.event import AsyncResult
+raised = AsyncResult()
 
 def callback():
     try:
         fire("ann")
     except lightbus.exceptions.CannotBlockHere as error:
-        raised.append(str(error))
+        raised.set([str(error)])
 
 gevent.get_hub().loop.run_callback(callback)
-gevent.sleep(0.1)
-print(json.dumps(raised))
+print(json.dumps(raised.get(timeout=20)))
 """
     (said,) = run(script, tmp_path)
     assert "gevent" in said

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from command import Command, ended
-from core.support import PATIENCE, Broken, MakeBus, Received
+from core.support import PATIENCE, Broken, MakeBus, Received, wait_until_stopping
 from lightbus import Bus, OnError, Worker
 from lightbus.exceptions import ApiError, CallbackExited
 from lightbus.handling.tasks import ScheduledTask
@@ -158,14 +158,16 @@ async def test_a_scheduled_task_that_raises_may_be_logged_and_run_again(
 
 
 async def test_a_stopping_worker_lets_a_running_task_finish(bus: Bus, received: Received) -> None:
+    worker = Worker(bus)
+
     @bus.client.every(seconds=0.01)
     async def tick() -> None:
-        received.add("began")
-        await asyncio.sleep(0.1)
+        received.add("started")
+        await wait_until_stopping(worker)
         received.add("ended")
 
-    async with Worker(bus):
-        assert await received.next() == "began"
+    async with worker:
+        assert await received.next() == "started"
     assert await received.next() == "ended"
     assert received.is_empty
 

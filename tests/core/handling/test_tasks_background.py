@@ -25,16 +25,16 @@ def bus(make_bus: MakeBus) -> Bus:
 
 async def test_a_background_task_runs_until_the_worker_stops(bus: Bus, received: Received) -> None:
     async def background() -> None:
-        received.add("began")
+        received.add("started")
         try:
             await asyncio.Event().wait()
         finally:
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0)
             received.add("ended")
 
     bus.client.add_background_task(background)
     async with Worker(bus):
-        assert await received.next() == "began"
+        assert await received.next() == "started"
         assert received.is_empty
     assert await received.next() == "ended"
 

@@ -369,18 +369,18 @@ async def test_a_stuck_handler_is_noticed_while_its_event_cannot_be_settled(
     file = tmp_path / "events.db"
     transport = {"sqlite": {"path": str(file)}}
     bus = make_bus(acknowledgement_timeout=0.5, shutdown_timeout=0.1, event_transport=transport)
-    has_begun, is_over = asyncio.Event(), threading.Event()
+    has_started, is_over = asyncio.Event(), threading.Event()
     loop = asyncio.get_running_loop()
 
     def stuck(username: str) -> None:
-        loop.call_soon_threadsafe(has_begun.set)
+        loop.call_soon_threadsafe(has_started.set)
         is_over.wait(4 * PATIENCE)
 
     bus.auth.user_deleted.listen(stuck, listener_name="stuck")
     worker = Worker(bus)
     await worker.start()
     await bus.auth.user_deleted.fire_async(username="ann")
-    await has_begun.wait()
+    await has_started.wait()
     with contextlib.closing(sqlite3.connect(file)) as other:
         other.execute("BEGIN IMMEDIATE")
         try:

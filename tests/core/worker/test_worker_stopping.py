@@ -97,8 +97,9 @@ async def test_after_the_shutdown_timeout_an_event_is_requeued_unchanged(
 
 
 async def test_after_the_shutdown_timeout_a_sync_handler_is_left_running_and_counted(
-    make_bus: MakeBus, broker: Broker, received: Received
+    make_bus: MakeBus, broker: Broker, received: Received, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("lightbus.worker.running_tasks.CANCEL_TIMEOUT", 0.1)
     bus = make_bus(shutdown_timeout=0.1)
     go_on = threading.Event()
 
