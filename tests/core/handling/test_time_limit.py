@@ -134,10 +134,10 @@ async def test_a_cancellation_after_the_end_of_the_work_has_no_effect(late: Late
 
 async def test_a_cancelled_task_cancels_its_work_and_ends(late: Late) -> None:
     cancelled = asyncio.Event()
-    begun = asyncio.Event()
+    has_started = asyncio.Event()
 
     async def work() -> None:
-        begun.set()
+        has_started.set()
         try:
             await asyncio.sleep(LONG)
         except asyncio.CancelledError:
@@ -145,7 +145,7 @@ async def test_a_cancelled_task_cancels_its_work_and_ends(late: Late) -> None:
             raise
 
     task = asyncio.create_task(TimeLimit(LONG, late.note).run(work(), "one"))
-    await begun.wait()
+    await has_started.wait()
     task.cancel()
 
     with pytest.raises(asyncio.CancelledError):
@@ -154,7 +154,7 @@ async def test_a_cancelled_task_cancels_its_work_and_ends(late: Late) -> None:
 
 
 async def test_work_that_uncancelled_itself_can_still_be_cancelled(late: Late) -> None:
-    begun = asyncio.Event()
+    has_started = asyncio.Event()
 
     async def change_its_mind() -> None:
         task = asyncio.current_task()
@@ -163,11 +163,11 @@ async def test_work_that_uncancelled_itself_can_still_be_cancelled(late: Late) -
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.sleep(LONG)
         task.uncancel()
-        begun.set()
+        has_started.set()
         await asyncio.sleep(LONG)
 
     task = asyncio.create_task(TimeLimit(LONG, late.note).run(change_its_mind(), "one"))
-    await begun.wait()
+    await has_started.wait()
     task.cancel()
 
     with pytest.raises(asyncio.CancelledError):

@@ -159,7 +159,7 @@ async def test_a_sync_handler_does_not_block_the_loop(
     go_on = threading.Event()
 
     def waits_for_the_loop(username: str) -> None:
-        received.add("begun")
+        received.add("started")
         assert go_on.wait(PATIENCE)
         received.add("finished")
 
@@ -167,7 +167,7 @@ async def test_a_sync_handler_does_not_block_the_loop(
 
     async with Worker(bus):
         await bus.auth.user_deleted.fire_async(username="ann")
-        assert await received.next() == "begun"
+        assert await received.next() == "started"
         go_on.set()
         assert await received.next() == "finished"
 
