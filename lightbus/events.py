@@ -256,7 +256,7 @@ class Event(Generic[P]):
             raise InvalidEventArguments(
                 canonical_name, reason=describe_error(error)
             ) from error.__cause__
-        except Exception as error:  # a user's class may raise any
+        except Exception as error:  # a user's class may raise any exception
             raise InvalidEventArguments(canonical_name, reason=describe_error(error)) from error
 
     @lazy_property

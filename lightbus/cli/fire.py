@@ -85,6 +85,6 @@ def _parse_value(text: str, type_: Any) -> Any:
 def _accepts_text(type_: Any, text: str) -> bool:
     try:
         FieldsDecoder({"value": type_}, keeps_others=False).decode(encode({"value": text}))
-    except Exception:  # a user's class may raise any
+    except Exception:  # a user's class may raise any exception
         return False
     return True

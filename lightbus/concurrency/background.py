@@ -150,7 +150,7 @@ class BackgroundLoop:
         Raises:
             NotStarted: The loop has stopped.
             TransportClosed: The loop stopped before the coroutine ended.
-            Exception: What the coroutine raised.
+            Exception: The coroutine raised it.
         """
         call = Call(function)
         self._calls.add(call)

@@ -60,7 +60,7 @@ class HandlerThreads:
             self._idle.pop().shutdown(wait=False)
 
     def acquire(self) -> ThreadPoolExecutor:
-        """Return an idle thread."""
+        """Return an idle thread, or a new one."""
         return self._idle.pop() if self._idle else ThreadPoolExecutor(1, "lightbus-handler")
 
     def release(self, thread: ThreadPoolExecutor, *, is_idle: bool) -> None:
@@ -102,7 +102,7 @@ class HandlerThread:
         """
         if self._thread is None:
             self._thread = self._threads.acquire()
-        self._context.run(adopt, contextvars.copy_context())
+        self._context.run(apply_context, contextvars.copy_context())
         try:
             self._last = self._thread.submit(self._context.run, call_for_future, function)
         except BaseException:
@@ -117,7 +117,7 @@ class HandlerThread:
         except asyncio.CancelledError:
             await asyncio.wait({ended})
             raise
-        adopt(self._context)
+        apply_context(self._context)
         return result
 
     def release(self) -> None:
@@ -152,11 +152,11 @@ async def call_in_new_thread(function: Callable[[], Any]) -> Any:
     # holds that lock.
     threading.Thread(target=run, name="lightbus-hook", daemon=True).start()
     result = await asyncio.wrap_future(ended)
-    adopt(context)
+    apply_context(context)
     return result
 
 
-def adopt(context: contextvars.Context) -> None:
+def apply_context(context: contextvars.Context) -> None:
     """Copy the context variables of another context into this one."""
     for variable, value in context.items():
         if variable.get(_UNSET) is not value:

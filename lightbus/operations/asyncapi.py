@@ -27,7 +27,7 @@ def asyncapi_of(client: BusClient, *, version: str = "1") -> Document:
         version: The version of the document.
 
     Raises:
-        ApiError: An event is declared wrongly.
+        ApiError: The declaration of an event is not valid.
     """
     events = schema_of(client.apis.values())
     documented = {name: _as_draft_7(schema) for name, schema in events["properties"].items()}

@@ -93,7 +93,7 @@ class Move:
                 events come back.
             FeatureNotSupported: A transport keeps its events in one process, or cannot count them.
             TransportError: A broker failed; run again to move the rest.
-            Exception: What a hook raised.
+            Exception: A hook raised it.
         """
         await self._source.on_start.run(client=self._source)
         try:
