@@ -1,1 +1,1 @@
-"""What the documentation shows, run: a page's code is in the test file of the page's name."""
+"""Runs the code in the documentation. The test file of a page has the page's name."""

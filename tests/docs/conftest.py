@@ -1,4 +1,4 @@
-"""Services whose folders a page's commands are run in."""
+"""Directories with a service, in which the commands of a page run."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ bus = lightbus.create(service_name="shop")
 class AuthApi(Api):
     @event
     def user_created(self, *, username: str, email: str) -> None:
-        """Someone has an account now."""
+        """A user has signed up."""
 
     class Meta:
         name = "auth"
@@ -48,11 +48,11 @@ FIRE = "lightbus fire auth.user_created username=adam email=adam@example.com"
 
 
 class Shell:
-    """Runs commands in the folder of a service.
+    """Runs commands in the directory of a service.
 
     Attributes:
-        folder: The folder.
-        environment: The variables that are set.
+        folder: The directory.
+        environment: The environment variables.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -60,45 +60,45 @@ class Shell:
         self.environment = environment_of_a_user(folder)
 
     def run(self, command: str, *, exit_code: int = 0) -> str:
-        """Run commands, which must end with that code, and return what they printed."""
+        """Run commands, check the exit code, and return their output."""
         code, printed = run(command, self.folder, self.environment)
         assert code == exit_code, printed
         return printed
 
     def start(self, command: str) -> Terminal:
-        """Start a command that goes on."""
+        """Start a command that runs until it is stopped."""
         return Terminal(command, self.folder, self.environment)
 
     @contextlib.contextmanager
     def serving(self, command: str = "lightbus run") -> Iterator[Terminal]:
-        """Run the service while the block does; give its terminal once it is ready."""
+        """Run the service for the duration of the block; yield its terminal when it is ready."""
         with self.start(command) as worker:
             worker.wait_for("Ready.")
             yield worker
             worker.stop()
 
     def fire_and_fail(self) -> str:
-        """Have the service handle an event and give it up; return the event's id."""
+        """Fire an event that becomes a dead letter; return the event's id."""
         with self.serving() as worker:
             event_id = self.run(FIRE).strip()
             worker.wait_for("becomes a dead letter")
         return event_id
 
     def use(self, transport: str, file: str = "lightbus.yaml", **settings: str) -> None:
-        """Write a configuration with that transport for all APIs."""
+        """Write a configuration file that uses this transport for all APIs."""
         config = {"apis": {"default": {"event_transport": {transport: settings}}}}
         (self.folder / file).write_text(yaml.safe_dump(config))
 
 
 @pytest.fixture
 def shell(tmp_path: Path) -> Shell:
-    """In the folder of a service that welcomes new users, and fails to audit them."""
+    """A shell in the directory of a service that welcomes new users and fails to audit them."""
     (tmp_path / "bus.py").write_text(SERVICE)
     return Shell(tmp_path)
 
 
 class AuthApi(Api):
-    """What pages fire."""
+    """The events that pages fire."""
 
     user_created = Event(parameters=("username", "email"))
     user_deleted = Event(parameters=("username",))
@@ -108,7 +108,7 @@ class AuthApi(Api):
 
 
 class MailApi(Api):
-    """What handlers on pages fire."""
+    """The events that handlers on pages fire."""
 
     sent = Event(parameters=("to",))
 
@@ -118,7 +118,7 @@ class MailApi(Api):
 
 @pytest.fixture
 def bus() -> Iterator[RecordingBus]:
-    """The bus that a page speaks of. It records, and its handlers run when a test says so."""
+    """The bus of a page. It records events, and a test runs the handlers."""
     with recording(lightbus.create({}, service_name="shop")) as recorded:
         recorded.client.register_api(AuthApi)
         recorded.client.register_api(MailApi)

@@ -1,4 +1,4 @@
-"""The pages of the documentation, and the code on them."""
+"""The pages of the documentation and their code blocks."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ _BLOCK = re.compile(
 
 @attrs.frozen
 class Block:
-    """Code on a page."""
+    """A code block of a page."""
 
     language: str
     code: str
 
 
 class Page:
-    """A page, by its name without the ending."""
+    """A page, given by its name without the suffix."""
 
     def __init__(self, name: str) -> None:
         (self._path,) = (path for path in PAGES if path.stem == name)
@@ -47,16 +47,16 @@ class Page:
             yield Block(found["language"], code)
 
     def block(self, text: str) -> str:
-        """Return the code of the only block that holds `text`."""
+        """Return the code of the only block that contains `text`."""
         (code,) = (block.code for block in self.blocks() if text in block.code)
         return code
 
 
 class Program:
-    """Runs the blocks of a page one after the other, as one program that it is about would."""
+    """Runs the code blocks of a page one after the other, as one program."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, **names: Any) -> None:
-        # What resolves the hints of classes looks for their module.
+        # To resolve the hints of a class, Lightbus looks up the module of the class.
         self._module = ModuleType("program_of_a_page")
         monkeypatch.setitem(sys.modules, self._module.__name__, self._module)
         vars(self._module).update(names)
@@ -65,7 +65,7 @@ class Program:
         return vars(self._module)[name]
 
     async def run(self, code: str) -> None:
-        """Run code, in which ``await`` may stand at the top, as in a notebook."""
+        """Run code. As in a notebook, it may use ``await`` outside of a function."""
         compiled = compile(
             code, "a page", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True
         )

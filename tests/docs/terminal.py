@@ -1,4 +1,4 @@
-"""Terminals, in which what a page says is typed."""
+"""Terminals, which run the commands of a page."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BASH = "/bin/bash"
 
 
 def environment_of_a_user(home: Path) -> dict[str, str]:
-    """Return what a shell of someone has, who has Lightbus installed and nothing else set."""
+    """Return the environment of a shell in which Lightbus is installed and nothing else is set."""
     environment = {
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "HOME": str(home),
@@ -29,13 +29,13 @@ def environment_of_a_user(home: Path) -> dict[str, str]:
     }
     package = Path(lightbus.__file__).parents[1]
     if package.name != "site-packages":
-        # An editable installation, which mypy does not find.
+        # mypy does not find an editable installation.
         environment["MYPYPATH"] = str(package)
     return environment
 
 
 def run(command: str, folder: Path, environment: Mapping[str, str]) -> tuple[int, str]:
-    """Run commands to their end; return the exit code, and what they printed."""
+    """Run commands until they end; return the exit code and the output."""
     ended = subprocess.run(
         [BASH, "-ec", command],
         cwd=folder,
@@ -50,7 +50,7 @@ def run(command: str, folder: Path, environment: Mapping[str, str]) -> tuple[int
 
 
 class Terminal:
-    """Commands of which the last one goes on, and what they have printed."""
+    """Commands, the last of which runs until it is stopped, and their output."""
 
     def __init__(self, command: str, folder: Path, environment: Mapping[str, str]) -> None:
         self._lines: list[str] = []
@@ -81,7 +81,7 @@ class Terminal:
         return "".join(self._lines)
 
     def wait_for(self, text: str | re.Pattern[str]) -> re.Match[str]:
-        """Wait until what it has printed holds the text, or matches the pattern."""
+        """Wait until the output contains the text or matches the pattern."""
         pattern = re.compile(re.escape(text)) if isinstance(text, str) else text
         deadline = time.monotonic() + PATIENCE
         while (found := pattern.search(self.printed)) is None:
@@ -90,13 +90,13 @@ class Terminal:
         return found
 
     def stop(self) -> None:
-        """Press Ctrl-C, which must end it well."""
+        """Press Ctrl-C, and check that the exit code is 0."""
         self._process.send_signal(signal.SIGINT)
         assert self._process.wait(PATIENCE) == 0, self.printed
         self._close()
 
     def kill(self) -> None:
-        """End it, however far it is."""
+        """Kill the process."""
         self._process.kill()
         self._process.wait()
         self._close()

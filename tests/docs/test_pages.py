@@ -1,4 +1,4 @@
-"""What the documentation names is there, and what it shows is run."""
+"""Names in the documentation exist, and a test runs each code block."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import pytest
 
 from docs.pages import PAGES, ROOT, Page
 
-# Blocks that no test runs, by a text in them, and why.
+# Blocks that no test here runs, given by a text in them, with the reason
 NOT_RUN = {
-    "scripts/test": "it is what runs the tests; tests/test_swapping_transports.py runs the demo",
+    "scripts/test": "it runs the tests; tests/test_swapping_transports.py runs the demo",
     "scripts/bench": "it takes an hour",
-    "set_topic_permissions": "it changes what a user of a broker may do",
-    "lightbus[uvloop]": "one Python has it installed, and all of the tests run on it",
+    "set_topic_permissions": "it changes the permissions of a broker's user",
+    "lightbus[uvloop]": "uvloop is installed on one Python version, where all tests use it",
 }
 
 
@@ -43,7 +43,7 @@ def test_every_page_of_the_docs_is_listed_in_the_readme() -> None:
         assert page.name in readme
 
 
-def test_contributing_says_where_every_package_is() -> None:
+def test_every_package_is_listed_in_contributing() -> None:
     contributing = (ROOT / "CONTRIBUTING.rst").read_text()
     listed = re.findall(r"^      (\w+)/ ", contributing, re.MULTILINE)
     packages = {file.parent.name for file in (ROOT / "lightbus").glob("*/__init__.py")}
@@ -63,7 +63,7 @@ def test_every_block_of_code_on_a_page_is_run_by_a_test(path: Path) -> None:
 
 
 def _texts_of_blocks(tests: Path) -> list[str]:
-    """Return what a file of tests names blocks by."""
+    """Return the texts that a test file uses to select blocks."""
     return [
         ast.literal_eval(node.args[0])
         for node in ast.walk(ast.parse(tests.read_text()))

@@ -1,4 +1,4 @@
-"""docs/tasks.rst, run."""
+"""Runs the code on docs/tasks.rst."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PAGE = Page("tasks")
 
 
 class Stock:
-    """Changes once, and then no more."""
+    """A stock that changes once."""
 
     def __init__(self) -> None:
         self.is_watched = asyncio.Event()

@@ -1,4 +1,4 @@
-"""docs/transports.rst: what it shows is what the example of a transport has."""
+"""The code on docs/transports.rst is that of the example."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ PAGE = Page("transports")
 EXAMPLE = ROOT / "examples" / "file_transport"
 
 
-def test_the_entry_point_is_the_one_of_the_example() -> None:
+def test_the_entry_point_is_that_of_the_example() -> None:
     shown = tomllib.loads(PAGE.block("entry-points"))
     real = tomllib.loads((EXAMPLE / "pyproject.toml").read_text())
 
     assert shown["project"]["entry-points"] == real["project"]["entry-points"]
 
 
-def test_the_suite_is_the_one_that_the_example_passes() -> None:
+def test_the_conformance_test_is_that_of_the_example() -> None:
     shown = PAGE.block("lightbus.testing.conformance").removeprefix("# tests/test_conformance.py\n")
 
     real = (EXAMPLE / "tests" / "test_conformance.py").read_text()

@@ -1,9 +1,9 @@
-"""The tutorial, run as it is printed.
+"""Runs the tutorial as it is printed.
 
-Comments in it, which no reader sees, say what is done with the block that follows: ``run``,
-``start`` and ``stop`` commands in a terminal, ``write`` and ``append`` a file that its first line
-names, ``shows`` that the last command, or a terminal, printed the lines. In these, ``...`` stands
-for anything, and ``{name}`` for something that is the same each time.
+Comments in the page, which readers do not see, name the step for the following block: ``run``,
+``start`` or ``stop`` commands in a terminal; ``write`` or ``append`` a file, named in its first
+line; ``shows`` checks the output of the last command or of a terminal. In the expected output,
+``...`` matches any text, and ``{name}`` matches the same word each time.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ TUTORIAL = Page("tutorial").text
 
 
 class Reader:
-    """Does what the tutorial says, in a folder."""
+    """Performs the steps of the tutorial in a directory."""
 
     def __init__(self, folder: Path, amqp_url: str) -> None:
         self.terminals: dict[str, Terminal] = {}
@@ -39,7 +39,7 @@ class Reader:
     def do_write(self, _: str, block: str) -> None:
         name = block.splitlines()[0].removeprefix("# ")
         (self._folder / name).write_text(block)
-        # Python takes a compiled file for the new one's where both are of one second and length.
+        # Python would use an old compiled file if both sources have the same second and length.
         for compiled in self._folder.rglob("*.pyc"):
             compiled.unlink()
 
@@ -92,7 +92,7 @@ class Reader:
 
 
 def steps(text: str) -> Iterator[tuple[str, str]]:
-    """Yield each comment to this test with the block that follows it, which may be empty."""
+    """Yield the step in each comment, with the block that follows it or an empty string."""
     for comment in re.split(r"^\.\. tutorial: ", text, flags=re.MULTILINE)[1:]:
         step, _, rest = comment.partition("\n")
         block = re.match(r"\n(?:\.\. code-block:: \w+|::)\n\n((?: {4}.*\n|\n)+)", rest)
