@@ -49,7 +49,7 @@ PHRASES = {
 ALLOWED: dict[str, tuple[str, ...]] = {}
 
 DOCUMENTS = ("*.rst", "docs/*.rst", "examples/**/*.rst", "scripts/*", "tox.ini", "setup.cfg")
-CODE = ("examples/**/*.py",)
+CODE = ("examples/**/*.py", "lightbus/**/*.py")
 
 
 @attrs.frozen

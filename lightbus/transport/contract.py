@@ -145,4 +145,4 @@ class EventTransport(Protocol):
 
     @abstractmethod
     async def subscribe(self, subscription: Subscription) -> DeliveryStream:
-        """Declare `subscription` and consume its events; wait while the broker is away."""
+        """Declare `subscription` and consume its events; wait while the broker is unreachable."""

@@ -69,7 +69,7 @@ async def start_last(transport: EventTransport, subscription: Subscription) -> N
 
 
 async def work(transport: EventTransport, subscription: Subscription) -> None:
-    """Settle events in every way by turns; print the text of each that is acked, before."""
+    """Settle events in each way, one after the other. Print the text of an event before its ack."""
     async for delivery in await transport.subscribe(subscription):
         text = text_of(delivery)
         match int(text) % 3:

@@ -39,7 +39,7 @@ class ModelQueue:
     """The events of one listener, by text, as the model expects them.
 
     Attributes:
-        stream: The stream of the listener; None while it is away.
+        stream: The stream of the listener; None while it is not subscribed.
         is_declared: Whether events are stored for it.
         waiting: The lowest attempt that the next delivery of each event may be. A broker may count
             an event that was requeued.
