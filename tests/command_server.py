@@ -7,6 +7,7 @@ is the exit code.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import runpy
@@ -29,6 +30,8 @@ def main() -> None:
     # imports them again.
     for name in [name for name in sys.modules if name.startswith(CLI)]:
         del sys.modules[name]
+    # What is loaded is garbage of no command.
+    gc.freeze()
     requests = socket.socket(fileno=os.dup(0))
     while True:
         request, streams, _, _ = socket.recv_fds(requests, LONGEST, 3)
