@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import secrets
 import signal
@@ -34,6 +35,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if isinstance(item, pytest.Function) and _BROKER_FIXTURES.intersection(item.fixturenames):
             item.add_marker(pytest.mark.broker)
+
+
+def pytest_collection_finish() -> None:
+    """Exclude the loaded modules from garbage collections, which many tests start."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
