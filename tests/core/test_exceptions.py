@@ -1,19 +1,44 @@
-"""Errors, as they go from one process to another."""
+"""The exceptions: their tree, their text, and pickling."""
 
 from __future__ import annotations
 
 import copy
 import pickle
+import re
 
 import pytest
 
-from lightbus.exceptions import InvalidEventArguments, LightbusException, SendOutcomeUnknown
+from lightbus import exceptions
+from lightbus.exceptions import (
+    EventNotFound,
+    InvalidEventArguments,
+    LightbusException,
+    QueueInUse,
+    SendOutcomeUnknown,
+)
+
+
+def tree_below(class_: type[LightbusException], depth: int = 0) -> list[tuple[int, str]]:
+    """Return the depth and the name of a class and of all that derive from it."""
+    below = [line for each in class_.__subclasses__() for line in tree_below(each, depth + 1)]
+    return [(depth, class_.__name__), *below]
+
+
+def test_the_documented_tree_has_every_exception() -> None:
+    found = re.findall(r"^    ([│├└─ ]*)(\w+)", exceptions.__doc__ or "", re.MULTILINE)
+
+    documented = [(len(indent) // 4, name) for indent, name in found]
+
+    assert sorted(documented) == sorted(tree_below(LightbusException))
+    assert len(documented) <= 30
 
 
 @pytest.mark.parametrize(
     "error",
     [
         SendOutcomeUnknown("3f6c", 1.5),
+        EventNotFound("API 'aut' is not registered.", api_name="aut"),
+        QueueInUse("listener 'mail' on auth", events=2),
         InvalidEventArguments("auth.user_created", missing=["email"]),
     ],
     ids=lambda error: type(error).__name__,
