@@ -301,16 +301,16 @@ class TopologyMismatch(TransportError):
     Attributes:
         argument: The first setting that differs, in the terms of the broker; empty if the broker
             does not report it.
-        wanted: Its declared value.
+        declared: Its declared value.
         actual: Its value at the broker.
     """
 
     def __init__(
-        self, message: str, *, argument: str = "", wanted: str = "", actual: str = ""
+        self, message: str, *, argument: str = "", declared: str = "", actual: str = ""
     ) -> None:
         super().__init__(message)
         self.argument = argument
-        self.wanted = wanted
+        self.declared = declared
         self.actual = actual
 
 
@@ -350,47 +350,48 @@ class TransportClosed(TransportError):
 
 
 class ListenerError(LightbusException):
-    """A listener could not handle an event."""
+    """A listener could not handle an event.
+
+    Attributes:
+        listener: The name of the listener.
+    """
+
+    def __init__(self, listener: str, problem: str) -> None:
+        super().__init__(f"Listener {listener!r} {problem}")
+        self.listener = listener
 
 
 class UnexpectedEvent(ListenerError):
     """A listener received an event that it does not listen for.
 
     Attributes:
-        listener: The name of the listener.
         event: The canonical name of the event.
     """
 
-    # Filters for dead letters use this name, so it does not change with the name of the class.
+    # Dead letters store this name, and filters match it, so a new name of the class keeps it.
     stored_name: ClassVar = "lightbus.exceptions.NotListenedFor"
 
     def __init__(self, listener: str, event: str) -> None:
         super().__init__(
-            f"Listener {listener!r} does not listen for {event}; another version of the service "
-            "may. Replay it when such a version runs, or discard it: `lightbus dead-letters`. To "
-            "stop its delivery, run `lightbus topology --migrate`."
+            listener,
+            f"does not listen for {event}; another version of the service may. Replay it when such "
+            "a version runs, or discard it: `lightbus dead-letters`. To stop its delivery, run "
+            "`lightbus topology --migrate`.",
         )
-        self.listener = listener
         self.event = event
 
 
 class HandlerExited(ListenerError):
-    """A handler tried to end the process, or cancelled its own task.
-
-    Attributes:
-        listener: The name of the listener.
-    """
+    """A handler tried to end the process, or cancelled its own task."""
 
     def __init__(self, listener: str, raised: BaseException) -> None:
-        super().__init__(f"Listener {listener!r} raised {type(raised).__name__}: {raised}")
-        self.listener = listener
+        super().__init__(listener, f"raised {type(raised).__name__}: {raised}")
 
 
 class HandlerTimeout(ListenerError):
     """A handler did not finish within its `acknowledgement_timeout`.
 
     Attributes:
-        listener: The name of the listener.
         timeout: The `acknowledgement_timeout`, in seconds.
         is_stuck: Whether the handler ran for another `acknowledgement_timeout` after that, so that
             the worker exits.
@@ -398,13 +399,12 @@ class HandlerTimeout(ListenerError):
 
     def __init__(self, listener: str, timeout: float, *, is_stuck: bool = False) -> None:
         super().__init__(
-            f"Listener {listener!r} still runs {timeout:g} s after it timed out, and cannot be "
-            "stopped. The worker exits, so that its supervisor starts a new one."
+            listener,
+            f"is still running {timeout:g} s after it timed out, and cannot be stopped. The worker "
+            "exits, so that its supervisor starts a new one."
             if is_stuck
-            else f"Listener {listener!r} did not finish within its acknowledgement_timeout of "
-            f"{timeout:g} s."
+            else f"did not finish within its acknowledgement_timeout of {timeout:g} s.",
         )
-        self.listener = listener
         self.timeout = timeout
         self.is_stuck = is_stuck
 
@@ -414,16 +414,15 @@ class AttemptsExhausted(ListenerError):
     because the worker was killed.
 
     Attributes:
-        listener: The name of the listener.
         max_attempts: How many attempts the listener allows.
     """
 
     def __init__(self, listener: str, max_attempts: int) -> None:
         super().__init__(
-            f"Listener {listener!r} used all of its {max_attempts} attempts. The last one ended "
-            "without a result, for example because the worker was killed."
+            listener,
+            f"used all of its {max_attempts} attempts. The last one ended without a result, for "
+            "example because the worker was killed.",
         )
-        self.listener = listener
         self.max_attempts = max_attempts
 
 
@@ -434,7 +433,7 @@ class CallbackExited(LightbusException):
         callback: The name of the hook or the task.
     """
 
-    # As of `UnexpectedEvent`. A dead letter can have the error of a hook, but not of a task.
+    # As in `UnexpectedEvent`. Only hooks can cause a dead letter, tasks cannot.
     stored_name: ClassVar = "lightbus.exceptions.HookExited"
 
     def __init__(self, kind: str, callback: str, raised: BaseException) -> None:

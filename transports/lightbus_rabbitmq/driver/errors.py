@@ -107,7 +107,7 @@ def _precondition_error(text: str, doing: str) -> TransportRefused | TopologyMis
         f"RabbitMQ refused {doing}: {text}. `lightbus topology` shows all differences, and can "
         "migrate them.",
         argument=found["argument"] if found else "",
-        wanted=_value(found["wanted"] if found else ""),
+        declared=_value(found["wanted"] if found else ""),
         actual=_value(found["actual"] if found else ""),
     )
 

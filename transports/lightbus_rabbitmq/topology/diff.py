@@ -130,7 +130,7 @@ async def compare_object(
             await run_on_new_channel(connection, desired.declare, doing=doing, timeout=timeout)
         except TopologyMismatch as error:
             state = ObjectState.DIFFERENT
-            argument, wanted, actual = error.argument, error.wanted, error.actual
+            argument, wanted, actual = error.argument, error.declared, error.actual
             note = _EXCHANGE_REMEDY if isinstance(desired, Exchange) else ""
     return BrokerObject(
         kind=desired.kind,
