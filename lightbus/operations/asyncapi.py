@@ -29,8 +29,6 @@ def asyncapi_of(client: BusClient, *, version: str = "1") -> Document:
     Raises:
         ApiError: The declaration of an event is not valid.
     """
-    events = schema_of(client.apis.values())
-    documented = {name: _as_draft_7(schema) for name, schema in events["properties"].items()}
     sent = {(api.meta.name, event) for api in client.apis.values() for event in api.events}
     received = [
         (listener.api_name, event, listener.name)
@@ -50,14 +48,7 @@ def asyncapi_of(client: BusClient, *, version: str = "1") -> Document:
             for api, event in channels
         },
         "operations": _operations(sent, received),
-        "components": {
-            "messages": {
-                _key(api, event): _message(f"{api}.{event}", documented) for api, event in channels
-            },
-            "schemas": {
-                escape_key(name): _as_draft_7(schema) for name, schema in events["$defs"].items()
-            },
-        },
+        "components": _components(client, channels),
     }
 
 
@@ -100,6 +91,19 @@ def _operations(
         key = f"receive.{_part_of_key(listener)}.{_key(api, event)}"
         operations[key] = _operation("receive", api, event)
     return operations
+
+
+def _components(client: BusClient, channels: list[tuple[str, str]]) -> Document:
+    events = schema_of(client.apis.values())
+    schemas = {name: _as_draft_7(schema) for name, schema in events["properties"].items()}
+    return {
+        "messages": {
+            _key(api, event): _message(f"{api}.{event}", schemas) for api, event in channels
+        },
+        "schemas": {
+            escape_key(name): _as_draft_7(schema) for name, schema in events["$defs"].items()
+        },
+    }
 
 
 def _operation(action: str, api_name: str, event_name: str) -> Document:

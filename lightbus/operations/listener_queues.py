@@ -7,7 +7,7 @@ import contextlib
 import attrs
 
 from lightbus.client import BusClient
-from lightbus.exceptions import NotDeclared, QueueInUse, TransportRefused
+from lightbus.exceptions import NotDeclared, QueueInUse, TransportError, TransportRefused
 from lightbus.operations.known_apis import one_api_per_broker
 from lightbus.transport import features
 from lightbus.transport.contract import EventTransport
@@ -67,17 +67,21 @@ class ListenerQueues:
                 if queue.listener_name == listener_name and api_name in (None, queue.api_name):
                     self._check_unused(queue, broker)
                     found.append(FoundQueue(queue=queue, transport=removable))
-        if not found and is_unknown and api_name is None:
-            raise TransportRefused(
+        if not found:
+            raise self._not_found(listener_name, api_name, is_unknown=is_unknown)
+        return found
+
+    def _not_found(
+        self, listener_name: str, api_name: str | None, *, is_unknown: bool
+    ) -> TransportError:
+        if is_unknown and api_name is None:
+            return TransportRefused(
                 "The broker does not list its queues. Name the API of the listener with --api."
             )
-        if not found:
-            where = f" on {api_name}" if api_name else ""
-            raise NotDeclared(
-                f"Service {self._service_name!r} has no queue for listener {listener_name!r}"
-                f"{where}."
-            )
-        return found
+        where = f" on {api_name}" if api_name else ""
+        return NotDeclared(
+            f"Service {self._service_name!r} has no queue for listener {listener_name!r}{where}."
+        )
 
     def check_empty(self, found: list[FoundQueue]) -> None:
         """Check that all of these queues are empty.

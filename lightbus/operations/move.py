@@ -17,6 +17,7 @@ import attrs
 from lightbus.client import BusClient
 from lightbus.exceptions import ConfigError
 from lightbus.handling.listener import Listener
+from lightbus.operations.started import started
 from lightbus.transport.contract import Delivery, DeliveryStream, EventTransport
 from lightbus.transport.features import DeadLetterStore, QueueStats, SharedBroker, require
 from lightbus.transport.records import Subscription, SubscriptionStats
@@ -95,8 +96,7 @@ class Move:
             TransportError: A broker failed; run again to move the rest.
             Exception: A hook raised it.
         """
-        await self._source.on_start.run(client=self._source)
-        try:
+        async with started(self._source):
             self.queues = [
                 QueueMove(listener)
                 for listener in self._source.listeners
@@ -113,8 +113,6 @@ class Move:
                 await self._prepare(queue.listener)
             await _run_all(self._move_queue(queue) for queue in self.queues)
             await self._move_dead_letters()
-        finally:
-            await self._source.on_stop.run(client=self._source)
 
     def _is_elsewhere(self, api_name: str) -> bool:
         source, target = self._source, self._target
