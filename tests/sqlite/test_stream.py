@@ -8,7 +8,6 @@ from pathlib import Path
 import attrs
 import pytest
 
-from lightbus_sqlite import stream as sqlite_stream
 from lightbus_sqlite.delivery import SQLiteDelivery
 from sqlite.support import (
     PATIENCE,
@@ -72,8 +71,8 @@ async def test_a_cancelled_write_leases_no_deliveries(
     for number in range(30):
         await transport.send(message(str(number)), timeout=PATIENCE)
     held = await anext(stream)  # so that leases are renewed
-    monkeypatch.setattr(sqlite_stream, "OPERATION_TIMEOUT", 0.3)
-    monkeypatch.setattr(sqlite_stream, "PAUSE", 0.1)
+    monkeypatch.setattr("lightbus_sqlite.database.OPERATION_TIMEOUT", 0.3)
+    monkeypatch.setattr("lightbus_sqlite.stream.PAUSE", 0.1)
     with locked(file):
         # Writes that are cancelled meanwhile must not be done once the file is unlocked.
         patient = asyncio.create_task(transport.send(message("30"), timeout=PATIENCE))

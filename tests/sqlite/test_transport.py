@@ -36,7 +36,7 @@ async def test_a_new_transport_does_not_create_the_file(file: Path) -> None:
 async def test_an_event_that_is_larger_than_a_row_is_refused(
     file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sqlite_transport, "_MOST_BYTES", 100)
+    monkeypatch.setattr(sqlite_transport, "MAX_BODY_SIZE", 100)
     transport = await open_transport(file)
 
     with pytest.raises(SendRefused, match="more than SQLite can hold"):
@@ -47,7 +47,7 @@ async def test_an_event_that_is_larger_than_a_row_is_refused(
 async def test_subscribing_waits_for_a_locked_file(
     file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lightbus_sqlite.transport.OPERATION_TIMEOUT", 0.1)
+    monkeypatch.setattr("lightbus_sqlite.database.OPERATION_TIMEOUT", 0.1)
     monkeypatch.setattr("lightbus_sqlite.transport.PAUSE", 0.05)
     transport = await open_transport(file)
     with locked(file):

@@ -78,7 +78,7 @@ class Connection:
         if self._connection is None:
             connection = _connect(self._file.path)
             try:
-                (file_id,) = connection.execute(schema.FILE_ID).fetchone()
+                (file_id,) = connection.execute(schema.READ_FILE_ID).fetchone()
                 self._file.check_id(file_id)
                 self._inode = self._file.inode()
             except BaseException:
@@ -184,7 +184,7 @@ def _schema_version(connection: sqlite3.Connection, path: Path) -> int:
     Raises:
         TransportRefused: The tables are those of a later version, or of another program.
     """
-    application_id, version, tables = connection.execute(schema.IDENTIFY).fetchone()
+    application_id, version, tables = connection.execute(schema.READ_FORMAT).fetchone()
     if application_id == schema.APPLICATION_ID:
         if version > schema.VERSION:
             raise TransportRefused(

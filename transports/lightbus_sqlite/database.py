@@ -10,7 +10,7 @@ import sqlite3
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, TypeVar
 
 import attrs
 
@@ -21,9 +21,13 @@ from lightbus_sqlite.errors import is_busy, is_full, transport_error
 
 _log = get_logger(__name__)
 
+T = TypeVar("T")
 Work = Callable[[sqlite3.Connection], Any]
 
 _NAME = "lightbus-sqlite"
+
+# How long any write may wait for a locked file, unless its caller says otherwise, in seconds
+OPERATION_TIMEOUT = 30.0
 
 # How long an operation may take beyond its timeout, in seconds. The thread reports a locked file in
 # time, so after that the disk itself hangs.
@@ -34,6 +38,10 @@ _CHECK_PERIOD = 1.0
 
 # A longer queue of operations takes several commits, so that other processes can write in between.
 _MAX_BATCH_SIZE = 500
+
+
+class NoResponse(TransportUnavailable):
+    """The disk did not respond. The transaction may be committed later."""
 
 
 @attrs.define(eq=False)
@@ -96,33 +104,47 @@ class Database:
         self._periodic: list[_PeriodicWork] = []
         self._synchronous: tuple[sqlite3.Connection, str] | None = None
 
-    async def write(self, work: Work, *, timeout: float, must_last: bool = False) -> Any:
+    async def write(
+        self,
+        work: Callable[[sqlite3.Connection], T],
+        *,
+        timeout: float | None = None,
+        durable: bool = False,
+    ) -> T:
         """Run `work` in a transaction, and return its result once the transaction is committed.
 
         Args:
             work: Is called with the connection, on the thread of the database.
-            timeout: How long to wait for a locked file, in seconds.
-            must_last: Whether to synchronize to the disk first.
+            timeout: How long to wait for a locked file, in seconds. Default: `OPERATION_TIMEOUT`.
+            durable: Whether to synchronize to the disk first.
 
         Raises:
             TransportUnavailable: The file was locked for `timeout` seconds, or the disk is full.
             TransportRefused: The file cannot be used.
             TransportClosed: The database was closed.
-            TimeoutError: The disk did not respond in time. The transaction may be committed later.
+            NoResponse: The disk did not respond in time. The transaction may be committed later.
         """
+        if timeout is None:
+            timeout = OPERATION_TIMEOUT
         if self._is_closed:
             raise TransportClosed(f"SQLite file {self._path} was closed.")
         loop = asyncio.get_running_loop()
         if self._ended is None:
             run = functools.partial(self._run, loop)
             self._ended = self._connection.run_thread(run, name=_NAME)
-        result: asyncio.Future[Any] = loop.create_future()
+        future: asyncio.Future[Any] = loop.create_future()
         deadline = time.monotonic() + timeout
         if not self._unsubmitted:
             loop.call_soon(self._submit)
-        self._unsubmitted.append(_Operation(work, must_last, deadline, timeout, result))
-        async with asyncio.timeout(timeout + _GRACE_PERIOD):
-            return await result
+        self._unsubmitted.append(_Operation(work, durable, deadline, timeout, future))
+        try:
+            async with asyncio.timeout(timeout + _GRACE_PERIOD):
+                result: T = await future
+        except TimeoutError as error:
+            raise NoResponse(
+                f"SQLite file {self._path} did not respond within {timeout:.3g} s."
+            ) from error
+        return result
 
     def repeat(self, work: Work, *, every: float) -> Callable[[], None]:
         """Run `work` every `every` seconds, also while the event loop is blocked.

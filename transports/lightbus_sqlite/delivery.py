@@ -1,4 +1,4 @@
-"""`SQLiteDelivery`: one leased row of the file, and how it is settled."""
+"""`SQLiteDelivery`: a leased row of the table ``delivery``, and how it is settled."""
 
 from __future__ import annotations
 
@@ -8,112 +8,107 @@ import time
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
-import msgspec
-
 from lightbus.exceptions import TransportError, TransportUnavailable
 from lightbus.log import get_logger
-from lightbus.message import EventMessage
-from lightbus.transport.contract import Delivery
 from lightbus.transport.failure import Failure
-from lightbus.transport.kit import check_delay
+from lightbus.transport.kit import SettleOnce, check_delay
 from lightbus.transport.records import Subscription
 from lightbus_sqlite import schema
 from lightbus_sqlite.database import Database, Work
+from lightbus_sqlite.dead_letters import encode_failure
+from lightbus_sqlite.rows import message_from
 
 _log = get_logger(__name__)
 
-# How long any write but a sent event may wait for a lock, in seconds.
-OPERATION_TIMEOUT = 30.0
-
-# How long to wait before a file that did not answer is tried again, in seconds.
+# How long to wait before an operation is retried on a file that is locked, in seconds
 PAUSE = 1.0
 
 
-class Leaseholder(Protocol):
-    """The stream that leased a delivery."""
+class LeasingStream(Protocol):
+    """The stream that leased a delivery, as the delivery uses it."""
 
     database: Database
     subscription: Subscription
     is_closed: bool
 
-    def begin_next(self) -> SQLiteDelivery | None:
-        """Return the delivery that the listener receives next, to be marked as begun; None where
-        there is none. `end_beginning` follows.
+    def start_marking(self) -> SQLiteDelivery | None:
+        """Return the next delivery that is to be marked as received; None if there is none.
+
+        A call of `finish_marking` must follow.
         """
 
-    def end_beginning(self, delivery: SQLiteDelivery, *, is_committed: bool) -> None:
-        """Note whether the transaction that marked `delivery` was committed."""
+    def finish_marking(self, delivery: SQLiteDelivery, *, is_committed: bool) -> None:
+        """Record whether the transaction that marks `delivery` was committed."""
 
-    def settled(self, delivery: SQLiteDelivery) -> None:
-        """Forget `delivery`."""
+    def forget(self, delivery: SQLiteDelivery) -> None:
+        """Stop renewing the lease on `delivery`, which was settled."""
 
 
-class SQLiteDelivery(Delivery):
+class SQLiteDelivery(SettleOnce):
     """One leased row.
 
     Attributes:
-        key: What tells this lease of the row from every other: the row's id and the lease's owner.
-        leased_until: When the lease ends, unless it is renewed, in Unix time.
-        is_begun: Whether the file says that a listener received it.
-        is_settled: Whether it was settled, or given back.
+        key: The id of the row and the owner of the lease.
+        leased_until: When the lease ends unless it is renewed, in Unix time.
+        is_received: Whether the row is marked as received by a listener.
     """
 
     def __init__(
-        self, stream: Leaseholder, row: tuple[Any, ...], owner: str, *, leased_until: float
+        self, stream: LeasingStream, row: tuple[Any, ...], owner: str, *, leased_until: float
     ) -> None:
         row_id, self.attempt, self.redeliveries, first_failed_at, *message = row
         self.first_failed_at = datetime.fromisoformat(first_failed_at) if first_failed_at else None
-        self.message = message_of(message)
+        self.message = message_from(message)
         self.key: tuple[int, str] = (row_id, owner)
         self.leased_until = leased_until
-        self.is_begun = False
-        self.is_settled = False
+        self.is_received = False
         self._stream = stream
 
     @property
     def is_leased(self) -> bool:
-        """Whether other workers are still kept from it."""
+        """Whether the lease has not ended."""
         return time.time() < self.leased_until
 
-    def begin(self, connection: sqlite3.Connection) -> None:
-        """Record that a listener receives it, so that a crash counts as an attempt. Where the lease
-        has ended, `is_begun` stays False.
+    def mark_received(self, connection: sqlite3.Connection) -> None:
+        """Mark the row as received, so that a crash counts as an attempt.
+
+        If the lease has ended, the row stays unmarked and `is_received` stays False.
         """
-        marked = connection.execute(schema.BEGIN, (*self.key, time.time()))
-        self.is_begun = marked.rowcount == 1
+        marked = connection.execute(schema.MARK_RECEIVED, (*self.key, time.time()))
+        self.is_received = marked.rowcount == 1
 
     async def ack(self) -> None:
-        await self._settle_until_written(schema.ACK)
+        await self._settle_until_committed(schema.ACK)
 
     async def requeue(self) -> None:
-        await self._settle_until_written(schema.REQUEUE)
+        await self._settle_until_committed(schema.REQUEUE)
 
     async def retry(self, *, after: float, counts: bool = True) -> None:
         check_delay(self._stream.subscription, after, counts=counts)
         if after == 0:
-            await self._settle_until_written(schema.RETURN)
+            await self._settle_until_committed(schema.REDELIVER)
             return
         failed_at = datetime.now(UTC).isoformat() if counts else None
 
-        def move(connection: sqlite3.Connection) -> int:
+        def delay(connection: sqlite3.Connection) -> int:
             row = (self.attempt + counts, time.time() + after, failed_at, *self.key)
-            connection.execute(schema.DELAY, row)
+            connection.execute(schema.ADD_DELAYED_COPY, row)
+            return connection.execute(schema.ACK, self.key).rowcount
+
+        await self._settle(delay)
+
+    async def dead_letter(self, failure: Failure) -> None:
+        service_name = self._stream.subscription.service_name
+        row = (service_name, encode_failure(failure), *self.key)
+
+        def move(connection: sqlite3.Connection) -> int:
+            connection.execute(schema.DEAD_LETTER_DELIVERY, row)
             return connection.execute(schema.ACK, self.key).rowcount
 
         await self._settle(move)
 
-    async def dead_letter(self, failure: Failure) -> None:
-        service = self._stream.subscription.service_name
-        story = msgspec.json.encode(failure).decode()
-
-        def add(connection: sqlite3.Connection) -> int:
-            connection.execute(schema.ADD_DEAD_LETTER, (service, story, *self.key))
-            return connection.execute(schema.ACK, self.key).rowcount
-
-        await self._settle(add)
-
-    async def _settle_until_written(self, statement: str) -> None:
-        """Settle, and return when that is stored, so that the listener waits."""
+    async def _settle_until_committed(self, statement: str) -> None:
+        """Settle, and retry while the file is unavailable, which pauses the listener."""
 
         def settle(connection: sqlite3.Connection) -> int:
             return connection.execute(statement, self.key).rowcount
@@ -124,7 +119,7 @@ class SQLiteDelivery(Delivery):
                 return
             except TransportUnavailable as error:
                 _log.warning(
-                    "Could not settle the event in the SQLite file; listener paused.",
+                    "Could not settle the event in the SQLite file; listener paused, retrying.",
                     reason=str(error),
                     event_id=self.message.id,
                 )
@@ -138,53 +133,34 @@ class SQLiteDelivery(Delivery):
             await asyncio.sleep(PAUSE)
 
     async def _settle(self, work: Work) -> None:
-        if self.is_settled:
-            _log.debug("A delivery was settled before.", event_id=self.message.id)
+        if not self.can_settle():
             return
-        try:
-            settled = await self._write_with_next(work)
-        except TimeoutError as error:
-            raise TransportUnavailable("The disk of the SQLite file does not answer.") from error
+        is_settled = await self._write_and_mark_next(work)
         self.is_settled = True
-        self._stream.settled(self)
-        if not settled:
+        self._stream.forget(self)
+        if not is_settled:
             _log.warning(
-                "The lease on an event ended before it was settled; the event will be redelivered.",
+                "The lease on the event ended before it was settled; it will be redelivered.",
                 event_id=self.message.id,
             )
 
-    async def _write_with_next(self, work: Work) -> Any:
-        """Do `work`, and mark the next delivery as started in the same transaction, because a
-        separate one would double the cost of an event.
+    async def _write_and_mark_next(self, work: Work) -> Any:
+        """Do `work`, and mark the next delivery as received in the same transaction, because a
+        second transaction would double the cost of an event.
         """
-        following = self._stream.begin_next()
+        following = self._stream.start_marking()
         if following is None:
-            return await self._stream.database.write(work, timeout=OPERATION_TIMEOUT)
+            return await self._stream.database.write(work)
 
-        def settle_and_begin(connection: sqlite3.Connection) -> Any:
-            settled = work(connection)
-            following.begin(connection)
-            return settled
+        def settle_and_mark(connection: sqlite3.Connection) -> Any:
+            result = work(connection)
+            following.mark_received(connection)
+            return result
 
         is_committed = False
         try:
-            settled = await self._stream.database.write(settle_and_begin, timeout=OPERATION_TIMEOUT)
+            result = await self._stream.database.write(settle_and_mark)
             is_committed = True
         finally:
-            self._stream.end_beginning(following, is_committed=is_committed)
-        return settled
-
-
-def message_of(columns: list[Any]) -> EventMessage:
-    """Return the event that a row holds."""
-    message_id, api, name, body, version, fired_at, service, traceparent = columns
-    return EventMessage(
-        id=message_id,
-        api_name=api,
-        event_name=name,
-        body=body,
-        version=version,
-        fired_at=datetime.fromisoformat(fired_at),
-        service_name=service,
-        traceparent=traceparent,
-    )
+            self._stream.finish_marking(following, is_committed=is_committed)
+        return result

@@ -25,12 +25,12 @@ class Leases:
 
     Attributes:
         duration: The duration of a lease, in seconds.
-        arriving: Deliveries that a write which is not committed yet leases.
+        incoming: Deliveries that a write leases which has not returned yet.
     """
 
     def __init__(self, database: Database, *, duration: float, may_block: float) -> None:
         self.duration = duration
-        self.arriving: list[SQLiteDelivery] = []
+        self.incoming: list[SQLiteDelivery] = []
         self._deliveries: set[SQLiteDelivery] = set()
         self._loop = asyncio.get_running_loop()
         # The loop is checked only as often as leases are renewed.
@@ -38,7 +38,7 @@ class Leases:
         self._answered_at = time.monotonic()
         self._stop_renewing = database.repeat(self._renew, every=duration / 3)
 
-    def note_answer(self) -> None:
+    def record_answer(self) -> None:
         """Record that the event loop is not blocked."""
         self._answered_at = time.monotonic()
 
@@ -59,14 +59,14 @@ class Leases:
         self._stop_renewing()
 
     def _renew(self, connection: sqlite3.Connection) -> None:
-        held = [*self.unsettled(), *self.arriving]
+        held = [*self.unsettled(), *self.incoming]
         if not held:
             return
         with contextlib.suppress(RuntimeError):  # the loop is closed
-            self._loop.call_soon_threadsafe(self.note_answer)
+            self._loop.call_soon_threadsafe(self.record_answer)
         if time.monotonic() - self._answered_at > self._max_silence:
             return
         until = time.time() + self.duration
         for delivery in held:
-            if connection.execute(schema.RENEW, (until, *delivery.key)).rowcount:
+            if connection.execute(schema.RENEW_LEASE, (until, *delivery.key)).rowcount:
                 delivery.leased_until = until

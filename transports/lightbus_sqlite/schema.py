@@ -136,13 +136,13 @@ UPGRADES = {
 }
 
 # In one statement, so that another process cannot create tables in between
-IDENTIFY = """
+READ_FORMAT = """
 SELECT application_id, user_version, (SELECT count(*) FROM sqlite_master)
 FROM pragma_application_id, pragma_user_version
 """
 
 SET_FILE_ID = "INSERT INTO file (id) VALUES (?)"
-FILE_ID = "SELECT id FROM file"
+READ_FILE_ID = "SELECT id FROM file"
 
 # A random id, so that a new listener does not get the id of a removed one, whose worker may still
 # run.
@@ -151,9 +151,9 @@ INSERT OR IGNORE INTO listener (id, service, name, api)
 VALUES (random() & 0x7fffffffffff, ?, ?, ?)
 """
 FIND_LISTENER = "SELECT id FROM listener WHERE service = ? AND name = ? AND api = ?"
-ADD_WANTED = "INSERT OR IGNORE INTO wanted (api, event_name, listener) VALUES (?, ?, ?)"
+ADD_BINDING = "INSERT OR IGNORE INTO wanted (api, event_name, listener) VALUES (?, ?, ?)"
 
-SET_CONSUMER = """
+ADD_CONSUMER = """
 INSERT OR REPLACE INTO consumer (id, listener, expires_at) VALUES (?, ?, ?)
 """
 RENEW_CONSUMER = """
@@ -162,7 +162,7 @@ SELECT ?, id, ? FROM listener WHERE id = ?
 """
 REMOVE_CONSUMER = "DELETE FROM consumer WHERE id = ?"
 REMOVE_EXPIRED_CONSUMERS = "DELETE FROM consumer WHERE expires_at <= ?"
-LISTENER_QUEUES = """
+LIST_QUEUES = """
 SELECT name, api, (SELECT count(*) FROM delivery WHERE listener = listener_.id)
 FROM listener AS listener_ WHERE service = ? ORDER BY name, api
 """
@@ -180,7 +180,8 @@ REMOVE_LISTENER = (
     "DELETE FROM listener WHERE id = ?",
 )
 
-WHO_WANTS = """
+# Whether a listener, or a tail, receives an event
+FIND_RECEIVERS = """
 SELECT
     EXISTS (SELECT 1 FROM wanted WHERE api = ? AND event_name = ?),
     EXISTS (SELECT 1 FROM tail WHERE api = ?)
@@ -208,15 +209,15 @@ INSERT INTO tailed_event (tail, {_MESSAGE}) SELECT id, {_VALUES} {_HAS_SPACE}
 COUNT_TAILED_EVENT = f"""
 UPDATE tail SET kept = kept + 1 + ? / 16384 WHERE id IN (SELECT id {_HAS_SPACE})
 """
-COUNT_FROM_NOTHING = "UPDATE tail SET kept = 0 WHERE id = ?"
+RESET_TAIL_COUNT = "UPDATE tail SET kept = 0 WHERE id = ?"
 REMOVE_EXPIRED_TAILS = "DELETE FROM tail WHERE expires_at <= ?"
-REMOVE_EVENTS_OF_NO_TAIL = "DELETE FROM tailed_event WHERE tail NOT IN (SELECT id FROM tail)"
+REMOVE_ORPHANED_TAILED_EVENTS = "DELETE FROM tailed_event WHERE tail NOT IN (SELECT id FROM tail)"
 ADD_TAIL = "INSERT INTO tail (id, api, expires_at) VALUES (?, ?, ?)"
 RENEW_TAIL = "UPDATE tail SET expires_at = ? WHERE id = ?"
 REMOVE_TAIL = "DELETE FROM tail WHERE id = ?"
-TAKE_TAILED_EVENTS = f"DELETE FROM tailed_event WHERE tail = ? RETURNING id, {_MESSAGE}"
+POP_TAILED_EVENTS = f"DELETE FROM tailed_event WHERE tail = ? RETURNING id, {_MESSAGE}"
 
-STATS = """
+COUNT_BY_STATE = """
 SELECT
     coalesce(sum(available_at <= :now), 0),
     coalesce(sum(available_at > :now AND owner IS NULL), 0),
@@ -225,16 +226,17 @@ FROM delivery WHERE listener = :listener
 """
 NEXT_AVAILABLE_AT = "SELECT min(available_at) FROM delivery WHERE listener = ?"
 
-BRING_FORWARD = """
+# Leases and delays that a wrong clock made too long
+SHORTEN_WAITS = """
 UPDATE delivery SET available_at = :at WHERE listener = :listener AND available_at > :beyond
 """
 # An expired lease counts as an attempt only if a listener had received the delivery.
-FREE_WHAT_IS_DUE = """
+RELEASE_DUE = """
 UPDATE delivery
 SET available_at = 0, owner = NULL, attempt = attempt + begun, returns = returns + begun, begun = 0
 WHERE listener = ? AND available_at > 0 AND available_at <= ?
 """
-TAKE = f"""
+SELECT_READY = f"""
 SELECT delivery.id, attempt, returns, first_failed_at, {_MESSAGE}
 FROM delivery JOIN event ON event.id = delivery.event
 WHERE listener = ? AND available_at = 0
@@ -242,7 +244,7 @@ ORDER BY delivery.id
 LIMIT ?
 """
 LEASE = "UPDATE delivery SET available_at = ?, owner = ?, begun = ? WHERE id = ?"
-FIND = """
+FIND_EVENT = """
 SELECT
     listener.service, listener.name, attempt, available_at, owner IS NOT NULL,
     message_id, event.api, event.name, body, version, fired_at, event.service, traceparent
@@ -255,30 +257,32 @@ LIMIT 100
 """
 # Each lease has an owner of its own, so a settlement after the lease has ended changes no row.
 _OWNED = "WHERE id = ? AND owner = ?"
-BEGIN = f"UPDATE delivery SET begun = 1 {_OWNED} AND available_at > ?"
+MARK_RECEIVED = f"UPDATE delivery SET begun = 1 {_OWNED} AND available_at > ?"
 ACK = f"DELETE FROM delivery {_OWNED}"
-RENEW = f"UPDATE delivery SET available_at = ? {_OWNED}"
+RENEW_LEASE = f"UPDATE delivery SET available_at = ? {_OWNED}"
 REQUEUE = f"UPDATE delivery SET available_at = 0, owner = NULL, begun = 0 {_OWNED}"
-RETURN = f"""
+REDELIVER = f"""
 UPDATE delivery
 SET available_at = 0, owner = NULL, begun = 0, attempt = attempt + 1, returns = returns + 1 {_OWNED}
 """
 # A new row, so that the next attempt comes after the events that were sent meanwhile
-DELAY = f"""
+ADD_DELAYED_COPY = f"""
 INSERT INTO delivery (listener, event, attempt, available_at, first_failed_at)
 SELECT listener, event, ?, ?, coalesce(first_failed_at, ?) FROM delivery {_OWNED}
 """
-ADD_DEAD_LETTER = f"""
+DEAD_LETTER_DELIVERY = f"""
 INSERT INTO dead_letter (service, failure, {_DEAD_MESSAGE})
 SELECT ?, ?, {_MESSAGE} FROM event WHERE id = (SELECT event FROM delivery {_OWNED})
 """
-BURY = f"INSERT INTO dead_letter (service, failure, {_DEAD_MESSAGE}) VALUES (?, ?, {_VALUES})"
-DISCARD = "DELETE FROM dead_letter WHERE id = ?"
+ADD_DEAD_LETTER = (
+    f"INSERT INTO dead_letter (service, failure, {_DEAD_MESSAGE}) VALUES (?, ?, {_VALUES})"
+)
+REMOVE_DEAD_LETTER = "DELETE FROM dead_letter WHERE id = ?"
 COUNT_DEAD_LETTERS = """
 SELECT api, json_extract(failure, '$.listener'), count(*)
 FROM dead_letter WHERE service = ? GROUP BY 1, 2
 """
-DEAD_LETTERS = f"""
+READ_DEAD_LETTERS = f"""
 SELECT id, failure, {_DEAD_MESSAGE}
 FROM dead_letter WHERE service = ? AND id > ? ORDER BY id LIMIT 100
 """

@@ -13,7 +13,7 @@ import pytest
 from core.support import eventually
 from lightbus.message import EventMessage
 from lightbus.transport.records import Subscription
-from lightbus_sqlite import presence
+from lightbus_sqlite import heartbeat
 from sqlite.support import made_transport
 
 SUBSCRIPTION = Subscription(
@@ -43,7 +43,7 @@ async def test_a_queue_can_be_removed_once_the_row_of_a_killed_worker_has_expire
 async def test_the_row_of_a_worker_is_renewed_while_it_waits(
     file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(presence, "RENEWAL_PERIOD", 0.02)
+    monkeypatch.setattr(heartbeat, "RENEWAL_PERIOD", 0.02)
     transport = made_transport(file)
     stream = await transport.subscribe(SUBSCRIPTION)
 
@@ -63,7 +63,7 @@ async def test_the_row_of_a_worker_is_renewed_while_it_waits(
 async def test_a_worker_logs_an_error_when_its_queue_is_removed(
     file: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(presence, "RENEWAL_PERIOD", 0.02)
+    monkeypatch.setattr(heartbeat, "RENEWAL_PERIOD", 0.02)
     transport = made_transport(file)
     stream = await transport.subscribe(SUBSCRIPTION)
     with sqlite3.connect(file) as connection:
@@ -71,7 +71,7 @@ async def test_a_worker_logs_an_error_when_its_queue_is_removed(
     connection.close()
 
     with caplog.at_level(logging.ERROR):
-        await eventually(lambda: "The queue of the listener was removed." in caplog.text)
+        await eventually(lambda: "The queue of the listener was removed" in caplog.text)
     await stream.aclose()
     await transport.close()
 
