@@ -29,7 +29,8 @@ from lightbus.transport.records import (
     SubscriptionStats,
 )
 from lightbus_memory.broker import MemoryDeadLetter
-from lightbus_memory.transport import MemoryDelivery, MemoryStream, MemoryTransport
+from lightbus_memory.stream import MemoryDelivery, MemoryStream
+from lightbus_memory.transport import MemoryTransport
 
 # Transports
 
@@ -103,8 +104,8 @@ class LosesEventsInAMigration(MemoryTransport, ManagedTopology):
     ) -> None:
         for subscription in subscriptions:
             stream = await self.subscribe(subscription)
-            while stream.queue.take() is not None:
-                stream.queue.settled()
+            while stream.queue.get() is not None:
+                stream.queue.settle()
             await stream.stop()
 
 
@@ -176,7 +177,7 @@ class HoldsEverythingAhead(MemoryStream):
         ahead: list[MemoryDelivery] = self.__dict__.setdefault("ahead", [])
         if not ahead:
             ahead.append(await super().__anext__())
-            while entry := self.queue.take():
+            while entry := self.queue.get():
                 ahead.append(MemoryDelivery(self, entry))
         return ahead.pop(0)
 
@@ -186,11 +187,11 @@ class ReversesOrder(MemoryStream):
 
     async def __anext__(self) -> MemoryDelivery:
         taken = [await super().__anext__()]
-        while entry := self.queue.take():
+        while entry := self.queue.get():
             taken.append(MemoryDelivery(self, entry))
         for delivery in taken[:-1]:
             await delivery.requeue()
-        self._unsettled.add(taken[-1])
+        self.unsettled.add(taken[-1])
         return taken[-1]
 
 
@@ -209,8 +210,8 @@ class AcksTwice(MemoryDelivery):
 
     async def ack(self) -> None:
         await super().ack()
-        if self._stream.queue.take() is not None:
-            self._stream.queue.settled()
+        if self._stream.queue.get() is not None:
+            self._stream.queue.settle()
 
 
 class DropsOnRequeue(MemoryDelivery):
@@ -224,7 +225,7 @@ class SettlesAgain(MemoryDelivery):
     """What was settled can be settled once more."""
 
     async def requeue(self) -> None:
-        self._is_settled = False
+        self.is_settled = False
         await super().requeue()
 
 

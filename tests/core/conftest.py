@@ -16,7 +16,7 @@ from command import Command
 from core.apis import AuthApi
 from core.support import PATIENCE, MakeBus, Received
 from lightbus import Api, Bus
-from lightbus_memory.broker import Broker, broker_named
+from lightbus_memory.broker import Broker, get_broker
 
 ENVIRONMENT = (
     "LIGHTBUS_CONFIG",
@@ -43,7 +43,7 @@ def broker_name() -> str:
 @pytest.fixture
 def broker(broker_name: str) -> Broker:
     """The broker that only this test uses."""
-    return broker_named(broker_name)
+    return get_broker(broker_name)
 
 
 @pytest_asyncio.fixture

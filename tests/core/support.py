@@ -8,7 +8,8 @@ from collections.abc import Callable, Collection
 from typing import Any, Protocol
 
 from lightbus import Api, Bus, Worker
-from lightbus_memory.broker import Broker, Entry
+from lightbus_memory.broker import Broker
+from lightbus_memory.queue import Entry
 
 # Long enough for a slow machine; a test that waits so long has failed.
 PATIENCE = 5.0
@@ -100,7 +101,7 @@ def fields_of(record: logging.LogRecord) -> dict[str, Any]:
 def take_waiting(broker: Broker, bus: Bus) -> list[Entry]:
     """Take and return the events that the broker would hand to the listeners of `bus` now."""
     queues = [broker.declare(listener.subscription("shop")) for listener in bus.client.listeners]
-    return [entry for queue in queues for entry in iter(queue.take, None)]
+    return [entry for queue in queues for entry in iter(queue.get, None)]
 
 
 def next_delay(broker: Broker, bus: Bus) -> float | None:

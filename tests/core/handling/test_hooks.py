@@ -32,7 +32,7 @@ def waiting(bus: Bus, broker: Broker) -> list[str]:
     """Take the events that wait for the listener of `bus`."""
     (listener,) = bus.client.listeners
     queue = broker.declare(listener.subscription("shop"))
-    return names(list(iter(queue.take, None)))
+    return names(list(iter(queue.get, None)))
 
 
 async def test_a_decorator_works_with_and_without_parentheses_and_returns_the_function() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 
 import pytest
 
@@ -12,7 +11,7 @@ from core.support import PATIENCE, MakeBus
 from lightbus import Bus, EventMessage
 from lightbus.exceptions import InvalidName, TransportClosed
 from lightbus.operations.tail import Events, tail
-from lightbus_memory.broker import TailedEvents
+from lightbus_memory.broker import Broker
 
 
 @pytest.fixture
@@ -66,7 +65,9 @@ async def test_a_reader_can_continue_after_a_timeout(bus: Bus) -> None:
         assert (await next_of(events)).event_name == "user_deleted"
 
 
-async def test_readers_end_when_the_block_is_left_and_nothing_remains(bus: Bus) -> None:
+async def test_readers_end_when_the_block_is_left_and_nothing_remains(
+    bus: Bus, broker: Broker
+) -> None:
     async def read(events: Events) -> list[str]:
         return [message.event_name async for message in events]
 
@@ -77,8 +78,7 @@ async def test_readers_end_when_the_block_is_left_and_nothing_remains(bus: Bus) 
     async with asyncio.timeout(PATIENCE):
         assert await asyncio.gather(*readers) == [[], []]
     assert asyncio.all_tasks() == before
-    gc.collect()
-    assert not [one for one in gc.get_objects() if isinstance(one, TailedEvents)]
+    assert not broker.is_tailed
 
 
 async def test_the_iteration_ends_with_the_error_of_a_closed_bus(bus: Bus) -> None:
