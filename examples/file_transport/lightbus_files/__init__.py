@@ -1,5 +1,5 @@
 """A transport that stores each event of each listener in a file."""
 
-from lightbus_files.transport import FileTransport
+from lightbus_files.features import FileTransport
 
 __all__ = ["FileTransport"]

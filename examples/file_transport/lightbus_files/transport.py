@@ -1,40 +1,35 @@
-"""`FileTransport`: a transport that stores events in a directory."""
+"""`BasicFileTransport`: the transport contract over a directory, without optional features."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, ParamSpec, TypeVar
 
 import msgspec
 
-from lightbus.exceptions import SendRefused, TransportClosed, TransportError, TransportRefused
-from lightbus.transport.failure import Failure
+from lightbus.exceptions import SendRefused, TransportClosed, TransportRefused
 from lightbus.message import EventMessage
-from lightbus.transport.features import (
-    DeadLetter,
-    DeadLetterStore,
-    HealthCheck,
-    QueueStats,
-    SharedBroker,
-)
-from lightbus.transport.contract import Delivery, DeliveryStream, EventTransport
-from lightbus.transport.kit import check_delay
-from lightbus.transport.records import QueueAddress, Subscription, SubscriptionStats
+from lightbus.transport.contract import DeliveryStream, EventTransport
+from lightbus.transport.failure import Failure
+from lightbus.transport.kit import OpenStreams, SettleOnce, check_delay
+from lightbus.transport.records import QueueAddress, Subscription
 from lightbus_files import folder
-from lightbus_files.folder import Name, Queue, Worker
+from lightbus_files.folder import FileName, Queue, Worker
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 # How often a stream polls its queue, in seconds
-PERIOD = 0.02
+POLL_PERIOD = 0.02
 
 
 class FileSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The settings below ``files:`` in the configuration.
+    """The configuration below ``files:``.
 
     Attributes:
         path: The directory. All processes that share it run on one machine.
@@ -43,7 +38,7 @@ class FileSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     path: str
 
     def __post_init__(self) -> None:
-        # Resolve the path once, so that a later change of the current directory has no effect.
+        # Made absolute now, because the current directory may change later.
         msgspec.structs.force_setattr(self, "path", str(Path(self.path).absolute()))
 
     def __str__(self) -> str:
@@ -51,24 +46,31 @@ class FileSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 class DeadLetterFile(msgspec.Struct, frozen=True):
-    """The content of a dead letter's file."""
+    """The content of the file of a dead letter."""
 
     message: EventMessage
     failure: Failure
 
 
-class FileTransport(EventTransport, SharedBroker, DeadLetterStore, HealthCheck, QueueStats):
-    """Stores each event of each listener in a file."""
+class BasicFileTransport(EventTransport):
+    """Stores events in files."""
 
     Settings: ClassVar[type[Any]] = FileSettings
 
     def __init__(self, settings: FileSettings, *, client_name: str) -> None:
-        self._root = Path(settings.path)
-        self._streams: list[FileStream] = []
+        self.root = Path(settings.path)
+        self._streams: OpenStreams[FileStream] = OpenStreams()
         self._is_closed = False
 
     async def open(self, *, timeout: float) -> None:
-        await self.run(lambda: folder.prepare(self._root))
+        await self.run(folder.create, self.root)
+
+    async def close(self) -> None:
+        await self._streams.close()
+        self._is_closed = True
+
+    async def declare(self, subscription: Subscription, *, timeout: float) -> None:
+        await self.run(Queue(self.root, subscription).declare, subscription.events)
 
     async def send(
         self,
@@ -79,218 +81,132 @@ class FileTransport(EventTransport, SharedBroker, DeadLetterStore, HealthCheck, 
         to: QueueAddress | None = None,
         attempt: int = 1,
     ) -> None:
-        # The order of the calls counts, not the order in which threads write the files.
-        name, content = Name.new(attempt=attempt), msgspec.json.encode(message)
-        if to is not None:
-            queue = self._queue(to)
-            await self.run(lambda: queue.add(content, name))
-            return
+        # The name decides the order, and threads may run in another order than the calls.
+        name, content = str(FileName.new(attempt)), msgspec.json.encode(message)
 
         def write() -> bool:
-            queues = [*folder.queues_of_event(self._root, message.api_name, message.event_name)]
+            queues = [Queue(self.root, to).path] if to else folder.queues_for(self.root, message)
             for queue in queues:
-                queue.add(content, name)
+                folder.write(self.root, content, queue / "waiting" / name)
             return bool(queues)
 
         if not await self.run(write) and require_listeners:
-            raise SendRefused(message.id, "it has no listener")
-
-    async def declare(self, subscription: Subscription, *, timeout: float) -> None:
-        await self.run(lambda: self._queue(subscription).declare(subscription.events))
+            raise SendRefused(message.id, "no listener wants it")
 
     async def subscribe(self, subscription: Subscription) -> FileStream:
         await self.declare(subscription, timeout=0)
-        worker = await self.run(lambda: Worker(self._root))
-        stream = FileStream(self, self._root, self._queue(subscription), subscription, worker)
-        self._streams.append(stream)
-        return stream
+        worker = await self.run(Worker, self.root)
+        return self._streams.add(FileStream(self, subscription, worker))
 
-    async def stats(self, queue: QueueAddress) -> SubscriptionStats:
-        files = self._queue(queue)
-        return SubscriptionStats(
-            waiting=await self.run(lambda: files.count("waiting")),
-            delayed=await self.run(lambda: files.count("delayed")),
-            in_flight=await self.run(lambda: files.count("in_flight")),
-        )
+    async def write_dead_letter(self, service: str, message: EventMessage, why: Failure) -> None:
+        """Store a dead letter of a service."""
+        name, content = FileName.new(1), msgspec.json.encode(DeadLetterFile(message, why))
+        letters = await self.run(folder.dead_letter_folder, self.root, service)
+        await self.run(folder.write, self.root, content, letters / str(name))
 
-    async def dead_letters(self, service_name: str) -> AsyncGenerator[FileDeadLetter]:
-        letters = await self.run(lambda: folder.dead_letter_folder(self._root, service_name))
-        for file in await self.run(lambda: sorted(letters.iterdir())):
-            yield FileDeadLetter(self, file, await self.run(file.read_bytes))
-
-    async def add_dead_letter(
-        self, service_name: str, message: EventMessage, failure: Failure, *, timeout: float
-    ) -> None:
-        name, content = Name.new(), msgspec.json.encode(DeadLetterFile(message, failure))
-
-        def write() -> None:
-            letters = folder.dead_letter_folder(self._root, service_name)
-            folder.write(self._root, content, letters / str(name))
-
-        await self.run(write)
-
-    async def check_health(self, *, timeout: float) -> list[str]:
-        try:
-            await self.open(timeout=timeout)
-        except TransportError as error:
-            return [str(error)]
-        return []
-
-    async def close(self) -> None:
-        streams, self._streams = self._streams, []
-        for stream in streams:
-            await stream.aclose()
-        self._is_closed = True
-
-    async def run(self, work: Callable[[], T]) -> T:
-        """Run `work`, which uses files, in a thread. It completes even if the caller is cancelled.
+    async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call `work`, which uses files, in a thread. If the caller is cancelled, it still runs.
 
         Raises:
+            TransportRefused: The operating system reported an error.
             TransportClosed: The transport was closed.
-            TransportRefused: The operating system refused access to a file.
         """
         if self._is_closed:
-            raise TransportClosed(f"The transport for {self._root} was closed.")
+            raise TransportClosed(f"Directory {self.root} was closed.")
         try:
-            return await asyncio.shield(asyncio.to_thread(work))
+            return await asyncio.shield(asyncio.to_thread(work, *args, **kwargs))
         except OSError as error:
-            raise TransportRefused(
-                f"Directory {self._root} is not usable: {error.strerror}."
-            ) from error
-
-    def _queue(self, address: QueueAddress) -> Queue:
-        return Queue.named(
-            self._root,
-            address.api_name,
-            address.service_name,
-            address.listener_name,
-        )
+            message = f"Directory {self.root} is not usable: {error.strerror}."
+            raise TransportRefused(message) from error
 
 
 class FileStream(DeliveryStream):
-    """Receives events from a queue by polling its directory."""
+    """Polls the directory of a queue."""
 
     def __init__(
-        self,
-        transport: FileTransport,
-        root: Path,
-        queue: Queue,
-        subscription: Subscription,
-        worker: Worker,
+        self, transport: BasicFileTransport, subscription: Subscription, worker: Worker
     ) -> None:
         self.transport = transport
-        self.queue = queue
         self.subscription = subscription
-        self.worker = worker
+        self.queue = Queue(transport.root, subscription)
         self.unsettled: set[FileDelivery] = set()
-        self._prefetched: deque[FileDelivery] = deque()
+        self.is_closed = False
+        self._worker = worker
+        self._buffer: deque[FileDelivery] = deque()
         self._lock = asyncio.Lock()
-        self._is_stopped = asyncio.Event()
-        self._is_closed = False
+        self._stopped = asyncio.Event()
 
     async def __anext__(self) -> FileDelivery:
-        while not self._is_stopped.is_set():
+        while not self._stopped.is_set():
             async with self._lock:
-                if not self._prefetched and not self._is_stopped.is_set():
-                    # A cancelled caller must not lose the event, so it is stored in the stream first.
-                    await self.transport.run(self._prefetch)
-            if self._prefetched:
-                return self._prefetched.popleft()
-            try:
-                async with asyncio.timeout(PERIOD):
-                    await self._is_stopped.wait()
-            except TimeoutError:
-                pass  # poll again
+                if not self._buffer and not self._stopped.is_set():
+                    # Through a buffer, so that no event is lost if this task is cancelled.
+                    await self.transport.run(self._poll)
+            if self._buffer:
+                return self._buffer.popleft()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(POLL_PERIOD):
+                    await self._stopped.wait()
         raise StopAsyncIteration
 
-    def _prefetch(self) -> None:
-        self.queue.requeue_from_lost_workers()
-        if event := self.queue.deliver(self.worker.name):
-            delivery = FileDelivery(self, *event)
+    def _poll(self) -> None:
+        self.queue.redeliver_from_lost_workers()
+        if file := self.queue.get(self._worker.name):
+            delivery = FileDelivery(self, file)
             self.unsettled.add(delivery)
-            self._prefetched.append(delivery)
+            self._buffer.append(delivery)
 
     async def stop(self) -> None:
-        self._is_stopped.set()
+        self._stopped.set()
         async with self._lock:
-            while self._prefetched:
-                await self._prefetched.popleft().requeue()
+            while self._buffer:
+                await self._buffer.popleft().requeue()
 
     async def aclose(self) -> None:
         await self.stop()
         async with self._lock:
-            if self._is_closed:
-                return
-            self._is_closed = True
-            for delivery in list(self.unsettled):
-                await delivery.retry(after=0)
-            await self.transport.run(self.worker.end)
+            if not self.is_closed:
+                self.is_closed = True
+                for delivery in list(self.unsettled):
+                    await delivery.retry(after=0)
+                await self.transport.run(self._worker.close)
 
 
-class FileDelivery(Delivery):
-    """An event in flight."""
+class FileDelivery(SettleOnce):
+    """The file of an event in flight."""
 
-    def __init__(self, stream: FileStream, name: Name, content: bytes) -> None:
-        self.message = msgspec.json.decode(content, type=EventMessage)
-        self.attempt = name.attempt
-        self.redeliveries = name.redeliveries
-        self.first_failed_at = None
-        if name.first_failed_at:
-            self.first_failed_at = datetime.fromtimestamp(name.first_failed_at / 1e6, UTC)
+    def __init__(self, stream: FileStream, file: Path) -> None:
         self._stream = stream
-        self._name = name
+        self._file = file
+        self._name = FileName.parse(file.name)
+        self.message = msgspec.json.decode(file.read_bytes(), type=EventMessage)
+        self.attempt = self._name.attempt
+        self.redeliveries = self._name.redeliveries
+        failed_at = self._name.first_failed_at
+        self.first_failed_at = datetime.fromtimestamp(failed_at / 1e6, UTC) if failed_at else None
 
     async def ack(self) -> None:
-        await self._settle(lambda: self._queue.remove(self._name, self._worker))
+        await self._settle(self._file.unlink, missing_ok=True)
 
     async def requeue(self) -> None:
-        await self._settle(lambda: self._queue.requeue(self._name, self._worker, is_attempt=False))
+        await self._settle(self._stream.queue.move, self._file, "waiting", self._name)
 
     async def retry(self, *, after: float, counts: bool = True) -> None:
         check_delay(self._stream.subscription, after, counts=counts)
-        if after == 0:
-            await self._settle(
-                lambda: self._queue.requeue(self._name, self._worker, is_attempt=True)
-            )
-        else:
-            await self._settle(
-                lambda: self._queue.delay(
-                    self._name, self._worker, seconds=after, is_failure=counts
-                )
-            )
+        to, name = "waiting", self._name.redelivered()
+        if after > 0:
+            to, name = "delayed", self._name.delayed(after, counts=counts)
+        await self._settle(self._stream.queue.move, self._file, to, name)
 
     async def dead_letter(self, failure: Failure) -> None:
-        if self in self._stream.unsettled:
-            # Store the copy before removing the original, so that a crash cannot lose the event.
-            service_name = self._stream.subscription.service_name
-            await self._stream.transport.add_dead_letter(
-                service_name, self.message, failure, timeout=0
-            )
+        if self.can_settle():
+            # The copy comes first, so that the event always exists.
+            service = self._stream.subscription.service_name
+            await self._stream.transport.write_dead_letter(service, self.message, failure)
             await self.ack()
 
-    async def _settle(self, settle: Callable[[], object]) -> None:
-        if self in self._stream.unsettled:
-            await self._stream.transport.run(settle)
+    async def _settle(self, work: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> None:
+        if self.can_settle():
+            await self._stream.transport.run(work, *args, **kwargs)
+            self.is_settled = True
             self._stream.unsettled.discard(self)
-
-    @property
-    def _queue(self) -> Queue:
-        return self._stream.queue
-
-    @property
-    def _worker(self) -> str:
-        return self._stream.worker.name
-
-
-class FileDeadLetter(DeadLetter):
-    """A file in the directory of a service's dead letters."""
-
-    def __init__(self, transport: FileTransport, file: Path, content: bytes) -> None:
-        letter = msgspec.json.decode(content, type=DeadLetterFile)
-        self.message = letter.message
-        self.failure = letter.failure
-        self._transport = transport
-        self._file = file
-
-    async def discard(self) -> None:
-        await self._transport.run(lambda: self._file.unlink(missing_ok=True))
