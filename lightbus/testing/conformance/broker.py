@@ -188,7 +188,7 @@ class BrokerUnderTest:
             return [letter async for letter in letters]
 
     def failure(self, message: str = "it broke", **others: Any) -> Failure:
-        """Return the story of a failure."""
+        """Return an example of a failure."""
         values: dict[str, Any] = {
             "error_type": "builtins.ValueError",
             "error_message": message,
