@@ -1,4 +1,4 @@
-"""``python -m benchmarks``: measures, prints what was found, and writes it into the docs."""
+"""``python -m benchmarks``: runs the benchmarks, prints the results and updates the docs."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ TOPICS: dict[str, Topic] = {
 
 @click.command()
 @click.argument("topics", nargs=-1, type=click.Choice(list(TOPICS)))
-@click.option("--quick", is_flag=True, help="Few events and rounds; the docs stay as they are.")
-@click.option("--rounds", type=int, help="How often each is measured.  [default: 7; quick: 2]")
+@click.option("--quick", is_flag=True, help="Use few events and rounds; do not update the docs.")
+@click.option("--rounds", type=int, help="The number of rounds.  [default: 7; quick: 2]")
 def main(topics: tuple[str, ...], *, quick: bool, rounds: int | None) -> None:
-    """Measure TOPICS, by default all, of this bus and of others beside it.
+    """Run the benchmarks of TOPICS, by default all, for Lightbus and other libraries.
 
-    What is found is printed and kept in .benchmarks/results/; without --quick, tables and plots go
-    into docs/performance.rst too. Exits with 1 where something could not be measured.
+    Prints the results and saves them in .benchmarks/results/. Without --quick, also updates the
+    tables and plots in docs/performance.rst. Exits with 1 if a measurement failed.
     """
     console = Console(width=150 if not sys.stdout.isatty() else None)
     versions = {contender.name: contender.install() for contender in CONTENDERS}
@@ -57,7 +57,7 @@ def main(topics: tuple[str, ...], *, quick: bool, rounds: int | None) -> None:
 
 
 def show(console: Console, bench: Bench, topic: str, about: str, report: Report) -> None:
-    """Print what a topic has found, and write it where it belongs."""
+    """Print the results of a topic, and save them."""
     for table in report.tables:
         console.print(table.for_terminal(topic))
     for plot in report.plots:
@@ -76,7 +76,7 @@ def show(console: Console, bench: Bench, topic: str, about: str, report: Report)
 
 
 def conditions(bench: Bench, versions: dict[str, dict[str, str]]) -> str:
-    """Say where, with what and how often it is measured."""
+    """Return the commit, the machine, the versions and the number of rounds."""
     commit = subprocess.run(
         ["git", "describe", "--always", "--dirty"],  # noqa: S607
         cwd=ROOT,
@@ -97,7 +97,7 @@ def pairs(named: Iterable[tuple[str, str]]) -> str:
 
 
 def machine() -> str:
-    """Name the machine's kind."""
+    """Return the processor and the system of the machine."""
     with open("/proc/cpuinfo", encoding="utf-8") as lines:  # noqa: PTH123
         models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return f"{len(models)} x {models[0]}, {platform.system()} {platform.release()}"

@@ -1,4 +1,4 @@
-"""How many blocks of memory an event costs."""
+"""Measures the memory allocations per event."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MEASUREMENTS = {"fire": "an event fired, 200 in flight", "handle": "an event fir
 
 
 def run(bench: Bench) -> Report:
-    """Measure firing and handling."""
+    """Run the benchmarks of this topic."""
     rows: list[tuple[str, ...]] = []
     for measurement, what in MEASUREMENTS.items():
         cases = [_case(bench, who, measurement) for who in (THIS_BUS, AIO_PIKA, FASTSTREAM)]

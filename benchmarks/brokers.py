@@ -1,4 +1,4 @@
-"""The brokers of a run, and a place of its own on them for each measurement."""
+"""The brokers of a run, with a separate virtual host, database or file for each measurement."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from rabbitmq_node import RabbitMQNode
 # Seconds
 REDIS_PATIENCE = 10.0
 
-# What the tests set for small nodes, as a server has it by default.
+# The tests configure small nodes; these are a server's defaults.
 RABBITMQ_SETTINGS = {"raft.wal_max_size_bytes": 512 * 1024 * 1024}
 
 
 class Brokers:
-    """A private RabbitMQ, Redis where that is installed, and a folder on the disk."""
+    """A private RabbitMQ, a private Redis if it is installed, and a directory on disk."""
 
     def __init__(self, folder: Path, node: RabbitMQNode, redis_port: int | None) -> None:
         self._folder = folder
@@ -34,10 +34,10 @@ class Brokers:
     @classmethod
     @contextlib.contextmanager
     def running(cls) -> Iterator[Self]:
-        """Brokers that run for the length of a `with` block, and leave nothing behind."""
+        """Run the brokers for the duration of a `with` block, then remove their data."""
         with contextlib.ExitStack() as stack:
             KEPT.mkdir(exist_ok=True)
-            # On a disk, which the system's temporary folder may not be.
+            # The system's temporary directory may not be on disk.
             folder = Path(stack.enter_context(TemporaryDirectory(dir=KEPT)))
             node = RabbitMQNode(folder / "rabbitmq", settings=RABBITMQ_SETTINGS)
             node.start()
@@ -56,7 +56,7 @@ class Brokers:
 
     @contextlib.contextmanager
     def place(self, contender: Contender, transport: str) -> Iterator[str]:
-        """A URL or file that is empty, and gone after the `with` block."""
+        """Yield the URL or path of an empty place; remove it after the `with` block."""
         name = secrets.token_hex(4)
         if contender is LIGHTBUS_REDIS:
             yield f"redis://127.0.0.1:{self._redis_port}/0"
@@ -91,7 +91,7 @@ def _redis() -> str | None:
 @contextlib.contextmanager
 def _running_redis(folder: Path) -> Iterator[int]:
     (port,) = free_ports(1)
-    # As durable as the others: on the disk before a send is answered.
+    # As durable as the others: Redis replies after the event is on disk.
     options = {
         "port": str(port),
         "bind": "127.0.0.1",

@@ -1,4 +1,4 @@
-"""Runs measurements of several contenders by turns, and sums up what they gave."""
+"""Runs the measurements of several contenders alternately, and summarizes the results."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ PATIENCE = 1800.0
 
 
 class MeasurementFailed(Exception):
-    """A contender did not do what it was asked to."""
+    """A contender failed."""
 
 
 @attrs.frozen
 class Summary:
-    """What several rounds gave."""
+    """A summary of several rounds."""
 
     median: float
     low: float
@@ -37,7 +37,7 @@ class Summary:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Summary | None:
-        """Return the median and the extremes of `values`; None where there are none."""
+        """Return the median and the extremes of `values`; None if there are no values."""
         if not values:
             return None
         return cls(statistics.median(values), min(values), max(values))
@@ -45,11 +45,11 @@ class Summary:
 
 @attrs.frozen
 class Case:
-    """Something that a contender does in each round.
+    """A measurement of one contender, which runs in each round.
 
     Attributes:
-        run: Does it, and returns what was measured.
-        label: Tells it from other cases of the contender.
+        run: Runs the measurement, and returns the result.
+        label: Distinguishes it from other cases of the contender.
     """
 
     contender: Contender
@@ -58,48 +58,48 @@ class Case:
 
     @property
     def name(self) -> str:
-        """For people."""
+        """The name to show."""
         return f"{self.contender.name}, {self.label}" if self.label else self.contender.name
 
 
 @attrs.frozen
 class Series:
-    """What a case gave, round by round."""
+    """The results of a case in each round."""
 
     case: Case
     results: list[Result]
 
     def summary(self, quantity: Quantity) -> Summary | None:
-        """Sum up a quantity; None where the case failed or does not have it."""
+        """Summarize a quantity; None if the case failed or does not have it."""
         values = [quantity(result) for result in self.results]
         return Summary.of([value for value in values if not math.isnan(value)])
 
 
 def rate(result: Result) -> float:
-    """Return events a second."""
+    """Return the events per second."""
     return float(result["events"] / result["seconds"])
 
 
 def cpu_per_event(result: Result) -> float:
-    """Return microseconds of CPU time (user and system) of the contender's process an event."""
+    """Return the CPU time (user and system) of the contender's process per event, in µs."""
     if "cpu_seconds" not in result:
         return math.nan
     return float(result["cpu_seconds"] / result["events"] * 1e6)
 
 
 def mebibytes_at_most(result: Result) -> float:
-    """Return the most memory that the contender's process held, in MiB."""
+    """Return the peak memory of the contender's process, in MiB."""
     return float(result["peak_memory"] / 2**20)
 
 
 def milliseconds(name: str) -> Quantity:
-    """Return a quantity that is measured in seconds, in milliseconds."""
+    """Convert a quantity from seconds to milliseconds."""
     return lambda result: float(result[name] * 1e3)
 
 
 @attrs.define
 class Bench:
-    """What the topics measure with.
+    """The tools that the topics share.
 
     Attributes:
         rounds: How often each case runs.
@@ -113,14 +113,14 @@ class Bench:
     failures: list[str] = attrs.field(factory=list)
 
     def count(self, full: int) -> dict[str, Any]:
-        """Return how many events to measure, where `full` are wanted for the docs."""
+        """Return the number of events: `full`, or fewer in a quick run."""
         count = max(full // 10, 500) if self.is_quick else full
         return {"count": count, "warm_up": max(count // 10, 100)}
 
     def case(
         self, contender: Contender, measurement: str, *, label: str = "", **options: Any
     ) -> Case:
-        """Return a case: one measurement, in a place of its own each time."""
+        """Return a case: one measurement, with an empty broker each time."""
         transport = options.get("transport", "rabbitmq")
 
         def run() -> Result:
@@ -130,10 +130,10 @@ class Bench:
         return Case(contender, run, label)
 
     def measure(self, contender: Contender, measurement: str, **options: Any) -> Result:
-        """Run one measurement in a process of its own.
+        """Run one measurement in a new process.
 
         Raises:
-            MeasurementFailed: It did not end well.
+            MeasurementFailed: The contender failed.
         """
         script = SCRIPTS / f"{contender.script}.py"
         command = [str(contender.python), str(script), measurement, json.dumps(options)]
@@ -141,11 +141,11 @@ class Bench:
         return result
 
     def alternate(self, cases: Sequence[Case], *, most_rounds: int = 100) -> list[Series]:
-        """Run every case once a round, round after round, so that what else happens on the machine
-        meets all of them. A case that fails is left out from then on.
+        """Run every case once per round, so that other work on the machine affects all of them. A
+        case that fails is not run again.
 
         Args:
-            most_rounds: For what takes so long that fewer rounds must do.
+            most_rounds: The maximum number of rounds, for cases that take long.
         """
         series = [Series(case, []) for case in cases]
         failed: set[str] = set()
@@ -165,10 +165,10 @@ class Bench:
 
 
 def output_of(command: Sequence[str]) -> str:
-    """Run a contender's command in an empty folder, and return what it prints.
+    """Run a contender's command in an empty directory, and return its output.
 
     Raises:
-        MeasurementFailed: It did not end well.
+        MeasurementFailed: The contender failed.
     """
     with TemporaryDirectory() as folder:
         try:

@@ -1,4 +1,4 @@
-"""Who is measured, and the environment that each of them runs in."""
+"""The contenders, and the virtual environment of each."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ SCRIPTS = Path(__file__).with_name("contenders")
 
 @attrs.frozen(kw_only=True)
 class Contender:
-    """One way to fire and handle events.
+    """A library to measure.
 
     Attributes:
-        name: For people.
-        script: Its file in `contenders/`.
-        requirement: What pip installs for it; None where Python has all.
-        distributions: Of what to show the versions.
-        colour: Of its lines in plots.
+        name: The name to show.
+        script: The file in `contenders/`.
+        requirement: The package to install; None if the standard library is enough.
+        distributions: The packages whose versions to show.
+        colour: The colour of its lines in plots.
     """
 
     name: str
@@ -37,11 +37,11 @@ class Contender:
 
     @property
     def python(self) -> Path:
-        """The Python of its environment."""
+        """The Python of the environment."""
         return KEPT / "environments" / self.script / "bin" / "python"
 
     def install(self) -> dict[str, str]:
-        """Make its environment, or bring it up to date, and return the versions in it.
+        """Create or update the environment, and return its package versions.
 
         Raises:
             subprocess.CalledProcessError: pip cannot.
@@ -69,7 +69,7 @@ class Contender:
 
 
 def environment() -> dict[str, str]:
-    """Return the environment variables of a contender: ours, without what leads Python astray."""
+    """Return the environment variables of a contender, without those that change Python's paths."""
     return {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
 
 

@@ -1,4 +1,4 @@
-"""Confirmed fires a second: from one event loop with more in flight, and from more threads."""
+"""Measures confirmed events per second: from one event loop, and from several threads."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ THREADS = (1, 4, 16)
 
 
 def run(bench: Bench) -> Report:
-    """Measure both."""
+    """Run the benchmarks of this topic."""
     return Report(plots=[in_flight(bench), threads(bench)])
 
 
@@ -54,7 +54,7 @@ def rates(
     places: Iterable[int],
     case: Callable[[Contender, int], Case],
 ) -> list[Line]:
-    """Measure each contender at each place, and return their rates."""
+    """Measure each contender for each value, and return the rates."""
     lines = [Line(contender.name, contender.colour, {}) for contender in contenders]
     for place in places:
         found = bench.alternate([case(contender, place) for contender in contenders])

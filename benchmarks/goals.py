@@ -1,4 +1,4 @@
-"""The ratios that this bus is to reach, and where it stands."""
+"""Measures the goals of Lightbus: ratios to other libraries."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ COLUMNS = (
 
 @attrs.frozen(kw_only=True)
 class Goal:
-    """A ratio of this bus, whose case is the first, to whoever's case is the second.
+    """A ratio of the first case, Lightbus, to the second case.
 
     Attributes:
-        cases: The third and later ones are shown beside them.
-        is_limit: Whether the ratio is to be `ratio` or less, rather than or more.
+        cases: The two cases. Further cases are only shown.
+        is_limit: Whether the goal is a ratio of at most `ratio`, instead of at least.
     """
 
     what: str
@@ -47,7 +47,7 @@ class Goal:
     is_limit: bool = False
 
     def verdict(self, ratio: float) -> str:
-        """Say whether the goal is reached."""
+        """Return whether the goal is reached."""
         is_reached = ratio <= self.ratio if self.is_limit else ratio >= self.ratio
         return "yes" if is_reached else "no"
 
@@ -70,7 +70,7 @@ class Goal:
 
 
 def run(bench: Bench) -> Report:
-    """Measure all of them."""
+    """Run the benchmarks of this topic."""
     rows: list[tuple[str, ...]] = []
     for goal in goals(bench):
         rows += goal.rows(bench.alternate(goal.cases))
@@ -78,7 +78,7 @@ def run(bench: Bench) -> Report:
 
 
 def goals(bench: Bench) -> Iterator[Goal]:
-    """Return the goals, each when it is its turn, for one needs what was measured before."""
+    """Yield the goals one after the other, because some depend on earlier results."""
     yield from firing_goals(bench)
     yield from handling_goals(bench)
     yield latency_goal(bench)
@@ -149,7 +149,7 @@ def latency_goal(bench: Bench) -> Goal:
 
 
 def peak(bench: Bench) -> float:
-    """Return how many events a second one process with aio-pika fires and handles at most."""
+    """Return the peak rate at which one process with aio-pika fires and handles events."""
     case = bench.case(AIO_PIKA, "fire_and_handle", label="its peak", **bench.count(10_000))
     summary = bench.alternate([case])[0].summary(rate)
     return summary.median if summary else 1000.0

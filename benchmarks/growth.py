@@ -1,4 +1,4 @@
-"""What more listeners, more APIs, larger bodies and a longer backlog do to the rate."""
+"""Measures how listeners, APIs, body sizes and the backlog affect the rate."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ QUICK_BACKLOG = 10_000
 
 @attrs.frozen
 class Way:
-    """A contender on one of its transports."""
+    """A contender with one of its transports."""
 
     contender: Contender
     transport: str
@@ -27,7 +27,7 @@ class Way:
 
     @property
     def name(self) -> str:
-        """For people."""
+        """The name to show."""
         return f"{self.contender.name}, {self.transport}"
 
 
@@ -37,7 +37,7 @@ BY_HAND = Way(AIO_PIKA, "rabbitmq", AIO_PIKA.colour)
 
 
 def run(bench: Bench) -> Report:
-    """Measure all of them."""
+    """Run the benchmarks of this topic."""
     return Report(plots=[listeners(bench), apis(bench), bodies(bench), backlog(bench)])
 
 
@@ -120,7 +120,7 @@ def backlog(bench: Bench) -> Plot:
             (*OURS, BY_HAND),
             sizes,
             lambda way, size: backlog_case(bench, way, size),
-            # To fire so many takes minutes.
+            # Firing this many events takes minutes.
             most_rounds=lambda size: 1 if size == max(BACKLOGS) else 3,
         ),
         y_from_zero=False,
@@ -128,7 +128,7 @@ def backlog(bench: Bench) -> Plot:
 
 
 def backlog_case(bench: Bench, way: Way, size: int, *, prefetch: int = 50, body: int = 100) -> Case:
-    """Return a case in which the first of `size` waiting events are handled.
+    """Return a case that handles the first events of a backlog of `size` events.
 
     They are fired by a process of its own, so that the one that handles has never held them.
     """
@@ -160,7 +160,7 @@ def lines(
     quantity: Quantity = rate,
     most_rounds: Callable[[int], int] = lambda _: 5,
 ) -> list[Line]:
-    """Measure each way at each place, and return a line for each."""
+    """Measure each contender for each value, and return a line for each."""
     drawn = {way: Line(way.name, way.colour, {}) for way in ways}
     for place in places:
         cases = [case(way, place) for way in drawn]

@@ -1,4 +1,4 @@
-"""Events handled a second, and what each costs, by the kind of handler."""
+"""Measures handled events per second and CPU time, for async and sync handlers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ HANDLERS = {
 
 
 def run(bench: Bench) -> Report:
-    """Measure each kind."""
+    """Run the benchmarks of this topic."""
     rows: list[tuple[str, ...]] = []
     for handler, contenders in HANDLERS.items():
         cases = [_case(bench, contender, handler) for contender in contenders]

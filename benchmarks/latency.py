@@ -1,4 +1,4 @@
-"""From fire to handled, under load."""
+"""Measures the latency from firing to handling, under load."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ PERCENTILES = (("p50", "p50"), ("p99", "p99"), ("p99.9", "p999"))
 
 
 def run(bench: Bench) -> Report:
-    """Measure at parts of what aio-pika can take, which are the same for both."""
+    """Measure at fractions of aio-pika's peak rate, which are the same for both libraries."""
     most = peak(bench)
     seconds = 2 if bench.is_quick else 20
     lines = [

@@ -1,4 +1,4 @@
-"""The memory of a process that handles events, by its prefetch and by how many wait."""
+"""Measures the memory of a handling process, by prefetch and by backlog."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ BACKLOGS = (1_000, 10_000, 100_000)
 
 
 def run(bench: Bench) -> Report:
-    """Measure both."""
+    """Run the benchmarks of this topic."""
     return Report(plots=[by_prefetch(bench), by_backlog(bench)])
 
 

@@ -30,15 +30,15 @@ STYLE: dict[Any, Any] = {
     "axes.titlelocation": "left",
     "axes.titleweight": "bold",
     "axes.titlesize": 11,
-    # Ids that are the same in each run, so that a plot changes only where the numbers do.
+    # Use the same ids in each run, so that a plot changes only if its numbers do.
     "svg.hashsalt": "lightbus",
-    # Letters as letters, which keeps the files small.
+    # Store text as text, which keeps the files small.
     "svg.fonttype": "none",
 }
 
 
 def draw(plot: Plot, folder: Path) -> Path:
-    """Draw a plot into `folder`, and return its file."""
+    """Draw a plot into `folder`, and return the file."""
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"{plot.name}.svg"
     with plt.rc_context(STYLE):

@@ -1,4 +1,4 @@
-"""What a topic has found: tables and curves, for the terminal, for a file and for the docs."""
+"""The results of a topic: tables and plots, for the terminal, a file and the docs."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ PICTURES = ROOT / "docs" / "performance"
 
 @attrs.frozen
 class Table:
-    """A table of texts."""
+    """A table of text cells."""
 
     columns: tuple[str, ...]
     rows: list[tuple[str, ...]]
 
     def for_terminal(self, title: str) -> rich.table.Table:
-        """Return the table as `rich` prints it."""
+        """Return the table for `rich`."""
         table = rich.table.Table(title=title, show_lines=False)
         for number, column in enumerate(self.columns):
             table.add_column(column, justify="left" if number < 2 else "right")  # noqa: PLR2004
@@ -58,7 +58,7 @@ class Line:
 
 @attrs.frozen(kw_only=True)
 class Plot:
-    """Lines over one axis.
+    """A plot of several lines.
 
     Attributes:
         name: Of its file.
@@ -75,7 +75,7 @@ class Plot:
     y_from_zero: bool = True
 
     def as_table(self) -> Table:
-        """Return the numbers that are drawn."""
+        """Return the numbers of the plot as a table."""
         places = sorted({place for line in self.lines for place in line.points})
         rows = [
             (f"{place:,.0f}", *(shown(line.points.get(place)) for line in self.lines))
@@ -86,7 +86,7 @@ class Plot:
 
 @attrs.frozen
 class Report:
-    """What a topic has found.
+    """The results of a topic.
 
     Attributes:
         notes: Sentences to go with it.
@@ -97,7 +97,7 @@ class Report:
     notes: list[str] = attrs.field(factory=list)
 
     def for_docs(self) -> str:
-        """Return it as reStructuredText."""
+        """Return the report as reStructuredText."""
         parts = [table.for_docs() for table in self.tables]
         for plot in self.plots:
             parts.append(f".. image:: performance/{plot.name}.svg\n   :alt: {plot.title}")
@@ -107,24 +107,24 @@ class Report:
         return "\n\n".join(parts)
 
     def for_file(self) -> dict[str, Any]:
-        """Return it as plain values."""
+        """Return the report as JSON values."""
         return attrs.asdict(self)
 
 
 def shown(summary: Summary | None) -> str:
-    """Return a median with the lowest and the highest of the rounds."""
+    """Format a median with the lowest and highest value of the rounds."""
     if summary is None:
         return "not measured"
     return f"{number(summary.median)} ({number(summary.low)} to {number(summary.high)})"
 
 
 def number(value: float) -> str:
-    """Return `value` with three digits or, from 1,000 on, as a whole."""
+    """Format `value` with three digits or, from 1,000 on, as an integer."""
     return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"  # noqa: PLR2004
 
 
 def write_into_docs(topic: str, text: str, page: Path = PAGE) -> None:
-    """Put `text` between the two comments that mark a topic's place in a page.
+    """Replace the text between the two comments that mark a topic in a page.
 
     Raises:
         ValueError: The page has no such place.

@@ -1,4 +1,4 @@
-"""Time to import, and from `lightbus run` until its listeners take events."""
+"""Measures the import time, and the time until `lightbus run` is ready."""
 
 from __future__ import annotations
 
@@ -56,14 +56,14 @@ def import_case(bench: Bench, contender: Contender, module: str) -> Case:
     times = 3 if bench.is_quick else 10
 
     def run() -> Result:
-        # The median of a few, for one is short enough to be disturbed as a whole.
+        # Use the median of a few, because other work on the machine can disturb a short run.
         return {"seconds": statistics.median(float(output_of(command)) for _ in range(times))}
 
     return Case(contender, run, f"import {module}")
 
 
 def run(bench: Bench) -> Report:
-    """Measure both."""
+    """Run the benchmarks of this topic."""
     cases = [
         import_case(bench, THIS_BUS, "lightbus"),
         import_case(bench, AIO_PIKA, "aio_pika"),

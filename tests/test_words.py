@@ -53,7 +53,7 @@ PHRASES = {
 ALLOWED: dict[str, tuple[str, ...]] = {}
 
 DOCUMENTS = ("*.rst", "docs/*.rst", "examples/**/*.rst", "scripts/*", "tox.ini", "setup.cfg")
-CODE = ("examples/**/*.py", "lightbus/**/*.py")
+CODE = ("benchmarks/**/*.py", "examples/**/*.py", "lightbus/**/*.py")
 
 
 @attrs.frozen

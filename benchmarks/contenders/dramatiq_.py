@@ -1,4 +1,4 @@
-"""Dramatiq: actors are sent to from threads, and run in the threads of a worker."""
+"""Dramatiq: threads send messages to actors, which run in the threads of a worker."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from measuring import LISTENER, PATIENCE, Clock, Options, Result, fields, fire_from_threads, main
 
-# Read when Dramatiq is first imported.
+# Dramatiq reads this at its first import.
 os.environ["dramatiq_queue_prefetch"] = str(Options.prefetch)  # noqa: SIM112 - its name
 
 import dramatiq
@@ -16,7 +16,7 @@ from dramatiq.worker import Worker
 
 
 class QuorumBroker(RabbitmqBroker):
-    """Its queues would be of the classic type, and written to one node only."""
+    """Declares quorum queues. By default, Dramatiq declares classic queues."""
 
     def _declare_queue(self, queue_name: str) -> Any:
         arguments = {**self._build_queue_arguments(queue_name), "x-queue-type": "quorum"}

@@ -1,4 +1,4 @@
-"""FastStream, with a typed body and without."""
+"""FastStream, with and without a typed body."""
 
 from __future__ import annotations
 

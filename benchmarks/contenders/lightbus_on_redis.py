@@ -1,4 +1,4 @@
-"""The earlier Lightbus, which knows Redis only."""
+"""Lightbus 1, which supports only Redis."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ async def handle(options: Options) -> Result:
     async def fire_one(number: int) -> None:
         await bus.auth.user_created.fire_async(**fields(number, options.body))
 
-    # Listeners get what was fired since they first ran, and can run only once in a process.
+    # Listeners receive events fired after their first start, and can run only once in a process.
     given = json.dumps(dataclasses.asdict(options))
     first = await asyncio.create_subprocess_exec(
         sys.executable, __file__, "declare", given, stdout=asyncio.subprocess.DEVNULL

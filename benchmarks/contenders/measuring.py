@@ -1,4 +1,4 @@
-"""What the contenders share: the events, the clock, and how events are fired.
+"""Code that the contenders share: the events, the clock, and the loops that fire events.
 
 Needs nothing but Python, for each contender has an environment of its own. A contender is started
 as ``python CONTENDER.py MEASUREMENT OPTIONS``, with `Options` as JSON, and prints its result so.
@@ -23,7 +23,7 @@ from typing import Any
 
 SERVICE, API, EVENT, LISTENER = "bench", "auth", "user_created", "welcome"
 
-# Seconds. A measurement that is stuck ends with an error.
+# Seconds. A stuck measurement ends with an error.
 PATIENCE = 900.0
 
 
@@ -67,7 +67,7 @@ class Options:
 
     @property
     def events(self) -> int:
-        """How many events there are in all."""
+        """The total number of events."""
         return self.warm_up + self.count
 
 
@@ -76,7 +76,7 @@ Fire = Callable[[int], Awaitable[Any]]
 
 
 def fields(number: int, body: int) -> dict[str, Any]:
-    """Return what an event says, about `body` bytes as JSON."""
+    """Return the fields of an event, of about `body` bytes as JSON."""
     event = {"number": number, "username": "adam", "email": "adam@example.com", "text": ""}
     event["text"] = "x" * (body - len(json.dumps(event)))
     return event
@@ -100,11 +100,11 @@ class Clock:
             self._begin()
 
     def plan(self, number: int, planned_at: float) -> None:
-        """Note when an event was to be fired, so that its latency can be known."""
+        """Record the scheduled time of an event, to compute its latency."""
         self._planned[number] = planned_at
 
     def note(self, number: int = -1) -> None:
-        """Note that an event is fired, or handled, whichever it is that is measured."""
+        """Record that an event was fired or handled, depending on the measurement."""
         if self._planned:
             self._latencies.append(time.perf_counter() - self._planned.pop(number))
         nth = next(self._numbers)
@@ -128,14 +128,14 @@ class Clock:
         }
 
     async def result(self) -> Result:
-        """Return what was measured, once it is."""
+        """Wait for the end of the measurement, and return the result."""
         async with asyncio.timeout(PATIENCE):
             return await asyncio.wrap_future(self.ended)
 
 
 def _peak_memory() -> int:
-    """Return the most memory that this process has held, in bytes."""
-    # What getrusage() tells also counts what its parent held when it was forked.
+    """Return the peak memory of this process, in bytes."""
+    # getrusage() also counts the memory of the parent at the fork.
     with open("/proc/self/status", encoding="ascii") as lines:  # noqa: PTH123
         (kibibytes,) = [line.split()[1] for line in lines if line.startswith("VmHWM:")]
     return int(kibibytes) * 1024
@@ -153,7 +153,7 @@ def _percentiles(latencies: list[float]) -> dict[str, float]:
 async def fire_all(
     fire: Fire, options: Options, clock: Clock | None = None, *, only: range | None = None
 ) -> None:
-    """Fire every event, `in_flight` at once; `clock` is told of each that is confirmed."""
+    """Fire all events, `in_flight` at a time; record each confirm in `clock`."""
     numbers = iter(range(options.events) if only is None else only)
 
     async def fire_some() -> None:
@@ -168,7 +168,7 @@ async def fire_all(
 
 
 async def fire_paced(fire: Fire, options: Options, clock: Clock) -> None:
-    """Fire every event after the warm-up when its time has come, however long others take.
+    """Fire each event after the warm-up at its scheduled time, even if others are still in flight.
 
     A latency counts from that time, so that a contender which fires late does not look the better
     for it.
@@ -187,9 +187,9 @@ async def _awaited(awaitable: Awaitable[Any]) -> None:
 
 
 async def fire_for_handlers(fire: Fire, options: Options, clock: Clock) -> Result:
-    """Fire every event, while handlers tell `clock` of each; return what was measured."""
+    """Fire all events while handlers record them in `clock`; return the result."""
     await fire_all(fire, options, only=range(options.warm_up))
-    # Or else handlers would still be busy with the warm-up when the clock starts.
+    # Otherwise handlers would still be busy with the warm-up when the clock starts.
     await asyncio.wrap_future(clock.began)
     if options.rate:
         await fire_paced(fire, options, clock)
@@ -199,7 +199,7 @@ async def fire_for_handlers(fire: Fire, options: Options, clock: Clock) -> Resul
 
 
 def fire_from_threads(fire: Callable[[int], Any], options: Options) -> Result:
-    """Fire every event from `threads` threads, and return what was measured."""
+    """Fire all events from `threads` threads, and return the result."""
     clock = Clock(options)
     numbers = itertools.count()
 
@@ -215,7 +215,7 @@ def fire_from_threads(fire: Callable[[int], Any], options: Options) -> Result:
 
 
 def counting_allocations(measure: Callable[[], Result]) -> Result:
-    """Measure, and add how many blocks of memory Python and its extensions asked for."""
+    """Run a measurement, and add the allocations of Python and its extensions to the result."""
     memray = importlib.import_module("memray")
     file = Path("allocations.bin")
     with memray.Tracker(file, trace_python_allocators=True):
@@ -224,7 +224,7 @@ def counting_allocations(measure: Callable[[], Result]) -> Result:
 
 
 def main(measurements: Mapping[str, Callable[[Options], Any]]) -> None:
-    """Do what the command line says, and print the result."""
+    """Run the measurement that the command line names, and print the result."""
     name, given = sys.argv[1:]
     options = Options(**json.loads(given))
 
@@ -235,5 +235,5 @@ def main(measurements: Mapping[str, Callable[[Options], Any]]) -> None:
 
     result = counting_allocations(measure) if options.counts_allocations else measure()
     print(json.dumps(result), flush=True)
-    # What a contender does to end in good order is not measured, and takes some of them seconds.
+    # Skip the shutdown of the contender, which is not measured and can take seconds.
     os._exit(0)

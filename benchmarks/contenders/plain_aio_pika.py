@@ -1,4 +1,4 @@
-"""aio-pika by hand, as its documentation shows it."""
+"""aio-pika, used as in its documentation."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from measuring import (
 
 
 class Program:
-    """What a program by hand sets up: a durable exchange, and a quorum queue bound to it."""
+    """A durable exchange, and a quorum queue that is bound to it."""
 
     channel: AbstractChannel
     exchange: AbstractExchange

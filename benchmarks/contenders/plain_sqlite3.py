@@ -1,4 +1,4 @@
-"""SQLite by hand: each event is a row, and a transaction of its own."""
+"""Plain SQLite: each event is a row in its own transaction."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from measuring import EVENT, Clock, Options, Result, fields, main
 def fire(options: Options) -> Result:
     connection = sqlite3.connect(options.url, isolation_level=None)
     connection.execute("PRAGMA journal_mode = WAL")
-    # On the disk when a transaction is over.
+    # A transaction is on disk when it ends.
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("CREATE TABLE event (id INTEGER PRIMARY KEY, name TEXT, body BLOB)")
     clock = Clock(options)

@@ -1,4 +1,4 @@
-"""This bus, on each of its transports."""
+"""Lightbus, on each of its transports."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def make_bus(options: Options, clock: Clock | None = None) -> lightbus.Bus:
 
 
 class Firing:
-    """Fires events on each API of a bus in turn."""
+    """Fires events on the APIs of a bus in rotation."""
 
     def __init__(self, bus: lightbus.Bus, options: Options) -> None:
         self._events = [getattr(getattr(bus, name), EVENT) for name in api_names(options)]
