@@ -79,17 +79,6 @@ async def test_one_loop_has_one_transport(bus: Bus) -> None:
     assert await transport_of(bus) is await transport_of(bus)
 
 
-async def test_apis_of_one_configuration_share_a_transport(bus: Bus) -> None:
-    assert await transport_of(bus, "auth") is await transport_of(bus, "audit")
-
-
-async def test_apis_of_different_configurations_do_not(make_bus: MakeBus) -> None:
-    elsewhere = {"event_transport": {"memory": {"name": "elsewhere"}}}
-    bus = make_bus(others={"audit": elsewhere})
-
-    assert await transport_of(bus, "auth") is not await transport_of(bus, "audit")
-
-
 def test_the_transports_of_ended_loops_are_freed(bus: Bus) -> None:
     ended = weakref.ref(asyncio.run(transport_of(bus)))
     asyncio.run(transport_of(bus))
