@@ -80,7 +80,7 @@ def test_an_unset_variable_is_named_with_its_place(folder: Path) -> None:
         (
             default_api(event_transport={"sqlite": {"path": "~nobody-of-that-name/events.db"}}),
             "$.apis.default.event_transport.sqlite",
-            "the home folder cannot be found",
+            "the home directory cannot be found",
         ),
         (
             default_api(event_transport={"sqlite": {"path": ""}}),

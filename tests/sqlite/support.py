@@ -46,14 +46,14 @@ SUBSCRIPTION = Subscription(
 forking = pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning")
 
 
-def made_transport(file: Path, **settings: Any) -> SQLiteTransport:
+def make_transport(file: Path, **settings: Any) -> SQLiteTransport:
     """Return a transport over `file` that is not open."""
     return SQLiteTransport(SQLiteSettings(path=str(file), **settings), client_name="test")
 
 
 async def open_transport(file: Path, **settings: Any) -> SQLiteTransport:
     """Return an open transport over `file`, at which `SUBSCRIPTION` is declared."""
-    transport = made_transport(file, **settings)
+    transport = make_transport(file, **settings)
     await transport.open(timeout=PATIENCE)
     await transport.declare(SUBSCRIPTION, timeout=PATIENCE)
     return transport
@@ -69,7 +69,7 @@ def name_of(delivery: Delivery) -> str:
     return str(delivery.message.kwargs["username"])
 
 
-async def waiting_in(file: Path) -> int:
+async def count_waiting(file: Path) -> int:
     """Return how many events wait in the file, as another process would see it."""
     transport = await open_transport(file)
     try:
@@ -78,7 +78,7 @@ async def waiting_in(file: Path) -> int:
         await transport.close()
 
 
-def received_elsewhere(file: Path, *, within: float, lease: float) -> list[tuple[str, int]]:
+def receive_elsewhere(file: Path, *, within: float, lease: float) -> list[tuple[str, int]]:
     """Return the name and the attempt of each event that a worker on another event loop receives
     within so many seconds.
     """
@@ -107,7 +107,7 @@ async def replace(file: Path) -> None:
 
 async def refusal_of(file: Path) -> str:
     """Return the message of the error that opening the file raises."""
-    transport = made_transport(file)
+    transport = make_transport(file)
     with pytest.raises(TransportRefused) as raised:
         await transport.open(timeout=PATIENCE)
     assert str(file) in str(raised.value)
@@ -115,13 +115,13 @@ async def refusal_of(file: Path) -> str:
     return str(raised.value)
 
 
-async def until_watching() -> None:
+async def wait_until_watching() -> None:
     """Return once a stream waits for events to appear in its file."""
     await eventually(lambda: any(one.name == "lightbus-watch" for one in threading.enumerate()))
 
 
 @contextlib.contextmanager
-def locked(file: Path) -> Iterator[None]:
+def lock_file(file: Path) -> Iterator[None]:
     """Lock the file, as another process does that writes to it."""
     other = sqlite3.connect(file, isolation_level=None)
     other.execute("BEGIN EXCLUSIVE")
@@ -139,7 +139,7 @@ def fork() -> None:
     os.waitpid(pid, 0)
 
 
-def in_a_small_file_system(folder: Path, script: str) -> Any:
+def run_in_small_file_system(folder: Path, script: str) -> Any:
     """Run `script` with `folder`, a file system of 8 MiB, as its argument; return the JSON that it
     prints.
     """

@@ -18,15 +18,15 @@ from sqlite.support import (
     PATIENCE,
     SUBSCRIPTION,
     TESTS,
+    count_waiting,
     fork,
     forking,
-    made_transport,
+    make_transport,
     message,
     name_of,
     open_transport,
     refusal_of,
     replace,
-    waiting_in,
 )
 
 
@@ -38,7 +38,7 @@ def usual_umask() -> Iterator[None]:
     os.umask(before)
 
 
-async def test_only_its_user_may_read_the_folder_that_is_created(tmp_path: Path) -> None:
+async def test_only_its_user_may_read_the_directory_that_is_created(tmp_path: Path) -> None:
     file = tmp_path / "a" / "b" / "events.db"
 
     await (await open_transport(file)).close()
@@ -85,12 +85,12 @@ async def test_processes_can_create_the_file_at_the_same_time(file: Path) -> Non
     ]
 
     assert [await process.wait() for process in processes] == [0] * 6
-    assert await waiting_in(file) == 6
+    assert await count_waiting(file) == 6
 
 
 async def test_transports_can_create_the_file_at_the_same_time(tmp_path: Path) -> None:
     for number in range(60):
-        transports = [made_transport(tmp_path / f"{number}.db") for _ in range(8)]
+        transports = [make_transport(tmp_path / f"{number}.db") for _ in range(8)]
         await asyncio.gather(*(one.open(timeout=PATIENCE) for one in transports))
         await asyncio.gather(*(one.close() for one in transports))
 

@@ -14,12 +14,12 @@ from lightbus.exceptions import TransportClosed, TransportUnavailable
 from sqlite.support import (
     PATIENCE,
     SUBSCRIPTION,
-    in_a_small_file_system,
-    locked,
+    count_waiting,
+    lock_file,
     message,
     open_transport,
-    until_watching,
-    waiting_in,
+    run_in_small_file_system,
+    wait_until_watching,
 )
 
 
@@ -27,40 +27,40 @@ async def test_sending_fails_with_nothing_written_if_the_file_stays_locked(file:
     transport = await open_transport(file)
 
     with (
-        locked(file),
+        lock_file(file),
         pytest.raises(TransportUnavailable, match=r"locked by another process for 0\.3 s; nothing"),
     ):
         await transport.send(message("ann"), timeout=0.3)
 
     await transport.send(message("bob"), timeout=PATIENCE)
     await transport.close()
-    assert await waiting_in(file) == 1
+    assert await count_waiting(file) == 1
 
 
 async def test_sending_waits_for_a_locked_file(file: Path) -> None:
     transport = await open_transport(file)
-    with locked(file):
+    with lock_file(file):
         sending = asyncio.create_task(transport.send(message("ann"), timeout=PATIENCE))
         await asyncio.wait({sending}, timeout=0.5)
         assert not sending.done()
 
     await sending
     await transport.close()
-    assert await waiting_in(file) == 1
+    assert await count_waiting(file) == 1
 
 
 async def test_a_send_that_times_out_does_not_fail_another_that_still_waits(
     file: Path,
 ) -> None:
     transport = await open_transport(file)
-    with locked(file):
+    with lock_file(file):
         patient = asyncio.create_task(transport.send(message("patient"), timeout=PATIENCE))
         with pytest.raises(TransportUnavailable):
             await transport.send(message("impatient"), timeout=0.2)
 
     await patient
     await transport.close()
-    assert await waiting_in(file) == 1
+    assert await count_waiting(file) == 1
 
 
 async def test_a_listener_that_waits_for_events_does_not_delay_the_timeout_of_a_send(
@@ -68,7 +68,7 @@ async def test_a_listener_that_waits_for_events_does_not_delay_the_timeout_of_a_
 ) -> None:
     transport = await open_transport(file)
     stream = await transport.subscribe(SUBSCRIPTION)
-    with locked(file):
+    with lock_file(file):
         waiting = asyncio.create_task(anext(stream, None))
         await asyncio.sleep(0.05)  # until the stream waits for the lock
         with pytest.raises(TransportUnavailable, match="nothing was written"):
@@ -77,7 +77,7 @@ async def test_a_listener_that_waits_for_events_does_not_delay_the_timeout_of_a_
 
     await transport.close()
     assert await waiting is None
-    assert await waiting_in(file) == 0
+    assert await count_waiting(file) == 0
 
 
 async def test_the_leases_of_many_listeners_do_not_delay_the_timeout_of_a_send(
@@ -88,7 +88,7 @@ async def test_the_leases_of_many_listeners_do_not_delay_the_timeout_of_a_send(
         await transport.subscribe(attrs.evolve(SUBSCRIPTION, listener_name=f"listener{number}"))
 
     with (
-        locked(file),
+        lock_file(file),
         pytest.raises(TransportUnavailable, match=r"locked by another process for 0\.3 s; nothing"),
     ):
         await transport.send(message("ann"), timeout=0.3)
@@ -96,7 +96,7 @@ async def test_the_leases_of_many_listeners_do_not_delay_the_timeout_of_a_send(
 
 
 def test_an_event_that_does_not_fit_on_the_disk_is_not_confirmed(tmp_path: Path) -> None:
-    result = in_a_small_file_system(
+    result = run_in_small_file_system(
         tmp_path / "disk",
         """
         import asyncio, json, pathlib, sys
@@ -142,7 +142,7 @@ def test_an_event_that_does_not_fit_on_the_disk_is_not_confirmed(tmp_path: Path)
 
 
 def test_events_are_settled_once_a_full_disk_has_space_again(tmp_path: Path) -> None:
-    result = in_a_small_file_system(
+    result = run_in_small_file_system(
         tmp_path / "disk",
         """
         import asyncio, json, pathlib, sys
@@ -193,7 +193,7 @@ async def test_closing_removes_the_files_beside_the_database(file: Path) -> None
     transport = await open_transport(file)
     stream = await transport.subscribe(SUBSCRIPTION)
     waiting = asyncio.create_task(anext(stream, None))
-    await until_watching()
+    await wait_until_watching()
     await transport.close()
     await waiting
 
@@ -212,7 +212,7 @@ def test_threads_end_after_their_event_loop_was_closed_while_the_transport_was_o
         transport = await open_transport(tmp_path / "events.db")
         stream = await transport.subscribe(SUBSCRIPTION)
         waiting = asyncio.create_task(anext(stream, None))
-        await until_watching()
+        await wait_until_watching()
         return waiting
 
     loop.run_until_complete(wait_for_an_event())

@@ -15,7 +15,7 @@ from sqlite.support import (
     message,
     name_of,
     open_transport,
-    received_elsewhere,
+    receive_elsewhere,
 )
 
 
@@ -32,7 +32,7 @@ async def test_a_delivery_whose_lease_ended_is_not_received(
         clock.execute("UPDATE delivery SET available_at = 1 WHERE id > 1")
 
     if is_redelivered:
-        elsewhere = await asyncio.to_thread(received_elsewhere, file, within=1, lease=10.0)
+        elsewhere = await asyncio.to_thread(receive_elsewhere, file, within=1, lease=10.0)
         assert elsewhere == [("b", 1), ("c", 1)]
     await received.ack()
 

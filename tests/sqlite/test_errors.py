@@ -11,11 +11,11 @@ from lightbus.exceptions import TransportRefused
 from sqlite.support import (
     PATIENCE,
     SUBSCRIPTION,
-    in_a_small_file_system,
-    made_transport,
+    make_transport,
     message,
     open_transport,
     refusal_of,
+    run_in_small_file_system,
 )
 
 
@@ -35,7 +35,7 @@ async def test_a_damaged_file_is_refused(file: Path) -> None:
         damaged.seek(4096)
         damaged.write(b"\xff" * (file.stat().st_size - 4096))
 
-    damaged_transport = made_transport(file)
+    damaged_transport = make_transport(file)
     with pytest.raises(TransportRefused, match="it is damaged"):
         await damaged_transport.declare(SUBSCRIPTION, timeout=PATIENCE)
     await damaged_transport.close()
@@ -47,7 +47,7 @@ async def test_a_path_that_cannot_be_a_regular_file_is_refused(place: str) -> No
 
 
 def test_a_read_only_file_system_is_refused(tmp_path: Path) -> None:
-    errors = in_a_small_file_system(
+    errors = run_in_small_file_system(
         tmp_path / "disk",
         """
         import asyncio, json, pathlib, subprocess, sys
@@ -66,8 +66,8 @@ def test_a_read_only_file_system_is_refused(tmp_path: Path) -> None:
             transport = await open_transport(folder / "events.db")
             await transport.close()
             subprocess.run(["mount", "-o", "remount,ro", folder], check=True)
-            again = made_transport(folder / "events.db")
-            other = made_transport(folder / "other.db")
+            again = make_transport(folder / "events.db")
+            other = make_transport(folder / "other.db")
             errors = {
                 "existing": await error_of(again.send(message("ann"), timeout=5)),
                 "new": await error_of(other.open(timeout=5)),
@@ -81,13 +81,13 @@ def test_a_read_only_file_system_is_refused(tmp_path: Path) -> None:
     )
 
     assert [error for error, _ in errors.values()] == ["TransportRefused"] * 2
-    assert "Its folder must exist and be writable" in errors["existing"][1]
-    assert "Its folder must be writable" in errors["new"][1]
+    assert "Its directory must exist and be writable" in errors["existing"][1]
+    assert "Its directory must be writable" in errors["new"][1]
 
 
 async def test_the_error_of_sqlite_is_the_cause_of_the_transport_error(file: Path) -> None:
     file.write_bytes(b"my diary" * 1000)
-    transport = made_transport(file)
+    transport = make_transport(file)
 
     with pytest.raises(TransportRefused) as raised:
         await transport.open(timeout=PATIENCE)

@@ -14,7 +14,7 @@ from core.support import eventually
 from lightbus.message import EventMessage
 from lightbus.transport.records import Subscription
 from lightbus_sqlite import heartbeat
-from sqlite.support import made_transport
+from sqlite.support import make_transport
 
 SUBSCRIPTION = Subscription(
     service_name="shop",
@@ -30,7 +30,7 @@ SUBSCRIPTION = Subscription(
 async def test_a_queue_can_be_removed_once_the_row_of_a_killed_worker_has_expired(
     file: Path,
 ) -> None:
-    transport = made_transport(file)
+    transport = make_transport(file)
     await transport.declare(SUBSCRIPTION, timeout=10)
     with sqlite3.connect(file) as connection:
         connection.execute("INSERT INTO consumer SELECT 'killed', id, 1.0 FROM listener")
@@ -44,7 +44,7 @@ async def test_the_row_of_a_worker_is_renewed_while_it_waits(
     file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(heartbeat, "RENEWAL_PERIOD", 0.02)
-    transport = made_transport(file)
+    transport = make_transport(file)
     stream = await transport.subscribe(SUBSCRIPTION)
 
     def expires_at() -> list[float]:
@@ -64,7 +64,7 @@ async def test_a_worker_logs_an_error_when_its_queue_is_removed(
     file: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(heartbeat, "RENEWAL_PERIOD", 0.02)
-    transport = made_transport(file)
+    transport = make_transport(file)
     stream = await transport.subscribe(SUBSCRIPTION)
     with sqlite3.connect(file) as connection:
         connection.execute("DELETE FROM listener")
@@ -79,7 +79,7 @@ async def test_a_worker_logs_an_error_when_its_queue_is_removed(
 async def test_a_worker_whose_queue_was_removed_receives_no_events_of_a_later_listener(
     file: Path,
 ) -> None:
-    transport, other = made_transport(file), made_transport(file)
+    transport, other = make_transport(file), make_transport(file)
     old = await transport.subscribe(SUBSCRIPTION)
     with sqlite3.connect(file) as connection:  # as if its process had been suspended for minutes
         connection.execute("UPDATE consumer SET expires_at = 1.0")

@@ -18,7 +18,7 @@ from sqlite.support import (
     message,
     name_of,
     open_transport,
-    received_elsewhere,
+    receive_elsewhere,
 )
 
 # In seconds
@@ -35,7 +35,7 @@ async def test_a_blocked_event_loop_keeps_its_leases(
     received = await anext(stream)
 
     with ThreadPoolExecutor(1) as other:
-        receiving = other.submit(received_elsewhere, file, within=5 * LEASE, lease=LEASE)
+        receiving = other.submit(receive_elsewhere, file, within=5 * LEASE, lease=LEASE)
         time.sleep(6 * LEASE)  # noqa: ASYNC251 - it blocks the loop on purpose
         assert receiving.result(PATIENCE) == []
 
@@ -66,7 +66,7 @@ async def test_a_handler_that_blocks_the_event_loop_for_longer_than_a_lease_runs
         await bus.auth.user_deleted.fire_async(username=name)
     with ThreadPoolExecutor(1) as other:
         async with lightbus.Worker(bus):
-            receiving = other.submit(received_elsewhere, file, within=8 * LEASE, lease=LEASE)
+            receiving = other.submit(receive_elsewhere, file, within=8 * LEASE, lease=LEASE)
             async with asyncio.timeout(PATIENCE):
                 await is_over.wait()
         elsewhere = receiving.result(PATIENCE)
@@ -87,7 +87,7 @@ async def test_an_event_loop_that_is_blocked_beyond_the_acknowledgement_timeout_
     assert name_of(await anext(stream)) == "a"
 
     with ThreadPoolExecutor(1) as other:
-        elsewhere = other.submit(received_elsewhere, file, within=8 * LEASE, lease=LEASE).result(
+        elsewhere = other.submit(receive_elsewhere, file, within=8 * LEASE, lease=LEASE).result(
             PATIENCE
         )
 

@@ -24,7 +24,7 @@ HOMES = ("HOME", "XDG_STATE_HOME")
 
 @pytest.fixture
 def no_home(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run as a user without a home folder, as in some containers."""
+    """Run as a user without a home directory, as in some containers."""
     for variable in HOMES:
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)
@@ -85,7 +85,7 @@ def test_symbolic_links_are_resolved(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("no_home")
 @pytest.mark.parametrize("path", [None, "~/events.db"])
-def test_without_a_home_folder_the_error_says_to_set_a_path(path: str | None) -> None:
+def test_without_a_home_directory_the_error_says_to_set_a_path(path: str | None) -> None:
     with pytest.raises(ConfigError, match="Set `path` to an absolute path") as raised:
         bus_at(path)
 
@@ -93,7 +93,7 @@ def test_without_a_home_folder_the_error_says_to_set_a_path(path: str | None) ->
 
 
 @pytest.mark.usefixtures("no_home")
-def test_without_a_home_folder_the_default_transport_is_an_error_only_where_it_is_used() -> None:
+def test_without_a_home_directory_the_default_transport_is_an_error_only_where_it_is_used() -> None:
     auth: dict[str, Any] = {"event_transport": {"memory": {}}}
 
     bus = create({"apis": {"auth": auth}}, service_name="s")
@@ -103,7 +103,7 @@ def test_without_a_home_folder_the_default_transport_is_an_error_only_where_it_i
         bus.client.transports.describe("other")
 
 
-def test_a_relative_path_is_an_error_if_the_current_folder_was_deleted(
+def test_a_relative_path_is_an_error_if_the_current_directory_was_deleted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "gone"
@@ -111,13 +111,13 @@ def test_a_relative_path_is_an_error_if_the_current_folder_was_deleted(
     monkeypatch.chdir(folder)
     shutil.rmtree(folder)
 
-    with pytest.raises(ConfigError, match="current folder cannot be read"):
+    with pytest.raises(ConfigError, match="current directory cannot be read"):
         convert_settings({"path": "events.db"}, SQLiteSettings, source="a test")
     assert convert_settings({"path": "/e.db"}, SQLiteSettings, source="a test").path == "/e.db"
 
 
 @pytest.mark.parametrize("arguments", [["config", "check"], ["run"]])
-def test_without_a_home_folder_a_command_prints_one_line_and_exits_with_2(
+def test_without_a_home_directory_a_command_prints_one_line_and_exits_with_2(
     tmp_path: Path, arguments: list[str]
 ) -> None:
     (tmp_path / "bus.py").write_text("import lightbus\nbus = lightbus.create(service_name='s')\n")

@@ -12,12 +12,12 @@ from lightbus_sqlite.delivery import SQLiteDelivery
 from sqlite.support import (
     PATIENCE,
     SUBSCRIPTION,
-    locked,
+    count_waiting,
+    lock_file,
     message,
     name_of,
     open_transport,
-    received_elsewhere,
-    waiting_in,
+    receive_elsewhere,
 )
 
 LEASE = 0.3
@@ -26,20 +26,20 @@ LEASE = 0.3
 async def test_receiving_and_acknowledging_wait_for_a_locked_file(file: Path) -> None:
     transport = await open_transport(file)
     await transport.send(message("ann"), timeout=PATIENCE)
-    with locked(file):
+    with lock_file(file):
         subscribing = asyncio.create_task(transport.subscribe(SUBSCRIPTION))
         await asyncio.wait({subscribing}, timeout=0.4)
 
     stream = await subscribing
     async with asyncio.timeout(PATIENCE):
         delivery = await anext(stream)
-    with locked(file):
+    with lock_file(file):
         acking = asyncio.create_task(delivery.ack())
         await asyncio.wait({acking}, timeout=0.4)
         assert not acking.done()
     await acking
     await transport.close()
-    assert await waiting_in(file) == 0
+    assert await count_waiting(file) == 0
 
 
 async def test_stopping_again_after_a_cancelled_stop_requeues_deliveries_that_were_not_received(
@@ -73,7 +73,7 @@ async def test_a_cancelled_write_leases_no_deliveries(
     held = await anext(stream)  # so that leases are renewed
     monkeypatch.setattr("lightbus_sqlite.database.OPERATION_TIMEOUT", 0.3)
     monkeypatch.setattr("lightbus_sqlite.stream.PAUSE", 0.1)
-    with locked(file):
+    with lock_file(file):
         # Writes that are cancelled meanwhile must not be done once the file is unlocked.
         patient = asyncio.create_task(transport.send(message("30"), timeout=PATIENCE))
         await asyncio.sleep(1)
@@ -95,7 +95,7 @@ async def test_closing_a_stream_ends_its_leases(file: Path) -> None:
 
     await stream.aclose()
 
-    elsewhere = await asyncio.to_thread(received_elsewhere, file, within=3 * LEASE, lease=LEASE)
+    elsewhere = await asyncio.to_thread(receive_elsewhere, file, within=3 * LEASE, lease=LEASE)
     assert elsewhere == [("a", 2)]
     await transport.close()
 

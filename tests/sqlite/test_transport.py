@@ -18,17 +18,17 @@ from lightbus_sqlite import transport as sqlite_transport
 from sqlite.support import (
     PATIENCE,
     SUBSCRIPTION,
-    locked,
-    made_transport,
+    lock_file,
+    make_transport,
     message,
     name_of,
     open_transport,
-    until_watching,
+    wait_until_watching,
 )
 
 
 async def test_a_new_transport_does_not_create_the_file(file: Path) -> None:
-    await made_transport(file).close()
+    await make_transport(file).close()
 
     assert not file.exists()
 
@@ -50,7 +50,7 @@ async def test_subscribing_waits_for_a_locked_file(
     monkeypatch.setattr("lightbus_sqlite.database.OPERATION_TIMEOUT", 0.1)
     monkeypatch.setattr("lightbus_sqlite.transport.PAUSE", 0.05)
     transport = await open_transport(file)
-    with locked(file):
+    with lock_file(file):
         subscribing = asyncio.create_task(transport.subscribe(SUBSCRIPTION))
         await asyncio.wait({subscribing}, timeout=0.5)
         assert not subscribing.done()
@@ -94,8 +94,8 @@ async def test_closing_again_after_a_cancelled_close_waits_for_its_end(file: Pat
     transport = await open_transport(file)
     stream = await transport.subscribe(SUBSCRIPTION)
     waiting = asyncio.create_task(anext(stream, None))
-    await until_watching()
-    with locked(file):
+    await wait_until_watching()
+    with lock_file(file):
         closing = asyncio.create_task(transport.close())
         await asyncio.sleep(0)
         closing.cancel()
@@ -114,7 +114,7 @@ async def test_closing_waits_only_a_few_seconds_for_a_locked_file(file: Path) ->
     stream = await transport.subscribe(SUBSCRIPTION)
     await transport.send(message("ann"), timeout=PATIENCE)
     await anext(stream)
-    with locked(file):
+    with lock_file(file):
         waiting = asyncio.create_task(anext(stream, None))
         await asyncio.sleep(0.3)  # until the stream waits for the lock
         async with asyncio.timeout(6):

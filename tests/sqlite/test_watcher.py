@@ -23,7 +23,7 @@ from sqlite.support import (
     name_of,
     open_transport,
     replace,
-    until_watching,
+    wait_until_watching,
 )
 
 SENDER = """
@@ -111,7 +111,7 @@ async def test_a_waiting_listener_fails_when_the_file_is_replaced(file: Path) ->
     transport = await open_transport(file)
     stream = await transport.subscribe(SUBSCRIPTION)
     waiting = asyncio.create_task(anext(stream))
-    await until_watching()
+    await wait_until_watching()
 
     await replace(file)
 
@@ -128,7 +128,7 @@ async def test_a_waiting_listener_fails_when_the_file_cannot_be_opened_after_a_f
     transport = await open_transport(file)
     stream = await transport.subscribe(SUBSCRIPTION)
     waiting = asyncio.create_task(anext(stream))
-    await until_watching()
+    await wait_until_watching()
     with contextlib.closing(sqlite3.connect(file)) as later:
         later.execute("PRAGMA user_version = 99")
 

@@ -91,7 +91,7 @@ class MemoryTransport(
             entry = Entry(self._broker.next_position(), message, attempt=attempt)
             self._queue(to).put(entry)
         elif not self._broker.send(message) and require_listeners:
-            raise SendRefused(message.id, "no listener wants it")
+            raise SendRefused(message.id, "no listener receives it")
 
     async def subscribe(self, subscription: Subscription) -> MemoryStream:
         self._check_open()

@@ -67,12 +67,12 @@ class Connection:
         self._inode: tuple[int, int] | None = None
         _all_connections.add(self)
 
-    def opened(self) -> sqlite3.Connection:
+    def connect(self) -> sqlite3.Connection:
         """Return the connection; open it if it is not open.
 
         Raises:
             sqlite3.Error: The file cannot be opened.
-            OSError: The folder of the file cannot be created.
+            OSError: The directory of the file cannot be created.
             TransportRefused: The file belongs to another program, or was replaced.
         """
         if self._connection is None:

@@ -255,7 +255,7 @@ class Database:
         # settled on a full disk, which frees more space.
         errors = (sqlite3.Error, OSError, TransportRefused)
         with contextlib.suppress(*errors), self._connection.lock:
-            self._connection.opened().execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            self._connection.connect().execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def _fail(self, batch: list[_Operation], error: Exception) -> None:
         if len(batch) == 1:
@@ -266,7 +266,7 @@ class Database:
                 self._commit([operation])
 
     def _run_in_transaction(self, works: list[Work], *, durable: bool = False) -> list[Any]:
-        connection = self._connection.opened()
+        connection = self._connection.connect()
         self._connection.check_inode()
         level = "FULL" if durable else "NORMAL"
         if self._synchronous != (connection, level):

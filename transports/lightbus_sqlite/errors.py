@@ -14,8 +14,8 @@ _UNUSABLE = {
     "this one away",
     sqlite3.SQLITE_CORRUPT: "it is damaged. Stop all processes that use it, and move it away or "
     "restore it from a backup (`sqlite3 FILE .recover` saves what can be read)",
-    sqlite3.SQLITE_READONLY: "it or its folder is not writable",
-    sqlite3.SQLITE_CANTOPEN: "it cannot be opened. Its folder must exist and be writable",
+    sqlite3.SQLITE_READONLY: "it or its directory is not writable",
+    sqlite3.SQLITE_CANTOPEN: "it cannot be opened. Its directory must exist and be writable",
     sqlite3.SQLITE_PERM: "this user lacks permission",
 }
 
@@ -46,7 +46,7 @@ def _translate(error: Exception, file: Path) -> TransportError:
         return TransportRefused(f"SQLite file {file} cannot be used: {unusable}.")
     if isinstance(error, OSError):
         return TransportRefused(
-            f"SQLite file {file} cannot be used: {error.strerror}. Its folder must be writable. "
+            f"SQLite file {file} cannot be used: {error.strerror}. Its directory must be writable. "
             "Otherwise set `path` to another file."
         )
     return TransportUnavailable(f"SQLite file {file} failed: {error}.")

@@ -21,8 +21,8 @@ class SQLiteSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """The settings of `SQLiteTransport`.
 
     Attributes:
-        path: The path of the file; ``~`` stands for the user's home folder. The default is
-            ``lightbus/events.db`` in the user's state folder. The path is made absolute, and its
+        path: The path of the file; ``~`` stands for the user's home directory. The default is
+            ``lightbus/events.db`` in the user's state directory. The path is made absolute, and its
             symbolic links are resolved, once, when the settings are created.
         prefetch: The maximum number of events that a worker holds per listener, 1 or more. A
             listener with a higher `concurrency` uses that instead.
@@ -55,10 +55,10 @@ def _resolved(path: str) -> Path:
     except RuntimeError as error:
         given = f"`path` is {path!r}" if path else "`path` is not set"
         raise ValueError(
-            f"{given}, and the home folder cannot be found. Set `path` to an absolute path"
+            f"{given}, and the home directory cannot be found. Set `path` to an absolute path"
         ) from error
     except OSError as error:
         raise ValueError(
-            f"`path` is {path!r}, and the current folder cannot be read: {error.strerror}. Set it "
-            "to an absolute path"
+            f"`path` is {path!r}, and the current directory cannot be read: {error.strerror}. Set "
+            "`path` to an absolute path"
         ) from error

@@ -218,7 +218,7 @@ class SQLiteStream(DeliveryStream, LeasingStream):
     async def _wait_for_events(self) -> None:
         self._wake.clear()
         if not self._stopping.has_started:
-            with self._watcher.watching(self._listener, self._wake.set):
+            with self._watcher.watch(self._listener, self._wake.set):
                 await self._wake.wait()
 
     def _lease(

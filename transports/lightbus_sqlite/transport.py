@@ -110,7 +110,7 @@ class SQLiteTransport(
 
         has_listener = await self._write_durably(add, message, timeout=timeout)
         if require_listeners and not has_listener:
-            raise SendRefused(message.id, "no listener wants it")
+            raise SendRefused(message.id, "no listener receives it")
 
     async def subscribe(self, subscription: Subscription) -> SQLiteStream:
         heartbeat = Heartbeat(self._database, subscription.listener_name)

@@ -51,7 +51,7 @@ class Watcher:
         self._ended: Future[None] | None = None
 
     @contextlib.contextmanager
-    def watching(self, listener: int, wake: Callable[[], None]) -> Iterator[None]:
+    def watch(self, listener: int, wake: Callable[[], None]) -> Iterator[None]:
         """Call `wake` once, on the event loop, when the listener has an event, or when reading the
         file fails.
         """
@@ -101,7 +101,7 @@ class Watcher:
         # Kept short, because it runs at every poll.
         now = time.time()
         with self._connection.lock:
-            connection = self._connection.opened()
+            connection = self._connection.connect()
             if not 0 <= self._next_check_at - now <= _CHECK_PERIOD:
                 self._connection.check_inode()
                 self._next_check_at = now + _CHECK_PERIOD
@@ -114,7 +114,7 @@ class Watcher:
             waiters = set(self._waiters)
         ready, next_query, now = set(), math.inf, time.time()
         with self._connection.lock:
-            connection = self._connection.opened()
+            connection = self._connection.connect()
             # Read before the tables, so that a commit in between leads to another query.
             self._seen_version = _data_version(connection)
             for waiter in waiters:

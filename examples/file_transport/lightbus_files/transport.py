@@ -91,7 +91,7 @@ class BasicFileTransport(EventTransport):
             return bool(queues)
 
         if not await self.run(write) and require_listeners:
-            raise SendRefused(message.id, "no listener wants it")
+            raise SendRefused(message.id, "no listener receives it")
 
     async def subscribe(self, subscription: Subscription) -> FileStream:
         await self.declare(subscription, timeout=0)
