@@ -16,7 +16,7 @@ import socket
 import sys
 
 import lightbus.cli
-import lightbus_sqlite  # noqa: F401 - loaded for the commands
+from lightbus.transport.registry import find_transport
 
 # Bytes of the longest request
 LONGEST = 65_536
@@ -26,6 +26,7 @@ CLI = lightbus.cli.__name__
 
 def main() -> None:
     """Run commands, one after another, until the socket is closed."""
+    find_transport("sqlite")
     # The modules of the command line read the environment when they are imported, so each command
     # imports them again.
     for name in [name for name in sys.modules if name.startswith(CLI)]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING
 
 from lightbus.exceptions import ConfigError
@@ -43,6 +44,8 @@ def installed_transports() -> dict[str, type[EventTransport] | None]:
     return found
 
 
+# Cached because it searches all installed packages, for each bus.
+@functools.cache
 def _entry_points() -> dict[str, EntryPoint]:
     from importlib.metadata import entry_points  # noqa: PLC0415 - it is slow to import
 
