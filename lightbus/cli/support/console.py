@@ -149,6 +149,6 @@ def discard(name: StreamName) -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), getattr(sys, name).fileno())
 
 
-# Neither holds a stream or other state: each finds `sys.stdout` or `sys.stderr` when it writes.
+# Neither keeps a stream: each finds `sys.stdout` or `sys.stderr` whenever it writes.
 out = SafeConsole("stdout")
 err = SafeConsole("stderr")
