@@ -28,7 +28,7 @@ want() {
 
 # RabbitMQ does not need to run, because the scripts start private nodes.
 need_rabbitmq() {
-    # Debian's sbin folders are not on everybody's PATH.
+    # Debian's sbin directories are not on everybody's PATH.
     [[ -n ${RABBITMQ_SERVER:-} || -x /usr/lib/rabbitmq/bin/rabbitmq-server ]] ||
         command -v rabbitmq-server >/dev/null ||
         need rabbitmq-server "RabbitMQ is not installed."
@@ -45,14 +45,14 @@ find_python() {
     done
 }
 
-# install_python_packages FOLDER REQUIREMENT...: install into a virtual environment, in the versions
+# install_python_packages DIRECTORY REQUIREMENT...: install into a virtual environment, in the versions
 # of constraints.txt, so that the result is reproducible.
 install_python_packages() {
     PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt \
         "$1/bin/python" -m pip install --quiet --disable-pip-version-check "${@:2}"
 }
 
-# need_venv FOLDER: create a virtual environment, unless an earlier run has created it.
+# need_venv DIRECTORY: create a virtual environment, unless an earlier run has created it.
 need_venv() {
     if "$1/bin/python" -m pip --version >/dev/null 2>&1; then return; fi
     if [[ -z $(find_python) ]]; then
