@@ -214,11 +214,11 @@ def create(
 
     Args:
         config: The settings, or the path of a config file. Default: ``$LIGHTBUS_CONFIG``, else
-            ``lightbus.yaml`` (or .yml, .json, .toml) in the current folder, else the defaults of
+            ``lightbus.yaml`` (or .yml, .json, .toml) in the current directory, else the defaults of
             all settings.
         config_file: The path of a config file, as an alternative to `config`.
         service_name: The name of the service, whose workers share the events of its listeners.
-            Default: the name in the configuration, else the name of the current folder.
+            Default: the name in the configuration, else the name of the current directory.
         process_name: The name of this process at the broker. It may contain placeholders such as
             ``{pid}``.
 

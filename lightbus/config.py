@@ -113,7 +113,7 @@ class Config:
     Attributes:
         source: The path of the file, or a description of another source.
         service_name: The name of the service.
-        is_service_named: False if no service name is configured, and that of the folder is used.
+        is_service_named: False if no service name is configured, and that of the directory is used.
         process_name_template: The process name with its placeholders.
         bus_module: The dotted name of the bus module; None if the file does not state it.
         shutdown_timeout: How long a stopping worker waits for its handlers, in seconds.
@@ -188,7 +188,7 @@ def load(
     Args:
         config: The settings, or the path of a YAML, JSON or TOML file. Default:
             ``$LIGHTBUS_CONFIG``, else ``lightbus.yaml`` (or .yml, .json, .toml) in the current
-            folder, else the defaults of all settings.
+            directory, else the defaults of all settings.
         service_name: Overrides ``$LIGHTBUS_SERVICE_NAME`` and the file. An empty environment
             variable counts as not set.
         process_name: Overrides ``$LIGHTBUS_PROCESS_NAME`` and the file.
@@ -247,7 +247,7 @@ def _build_config(
 ) -> Config:
     """Return the configuration of `document`, whose names the arguments override."""
     service_name = _first_not_none(service_name, document.service_name)
-    name = _folder_name() if service_name is None else service_name
+    name = _directory_name() if service_name is None else service_name
     config = Config(
         source=source,
         service_name=check_name("service", fill_placeholders(name)),
@@ -278,7 +278,7 @@ def _read_apis(apis: Mapping[str, Mapping[str, Any] | None], source: str) -> dic
     return configs
 
 
-def _folder_name() -> str:
+def _directory_name() -> str:
     return to_valid_name(Path.cwd().name) or "service"
 
 
@@ -293,7 +293,7 @@ def _read(config: Mapping[str, Any] | str | Path | None) -> tuple[str, Any]:
         raise ConfigError("the path of the config file is empty.", source="the configuration")
     file = Path(choice) if choice is not None else _default_file()
     if file is None:
-        return "no lightbus.yaml in this folder", {}
+        return "no lightbus.yaml in this directory", {}
     return str(file), read_config_file(file)
 
 
