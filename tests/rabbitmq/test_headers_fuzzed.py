@@ -22,7 +22,7 @@ from lightbus.exceptions import InvalidEventListener, UndecodableEvent, UnfitEve
 from lightbus.handling.signatures import plan_call
 from lightbus.message import EventMessage
 from lightbus.transport.failure import Failure
-from lightbus_rabbitmq import dead_letter_headers, headers
+from lightbus_rabbitmq import copies, dead_letter_headers, headers
 from rabbitmq_support import CONNECTION_LOST, DEAD, QUEUE, Broker, MakeBus, Seen, transport_of
 
 # The smallest frame size that a broker may negotiate
@@ -136,7 +136,7 @@ def test_an_event_with_any_properties_can_be_handled_and_copied(
     story = dead_letter_headers.failure_headers(
         failure_at(attempt), message, queue="lightbus:shop:welcome:auth", frame_size=FRAME_SIZE
     )
-    copy = headers.copied(delivered, message, frame_size=FRAME_SIZE, **story)
+    copy = copies.copy_properties(delivered, message, frame_size=FRAME_SIZE, **story)
     assert len(copy.marshal()) + REST_OF_FRAME <= FRAME_SIZE
 
     read, failure = dead_letter_headers.dead_letter_of(
@@ -169,7 +169,7 @@ def test_an_event_with_headers_of_any_depth_can_be_copied(depth: int) -> None:
     delivered = delivered_with(Basic.Properties(message_id="id", headers={"theirs": deep}))
     message = headers.message_of(delivered, "auth")
 
-    copy = headers.copied(delivered, message, frame_size=131_072)
+    copy = copies.copy_properties(delivered, message, frame_size=131_072)
 
     assert copy.headers is not None
     assert copy.headers["lightbus-headers-dropped"] is True

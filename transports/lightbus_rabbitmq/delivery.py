@@ -16,7 +16,7 @@ from lightbus.transport.failure import Failure
 from lightbus.transport.features import LastAttempt
 from lightbus.transport.kit import SettleOnce, check_delay
 from lightbus.transport.records import EventRequeued, Subscription
-from lightbus_rabbitmq import dead_letter_headers, headers, names
+from lightbus_rabbitmq import copies, dead_letter_headers, headers, names
 from lightbus_rabbitmq.driver.channel import Channel
 from lightbus_rabbitmq.last_attempt import LastAttemptNote, MakeNote, NotedDelivery
 from lightbus_rabbitmq.publisher import Publisher
@@ -43,7 +43,7 @@ class RabbitMQDelivery(SettleOnce, LastAttempt):
     ) -> None:
         api_name = subscription.api_name
         self.message = headers.message_of(delivered, api_name)
-        self.redeliveries = headers.returns_of(delivered, channel.connection.server_properties)
+        self.redeliveries = headers.redeliveries_of(delivered, channel.connection.server_properties)
         self.attempt = headers.attempt_of(delivered, api_name) + self.redeliveries
         self.first_failed_at = headers.first_failed_at(delivered, api_name)
         self._delivered = delivered
@@ -121,7 +121,7 @@ class RabbitMQDelivery(SettleOnce, LastAttempt):
         # The copy is confirmed before the original is acknowledged, so that no event is lost.
         if not self.can_settle() or self._check_lost():
             return
-        properties = headers.copied(
+        properties = copies.copy_properties(
             self._delivered, self.message, frame_size=self._frame_size, **added
         )
         await self._publisher.send_copy(exchange, routing_key, self.message.body, properties)

@@ -6,9 +6,8 @@ Any program may have sent an event. So any property of a delivery may be missing
 from __future__ import annotations
 
 import re
-import struct
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
@@ -27,12 +26,12 @@ FIRST_FAILED_AT = "lightbus-first-failed-at"
 _SPECIFICATION = "cloudEvents:specversion"
 _TYPE = "cloudEvents:type"
 _SOURCE = "cloudEvents:source"
-_VERSION = "lightbus-api-version"
+VERSION = "lightbus-api-version"
 TRACEPARENT = "traceparent"
-_OWN_PREFIX = "lightbus-"
-_EVENT_HEADERS = {_SPECIFICATION, EVENT_ID, _TYPE, _SOURCE, EVENT_TIME, _VERSION}
-_HEADERS_DROPPED = "lightbus-headers-dropped"
-_PERSISTENT = 2
+OWN_PREFIX = "lightbus-"
+_EVENT_HEADERS = {_SPECIFICATION, EVENT_ID, _TYPE, _SOURCE, EVENT_TIME, VERSION}
+HEADERS_DROPPED = "lightbus-headers-dropped"
+PERSISTENT = 2
 
 # From this version on, RabbitMQ also reports how often an event was delivered, in x-acquired-count.
 _ACQUIRED_COUNT_SINCE = (4, 3)
@@ -46,13 +45,6 @@ FIRST_TIME = datetime(1970, 1, 1, tzinfo=UTC)
 # The limit of an AMQP short string, in bytes (AMQP 0-9-1, section 4.2.5.3). With the routing key of
 # another program, the name of an event can be longer.
 _MAX_NAME_BYTES = 255
-
-# The driver encodes headers recursively, and fails at headers that are nested too deeply.
-_MAX_DEPTH = 50
-
-# All properties are in one frame. It has this many other bytes: its header and end, the class, the
-# weight, and the size of the body (AMQP 0-9-1, sections 4.2.3 and 4.2.6.1).
-_FRAME_OVERHEAD = 8 + 12
 
 
 @attrs.frozen
@@ -82,9 +74,9 @@ def properties_of(message: EventMessage, **added: Any) -> Basic.Properties:
     """
     return Basic.Properties(
         content_type="application/json",
-        delivery_mode=_PERSISTENT,
+        delivery_mode=PERSISTENT,
         message_id=message.id,
-        message_type=_name_of(message),
+        message_type=type_of(message),
         timestamp=message.fired_at,
         app_id=message.service_name,
         headers={
@@ -93,7 +85,7 @@ def properties_of(message: EventMessage, **added: Any) -> Basic.Properties:
             _TYPE: message.canonical_name,
             _SOURCE: f"/{quote(message.service_name)}",
             EVENT_TIME: exact_time(message.fired_at),
-            _VERSION: message.version,
+            VERSION: message.version,
             **({TRACEPARENT: message.traceparent} if message.traceparent else {}),
             **added,
         },
@@ -174,7 +166,7 @@ def message_of(
         api_name=api_name,
         event_name=event_name,
         body=delivered.body,
-        version=whole_number(headers.get(_VERSION), default=1),
+        version=whole_number(headers.get(VERSION), default=1),
         fired_at=_fired_at(headers, properties),
         service_name=properties.app_id or "",
         traceparent=_traceparent(headers[TRACEPARENT]) if TRACEPARENT in headers else "",
@@ -189,7 +181,8 @@ def _name_in_type(message_type: str | None, api_name: str) -> str:
     return str(message_type)[len(prefix) :] if is_typed else ""
 
 
-def _is_copy(delivered: DeliveredMessage, api_name: str) -> bool:
+def is_copy(delivered: DeliveredMessage, api_name: str) -> bool:
+    """Return whether a delivery is a copy by Lightbus, whose headers are trusted."""
     return names.is_of_copies(delivered.exchange, api_name)
 
 
@@ -198,19 +191,19 @@ def attempt_of(delivered: DeliveredMessage, api_name: str) -> int:
 
     An event that is not a copy by the bus is at its first attempt.
     """
-    if not _is_copy(delivered, api_name):
+    if not is_copy(delivered, api_name):
         return 1
     return whole_number(headers_of(delivered).get(ATTEMPT), default=1)
 
 
 def first_failed_at(delivered: DeliveredMessage, api_name: str) -> datetime | None:
     """Return when an attempt at the event failed first; None if none failed."""
-    if not _is_copy(delivered, api_name):
+    if not is_copy(delivered, api_name):
         return None
     return time_in(headers_of(delivered).get(FIRST_FAILED_AT))
 
 
-def returns_of(delivered: DeliveredMessage, broker: Mapping[str, Any]) -> int:
+def redeliveries_of(delivered: DeliveredMessage, broker: Mapping[str, Any]) -> int:
     """Return how often the event was redelivered.
 
     Args:
@@ -233,123 +226,19 @@ def _counts_acquisitions(broker: Mapping[str, Any]) -> bool:
     return version is not None and (int(version[1]), int(version[2])) >= _ACQUIRED_COUNT_SINCE
 
 
+def unreadable_properties() -> Basic.Properties:
+    """Return the properties that replace ones that cannot be decoded."""
+    return Basic.Properties(headers={HEADERS_DROPPED: True})
+
+
 def headers_of(delivered: DeliveredMessage) -> Mapping[str, Any]:
     """Return the headers of a delivery."""
     headers = delivered.header.properties.headers
     return headers if isinstance(headers, Mapping) else {}
 
 
-def copied(
-    delivered: DeliveredMessage, message: EventMessage, *, frame_size: int, **added: Any
-) -> Basic.Properties:
-    """Return the properties for a copy of an event, without the headers that queues have added.
-
-    If the headers of the sender do not fit into a frame, or the driver cannot encode them, the copy
-    has only the headers of the event.
-
-    Args:
-        delivered: The delivery of the event.
-        message: The event.
-        frame_size: The size of a frame, in bytes.
-        added: Headers to add.
-    """
-    original = delivered.header.properties
-    properties = Basic.Properties(
-        content_type=original.content_type,
-        content_encoding=original.content_encoding,
-        correlation_id=original.correlation_id,
-        delivery_mode=_PERSISTENT,
-        message_id=message.id,
-        message_type=_name_of(message),
-        timestamp=message.fired_at,
-        app_id=original.app_id,
-        headers={**_kept_headers(delivered, message.api_name), **added},
-    )
-    if not _can_be_sent(properties, frame_size):
-        return properties_of(message, **added, **{_HEADERS_DROPPED: True})
-    return properties
-
-
-def moved(delivered: DeliveredMessage, *, frame_size: int) -> Basic.Properties:
-    """Return the properties for a message that a migration moves to a queue without a listener.
-
-    They are the same, without the counts of its queue, and without properties that would route the
-    message elsewhere or make it expire.
-
-    Args:
-        delivered: The delivery of the message.
-        frame_size: The size of a frame, in bytes.
-    """
-    original = delivered.header.properties
-    headers = {
-        name: value
-        for name, value in headers_of(delivered).items()
-        if name not in ("CC", "BCC", "x-delivery-count", "x-acquired-count")
-    }
-    properties = Basic.Properties(
-        content_type=original.content_type,
-        content_encoding=original.content_encoding,
-        correlation_id=original.correlation_id,
-        delivery_mode=_PERSISTENT,
-        message_id=original.message_id or str(uuid.uuid4()),
-        message_type=original.message_type,
-        timestamp=original.timestamp,
-        app_id=original.app_id,
-        headers=headers,
-    )
-    essential = {
-        name: value for name, value in headers.items() if name.startswith(("lightbus-", "x-death"))
-    }
-    for kept in (essential, {}):
-        if not _can_be_sent(properties, frame_size):
-            properties.headers = {**kept, _HEADERS_DROPPED: True}
-    return properties
-
-
-def unreadable() -> Basic.Properties:
-    """Return the properties that replace ones that cannot be decoded."""
-    return Basic.Properties(headers={_HEADERS_DROPPED: True})
-
-
-def _can_be_sent(properties: Basic.Properties, frame_size: int) -> bool:
-    if _is_deeper_than(_MAX_DEPTH, properties.headers):
-        return False
-    try:
-        return len(properties.marshal()) + _FRAME_OVERHEAD <= frame_size
-    except (ArithmeticError, TypeError, ValueError, struct.error):
-        return False
-
-
-def _is_deeper_than(levels: int, value: Any) -> bool:
-    inner: Iterable[Any] = ()
-    if isinstance(value, Mapping):
-        inner = value.values()
-    elif isinstance(value, list):
-        inner = value
-    return any(levels == 0 or _is_deeper_than(levels - 1, item) for item in inner)
-
-
-def _kept_headers(delivered: DeliveredMessage, api_name: str) -> dict[str, Any]:
-    """Return the headers of a delivery that a copy of the event keeps."""
-    # Lightbus trusts its own headers on copies. On other events, the sender may have set them.
-    is_copy = _is_copy(delivered, api_name)
-    return {
-        name: value
-        for name, value in headers_of(delivered).items()
-        if not _is_added_by_queue(name)
-        and (is_copy or name == _VERSION or not name.startswith(_OWN_PREFIX))
-    }
-
-
-def _is_added_by_queue(name: str) -> bool:
-    # Such as x-death, x-first-death-queue, x-last-death-reason, x-delivery-count, x-acquired-count.
-    # CC and BCC are the sender's: they route the event to more queues, which need no copy.
-    return name in ("CC", "BCC") or (
-        name.startswith("x-") and ("death" in name or name.endswith("-count"))
-    )
-
-
-def _name_of(message: EventMessage) -> str:
+def type_of(message: EventMessage) -> str:
+    """Return the property `type` of an event: its name, cut to the limit of AMQP."""
     return message.canonical_name.encode()[:_MAX_NAME_BYTES].decode("utf-8", "ignore")
 
 

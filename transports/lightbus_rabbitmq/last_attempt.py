@@ -120,7 +120,7 @@ class LastAttemptNote:
             )
 
     async def _run(self, operation: Callable[[AMQPChannel], Awaitable[T]], doing: str) -> T:
-        return await self._connection.until_connected(
+        return await self._connection.run_until_done(
             lambda: run_on_new_channel(
                 self._connection, operation, doing=doing, timeout=self._timeout
             ),

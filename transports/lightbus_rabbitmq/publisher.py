@@ -57,7 +57,7 @@ class _Outgoing:
         exchange: The exchange that it is sent to.
         routing_key: The routing key.
         size: The size of the body, in bytes.
-        must_route: Whether to refuse a message that no queue is bound for.
+        is_mandatory: Whether to refuse a message that no queue is bound for.
         frames: Encodes the message for a channel.
         was_written: Whether the broker may have the message.
         was_refused: Whether a queue refused it.
@@ -67,7 +67,7 @@ class _Outgoing:
     exchange: str
     routing_key: str
     size: int
-    must_route: bool
+    is_mandatory: bool
     frames: Callable[[Channel], bytes]
     was_written: bool = False
     was_refused: bool = False
@@ -106,23 +106,25 @@ class Publisher:
         self._idle.set()
         self._is_closed = False
 
-    async def send_event(self, message: EventMessage, *, timeout: float, must_route: bool) -> None:
+    async def send_event(
+        self, message: EventMessage, *, timeout: float, is_mandatory: bool
+    ) -> None:
         """Send an event to the exchange of its API.
 
         Args:
             message: The event.
             timeout: How long to try, in seconds.
-            must_route: Whether to refuse an event that no queue is bound for.
+            is_mandatory: Whether to refuse an event that no queue is bound for.
 
         Raises:
             TransportUnavailable: There was no connection for `timeout` seconds. The event was not
                 sent.
             SendOutcomeUnknown: The event was sent, and not confirmed within `timeout` seconds.
-            SendRefused: The broker refused it; or no queue is bound for it, with `must_route`.
+            SendRefused: The broker refused it; or no queue is bound for it, with `is_mandatory`.
         """
 
         def frames(channel: Channel) -> bytes:
-            return channel.event_encoder.encode(message, is_mandatory=must_route)
+            return channel.event_encoder.encode(message, is_mandatory=is_mandatory)
 
         api_name = message.api_name
         outgoing = _Outgoing(
@@ -130,7 +132,7 @@ class Publisher:
             names.api_exchange(api_name),
             message.event_name,
             len(message.body),
-            must_route,
+            is_mandatory,
             frames,
         )
         await self._send(outgoing, timeout=timeout, api_name=api_name)
@@ -217,7 +219,7 @@ class Publisher:
         return await self._connection.unavailable(timeout)
 
     async def _publish(self, channel: Channel, outgoing: _Outgoing) -> None:
-        mandatory_id = outgoing.event_id if outgoing.must_route else None
+        mandatory_id = outgoing.event_id if outgoing.is_mandatory else None
         channel.senders += 1
         try:
             await channel.ready()

@@ -112,7 +112,9 @@ class RabbitMQTransport(
         attempt: int = 1,
     ) -> None:
         if to is None:
-            await self._publisher.send_event(message, timeout=timeout, must_route=require_listeners)
+            await self._publisher.send_event(
+                message, timeout=timeout, is_mandatory=require_listeners
+            )
             return
         properties = headers.properties_of(message, **{headers.ATTEMPT: attempt})
         await self._publisher.send_copy(
@@ -120,7 +122,7 @@ class RabbitMQTransport(
         )
 
     async def declare(self, subscription: Subscription, *, timeout: float) -> None:
-        await self._sending.until_connected(
+        await self._sending.run_until_done(
             lambda: declare_subscription(
                 self._sending, subscription, timeout=self._settings.operation_timeout
             ),
@@ -164,7 +166,7 @@ class RabbitMQTransport(
     async def stats(self, queue: QueueAddress) -> SubscriptionStats:
         operation_timeout = self._settings.operation_timeout
         name = names.listener_queue(queue)
-        counts = await self._sending.until_connected(
+        counts = await self._sending.run_until_done(
             lambda: queue_counts(self._sending, name, timeout=operation_timeout),
             timeout=operation_timeout,
         )
@@ -176,7 +178,7 @@ class RabbitMQTransport(
 
     async def tail(self, api_name: str) -> AsyncGenerator[EventMessage]:
         timeout = self._settings.operation_timeout
-        return await self._consuming.until_connected(
+        return await self._consuming.run_until_done(
             lambda: tail_of(self._consuming, api_name, timeout=timeout), timeout=timeout
         )
 
@@ -189,7 +191,7 @@ class RabbitMQTransport(
     ) -> list[BrokerObject]:
         operation_timeout = self._settings.operation_timeout
         desired = DesiredTopology.of(subscriptions, events)
-        found = await self._sending.until_connected(
+        found = await self._sending.run_until_done(
             lambda: compare(self._sending, desired, timeout=operation_timeout),
             timeout=operation_timeout,
         )
@@ -217,7 +219,7 @@ class RabbitMQTransport(
         if self._settings.management_url is None:
             return None
         timeout = self._settings.operation_timeout
-        return await self._sending.until_connected(
+        return await self._sending.run_until_done(
             lambda: listener_queues.all_of(
                 self._sending, ManagementAPI(self._settings), service_name, timeout=timeout
             ),
@@ -248,7 +250,7 @@ class RabbitMQTransport(
 
     async def count_dead_letters(self, service_name: str) -> DeadLetterCount:
         operation_timeout = self._settings.operation_timeout
-        return await self._sending.until_connected(
+        return await self._sending.run_until_done(
             lambda: count_dead_letters(self._sending, service_name, timeout=operation_timeout),
             timeout=operation_timeout,
         )
@@ -256,7 +258,7 @@ class RabbitMQTransport(
     async def add_dead_letter(
         self, service_name: str, message: EventMessage, failure: Failure, *, timeout: float
     ) -> None:
-        await self._sending.until_connected(
+        await self._sending.run_until_done(
             lambda: declare_dead_letter_queue(
                 self._sending, service_name, timeout=self._settings.operation_timeout
             ),

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import ssl
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-import aio_pika
-import aio_pika.abc
 import aiormq.abc
 from yarl import URL
 
@@ -23,10 +20,10 @@ from lightbus.log import get_logger
 from lightbus.transport.kit import backoff
 from lightbus_rabbitmq.driver.backoff import ReconnectBackoff
 from lightbus_rabbitmq.driver.channel import Channel
+from lightbus_rabbitmq.driver.connect import DriverConnection, close_when_cancelled, connect
 from lightbus_rabbitmq.driver.errors import (
     ConnectionLost,
     NoFreeChannel,
-    close_error,
     close_reason,
     error_text,
     is_task_cancelled,
@@ -41,9 +38,6 @@ T = TypeVar("T")
 
 _log = get_logger(__name__)
 
-# In seconds
-_CLOSE_TIMEOUT = 2.0
-
 # RabbitMQ raises two alarms at which it stops reading from connections that publish.
 # https://www.rabbitmq.com/docs/alarms
 _ALARM = "it is low on memory or disk space"
@@ -54,15 +48,6 @@ _MAX_OPENING = 16
 # Every broker accepts frames of this size, in bytes (AMQP 0-9-1, section 4.2.3). It is used while
 # there is no connection.
 _MIN_FRAME_SIZE = 4096
-
-
-class _DriverConnection(aio_pika.Connection):
-    """The driver's connection, which reads and writes through a `FrameStream`."""
-
-    def __init__(self, url: URL, context: ssl.SSLContext | None, name: str) -> None:
-        super().__init__(url, ssl_context=context, client_properties={"connection_name": name})
-        self.stream = FrameStream()
-        self.kwargs["transport_factory"] = self.stream
 
 
 class ReconnectingConnection:
@@ -81,9 +66,9 @@ class ReconnectingConnection:
         self._settings = settings
         self._shown_urls = ", ".join(display_url(url) for url in settings.urls)
         self._name = name
-        self._connection: _DriverConnection | None = None
+        self._connection: DriverConnection | None = None
         self._closer: asyncio.Task[None] | None = None
-        self._connecting: asyncio.Task[_DriverConnection] | None = None
+        self._connecting: asyncio.Task[DriverConnection] | None = None
         self._was_connected = False
         self._backoff = ReconnectBackoff()
         self._opening_slots = asyncio.Semaphore(_MAX_OPENING)
@@ -103,7 +88,7 @@ class ReconnectingConnection:
         except TimeoutError as error:
             raise await self.unavailable(timeout) from error
 
-    async def until_connected(self, operation: Callable[[], Awaitable[T]], *, timeout: float) -> T:
+    async def run_until_done(self, operation: Callable[[], Awaitable[T]], *, timeout: float) -> T:
         """Return what `operation` returns. Run it again if the connection is lost.
 
         Raises:
@@ -224,7 +209,7 @@ class ReconnectingConnection:
             await asyncio.wait({self._connecting})
         await self._disconnect()
 
-    async def _get_connection(self) -> _DriverConnection:
+    async def _get_connection(self) -> DriverConnection:
         if self._is_closed:
             raise TransportClosed("The connection to RabbitMQ was closed.")
         connection = self._connection
@@ -235,7 +220,7 @@ class ReconnectingConnection:
         # Shielded, because other callers wait for the same connection.
         return await asyncio.shield(self._connecting)
 
-    async def _connect(self) -> _DriverConnection:
+    async def _connect(self) -> DriverConnection:
         await self._pause_after_loss()
         await self._disconnect()
         while True:
@@ -282,31 +267,9 @@ class ReconnectingConnection:
         )
         await asyncio.sleep(wait)
 
-    async def _connect_to(self, url: URL) -> _DriverConnection:
-        if "heartbeat" not in url.query:
-            url = url.update_query(heartbeat=self._settings.heartbeat)
+    async def _connect_to(self, url: URL) -> DriverConnection:
         context = await self._get_tls_context() if url.scheme == "amqps" else None
-        connection = _DriverConnection(url, context, self._name)
-        try:
-            await connection.connect(timeout=self._settings.connect_timeout)
-        except TimeoutError as error:
-            raise ConnectionLost(
-                f"no answer within {self._settings.connect_timeout:g} s"
-            ) from error
-        except Exception as error:
-            if connection.stream.close is not None:
-                doing = f"the connection to {display_url(url)}"
-                raise close_error(connection.stream.close, doing) from error
-            # The driver wraps the TLS error and keeps only its text.
-            if "[SSL:" in str(error):
-                raise TransportRefused(
-                    f"No trusted connection to RabbitMQ at {display_url(url)}: {error_text(error)}."
-                ) from error
-            if meaning := translate_error(error, f"the connection to {display_url(url)}"):
-                raise meaning from error
-            raise ConnectionLost(error_text(error)) from error
-        if connection.transport is not None:
-            connection.stream.attach(connection.transport.connection.channels)
+        connection = await connect(url, context, self._settings, self._name)
         self._closer = asyncio.create_task(close_when_cancelled(connection))
         return connection
 
@@ -340,22 +303,6 @@ async def _open_when_ready(
     # While RabbitMQ blocks the connection, it does not answer.
     await connection.ready()
     return await Channel.open_on(connection, stream.write, confirms=confirms)
-
-
-async def close_when_cancelled(connection: aio_pika.abc.AbstractConnection) -> None:
-    """Wait until this task is cancelled, and then close the connection properly.
-
-    An event loop may end while the bus is open, such as the loop of `asyncio.run`. The loop then
-    cancels its tasks, and so this one.
-    """
-    try:
-        await asyncio.get_running_loop().create_future()
-    except asyncio.CancelledError:
-        # Only if cancelled: a task that is collected as garbage cannot wait.
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_CLOSE_TIMEOUT):
-                await connection.close()
-        raise
 
 
 def _close_unused(opening: asyncio.Task[Channel]) -> None:

@@ -226,5 +226,5 @@ def _readable(frame: bytes) -> bytes:
     header = decode_header(frame[_HEAD.size : -1])
     if not isinstance(header, UnreadableHeader):
         return frame
-    without_properties = ContentHeader(0, header.body_size, headers.unreadable())
+    without_properties = ContentHeader(0, header.body_size, headers.unreadable_properties())
     return pamqp.frame.marshal(without_properties, number)

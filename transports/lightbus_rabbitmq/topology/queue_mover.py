@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from aiormq.abc import DeliveredMessage
 
-from lightbus_rabbitmq import headers, names
+from lightbus_rabbitmq import copies, headers, names
 from lightbus_rabbitmq.driver.errors import ConnectionLost, translate_error
 from lightbus_rabbitmq.driver.operations import AMQPChannel
 from lightbus_rabbitmq.driver.waiting import run_while_connected
@@ -154,12 +154,12 @@ class QueueMover:
         frame_size = int(channel.connection.connection_tune.frame_max)
         if target.api_name:
             message = headers.message_of(delivered, target.api_name)
-            redeliveries = headers.returns_of(delivered, channel.connection.server_properties)
+            redeliveries = headers.redeliveries_of(delivered, channel.connection.server_properties)
             attempt = headers.attempt_of(delivered, target.api_name) + redeliveries
             added = {headers.ATTEMPT: attempt}
-            properties = headers.copied(delivered, message, frame_size=frame_size, **added)
+            properties = copies.copy_properties(delivered, message, frame_size=frame_size, **added)
         else:
-            properties = headers.moved(delivered, frame_size=frame_size)
+            properties = copies.move_properties(delivered, frame_size=frame_size)
         routing_key = (delivered.routing_key or "") if target.refill_exchange else target.name
         if target.refill_exchange == names.DELAY_EXCHANGE:
             await self._bind_for_return(routing_key)

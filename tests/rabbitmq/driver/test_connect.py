@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import aio_pika
 
-from lightbus_rabbitmq.driver.connection import close_when_cancelled
+from lightbus_rabbitmq.driver.connect import close_when_cancelled
 
 
 async def test_a_connection_whose_loop_is_collected_as_garbage_is_not_closed(
