@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import logging
 import traceback
@@ -23,7 +24,7 @@ from lightbus.encoding.settings import convert_settings
 from lightbus.exceptions import LightbusException
 from lightbus_rabbitmq.settings import RabbitMQSettings
 from rabbitmq_node import RabbitMQNode
-from rabbitmq_support import MakeBus, Seen, transport_of
+from rabbitmq_support import MakeBus, Seen
 
 PASSWORDS = ["hunter2", "p@ss/w0rd#é"]
 ENCODED = {password: quote(password, safe="") for password in PASSWORDS}
@@ -111,6 +112,13 @@ async def test_no_error_of_sending_shows_the_password(
     assert shows(log.text) == []
 
 
+def lightbus_objects() -> list[object]:
+    """Return the instances of the classes of Lightbus and its RabbitMQ transport."""
+    return [
+        found for found in gc.get_objects() if str(type(found).__module__).startswith("lightbus")
+    ]
+
+
 @pytest.mark.parametrize("password", PASSWORDS)
 async def test_no_object_and_no_log_shows_the_password_while_all_is_well(
     make_bus: MakeBus,
@@ -123,39 +131,19 @@ async def test_no_object_and_no_log_shows_the_password_while_all_is_well(
     bus = make_bus(url=rabbitmq_node.url(rabbitmq_vhost, user="shop", password=password))
     seen = Seen[str]()
     bus.auth.user_created.listen(lambda username: seen.add(username), listener_name="welcome")
-    async with Worker(bus) as worker:
+    async with Worker(bus):
         await bus.auth.user_created.fire_async(username="ada", email="e")
         await seen.wait_for(1)
         await asyncio.to_thread(rabbitmq_node.close_connections, rabbitmq_vhost)
         await bus.auth.user_created.fire_async(username="bob", email="e")
         await seen.wait_for(2)
-        transport = transport_of(bus)
-        client = bus.client
-        objects = {
-            "bus": bus,
-            "client": client,
-            "worker": worker,
-            "config": client.config,
-            "API's config": client.config.api("auth"),
-            "selection": client.transports._selection("auth"),
-            "transports": client.transports,
-            "open": client.transports.transport("auth"),
-            "transport": transport,
-            "settings": transport._settings,
-            "link": transport._sending,
-            "connection": transport._sending._connection,
-            "publisher": transport._publisher,
-            "channel": transport._publisher._channel,
-            "stream": next(iter(transport._streams)),
-            "path": bus.auth.user_created,
-        }
-
+        objects = [bus.auth.user_created, *lightbus_objects()]
         assert {
-            name: shown
-            for name, held in objects.items()
-            if (shown := shows(f"{held} {held!r} {pretty_repr(held)}"))
-        } == {}
-        assert shows(client.transports.describe("auth")) == []
+            f"{type(found)}: {shown}"
+            for found in objects
+            if (shown := shows(f"{found} {found!r} {pretty_repr(found)}"))
+        } == set()
+        assert shows(bus.client.transports.describe("auth")) == []
     assert shows(log.text) == []
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from aiormq.abc import DeliveredMessage
 
-from lightbus import Worker
+from lightbus import Bus, Worker
 from lightbus.exceptions import TransportRefused
 from lightbus_rabbitmq import RabbitMQTransport
 from rabbitmq.topology_support import (
@@ -168,6 +168,19 @@ async def test_the_dead_letter_queue_is_not_migrated_while_workers_may_use_it(
     assert topology.queues()[DEAD] == {}
 
 
+async def declare_for_both_events(make_bus: MakeBus) -> Bus:
+    """Declare the listener's queue for two events; return the bus."""
+    bus = make_bus(acknowledgement_timeout=1)
+    bus.client.listen_for_events(
+        [("auth", "user_created"), ("auth", "user_deleted")],
+        lambda username: None,
+        listener_name="welcome",
+    )
+    async with Worker(bus):
+        pass
+    return bus
+
+
 async def test_events_without_a_listener_are_dead_lettered_until_a_migration_unbinds_them(
     *,
     command: TopologyCommand,
@@ -177,14 +190,7 @@ async def test_events_without_a_listener_are_dead_lettered_until_a_migration_unb
     broker: Broker,
     topology: Topology,
 ) -> None:
-    older = make_bus(acknowledgement_timeout=1)
-    older.client.listen_for_events(
-        [("auth", "user_created"), ("auth", "user_deleted")],
-        lambda username: None,
-        listener_name="welcome",
-    )
-    async with Worker(older):
-        pass
+    older = await declare_for_both_events(make_bus)
     bus = BUS.replace("lambda username: None", "lambda username: print(username)")
     newer = Service(
         tmp_path / "worker", bus, url=rabbitmq_url, name="shop", acknowledgement_timeout=1
