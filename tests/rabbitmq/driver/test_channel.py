@@ -12,10 +12,10 @@ from pamqp.commands import Basic
 from lightbus import Api, Event
 from lightbus.exceptions import TransportRefused
 from lightbus.transport.contract import Delivery
-from lightbus_rabbitmq.driver.channel import Channel
 from lightbus_rabbitmq.driver.connection import ReconnectingConnection
 from lightbus_rabbitmq.driver.errors import ConnectionLost
 from lightbus_rabbitmq.driver.frame_reader import FrameReader
+from lightbus_rabbitmq.driver.writer import ChannelWriter
 from rabbitmq_server import RabbitMQServer
 from rabbitmq_support import CONNECTION_LOST, QUEUE, Broker, MakeBus, subscription, transport_of
 
@@ -66,13 +66,13 @@ async def test_many_large_events_fill_only_a_limited_write_buffer(
     make_bus: MakeBus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     unwritten: list[int] = []
-    write = Channel._write
+    write = ChannelWriter.write
 
-    def noted_write(channel: Channel, frames: bytes) -> None:
-        write(channel, frames)
-        unwritten.append(channel._unwritten_bytes)
+    def write_and_note(writer: ChannelWriter, frames: bytes) -> None:
+        write(writer, frames)
+        unwritten.append(writer.unwritten_bytes)
 
-    monkeypatch.setattr(Channel, "_write", noted_write)
+    monkeypatch.setattr(ChannelWriter, "write", write_and_note)
     bus = make_bus()
     body = "x" * 100_000
     await bus.auth.user_created.fire_async(username="first", email="e")

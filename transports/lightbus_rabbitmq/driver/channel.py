@@ -17,7 +17,6 @@ import aiormq
 import pamqp.frame
 from aiormq.abc import (
     AbstractConnection,
-    ChannelFrame,
     DeliveredMessage,
     FrameType,
     TimeoutType,
@@ -34,17 +33,11 @@ from lightbus_rabbitmq.driver.encoding import EventEncoder
 from lightbus_rabbitmq.driver.errors import ConnectionLost, error_text
 from lightbus_rabbitmq.driver.incoming import IncomingMessage
 from lightbus_rabbitmq.driver.waiting import run_while_connected
+from lightbus_rabbitmq.driver.writer import ChannelWriter, Write
 
 _log = get_logger(__name__)
 
 Receiver = Callable[[DeliveredMessage], None]
-Write = Callable[[bytes], bool]
-
-# Senders wait while more bytes than this are not yet written.
-_MAX_UNWRITTEN = 1 << 20
-
-# How long to wait before the connection's full queue is tried again, in seconds
-_QUEUE_FULL_PAUSE = 0.001
 
 
 class Channel(aiormq.Channel):
@@ -66,16 +59,18 @@ class Channel(aiormq.Channel):
         self, connection: AbstractConnection, number: int, write: Write, *, confirms: bool
     ) -> None:
         super().__init__(connection, number, publisher_confirms=confirms, on_return_raises=False)
-        self._write_now = write
         self.senders = 0
         self.last_received = 0
         self.event_encoder = EventEncoder(self.number, connection.connection_tune.frame_max)
         self._is_lost = False
         self._unconfirmed = Confirms(self.loop)
-        self._unwritten: list[bytes] = []
-        self._unwritten_bytes = 0
-        self._has_room = _set_event()
-        self._is_idle = _set_event()
+        self._writer = ChannelWriter(
+            self.loop,
+            write,
+            self.write_queue,
+            is_lost=lambda: self.is_lost,
+            add_acks=self._write_acks,
+        )
         self._receivers: dict[str, Receiver] = {}
         self._discarding: set[str] = set()
         self._incoming: IncomingMessage | None = None
@@ -115,8 +110,7 @@ class Channel(aiormq.Channel):
     async def close(self, exc: Any = asyncio.CancelledError, timeout: TimeoutType = None) -> None:
         """Close the channel, after everything that was sent and settled is written."""
         if exc is asyncio.CancelledError:  # the default: the caller gave no reason
-            while not self._is_idle.is_set():
-                await self._is_idle.wait()
+            await self._writer.wait_until_idle()
             self.give_up()
         await super().close(exc, timeout)
 
@@ -137,9 +131,7 @@ class Channel(aiormq.Channel):
             return error
 
         self._unconfirmed.fail_all(lost)
-        self._unwritten.clear()
-        self._has_room.set()
-        self._is_idle.set()
+        self._writer.discard()
 
     # Sending
 
@@ -152,9 +144,7 @@ class Channel(aiormq.Channel):
         # Otherwise messages would fill the memory of this process, and delay heartbeats.
         if not _ends_at_once(self.connection.ready()):
             await run_while_connected(self.connection, self.connection.ready())
-        # All waiting senders wake at once, and the first ones may fill the buffer again.
-        while not self._has_room.is_set():
-            await self._has_room.wait()
+        await self._writer.wait_for_room()
 
     async def wait_for_id(self, message_id: str) -> None:
         """Wait while a mandatory message with this id is in flight.
@@ -178,48 +168,8 @@ class Channel(aiormq.Channel):
             raise ConnectionLost("the channel was closed")
         self.delivery_tag += 1
         outcome = self._unconfirmed.add(self.delivery_tag, mandatory_id)
-        self._write(frames)
+        self._writer.write(frames)
         return outcome
-
-    def _write(self, frames: bytes) -> None:
-        self._unwritten.append(frames)
-        self._unwritten_bytes += len(frames)
-        if self._unwritten_bytes > _MAX_UNWRITTEN:
-            self._has_room.clear()
-        self._write_soon()
-
-    def _write_soon(self) -> None:
-        if self._is_idle.is_set():
-            self._is_idle.clear()
-            self.loop.call_soon(self._write_all)
-
-    def _write_all(self) -> None:
-        """Write everything to the connection, and continue when the connection has written it."""
-        self._write_acks()
-        if self.is_lost or not self._unwritten:
-            self._is_idle.set()
-            return
-        frames = b"".join(self._unwritten)
-        if self._write_now(frames):
-            self._clear_unwritten()
-            self._is_idle.set()
-            return
-        written: asyncio.Future[None] = self.loop.create_future()
-        try:
-            self.write_queue.put_nowait(
-                ChannelFrame(frames, should_close=False, drain_future=written)
-            )
-        except asyncio.QueueFull:
-            # The other channels of the connection have filled the queue.
-            self.loop.call_later(_QUEUE_FULL_PAUSE, self._write_all)
-            return
-        self._clear_unwritten()
-        written.add_done_callback(lambda _: self._write_all())
-
-    def _clear_unwritten(self) -> None:
-        self._unwritten.clear()
-        self._unwritten_bytes = 0
-        self._has_room.set()
 
     # Consuming
 
@@ -255,7 +205,7 @@ class Channel(aiormq.Channel):
         """Write the acknowledgements that were withheld, before any later settlement."""
         self._are_acks_withheld = False
         self._write_acks()
-        self._write_soon()
+        self._writer.write_soon()
 
     async def flush(self, timeout: float) -> None:
         """Write the acknowledgements that were withheld, and wait until the connection has them.
@@ -266,13 +216,12 @@ class Channel(aiormq.Channel):
         self.send_acks()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout):
-                while not self._is_idle.is_set():
-                    await self._is_idle.wait()
+                await self._writer.wait_until_idle()
 
     def ack(self, delivery_tag: int) -> None:
         """Acknowledge a delivery."""
         self._acknowledgements.pending.add(delivery_tag)
-        self._write_soon()
+        self._writer.write_soon()
 
     def nack(self, delivery_tag: int) -> None:
         """Requeue a delivery that was not tried."""
@@ -284,12 +233,12 @@ class Channel(aiormq.Channel):
 
     def _settle(self, delivery_tag: int, method: Basic.Nack | Basic.Reject) -> None:
         self._acknowledgements.add_settled(delivery_tag)
-        self._write(pamqp.frame.marshal(method, self.number))
+        self._writer.write(pamqp.frame.marshal(method, self.number))
 
     def _write_acks(self) -> None:
         if not self._are_acks_withheld:
             for method in self._acknowledgements.methods():
-                self._write(pamqp.frame.marshal(method, self.number))
+                self._writer.write(pamqp.frame.marshal(method, self.number))
 
     # Reading
 
@@ -355,12 +304,6 @@ class Channel(aiormq.Channel):
 
 async def _unused_callback(_: DeliveredMessage) -> None:
     """Do nothing. The driver requires a callback, but never gets the messages."""
-
-
-def _set_event() -> asyncio.Event:
-    event = asyncio.Event()
-    event.set()
-    return event
 
 
 def _ends_at_once(waiting: Coroutine[Any, Any, None]) -> bool:
