@@ -102,11 +102,6 @@ class Channel(aiormq.Channel):
         """Whether the channel is closed. The broker requeues its unsettled deliveries then."""
         return self._is_lost or self.is_closed
 
-    @property
-    def unconfirmed(self) -> int:
-        """How many messages the broker has not confirmed."""
-        return len(self._unconfirmed)
-
     async def close(self, exc: Any = asyncio.CancelledError, timeout: TimeoutType = None) -> None:
         """Close the channel, after everything that was sent and settled is written."""
         if exc is asyncio.CancelledError:  # the default: the caller gave no reason

@@ -38,9 +38,6 @@ class Confirms:
         self._mandatory: dict[str, _Mandatory] = {}
         self._mandatory_ids: dict[int, str] = {}
 
-    def __len__(self) -> int:
-        return len(self._outcomes)
-
     async def wait_for_id(self, message_id: str) -> None:
         """Wait while a mandatory message with this id is in flight."""
         while (mandatory := self._mandatory.get(message_id)) is not None:
