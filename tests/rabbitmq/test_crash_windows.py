@@ -237,7 +237,7 @@ async def test_w8_a_replay_that_dies_before_the_dead_letter_is_gone_leaves_both(
         from lightbus.cli import main
         from lightbus_rabbitmq import RabbitMQTransport
 
-        kill_once(RabbitMQTransport, "put", when="after")
+        kill_once(RabbitMQTransport, "send", when="after")
         main(["dead-letters", "replay", "--all"])
     """
 
