@@ -46,7 +46,7 @@ from typing import Any, ClassVar
 # a path can have one slash of the two. The example URL in a message of our own is not a login.
 _LOGIN = re.compile(r"(?<=:/)(/?)(?!/?user:password@host)[^\n]*@")
 
-# Two full stops that end a sentence, but not an ellipsis, and not the parent folder
+# Two full stops that end a sentence, but not an ellipsis, and not the parent directory
 _TWO_FULL_STOPS = re.compile(r"""(?<=[\w)'"\]}`])\.\.(?=\s|$)""")
 
 

@@ -162,8 +162,8 @@ def _announce_ready(bus: Bus, worker: Worker) -> None:
         _log.info("Running.", task=task.name)
     if listeners and not client.config.is_service_named:
         _log.warning(
-            "service_name is not set; using the name of the folder. Set it, because services with "
-            "the same name share their events.",
+            "service_name is not set; using the name of the directory. Set it, because services "
+            "with the same name share their events.",
             service=client.config.service_name,
         )
     _log.info("Ready. Press Ctrl-C to stop.", listeners=len(listeners), tasks=len(tasks))

@@ -90,7 +90,7 @@ def load_bus(
         config_file=config_file, service_name=service_name, process_name=process_name
     )
     click.get_current_context().with_resource(config.apply_overrides(overrides))
-    # Unlike `python -m`, a console script does not find modules of the current folder by itself.
+    # Unlike `python -m`, a console script does not find modules of the current directory by itself.
     sys.path.insert(0, str(Path.cwd()))
     return get_bus(named_bus_module(module))
 

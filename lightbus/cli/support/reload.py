@@ -23,7 +23,7 @@ _STOP_TIMEOUT = 60
 
 def run_with_reload(arguments: list[str]) -> int:
     """Run ``lightbus`` with `arguments` in a child process, and restart it when a file in the
-    current folder changes. Stop on a signal and return the exit code of the child.
+    current directory changes. Stop on a signal and return the exit code of the child.
 
     Raises:
         ConfigError: The extra ``lightbus[reload]`` is not installed.
