@@ -15,7 +15,7 @@ from lightbus.log import get_logger
 _log = get_logger(__name__)
 
 # One more client replaces the oldest, so that clients that hold connections cannot keep others out.
-_MAX_CLIENTS = 32
+MAX_CLIENTS = 32
 
 # Connections that may wait to be accepted
 _BACKLOG = 64
@@ -104,7 +104,7 @@ class HTTPServer:
             client.cancel()
         # If the server closed first, a task of asyncio that accepts a connection would leave its
         # socket open. The loop is bounded, because more clients can connect meanwhile.
-        for _ in range(_MAX_CLIENTS):
+        for _ in range(MAX_CLIENTS):
             if tasks := asyncio.all_tasks() - {asyncio.current_task()}:
                 await asyncio.wait(tasks)
         server.close()
@@ -113,7 +113,7 @@ class HTTPServer:
         if self._stop.is_set():
             writer.transport.abort()
             return
-        if len(self._clients) >= _MAX_CLIENTS:
+        if len(self._clients) >= MAX_CLIENTS:
             oldest = next(iter(self._clients))
             oldest.cancel()
             self._drop(oldest)

@@ -147,7 +147,7 @@ def test_many_idle_clients_do_not_block_another(server: HTTPServer) -> None:
     held = [connected(server, b"GET /a") for _ in range(300)]
 
     assert status_of(server, b"GET /a HTTP/1.1\r\n\r\n") == 200
-    assert open_files() - before - len(held) <= http_server._MAX_CLIENTS
+    assert open_files() - before - len(held) <= http_server.MAX_CLIENTS
     assert all(is_dropped(client) for client in held)
     for client in held:
         client.close()
