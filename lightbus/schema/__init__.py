@@ -1,1 +1,1 @@
-"""JSON Schemas of events, and which changes break a listener."""
+"""Describes events in JSON Schema, and finds the changes that break a listener."""

@@ -112,9 +112,9 @@ class _Comparison:
             return f"at {path}, {describe_schema(of)} instead of {describe_schema(to)}"
         return (
             _first(_keyword_mismatches(inner, outer, path))
-            or self._content(inner, outer, path)
-            or self._items(inner, outer, path)
-            or self._properties(inner, outer, path)
+            or self._content_mismatch(inner, outer, path)
+            or self._items_mismatch(inner, outer, path)
+            or self._properties_mismatch(inner, outer, path)
         )
 
     def _mismatch_with_all(
@@ -136,11 +136,13 @@ class _Comparison:
         names = " or ".join(map(describe_schema, targets))
         return f"at {path}, {describe_schema(inner[0])} instead of {names}"
 
-    def _content(self, inner: LocatedSchema, outer: LocatedSchema, path: str) -> str | None:
+    def _content_mismatch(
+        self, inner: LocatedSchema, outer: LocatedSchema, path: str
+    ) -> str | None:
         of, to = (located[0].get("contentSchema", {}) for located in (inner, outer))
         return self.find_mismatch((of, inner[1]), (to, outer[1]), path)
 
-    def _items(self, inner: LocatedSchema, outer: LocatedSchema, path: str) -> str | None:
+    def _items_mismatch(self, inner: LocatedSchema, outer: LocatedSchema, path: str) -> str | None:
         (of_first, of_rest), (to_first, to_rest) = items_of(inner[0]), items_of(outer[0])
         for index in range(max(len(of_first), len(to_first))):
             of = of_first[index] if index < len(of_first) else of_rest
@@ -152,12 +154,15 @@ class _Comparison:
             return f"at {path}, more items than are allowed"
         return self.find_mismatch((of_rest, inner[1]), (to_rest, outer[1]), f"{path}[...]")
 
-    def _properties(self, inner: LocatedSchema, outer: LocatedSchema, path: str) -> str | None:
+    def _properties_mismatch(
+        self, inner: LocatedSchema, outer: LocatedSchema, path: str
+    ) -> str | None:
         of, to = inner[0].get("properties", {}), outer[0].get("properties", {})
         # An object of a class has no other fields than those that the class declares.
         of_rest = inner[0].get("additionalProperties", "properties" not in inner[0])
         to_rest = outer[0].get("additionalProperties", True)
-        if missing := [name for name in outer[0].get("required", ()) if not self._has(inner, name)]:
+        required = outer[0].get("required", ())
+        if missing := [name for name in required if not self._has_field(inner, name)]:
             return f"at {path}.{missing[0]}, it may be missing"
         if to_rest is False and of_rest is not False:
             return f"at {path}, there may be fields other than {', '.join(to) or 'none'}"
@@ -167,17 +172,17 @@ class _Comparison:
                 return f"at {path}.{name}, an unknown field"
             if reason := self.find_mismatch(*values, f"{path}.{name}"):
                 return reason
-        return self._names(inner, outer, of_rest, path) or self.find_mismatch(
+        return self._names_mismatch(inner, outer, of_rest, path) or self.find_mismatch(
             (of_rest, inner[1]), (to_rest, outer[1]), f"{path}[...]"
         )
 
-    def _has(self, inner: LocatedSchema, name: str) -> bool:
+    def _has_field(self, inner: LocatedSchema, name: str) -> bool:
         """Return whether every value of `inner` has the field `name`."""
         field = inner[0].get("properties", {}).get(name)
         is_sent = self._is_sent and isinstance(field, Mapping) and field.get(ALWAYS_SENT) is True
         return is_sent or name in inner[0].get("required", ())
 
-    def _names(
+    def _names_mismatch(
         self, inner: LocatedSchema, outer: LocatedSchema, of_rest: Any, path: str
     ) -> str | None:
         """Compare the allowed names of properties."""
