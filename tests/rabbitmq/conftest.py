@@ -8,6 +8,7 @@ from typing import Any
 
 import aiormq
 import pytest
+from aiormq.abc import AbstractChannel
 
 from lightbus import Api, Bus, create
 from lightbus_rabbitmq.driver.channel import Channel
@@ -100,3 +101,11 @@ def quick_migrations(monkeypatch: pytest.MonkeyPatch) -> None:
     """Migrations in this process do not wait for queues to be safe from a broker that is killed."""
     monkeypatch.setattr(queue_migration, "NEW_QUEUE_DELAY", 0.05)
     monkeypatch.setattr(queue_migration, "EMPTY_CHECKS", 3)
+
+
+@pytest.fixture
+async def other_client(broker: Broker) -> AsyncIterator[AbstractChannel]:
+    """A channel of an AMQP client that is not Lightbus."""
+    channel = await broker.channel.connection.channel()
+    yield channel
+    await channel.close()

@@ -5,27 +5,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
-import socket
 import time
-from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from aiormq.abc import AbstractChannel, DeliveredMessage
-from aiormq.exceptions import ChannelNotFoundEntity
 
 from command import Command
-from lightbus import Bus, EventMessage, Worker
+from lightbus import Worker
 from lightbus.exceptions import QueueInUse
-from lightbus.transport.failure import Failure
-from lightbus_rabbitmq import RabbitMQTransport, dead_letters
-from lightbus_rabbitmq.driver.channel import Channel
+from lightbus_rabbitmq import dead_letters
+from rabbitmq.dead_letter_support import add_dead_letters, read_dead_letters
 from rabbitmq.topology_support import TopologyCommand
 from rabbitmq_support import DEAD, Broker, MakeBus, transport_of
 
-LOCK = "lightbus::reading:shop"
 SERVICE = """
 import lightbus
 bus = lightbus.create(service_name='shop')
@@ -53,37 +46,6 @@ def folder(tmp_path: Path, rabbitmq_url: str) -> Path:
     (tmp_path / "lightbus.json").write_text(json.dumps({"apis": {"default": default}}))
     (tmp_path / "bus.py").write_text(SERVICE)
     return tmp_path
-
-
-@pytest.fixture
-async def foreigner(broker: Broker) -> AsyncIterator[AbstractChannel]:
-    """A channel of another AMQP client."""
-    channel = await broker.channel.connection.channel()
-    yield channel
-    await channel.close()
-
-
-async def add_dead_letters(bus: Bus, count: int, *, first: int = 0) -> list[str]:
-    """Add dead letters; return their ids."""
-    failure = Failure.of(
-        ValueError("broken"), listener="welcome", attempt=1, service_name="shop", process_name="p"
-    )
-    messages = [
-        EventMessage.create("auth", "user_created", {"username": str(number)})
-        for number in range(first, first + count)
-    ]
-    transport = await bus.client.transports.open("auth")
-    assert isinstance(transport, RabbitMQTransport)
-    for message in messages:
-        await transport.add_dead_letter("shop", message, failure, timeout=20)
-    return [message.id for message in messages]
-
-
-async def read(bus: Bus) -> list[str]:
-    """Return the ids of all dead letters."""
-    letters = transport_of(bus).dead_letters("shop")
-    async with contextlib.aclosing(letters):
-        return [letter.message.id async for letter in letters]
 
 
 async def test_two_exports_that_start_together_each_write_all(
@@ -115,25 +77,7 @@ async def test_an_export_whose_output_is_not_read_does_not_block_others(
         # The output does not fit into the buffer of a pipe.
         await asyncio.to_thread(process.stdout.readline)
 
-        assert await read(bus) == ids
-
-
-async def test_a_reader_that_waits_too_long_learns_who_holds_the_lock(
-    make_bus: MakeBus, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(dead_letters, "ACQUIRE_TIMEOUT", 0.3)
-    bus = make_bus()
-    ids = await add_dead_letters(bus, 3)
-    first = transport_of(bus).dead_letters("shop")
-    async with contextlib.aclosing(first):
-        await anext(first)
-
-        with pytest.raises(QueueInUse) as caught:
-            await read(make_bus())
-
-    assert caught.value.owner == "the dead letters of service 'shop'"
-    assert f"pid {os.getpid()} on host {socket.gethostname()}" in caught.value.reason
-    assert await read(make_bus()) == ids
+        assert await read_dead_letters(bus) == ids
 
 
 async def test_a_killed_reader_does_not_hide_dead_letters_from_the_next(
@@ -150,14 +94,14 @@ async def test_a_killed_reader_does_not_hide_dead_letters_from_the_next(
 
     process.kill()
 
-    assert await read(bus) == ids
+    assert await read_dead_letters(bus) == ids
     await process.wait()
 
 
 @pytest.mark.parametrize("is_consumer", [False, True], ids=["gets", "consumes"])
 async def test_dead_letters_that_another_client_holds_are_awaited_and_then_reported(
     make_bus: MakeBus,
-    foreigner: AbstractChannel,
+    other_client: AbstractChannel,
     monkeypatch: pytest.MonkeyPatch,
     *,
     is_consumer: bool,
@@ -166,29 +110,29 @@ async def test_dead_letters_that_another_client_holds_are_awaited_and_then_repor
     ids = await add_dead_letters(bus, 5)
     if is_consumer:
         arrived = asyncio.Queue[DeliveredMessage]()
-        await foreigner.basic_consume(DEAD, arrived.put)
+        await other_client.basic_consume(DEAD, arrived.put)
         await arrived.get()
     else:
-        await foreigner.basic_get(DEAD)
+        await other_client.basic_get(DEAD)
 
     monkeypatch.setattr(dead_letters, "ACQUIRE_TIMEOUT", 0.3)
     with pytest.raises(QueueInUse, match="another AMQP client"):
-        await read(bus)
+        await read_dead_letters(bus)
 
     monkeypatch.undo()
-    waiting = asyncio.create_task(read(bus))
-    await foreigner.close()
+    waiting = asyncio.create_task(read_dead_letters(bus))
+    await other_client.close()
     assert await waiting == ids
 
 
 async def test_dead_letters_that_another_client_holds_during_reading_are_reported(
-    make_bus: MakeBus, foreigner: AbstractChannel
+    make_bus: MakeBus, other_client: AbstractChannel
 ) -> None:
     bus = make_bus()
     ids = await add_dead_letters(bus, 5)
     letters = transport_of(bus).dead_letters("shop")
     assert (await anext(letters)).message.id == ids[0]
-    await foreigner.basic_get(DEAD)
+    await other_client.basic_get(DEAD)
     assert [(await anext(letters)).message.id for _ in range(3)] == ids[2:]
 
     with pytest.raises(QueueInUse, match="another AMQP client"):
@@ -196,7 +140,7 @@ async def test_dead_letters_that_another_client_holds_during_reading_are_reporte
 
 
 async def test_another_client_that_starts_to_consume_does_not_delay_the_end_of_reading(
-    make_bus: MakeBus, foreigner: AbstractChannel, broker: Broker
+    make_bus: MakeBus, other_client: AbstractChannel, broker: Broker
 ) -> None:
     bus = make_bus()
     await add_dead_letters(bus, 100)
@@ -204,31 +148,14 @@ async def test_another_client_that_starts_to_consume_does_not_delay_the_end_of_r
     for _ in range(100):
         await anext(letters)
     arrived = asyncio.Queue[DeliveredMessage]()
-    await foreigner.basic_qos(prefetch_count=1)
-    await foreigner.basic_consume(DEAD, arrived.put)
+    await other_client.basic_qos(prefetch_count=1)
+    await other_client.basic_consume(DEAD, arrived.put)
 
     async with asyncio.timeout(2.5 * dead_letters.COUNTS_TIMEOUT):
         await letters.aclose()
 
-    await foreigner.close()
+    await other_client.close()
     await broker.wait_for_count(DEAD, 100)
-
-
-async def test_a_reader_acquires_the_lock_even_if_another_deletes_its_description(
-    make_bus: MakeBus, foreigner: AbstractChannel, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    bus = make_bus()
-    ids = await add_dead_letters(bus, 3)
-    bind = Channel.queue_bind
-
-    async def delete_and_bind(channel: Channel, *args: Any, **kwargs: Any) -> Any:
-        # As another client does that asks for the holder at the same time
-        await foreigner.exchange_delete(LOCK, if_unused=True)
-        return await bind(channel, *args, **kwargs)
-
-    monkeypatch.setattr(Channel, "queue_bind", delete_and_bind)
-
-    assert await read(bus) == ids
 
 
 async def test_dead_letters_that_another_client_removes_during_reading_are_reported(
@@ -246,16 +173,16 @@ async def test_dead_letters_that_another_client_removes_during_reading_are_repor
 
 
 async def test_dead_letters_that_another_client_requeues_during_reading_are_read(
-    make_bus: MakeBus, foreigner: AbstractChannel
+    make_bus: MakeBus, other_client: AbstractChannel
 ) -> None:
     bus = make_bus()
     ids = await add_dead_letters(bus, 5)
     letters = transport_of(bus).dead_letters("shop")
     found = [(await anext(letters)).message.id]
-    held = [await foreigner.basic_get(DEAD) for _ in range(4)]
+    held = [await other_client.basic_get(DEAD) for _ in range(4)]
     rest = asyncio.create_task(anext(letters))
     for one in held:
-        await foreigner.basic_nack(int(one.delivery_tag or 0), requeue=True)
+        await other_client.basic_nack(int(one.delivery_tag or 0), requeue=True)
     found.append((await rest).message.id)
     found += [letter.message.id async for letter in letters]
 
@@ -276,7 +203,7 @@ async def test_dead_letters_that_arrive_during_reading_are_read(
             await letter.discard()
 
     assert found == ids
-    assert await read(bus) == [ids[1], ids[3]]
+    assert await read_dead_letters(bus) == [ids[1], ids[3]]
 
 
 async def test_reading_ends_even_if_dead_letters_arrive_as_fast_as_they_are_read(
@@ -296,7 +223,7 @@ async def test_reading_ends_even_if_dead_letters_arrive_as_fast_as_they_are_read
 
 
 async def test_dead_letters_in_the_queue_of_an_interrupted_migration_are_not_overlooked(
-    make_bus: MakeBus, foreigner: AbstractChannel, rabbitmq_url: str, tmp_path: Path
+    make_bus: MakeBus, other_client: AbstractChannel, rabbitmq_url: str, tmp_path: Path
 ) -> None:
     bus = make_bus(acknowledgement_timeout=1)
     bus.auth.user_created.listen(lambda username: None, listener_name="welcome")
@@ -304,39 +231,22 @@ async def test_dead_letters_in_the_queue_of_an_interrupted_migration_are_not_ove
         pass
     ids = await add_dead_letters(bus, 2)
     temporary = f"{DEAD}#migrating"
-    await foreigner.queue_declare(temporary, durable=True, arguments={"x-queue-type": "quorum"})
-    moved = await foreigner.basic_get(DEAD)
-    await foreigner.basic_publish(
+    await other_client.queue_declare(temporary, durable=True, arguments={"x-queue-type": "quorum"})
+    moved = await other_client.basic_get(DEAD)
+    await other_client.basic_publish(
         moved.body, routing_key=temporary, properties=moved.header.properties
     )
-    await foreigner.basic_ack(int(moved.delivery_tag or 0))
+    await other_client.basic_ack(int(moved.delivery_tag or 0))
 
     with pytest.raises(QueueInUse, match="lightbus topology --migrate"):
-        await read(bus)
+        await read_dead_letters(bus)
 
     await TopologyCommand(tmp_path / "shop", rabbitmq_url)("--migrate")
-    assert sorted(await read(bus)) == sorted(ids)
-
-
-async def test_the_lock_of_a_killed_reader_is_replaced(
-    make_bus: MakeBus, broker: Broker, foreigner: AbstractChannel
-) -> None:
-    bus = make_bus()
-    ids = await add_dead_letters(bus, 1)
-    # As if it was killed before the lock had a description
-    await foreigner.exchange_declare(exchange=LOCK, exchange_type="fanout")
-
-    assert await read(bus) == ids
-
-    # The broker deletes the exchange after the queue of the lock.
-    async with asyncio.timeout(20):
-        with contextlib.suppress(ChannelNotFoundEntity):
-            while True:
-                await foreigner.exchange_declare(exchange=LOCK, passive=True)
+    assert sorted(await read_dead_letters(bus)) == sorted(ids)
 
 
 async def test_status_counts_dead_letters_and_holds_none(
-    make_bus: MakeBus, folder: Path, foreigner: AbstractChannel
+    make_bus: MakeBus, folder: Path, other_client: AbstractChannel
 ) -> None:
     bus = make_bus()
     await add_dead_letters(bus, 1200)

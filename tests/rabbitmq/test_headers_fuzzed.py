@@ -1,194 +1,25 @@
-"""Messages with random properties and bodies become events or errors, and affect nothing else."""
+"""Events with random headers and bodies become dead letters, and affect no other event."""
 
 from __future__ import annotations
 
 import contextlib
 import struct
-from datetime import UTC, datetime
-from decimal import Decimal
+from datetime import datetime
 from typing import Any
 
 import aiormq
 import pytest
-from aiormq.abc import DeliveredMessage
 from aiormq.exceptions import AMQPError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pamqp.commands import Basic
-from pamqp.header import ContentHeader
 
 from lightbus import Bus, OnError, Worker
 from lightbus.exceptions import InvalidEventListener, UndecodableEvent, UnfitEvent
 from lightbus.handling.signatures import plan_call
 from lightbus.message import EventMessage
-from lightbus.transport.failure import Failure
-from lightbus_rabbitmq import copies, dead_letter_headers, headers
+from rabbitmq.random_messages import JSON, KNOWN, TEXT, short
 from rabbitmq_support import CONNECTION_LOST, DEAD, QUEUE, Broker, MakeBus, Seen, transport_of
-
-# The smallest frame size that a broker may negotiate
-FRAME_SIZE = 4096
-
-# The size of the frame without the properties
-REST_OF_FRAME = 20
-
-
-def short(text: str) -> str:
-    """Return `text`, cut to the 255 bytes of an AMQP short string."""
-    return text.encode()[:255].decode(errors="ignore")
-
-
-TEXT = st.text(st.characters(exclude_categories=["Cs"]))
-SHORT = st.none() | st.just("") | TEXT.map(short) | TEXT.map(lambda text: short(f"{text}x" * 300))
-TIMES = st.datetimes(datetime(1970, 1, 1), datetime(9999, 12, 31), timezones=st.just(UTC))  # noqa: DTZ001
-
-# The values that the driver decodes from a table
-VALUES = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers(-(2**63), 2**63 - 1)
-    | st.floats()
-    | st.builds(
-        lambda raw, places: Decimal(raw).scaleb(-places), st.integers(0, 2**32), st.integers(0, 255)
-    )
-    | TIMES
-    | TIMES.map(datetime.isoformat)
-    | TEXT
-    | st.binary()
-    | st.binary().map(bytearray),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT.map(short), inner, max_size=3),
-    max_leaves=5,
-)
-KNOWN = [
-    "lightbus-attempt",
-    "lightbus-first-failed-at",
-    "lightbus-last-failed-at",
-    "lightbus-api-version",
-    "lightbus-error-type",
-    "lightbus-api",
-    "lightbus-pid",
-    "cloudEvents:time",
-    "x-delivery-count",
-    "x-death",
-    "CC",
-]
-DEATHS = st.lists(
-    st.dictionaries(st.sampled_from(["queue", "time", "exchange", "routing-keys"]), VALUES),
-    max_size=2,
-)
-EXCHANGES = st.sampled_from(["", "lightbus::return", "lightbus:return", "lightbus:auth"])
-TABLES = st.none() | st.dictionaries(
-    st.sampled_from(KNOWN) | TEXT.map(short), VALUES | DEATHS, max_size=6
-)
-PROPERTIES = st.builds(
-    Basic.Properties,
-    content_type=SHORT,
-    content_encoding=SHORT,
-    headers=TABLES,
-    delivery_mode=st.none() | st.integers(1, 2),
-    priority=st.none() | st.integers(0, 255),
-    correlation_id=SHORT,
-    reply_to=SHORT,
-    message_id=SHORT,
-    timestamp=st.none() | TIMES,
-    message_type=SHORT | SHORT.map(lambda text: short(f"auth.{text}")),
-    app_id=SHORT,
-)
-
-
-def delivered_with(
-    properties: Basic.Properties,
-    *,
-    routing_key: str = "user_created",
-    exchange: str = "",
-    body: bytes = b"{}",
-) -> DeliveredMessage:
-    """Return a delivery like one of the driver."""
-    return DeliveredMessage(
-        delivery=Basic.Deliver("1", 1, exchange=exchange, routing_key=routing_key),
-        header=ContentHeader(body_size=len(body), properties=properties),
-        body=body,
-        channel=None,  # type: ignore[arg-type] # none of what is tested here uses it
-    )
-
-
-def failure_at(attempt: int) -> Failure:
-    return Failure.of(
-        ValueError("no"), listener="welcome", attempt=attempt, service_name="shop", process_name="p"
-    )
-
-
-@settings(max_examples=300, deadline=None, derandomize=True)
-@given(PROPERTIES, SHORT, EXCHANGES)
-def test_an_event_with_any_properties_can_be_handled_and_copied(
-    properties: Basic.Properties, routing_key: str | None, exchange: str
-) -> None:
-    delivered = delivered_with(properties, routing_key=routing_key or "", exchange=exchange)
-
-    message = headers.message_of(delivered, "auth")
-    assert message.id
-    assert message.version >= 0
-    assert message.fired_at.tzinfo is UTC
-    attempt = headers.attempt_of(delivered, "auth")
-    assert attempt >= 1
-    first = headers.first_failed_at(delivered, "auth")
-    assert first is None or first.tzinfo is UTC
-
-    story = dead_letter_headers.failure_headers(
-        failure_at(attempt), message, queue="lightbus:shop:welcome:auth", frame_size=FRAME_SIZE
-    )
-    copy = copies.copy_properties(delivered, message, frame_size=FRAME_SIZE, **story)
-    assert len(copy.marshal()) + REST_OF_FRAME <= FRAME_SIZE
-
-    read, failure = dead_letter_headers.dead_letter_of(
-        delivered_with(copy, routing_key="lightbus:shop:dead")
-    )
-    assert read.id == message.id
-    assert failure.attempt == attempt
-    assert failure.error_type == "builtins.ValueError"
-
-
-@settings(max_examples=200, deadline=None, derandomize=True)
-@given(PROPERTIES, SHORT)
-def test_any_message_in_the_dead_letter_queue_can_be_read(
-    properties: Basic.Properties, routing_key: str | None
-) -> None:
-    message, failure = dead_letter_headers.dead_letter_of(
-        delivered_with(properties, routing_key=routing_key or "")
-    )
-
-    assert message.id
-    assert failure.attempt >= 1
-    assert failure.failed_at.astimezone().isoformat()
-
-
-@pytest.mark.parametrize("depth", [60, 400, 480, 490, 2_000])
-def test_an_event_with_headers_of_any_depth_can_be_copied(depth: int) -> None:
-    deep: Any = 1
-    for _ in range(depth):
-        deep = [deep]
-    delivered = delivered_with(Basic.Properties(message_id="id", headers={"theirs": deep}))
-    message = headers.message_of(delivered, "auth")
-
-    copy = copies.copy_properties(delivered, message, frame_size=131_072)
-
-    assert copy.headers is not None
-    assert copy.headers["lightbus-headers-dropped"] is True
-
-
-NUMBERS = st.integers(1, 6_000).map(lambda digits: b"9" * digits)
-JSON = st.recursive(
-    st.sampled_from([b"null", b"true", b"1e999", b"-1e-999", b'"\\ud800"', b'"\\u0000"', b"NaN"])
-    | NUMBERS
-    | st.binary(max_size=8)
-    | TEXT.map(lambda text: b'"' + text.encode() + b'"'),
-    lambda inner: (
-        st.lists(inner, max_size=4).map(lambda items: b"[" + b",".join(items) + b"]")
-        | st.lists(
-            st.tuples(st.sampled_from([b'"username"', b'"event"', b'"self"', b'""']), inner)
-        ).map(lambda items: b"{" + b",".join(name + b":" + value for name, value in items) + b"}")
-    ),
-    max_leaves=8,
-)
 
 
 def by_name(username: str = "", **others: Any) -> None: ...
