@@ -144,7 +144,7 @@ def test_a_client_that_does_not_read_its_answer_is_dropped(server: HTTPServer) -
 
 def test_many_idle_clients_do_not_block_another(server: HTTPServer) -> None:
     before = open_files()
-    held = [connected(server, b"GET /a") for _ in range(300)]
+    held = [connected(server, b"GET /a") for _ in range(150)]
 
     assert status_of(server, b"GET /a HTTP/1.1\r\n\r\n") == 200
     assert open_files() - before - len(held) <= http_server.MAX_CLIENTS
