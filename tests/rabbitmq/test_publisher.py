@@ -16,9 +16,7 @@ from lightbus import Bus, EventMessage, Worker
 from lightbus.exceptions import (
     SendOutcomeUnknown,
     SendRefused,
-    TopologyMismatch,
 )
-from lightbus_rabbitmq.driver.channel import Channel
 from rabbitmq_node import RabbitMQNode
 from rabbitmq_server import RabbitMQServer
 from rabbitmq_support import QUEUE, Broker, MakeBus, Seen, headers_of
@@ -139,40 +137,6 @@ async def test_firing_waits_for_room_in_a_full_queue(
         assert sorted(await seen.wait_for(len(stored) + 1)) == [*stored, "late"]
 
 
-@pytest.mark.faults
-async def test_a_channel_on_which_a_queue_refuses_events_is_replaced(
-    make_bus: MakeBus,
-    rabbitmq_server: RabbitMQServer,
-    rabbitmq_vhost: str,
-    broker: Broker,
-    opened_channels: list[Channel],
-) -> None:
-    small = {**SMALL, "pattern": ":welcome:"}
-    rabbitmq_server.api("PUT", f"policies/{rabbitmq_vhost}/small", small)
-    bus = make_bus(fire_timeout=5)
-    bus.auth.user_created.listen(lambda username: None, listener_name="welcome")
-    bus.auth.user_deleted.listen(lambda username: None, listener_name="farewell")
-    await bus.auth.user_deleted.fire_async(username="ada")
-    (first,) = [channel for channel in opened_channels if not channel.is_closed]
-
-    create = bus.auth.user_created.fire_async
-    creating = asyncio.gather(
-        *(create(username="ada", email="e") for _ in range(50)), return_exceptions=True
-    )
-    count = 1
-    while not creating.done():
-        await asyncio.gather(*(bus.auth.user_deleted.fire_async(username="ada") for _ in range(20)))
-        count += 20
-
-    assert any(isinstance(outcome, SendRefused) for outcome in await creating)
-    async with asyncio.timeout(20):
-        while not first.is_closed:  # noqa: ASYNC110 - the publisher closes it in the background
-            await asyncio.sleep(0.05)
-    assert len([channel for channel in first.connection.channels.values() if channel]) <= 1
-    # No event was sent twice when the channel was replaced.
-    assert await broker.count("lightbus:shop:farewell:auth") == count
-
-
 async def test_a_broker_that_goes_silent_leaves_the_outcome_unknown(
     make_bus: MakeBus, rabbitmq_node: RabbitMQNode, rabbitmq_vhost: str
 ) -> None:
@@ -187,36 +151,6 @@ async def test_a_broker_that_goes_silent_leaves_the_outcome_unknown(
         assert raised.value.timeout == pytest.approx(0.5, abs=0.1)
         proxy.resume()
         await bus.client.close_async()
-
-
-async def test_an_exchange_that_someone_deleted_is_declared_again(
-    make_bus: MakeBus, broker: Broker
-) -> None:
-    bus = make_bus()
-    await bus.auth.user_created.fire_async(username="ada", email="e")
-    await broker.channel.exchange_delete("lightbus:auth")
-
-    await bus.auth.user_created.fire_async(username="bob", email="e")
-
-    await broker.channel.exchange_declare("lightbus:auth", passive=True)
-
-
-async def test_an_api_that_cannot_be_declared_delays_no_other(
-    make_bus: MakeBus, broker: Broker
-) -> None:
-    bus = make_bus()
-    await bus.auth.user_created.fire_async(username="ann", email="e")
-    await broker.channel.exchange_declare("lightbus:bad", exchange_type="fanout", durable=True)
-    bad = EventMessage.create("bad", "happened", {})
-
-    refused = [asyncio.create_task(bus.client.fire_async(bad)) for _ in range(200)]
-    await asyncio.sleep(0)
-    await bus.auth.user_created.fire_async(username="bob", email="e")
-
-    assert not all(one.done() for one in refused)
-    for one in refused:
-        with pytest.raises(TopologyMismatch):
-            await one
 
 
 async def test_events_in_flight_when_the_connection_is_cut_are_sent_again(

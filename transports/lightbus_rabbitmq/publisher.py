@@ -6,7 +6,6 @@ import asyncio
 import itertools
 import re
 import struct
-from collections import Counter
 from collections.abc import Awaitable, Callable
 
 import attrs
@@ -31,17 +30,13 @@ from lightbus_rabbitmq.driver.confirms import Outcome
 from lightbus_rabbitmq.driver.connection import ReconnectingConnection
 from lightbus_rabbitmq.driver.encoding import encode, encode_publish
 from lightbus_rabbitmq.driver.errors import ConnectionLost, translate_error
-from lightbus_rabbitmq.driver.waiting import close_quietly
+from lightbus_rabbitmq.driver.publishing_channel import PublishingChannel
 
 # The wait before a message is sent again for the first time, in seconds
 _FIRST_WAIT = 0.05
 
 # How long `close` waits for confirmations, in seconds
 _FLUSH_TIMEOUT = 4.0
-
-# How old a channel must be before it is replaced because a queue refused a message, in seconds. A
-# full queue that refuses many events must not cause as many channels.
-_MIN_CHANNEL_AGE = 1.0
 
 
 class _Nacked(Exception):
@@ -93,14 +88,8 @@ class Publisher:
         operation_timeout: float,
     ) -> None:
         self._connection = connection
-        self._declare_api = declare_api
         self._operation_timeout = operation_timeout
-        self._channel: Channel | None = None
-        self._opened_at = 0.0
-        self._closing: set[asyncio.Task[None]] = set()
-        self._opening = asyncio.Lock()
-        self._waiting: Counter[str | None] = Counter()
-        self._declared_apis: set[str] = set()
+        self._channel = PublishingChannel(connection, declare_api, timeout=operation_timeout)
         self._in_flight = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -169,9 +158,7 @@ class Publisher:
                 await self._idle.wait()
         except TimeoutError:
             pass  # the senders raise SendOutcomeUnknown
-        for closing in self._closing:
-            closing.cancel()
-        await asyncio.gather(*self._closing, return_exceptions=True)
+        await self._channel.close()
 
     async def _send(
         self, outgoing: _Outgoing, *, timeout: float, api_name: str | None = None
@@ -199,7 +186,7 @@ class Publisher:
         delays = itertools.chain([_FIRST_WAIT], backoff())
         while True:
             try:
-                await self._publish(await self._open_channel(api_name), outgoing)
+                await self._publish(await self._channel.get(api_name), outgoing)
                 return
             except ConnectionLost:
                 pass
@@ -231,11 +218,9 @@ class Publisher:
         except ConnectionLost as lost:
             raise self._error_of(lost, outgoing) from lost.__cause__
         finally:
-            channel.senders -= 1
-            if channel is not self._channel:
-                self._close_unused(channel)
+            self._channel.release(channel)
         if outcome is Outcome.REFUSED:
-            self._replace_channel(channel)
+            self._channel.replace(channel)
             raise _Nacked
         if outcome is Outcome.UNROUTED:
             raise SendRefused(
@@ -250,7 +235,7 @@ class Publisher:
         cause = lost.__cause__
         if isinstance(cause, ChannelNotFoundEntity):
             # The exchange was deleted. It is declared again before the next try.
-            self._declared_apis.clear()
+            self._channel.forget_declarations()
             return lost
         if isinstance(cause, ChannelPreconditionFailed):
             # Many events share the channel, so another one may be too large.
@@ -264,55 +249,6 @@ class Publisher:
             return lost  # it is another event that was refused
         doing = f"to send to exchange {outgoing.exchange!r}"
         return (translate_error(cause, doing) if cause else None) or lost
-
-    async def _open_channel(self, api_name: str | None) -> Channel:
-        # Senders wait in line for the channel, so that events are sent in the order of firing.
-        channel = self._channel_for(api_name)
-        if channel is not None and not self._waiting[api_name]:
-            return channel
-        self._waiting[api_name] += 1
-        try:
-            async with self._opening:
-                while (channel := self._channel_for(api_name)) is None:
-                    await self._prepare(api_name)
-                return channel
-        finally:
-            self._waiting[api_name] -= 1
-
-    def _channel_for(self, api_name: str | None) -> Channel | None:
-        """Return the channel, if it is open and the exchange of the API was declared."""
-        if self._channel is None or self._channel.is_lost:
-            return None
-        is_declared = api_name is None or api_name in self._declared_apis
-        return self._channel if is_declared else None
-
-    async def _prepare(self, api_name: str | None) -> None:
-        if self._channel is None or self._channel.is_lost:
-            if self._channel is not None:
-                self._declared_apis.clear()
-            self._channel = await self._connection.channel(confirms=True)
-            self._opened_at = asyncio.get_running_loop().time()
-        if api_name is not None and api_name not in self._declared_apis:
-            await self._declare_api(api_name)
-            self._declared_apis.add(api_name)
-
-    def _replace_channel(self, channel: Channel) -> None:
-        """Send no more on a channel on which a queue refused a message.
-
-        The channel is closed when all its messages are confirmed.
-        """
-        # A channel that first uses a queue while the queue has no leader may refuse messages for as
-        # long as it is open (seen on 3.10.8): it asks the same dead node each time.
-        age = asyncio.get_running_loop().time() - self._opened_at
-        if channel is self._channel and age > _MIN_CHANNEL_AGE:
-            self._channel = None
-            self._close_unused(channel)
-
-    def _close_unused(self, channel: Channel) -> None:
-        if channel.senders == 0 and not channel.is_lost:
-            closing = asyncio.create_task(close_quietly(channel, self._operation_timeout))
-            self._closing.add(closing)
-            closing.add_done_callback(self._closing.discard)
 
 
 def _frames(outgoing: _Outgoing, channel: Channel) -> bytes:
