@@ -50,10 +50,10 @@ PHRASES = {
 }
 
 # Files in which names on the wire or on disk contain a phrase
-ALLOWED: dict[str, tuple[str, ...]] = {}
+ALLOWED: dict[str, tuple[str, ...]] = {"begun": ("transports/lightbus_sqlite/schema.py",)}
 
 DOCUMENTS = ("*.rst", "docs/*.rst", "examples/**/*.rst", "scripts/*", "tox.ini", "setup.cfg")
-CODE = ("benchmarks/**/*.py", "examples/**/*.py", "lightbus/**/*.py")
+CODE = ("benchmarks/**/*.py", "examples/**/*.py", "lightbus/**/*.py", "transports/**/*.py")
 
 
 @attrs.frozen

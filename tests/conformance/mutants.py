@@ -1,4 +1,4 @@
-"""Variants of the memory transport, each broken in one way that users would suffer from."""
+"""Variants of the memory transport, each with one fault that would harm users."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ from lightbus_memory.transport import MemoryTransport
 
 
 class DeliversToOneListenerOnly(MemoryTransport):
-    """Listeners share the events that each of them should get."""
+    """Listeners share events that each of them should receive."""
 
     async def subscribe(self, subscription: Subscription) -> MemoryStream:
         return await super().subscribe(attrs.evolve(subscription, listener_name="all"))
 
 
 class ReturnsFromSendEarly(MemoryTransport):
-    """A send returns, and what it sends goes out along with the next one."""
+    """A send returns at once, and its event is sent together with the next one."""
 
     late: EventMessage | None = None
 
@@ -53,8 +53,8 @@ class ReturnsFromSendEarly(MemoryTransport):
         self.late = message
 
 
-class DiscardsWhatIsRead(MemoryTransport):
-    """To look at a dead letter removes it."""
+class DiscardsReadDeadLetters(MemoryTransport):
+    """Reading a dead letter removes it."""
 
     async def dead_letters(self, service_name: str) -> AsyncGenerator[MemoryDeadLetter]:
         async for letter in super().dead_letters(service_name):
@@ -63,7 +63,7 @@ class DiscardsWhatIsRead(MemoryTransport):
 
 
 class SharesDeadLettersAmongReaders(MemoryTransport):
-    """What one reader of dead letters holds, another does not get."""
+    """A reader does not receive the dead letters that another reader holds."""
 
     _held: ClassVar[set[str]] = set()
 
@@ -114,7 +114,7 @@ class ClaimsToBeShared(MemoryTransport, SharedBroker):
 
 
 class CountsOneEventTooMany(MemoryTransport):
-    """A count is wrong."""
+    """The number of waiting events is too high by one."""
 
     async def stats(self, queue: QueueAddress) -> SubscriptionStats:
         stats = await super().stats(queue)
@@ -130,7 +130,7 @@ class DescribesNoServer(MemoryTransport, AsyncAPISource):
 
 
 class DoesNotListAFeature(MemoryTransport):
-    """The methods of a feature are there, and the feature is not listed."""
+    """It has the methods of a feature, but does not list the feature."""
 
     async def find(self, event_id: str) -> list[EventLocation]:
         return []
@@ -170,33 +170,33 @@ class ShowsEventsOfEveryApi(MemoryTransport):
 # Streams
 
 
-class HoldsEverythingAhead(MemoryStream):
-    """A stream takes all that there is, and gives it out one by one."""
+class PrefetchesEverything(MemoryStream):
+    """A stream prefetches all events of its queue."""
 
     async def __anext__(self) -> MemoryDelivery:
-        ahead: list[MemoryDelivery] = self.__dict__.setdefault("ahead", [])
-        if not ahead:
-            ahead.append(await super().__anext__())
+        prefetched: list[MemoryDelivery] = self.__dict__.setdefault("prefetched", [])
+        if not prefetched:
+            prefetched.append(await super().__anext__())
             while entry := self.queue.get():
-                ahead.append(MemoryDelivery(self, entry))
-        return ahead.pop(0)
+                prefetched.append(MemoryDelivery(self, entry))
+        return prefetched.pop(0)
 
 
 class ReversesOrder(MemoryStream):
-    """What was sent last comes first."""
+    """The event that was sent last is delivered first."""
 
     async def __anext__(self) -> MemoryDelivery:
-        taken = [await super().__anext__()]
+        deliveries = [await super().__anext__()]
         while entry := self.queue.get():
-            taken.append(MemoryDelivery(self, entry))
-        for delivery in taken[:-1]:
+            deliveries.append(MemoryDelivery(self, entry))
+        for delivery in deliveries[:-1]:
             await delivery.requeue()
-        self.unsettled.add(taken[-1])
-        return taken[-1]
+        self.unsettled.add(deliveries[-1])
+        return deliveries[-1]
 
 
 class LeavesUnsettledEventsBehind(MemoryStream):
-    """What is unsettled when a stream is closed does not come again."""
+    """Deliveries that are unsettled when a stream is closed are not redelivered."""
 
     async def aclose(self) -> None:
         await self.stop()
@@ -206,7 +206,7 @@ class LeavesUnsettledEventsBehind(MemoryStream):
 
 
 class AcksTwice(MemoryDelivery):
-    """An ack acks the event behind it, too."""
+    """An acknowledgement also acknowledges the next event."""
 
     async def ack(self) -> None:
         await super().ack()
@@ -215,14 +215,14 @@ class AcksTwice(MemoryDelivery):
 
 
 class DropsOnRequeue(MemoryDelivery):
-    """An event that is given back is gone."""
+    """A requeued event is lost."""
 
     async def requeue(self) -> None:
         await self.ack()
 
 
 class SettlesAgain(MemoryDelivery):
-    """What was settled can be settled once more."""
+    """A settled delivery can be settled again."""
 
     async def requeue(self) -> None:
         self.is_settled = False
@@ -230,7 +230,7 @@ class SettlesAgain(MemoryDelivery):
 
 
 class ForgetsTheAttempt(MemoryDelivery):
-    """Every try is the first."""
+    """Each attempt has the same number."""
 
     async def retry(self, *, after: float, counts: bool = True) -> None:
         self._entry.attempt = self.attempt = 0
@@ -238,21 +238,21 @@ class ForgetsTheAttempt(MemoryDelivery):
 
 
 class RetriesAtOnce(MemoryDelivery):
-    """A delay is not waited for."""
+    """A retry ignores its delay."""
 
     async def retry(self, *, after: float, counts: bool = True) -> None:
         await super().retry(after=0)
 
 
 class LosesDeadLetters(MemoryDelivery):
-    """What is given up is not kept."""
+    """A dead letter is not stored."""
 
     async def dead_letter(self, failure: Failure) -> None:
         await self.ack()
 
 
-class ForgetsTheStory(MemoryDelivery):
-    """What is given up is kept, and why is not."""
+class ForgetsTheFailure(MemoryDelivery):
+    """A dead letter is stored without its failure."""
 
     async def dead_letter(self, failure: Failure) -> None:
         await super().dead_letter(attrs.evolve(failure, error_message="failed", traceback=""))
@@ -271,7 +271,7 @@ class StartsALastAttemptOnce(MemoryDelivery, LastAttempt):
 
 
 def with_stream(stream_class: type[MemoryStream]) -> type[MemoryTransport]:
-    """Return a memory transport with such streams."""
+    """Return a memory transport with streams of this class."""
 
     class Mutant(MemoryTransport):
         async def subscribe(self, subscription: Subscription) -> MemoryStream:
@@ -283,7 +283,7 @@ def with_stream(stream_class: type[MemoryStream]) -> type[MemoryTransport]:
 
 
 def with_delivery(delivery_class: type[MemoryDelivery]) -> type[MemoryTransport]:
-    """Return a memory transport with such deliveries."""
+    """Return a memory transport with deliveries of this class."""
 
     class Stream(MemoryStream):
         async def __anext__(self) -> MemoryDelivery:
@@ -294,12 +294,12 @@ def with_delivery(delivery_class: type[MemoryDelivery]) -> type[MemoryTransport]
     return with_stream(Stream)
 
 
-_STREAMS = (HoldsEverythingAhead, LeavesUnsettledEventsBehind, ReversesOrder)
+_STREAMS = (PrefetchesEverything, LeavesUnsettledEventsBehind, ReversesOrder)
 _DELIVERIES = (
     AcksTwice,
     DropsOnRequeue,
     ForgetsTheAttempt,
-    ForgetsTheStory,
+    ForgetsTheFailure,
     LosesDeadLetters,
     RetriesAtOnce,
     SettlesAgain,
@@ -321,7 +321,7 @@ MUTANTS: Mapping[str, type[EventTransport]] = {
     "ShowsEventsOfEveryApi": ShowsEventsOfEveryApi,
     "StartsALastAttemptOnce": StartsALastAttemptOnceTransport,
     "DeliversToOneListenerOnly": DeliversToOneListenerOnly,
-    "DiscardsWhatIsRead": DiscardsWhatIsRead,
+    "DiscardsReadDeadLetters": DiscardsReadDeadLetters,
     "LosesEventsInAMigration": LosesEventsInAMigration,
     "ReturnsFromSendEarly": ReturnsFromSendEarly,
     "SendsWhenClosed": SendsWhenClosed,

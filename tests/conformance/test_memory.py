@@ -1,4 +1,4 @@
-"""The memory transport passes the suite."""
+"""The memory transport passes the conformance suite."""
 
 from __future__ import annotations
 

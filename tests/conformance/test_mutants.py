@@ -1,4 +1,4 @@
-"""The suite catches transports that are broken, each by the case that is meant to."""
+"""The conformance suite catches each transport with a fault, in the case that is meant for it."""
 
 from __future__ import annotations
 
@@ -48,11 +48,11 @@ CAUGHT_BY = {
     "StartsALastAttemptOnce": "test_a_requeued_last_attempt_can_start_again",
     "AcksTwice": "test_one_consumer_receives_events_in_the_order_they_were_sent",
     "DeliversToOneListenerOnly": "test_each_listener_of_each_service_receives_each_event",
-    "DiscardsWhatIsRead": "test_reading_dead_letters_leaves_those_that_are_not_discarded",
+    "DiscardsReadDeadLetters": "test_reading_dead_letters_leaves_those_that_are_not_discarded",
     "DropsOnRequeue": "test_a_requeued_event_is_redelivered_unchanged",
     "ForgetsTheAttempt": "test_an_event_retried_at_once_is_delivered_as_the_next_attempt",
-    "ForgetsTheStory": "test_a_dead_letter_keeps_the_event_and_its_failure",
-    "HoldsEverythingAhead": "test_a_listener_holds_few_events_ahead",
+    "ForgetsTheFailure": "test_a_dead_letter_keeps_the_event_and_its_failure",
+    "PrefetchesEverything": "test_a_listener_holds_few_events_ahead",
     "LeavesUnsettledEventsBehind": "test_an_unsettled_event_is_redelivered",
     "LosesDeadLetters": "test_a_dead_letter_keeps_the_event_and_its_failure",
     "LosesEventsInAMigration": "test_what_was_declared_matches_and_a_migration_keeps_its_events",

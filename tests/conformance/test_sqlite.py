@@ -1,4 +1,4 @@
-"""The SQLite transport passes the suite."""
+"""The SQLite transport passes the conformance suite."""
 
 from __future__ import annotations
 

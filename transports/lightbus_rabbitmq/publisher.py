@@ -151,7 +151,7 @@ class Publisher:
         await self._send(outgoing, timeout=self._operation_timeout if timeout is None else timeout)
 
     async def close(self) -> None:
-        """Wait some seconds for the messages in flight to be confirmed, and send no more."""
+        """Wait some seconds for the messages in flight to be confirmed, and stop sending."""
         self._is_closed = True
         try:
             async with asyncio.timeout(_FLUSH_TIMEOUT):

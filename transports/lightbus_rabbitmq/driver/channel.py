@@ -193,7 +193,7 @@ class Channel(aiormq.Channel):
         return self._acknowledgements.unsettled_between(delivery_tag, self.last_received)
 
     def withhold_acks(self) -> None:
-        """Write no acknowledgements until `send_acks`, so that the broker delivers no more."""
+        """Write no acknowledgements until `send_acks`, so that the broker stops delivering."""
         self._are_acks_withheld = True
 
     def send_acks(self) -> None:
