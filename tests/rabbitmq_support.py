@@ -24,7 +24,7 @@ MakeBus = Callable[..., Bus]
 QUEUE = "lightbus:shop:welcome:auth"
 DEAD = "lightbus:shop:dead"
 
-CONNECTION_LOST = "The connection to RabbitMQ was lost"
+CONNECTION_LOST = "Connection to RabbitMQ lost"
 
 
 class Raw(Basic.Properties):

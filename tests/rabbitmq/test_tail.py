@@ -77,4 +77,4 @@ async def test_an_event_that_cannot_be_decoded_is_skipped_by_tail(
         for name in ("ann", "bob"):
             await bus.auth.user_created.fire_async(username=name, email="e")
             assert (await anext(events)).kwargs["username"] == name
-    assert caplog.text.count("The properties of an event cannot be decoded") == 1
+    assert caplog.text.count("Event rejected: its properties cannot be decoded") == 1

@@ -19,10 +19,9 @@ from lightbus_rabbitmq import RabbitMQTransport
 from lightbus_rabbitmq.driver.backoff import ReconnectBackoff
 from rabbitmq_node import RabbitMQNode, running_node
 from rabbitmq_server import RabbitMQServer
-from rabbitmq_support import MakeBus, Seen
+from rabbitmq_support import CONNECTION_LOST, MakeBus, Seen
 
 CHANNEL_MAX = 6
-LOST = "The connection to RabbitMQ was lost; connecting again."
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +101,7 @@ async def test_a_connection_that_the_broker_closes_at_once_is_opened_again_with_
     with pytest.raises(TransportUnavailable, match="maximum allowed user limit"):
         await bus.auth.user_created.fire_async(username="ada", email="e")
 
-    lost = [record for record in caplog.records if LOST in record.getMessage()]
+    lost = [record for record in caplog.records if CONNECTION_LOST in record.getMessage()]
     assert 1 < len(lost) < 10
     assert all("maximum allowed user limit" in record.getMessage() for record in lost)
 

@@ -274,7 +274,7 @@ class Channel(aiormq.Channel):
         if isinstance(message.header, UnreadableHeader):
             # The queue dead-letters the event when it was rejected too often.
             _log.error(
-                "The properties of an event cannot be decoded; the event is rejected.",
+                "Event rejected: its properties cannot be decoded.",
                 reason=error_text(message.header.error),
                 exchange=message.exchange,
                 routing_key=message.routing_key,
@@ -286,7 +286,7 @@ class Channel(aiormq.Channel):
         except Exception:
             # If it was raised, the driver would close the connection. The queue dead-letters the
             # event when it was rejected too often.
-            _log.exception("An event could not be received; it will be redelivered.")
+            _log.exception("Event could not be received; it will be redelivered.")
             self._reject_unhandled(incoming.method)
 
     def _reject_unhandled(self, method: Basic.Deliver) -> None:

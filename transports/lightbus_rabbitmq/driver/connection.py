@@ -244,7 +244,7 @@ class ReconnectingConnection:
                 raise refusal
             wait = self._backoff.after_failure()
             _log.warning(
-                "RabbitMQ cannot be reached; connecting again.",
+                "RabbitMQ unreachable; trying again.",
                 url=self._shown_urls,
                 reason=self.last_error,
                 next_try_in=round(wait, 1),
@@ -260,7 +260,7 @@ class ReconnectingConnection:
         self.last_error = close_reason(close) if close else "the connection was lost"
         wait = self._backoff.after_loss()
         _log.warning(
-            "The connection to RabbitMQ was lost; connecting again.",
+            "Connection to RabbitMQ lost; reconnecting.",
             url=self._shown_urls,
             reason=self.last_error,
             next_try_in=round(wait, 1),
@@ -287,7 +287,7 @@ class ReconnectingConnection:
     def _note_connected(self, shown_url: str) -> None:
         self._backoff.note_success()
         if self._was_connected:
-            _log.info("Connected to RabbitMQ again.", url=shown_url)
+            _log.info("Reconnected to RabbitMQ.", url=shown_url)
         self._was_connected = True
 
     async def _disconnect(self) -> None:
