@@ -5,7 +5,7 @@ for each listener that is declared for the event. ``available_at`` is 0 for a de
 ready. Otherwise it is the end of the lease of a worker, or the end of a delay, in Unix time.
 ``owner`` identifies a lease. ``begun`` is 1 from just before a listener receives the delivery until
 the delivery is settled. ``returns`` counts redeliveries. ``wanted`` lists the events for which
-listeners are declared.
+listeners are declared. ``kept`` counts the copies that are stored for a tail.
 """
 
 from __future__ import annotations

@@ -35,13 +35,13 @@ class SQLiteSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     lease: Seconds = 10.0
 
     def __post_init__(self) -> None:
-        msgspec.structs.force_setattr(self, "path", str(_resolved(self.path)))
+        msgspec.structs.force_setattr(self, "path", str(_resolve(self.path)))
 
     def __str__(self) -> str:
         return self.path
 
 
-def _resolved(path: str) -> Path:
+def _resolve(path: str) -> Path:
     if _NOT_A_PATH.match(path):
         raise ValueError(
             f"`path` is {path!r}, which is not a file path. To keep events in memory, use the "
