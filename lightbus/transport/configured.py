@@ -131,7 +131,11 @@ class ConfiguredTransports(TransportPool):
         return selected[api_name]
 
     def _key_of_api(self, api_name: str) -> str:
-        return self._selection(api_name).key
+        # Each event that is fired looks this up, so it avoids a call if it can.
+        try:
+            return self._selected[api_name].key
+        except KeyError:
+            return self._selection(api_name).key
 
     def _new_transport(self, api_name: str) -> EventTransport:
         selection = self._selection(api_name)
