@@ -15,7 +15,6 @@ from lightbus.transport.contract import Delivery
 from lightbus_rabbitmq.driver.connection import ReconnectingConnection
 from lightbus_rabbitmq.driver.errors import ConnectionLost
 from lightbus_rabbitmq.driver.frame_reader import FrameReader
-from lightbus_rabbitmq.driver.writer import ChannelWriter
 from rabbitmq_server import RabbitMQServer
 from rabbitmq_support import CONNECTION_LOST, QUEUE, Broker, MakeBus, subscription, transport_of
 
@@ -60,28 +59,6 @@ async def test_deliveries_may_be_settled_in_any_order(
     again = await transport.subscribe(subscription(concurrency=100))
     assert sorted([username(await anext(again)) for _ in left]) == left
     await again.aclose()
-
-
-async def test_many_large_events_fill_only_a_limited_write_buffer(
-    make_bus: MakeBus, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    unwritten: list[int] = []
-    write = ChannelWriter.write
-
-    def write_and_note(writer: ChannelWriter, frames: bytes) -> None:
-        write(writer, frames)
-        unwritten.append(writer.unwritten_bytes)
-
-    monkeypatch.setattr(ChannelWriter, "write", write_and_note)
-    bus = make_bus()
-    body = "x" * 100_000
-    await bus.auth.user_created.fire_async(username="first", email="e")
-
-    await asyncio.gather(
-        *(bus.auth.user_created.fire_async(username="u", email=body) for _ in range(200))
-    )
-
-    assert max(unwritten) < 2_000_000
 
 
 async def test_the_return_of_a_cancelled_send_is_not_taken_for_that_of_the_next_send(

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Iterator
-from itertools import pairwise
 
 import pytest
 
@@ -16,7 +14,6 @@ from lightbus.exceptions import (
     TransportUnavailable,
 )
 from lightbus_rabbitmq import RabbitMQTransport
-from lightbus_rabbitmq.driver.backoff import ReconnectBackoff
 from rabbitmq_node import RabbitMQNode, running_node
 from rabbitmq_server import RabbitMQServer
 from rabbitmq_support import CONNECTION_LOST, MakeBus, Seen
@@ -162,25 +159,3 @@ async def test_a_send_without_a_free_channel_raises_an_error_that_says_so(
         assert isinstance(transport, RabbitMQTransport)
         assert "channel_max" in " ".join(await transport.check_health(timeout=2))
         await bus.client.close_async()
-
-
-def test_delays_grow_while_a_resource_is_lost_at_once() -> None:
-    backoff = ReconnectBackoff()
-    waits = []
-    for _ in range(6):
-        backoff.note_success()
-        waits.append(backoff.after_loss())
-
-    assert all(shorter <= longer for shorter, longer in pairwise(waits))
-    assert waits[-1] > 8 * waits[0]
-
-
-def test_delays_start_again_after_a_resource_has_lasted(monkeypatch: pytest.MonkeyPatch) -> None:
-    backoff = ReconnectBackoff()
-    grown = [backoff.after_failure() for _ in range(6)][-1]
-    backoff.note_success()
-    later = time.monotonic() + 2 * grown
-    monkeypatch.setattr(time, "monotonic", lambda: later)
-
-    assert backoff.after_loss() == 0
-    assert backoff.after_failure() <= 0.2
