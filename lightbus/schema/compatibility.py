@@ -121,6 +121,9 @@ class _Comparison:
         self, inner: LocatedSchema, options: list[LocatedSchema], path: str
     ) -> str | None:
         """Return why values of `inner` may fit none of `options`."""
+        if inner[0].get("type") == "integer" and any(map(_accepts_integers, options)):
+            # In such a union, decoders read an integer as the integer type, and never as a float.
+            options = [one for one in options if (resolve(one)[0] or {}).get("type") != "number"]
         reasons = [self.find_mismatch(inner, option, path) for option in options]
         if None in reasons:
             return None
@@ -211,6 +214,15 @@ def resolve(located: LocatedSchema) -> LocatedSchema:
         return schema, document
     # The schema `true` accepts every value, and the schema `false` accepts none.
     return (False if schema is False else {}), document
+
+
+def _accepts_integers(located: LocatedSchema) -> bool:
+    """Return whether a schema is of integers, such as those of an enum."""
+    schema = resolve(located)[0]
+    if schema is False:
+        return False
+    values = listed_values(schema) or ()
+    return schema.get("type") == "integer" or any(type(value) is int for value in values)
 
 
 def _is_subtype(inner: Any, outer: Any) -> bool:

@@ -55,6 +55,48 @@ def test_enum_values_outside_the_bounds_of_the_other_version_are_reported(
     assert WIDER in "".join(changes({"x": outer}, {"x": inner}))
 
 
+class CodeBefore(enum.Enum):
+    LOW = 1
+
+
+class OptionsBefore(enum.Flag):
+    READ = 1
+
+
+class Options(enum.Flag):
+    READ = 1
+    WRITE = 8
+
+
+@pytest.mark.parametrize(
+    ("outer", "inner"),
+    [
+        (CodeBefore | float, Code | float),
+        (OptionsBefore | float, Options | float),
+        (Literal[1] | float, Literal[1, 9] | float),
+        (Literal[1] | float, float | int),
+        (dict[str, CodeBefore | float], dict[str, Code | float]),
+    ],
+)
+def test_a_float_beside_listed_integers_accepts_no_other_integer(outer: Any, inner: Any) -> None:
+    # A JSON integer is decoded as the integer type of the union.
+    assert WIDER in "".join(changes({"x": outer}, {"x": inner}))
+
+
+@pytest.mark.parametrize(
+    ("outer", "inner"),
+    [
+        (Code | float, CodeBefore | float),
+        (Code | float, float),
+        (float, Code | float),
+        (int | float, Code | float),
+        (str | float, Code | str),
+    ],
+)
+def test_integers_that_a_union_accepts_are_compatible(outer: Any, inner: Any) -> None:
+    assert WIDER not in "".join(changes({"x": outer}, {"x": inner}))
+
+
 class May(enum.Flag):
     READ = 1
     WRITE = 4
