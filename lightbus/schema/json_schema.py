@@ -96,10 +96,18 @@ def schema_of_keys(keys: Schema) -> Schema:
     values = keys.get("enum")
     is_text = keys.get("type") == "string" if values is None else _are_text(values)
     if not is_text:
-        # The key is written as its JSON text.
-        return {"propertyNames": {"contentMediaType": "application/json", "contentSchema": keys}}
+        return schema_of_json_keys(keys)
     names = {keyword: value for keyword, value in keys.items() if keyword != "type"}
     return {"propertyNames": names} if names else {}
+
+
+def schema_of_json_keys(keys: Schema) -> Schema:
+    """Return the keywords that describe keys that are written as their JSON text.
+
+    Args:
+        keys: The schema that the keys would have as values.
+    """
+    return {"propertyNames": {"contentMediaType": "application/json", "contentSchema": keys}}
 
 
 def _are_text(values: Any) -> bool:

@@ -16,6 +16,7 @@ from lightbus.schema.json_schema import (
     OFFSETS,
     Schema,
     schema_of_flag,
+    schema_of_json_keys,
     schema_of_keys,
 )
 
@@ -67,10 +68,17 @@ class _Generator(GenerateJsonSchema):
 
     def dict_schema(self, schema: core_schema.DictSchema) -> Schema:
         dict_schema = super().dict_schema(schema)
-        has_keys = {"propertyNames", "patternProperties"} & dict_schema.keys()
-        if "keys_schema" not in schema or has_keys:
+        names = dict_schema.get("propertyNames")
+        if names is not None and self._is_enum_of_numbers(names):
+            # pydantic describes the members, which are not the keys that it writes.
+            return {**dict_schema, **schema_of_json_keys(names)}
+        if "keys_schema" not in schema or names is not None or "patternProperties" in dict_schema:
             return dict_schema
         return {**dict_schema, **schema_of_keys(self.generate_inner(schema["keys_schema"]).copy())}
+
+    def _is_enum_of_numbers(self, names: Schema) -> bool:
+        found = self.get_schema_from_definitions(names["$ref"]) if "$ref" in names else names
+        return any(not isinstance(member, str) for member in (found or {}).get("enum", ()))
 
     def datetime_schema(self, schema: core_schema.DatetimeSchema) -> Schema:
         return super().datetime_schema(schema) | _offset(schema)

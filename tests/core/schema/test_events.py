@@ -19,6 +19,7 @@ import pytest
 
 from core.schema.examples import Colour, House, Street, api, changes, make
 from lightbus import Api, Event, Parameter, event
+from lightbus.encoding import json_codec
 from lightbus.exceptions import ApiError
 from lightbus.schema.events import schema_of
 
@@ -213,6 +214,25 @@ def test_a_class_that_makes_itself_may_be_anything(hint: Any) -> None:
     document = schema_of([api(x=hint)])
     jsonschema.Draft202012Validator.check_schema(document)
     assert changes({"x": hint}, {"x": hint}) == []
+
+
+class Level(enum.Enum):
+    LOW = 1
+
+
+class Counts(pydantic.BaseModel):
+    of_levels: dict[Level, int]
+    of_colours: dict[Colour, int]
+
+
+def test_keys_of_a_model_that_are_enums_have_the_schema_of_what_is_encoded() -> None:
+    validator = jsonschema.Draft202012Validator(schema_of([api(x=Counts)]))
+    counts = Counts(of_levels={Level.LOW: 1}, of_colours={Colour.RED: 1})
+    fields = json_codec.decode(json_codec.encode({"x": counts}))
+
+    assert list(validator.iter_errors({"a.e": fields})) == []
+    fields["x"]["of_colours"]["grey"] = 1
+    assert len(list(validator.iter_errors({"a.e": fields}))) == 1
 
 
 def test_a_factory_is_not_a_default() -> None:
