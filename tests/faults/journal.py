@@ -40,8 +40,8 @@ class Writer:
 
     def write(self, what: str, event_id: str) -> None:
         """Add a line."""
-        # One write of one line is never mixed with another, nor half done where the process is
-        # killed. The wall clocks of processes may differ, the monotonic one is the machine's.
+        # One write of one line is never mixed with another. The wall clocks of processes may
+        # differ; the monotonic clock is the machine's.
         os.write(self._file, f"{time.monotonic():.6f} {what} {event_id}\n".encode())
 
 
@@ -53,12 +53,14 @@ class Reader:
         self._read: dict[Path, int] = {}
 
     def news(self) -> Iterator[Entry]:
-        """Yield what was written since this was called last."""
+        """Yield the lines that were completed since the last call."""
         for file in sorted(self._folder.glob("journal-*")):
             with file.open("rb") as lines:
-                lines.seek(self._read.get(file, 0))
-                written = lines.read()
-                self._read[file] = lines.tell()
+                start = self._read.get(file, 0)
+                lines.seek(start)
+                # The reader may see a part of a line that is being written across two pages.
+                written, newline, _ = lines.read().rpartition(b"\n")
+                self._read[file] = start + len(written) + len(newline)
             process = file.name.removeprefix("journal-")
             for line in written.decode().splitlines():
                 at, what, event_id = line.split(" ")
