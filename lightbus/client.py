@@ -15,7 +15,7 @@ from lightbus.handling.signatures import Handler
 from lightbus.handling.task_registry import AddTask, ScheduleOptions, TaskRegistry
 from lightbus.message import EventMessage
 from lightbus.publisher import Publisher
-from lightbus.schema.events import LoadedSchemas
+from lightbus.schema.files import LoadedSchemas
 from lightbus.transport.configured import ConfiguredTransports
 
 

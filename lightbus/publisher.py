@@ -13,7 +13,7 @@ from lightbus.handling.listener_registry import ListenerRegistry
 from lightbus.handling.middleware import Middleware, send_through
 from lightbus.log import get_logger
 from lightbus.message import EventMessage
-from lightbus.schema.events import LoadedSchemas
+from lightbus.schema.files import LoadedSchemas
 from lightbus.transport.configured import ConfiguredTransports
 from lightbus.transport.pool import asyncio_loop
 
