@@ -97,8 +97,8 @@ class Tested:
         return bool(self.version) and self.count > 0 and self.failed == 0
 
     def __str__(self) -> str:
-        told = f"{self.count} tests, {self.failed} failed"
-        return f"{told}, {self.not_run} NOT RUN" if self.not_run else told
+        counts = f"{self.count} tests, {self.failed} failed"
+        return f"{counts}, {self.not_run} NOT RUN" if self.not_run else counts
 
 
 def on_version(version: str, *, tests_only: bool) -> Report:

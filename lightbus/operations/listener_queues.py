@@ -91,21 +91,21 @@ class ListenerQueues:
         """
         for queue in (one.queue for one in found):
             if queue.events:
-                owner = f"listener {queue.listener_name!r} on {queue.api_name}"
-                raise QueueInUse(owner, events=queue.events)
+                raise QueueInUse(self._address(queue).owner, events=queue.events)
 
     async def remove(self, found: FoundQueue, *, discard: bool) -> int:
         """Delete a queue, and return how many events were deleted with it.
 
         The errors are those of `lightbus.transport.features.ListenerQueues.remove_listener_queue`.
         """
-        queue = found.queue
-        address = self._address(queue.listener_name, queue.api_name)
+        address = self._address(found.queue)
         return await found.transport.remove_listener_queue(address, discard=discard)
 
-    def _address(self, listener_name: str, api_name: str) -> QueueAddress:
+    def _address(self, queue: ListenerQueue) -> QueueAddress:
         return QueueAddress(
-            service_name=self._service_name, listener_name=listener_name, api_name=api_name
+            service_name=self._service_name,
+            listener_name=queue.listener_name,
+            api_name=queue.api_name,
         )
 
     def _check_unused(self, queue: ListenerQueue, broker: str) -> None:
@@ -115,7 +115,7 @@ class ListenerQueues:
                 queue.api_name,
             ) and self._client.transports.describe(listener.api_name) == broker:
                 raise QueueInUse(
-                    f"listener {listener.name!r} on {listener.api_name}",
+                    self._address(queue).owner,
                     "the bus module, or one of its on_start hooks, adds this listener. Remove it "
                     "there first",
                 )
@@ -125,6 +125,9 @@ class ListenerQueues:
     ) -> list[ListenerQueue]:
         stats = require(transport, QueueStats, "Removing a listener")
         with contextlib.suppress(NotDeclared):
-            events = (await stats.stats(self._address(listener_name, api_name))).total
+            address = QueueAddress(
+                service_name=self._service_name, listener_name=listener_name, api_name=api_name
+            )
+            events = (await stats.stats(address)).total
             return [ListenerQueue(listener_name=listener_name, api_name=api_name, events=events)]
         return []

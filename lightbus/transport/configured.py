@@ -15,7 +15,7 @@ from lightbus.encoding.settings import convert_settings
 from lightbus.exceptions import ConfigError
 from lightbus.message import EventMessage
 from lightbus.transport.contract import EventTransport
-from lightbus.transport.features import AsyncAPISource
+from lightbus.transport.features import AsyncAPISource, lists
 from lightbus.transport.pool import TransportPool
 from lightbus.transport.records import AsyncAPIParts
 from lightbus.transport.registry import find_transport
@@ -84,9 +84,10 @@ class ConfiguredTransports(TransportPool):
     def asyncapi(self, api_name: str, event_name: str) -> AsyncAPIParts:
         """Return what the transport adds to an event's channel in an AsyncAPI document (3.0.0)."""
         selection = self._selection(api_name)
-        if not issubclass(selection.transport, AsyncAPISource):
+        transport = selection.transport
+        if not lists(transport, AsyncAPISource):
             return AsyncAPIParts()
-        return selection.transport.asyncapi(selection.settings, api_name, event_name)
+        return transport.asyncapi(selection.settings, api_name, event_name)
 
     @contextlib.contextmanager
     def override(

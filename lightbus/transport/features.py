@@ -21,15 +21,18 @@ from lightbus.transport.failure import Failure
 F = TypeVar("F")
 
 
+def lists(transport_class: type[EventTransport], feature: type[F]) -> TypeGuard[type[F]]:
+    """Return whether a class of transports lists `feature`."""
+    return feature in transport_class.__mro__
+
+
 def supports(transport: EventTransport, feature: type[F]) -> TypeGuard[F]:
     """Return whether a transport supports `feature`."""
-    return feature in type(transport).__mro__
+    return lists(type(transport), feature)
 
 
 def require(transport: EventTransport, feature: type[F], needed_by: str) -> F:
-    """Return `transport` as one that supports `feature`; otherwise, raise `FeatureNotSupported`
-    with the name of what needs it, such as "lightbus tail".
-    """
+    """Return `transport`, or raise `FeatureNotSupported`, which names `needed_by` and `feature`."""
     if supports(transport, feature):
         return transport
     raise FeatureNotSupported(type(transport).__name__, feature.__name__, needed_by)
@@ -165,7 +168,6 @@ class ManagedTopology(Protocol):
         """
 
 
-@runtime_checkable
 class AsyncAPISource(Protocol):
     """Describes its broker in the AsyncAPI document of a service."""
 

@@ -27,6 +27,11 @@ class QueueAddress:
     listener_name: str
     api_name: str
 
+    @property
+    def owner(self) -> str:
+        """The listener and its API, for messages."""
+        return f"listener {self.listener_name!r} on {self.api_name}"
+
 
 @attrs.frozen(kw_only=True, cache_hash=True)
 class Subscription(QueueAddress):

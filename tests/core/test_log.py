@@ -50,7 +50,7 @@ logging.getLogger("shop").error("got %s", hostile, stack_info=True)
 
 @pytest.mark.parametrize("log_format", ["console", "json"])
 def test_control_characters_of_values_and_errors_are_escaped(log_format: str) -> None:
-    told = subprocess.run(
+    printed = subprocess.run(
         [sys.executable, "-c", PROGRAM, log_format, HOSTILE],
         capture_output=True,
         text=True,
@@ -58,9 +58,9 @@ def test_control_characters_of_values_and_errors_are_escaped(log_format: str) ->
         timeout=20,
     ).stderr
 
-    assert told.count("made up") >= 5
-    assert told.replace("\n", "").isprintable()
-    assert len([line for line in told.splitlines() if line[0] != " "]) == 2
+    assert printed.count("made up") >= 5
+    assert printed.replace("\n", "").isprintable()
+    assert len([line for line in printed.splitlines() if line[0] != " "]) == 2
 
 
 def test_a_logger_can_be_copied(caplog: pytest.LogCaptureFixture) -> None:

@@ -62,7 +62,7 @@ def test_apis_of_one_program_use_different_transports(
 
 
 def test_a_wrong_setting_is_reported_as_on_the_page(shell: Shell) -> None:
-    (told,) = re.findall(r"^    (lightbus\.yaml: .*)$", PAGE.text, re.MULTILINE)
+    (shown,) = re.findall(r"^    (lightbus\.yaml: .*)$", PAGE.text, re.MULTILINE)
     shell.use("rabbitmq", url="amqp://localhost/", prefetc="5")
 
-    assert told in shell.run("lightbus run", exit_code=2)
+    assert shown in shell.run("lightbus run", exit_code=2)

@@ -112,12 +112,11 @@ class MemoryTransport(
     async def remove_listener_queue(self, queue: QueueAddress, *, discard: bool = False) -> int:
         self._check_open()
         found = self._queue(queue)
-        owner = f"listener {queue.listener_name!r} on {queue.api_name}"
         if found.is_in_use:
-            raise QueueInUse(owner, "a worker uses it. Stop the worker first")
+            raise QueueInUse(queue.owner, "a worker uses it. Stop the worker first")
         events = found.stats().total
         if events and not discard:
-            raise QueueInUse(owner, events=events)
+            raise QueueInUse(queue.owner, events=events)
         self._broker.remove_queue(queue)
         return events
 

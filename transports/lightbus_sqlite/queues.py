@@ -116,16 +116,15 @@ def remove_queue(connection: sqlite3.Connection, queue: QueueAddress, *, discard
         NotDeclared: The queue does not exist.
         QueueInUse: A worker consumes from it; or it has events, and `discard` is not set.
     """
-    owner = f"listener {queue.listener_name!r} on {queue.api_name}"
     listener = find_listener(connection, queue)
     parameters = {"listener": listener, "now": time.time()}
     if connection.execute(schema.IS_IN_USE, parameters).fetchone()[0]:
         raise QueueInUse(
-            owner, "a worker uses it. Stop the worker first; if it was killed, wait a minute"
+            queue.owner, "a worker uses it. Stop the worker first; if it was killed, wait a minute"
         )
     (events,) = connection.execute(schema.COUNT_DELIVERIES, (listener,)).fetchone()
     if events and not discard:
-        raise QueueInUse(owner, events=events)
+        raise QueueInUse(queue.owner, events=events)
     for statement in schema.REMOVE_LISTENER:
         connection.execute(statement, (listener,))
     return int(events)

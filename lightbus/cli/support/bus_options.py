@@ -15,7 +15,7 @@ from lightbus.bus import Bus, get_bus
 from lightbus.cli.support.console import err
 from lightbus.client import BusClient
 from lightbus.operations.known_apis import one_api_per_broker
-from lightbus.transport.features import SharedBroker
+from lightbus.transport.features import SharedBroker, lists
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -105,7 +105,7 @@ def load_client(**options: Any) -> BusClient:
     """
     client = load_bus(**options).client
     for api_name in one_api_per_broker(client):
-        if SharedBroker not in client.transports.transport_class(api_name).__mro__:
+        if not lists(client.transports.transport_class(api_name), SharedBroker):
             err.print_line(
                 ("Warning:", "yellow"),
                 f" The {client.transports.name(api_name)} transport keeps events in the memory of "

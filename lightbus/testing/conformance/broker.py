@@ -18,7 +18,7 @@ from lightbus.encoding.settings import convert_settings
 from lightbus.message import EventMessage
 from lightbus.transport.contract import Delivery, DeliveryStream, EventTransport
 from lightbus.transport.failure import Failure
-from lightbus.transport.features import DeadLetter, DeadLetterStore, require, supports
+from lightbus.transport.features import DeadLetter, DeadLetterStore, lists, require, supports
 from lightbus.transport.records import QueueAddress, Subscription
 from lightbus.transport.registry import find_transport
 
@@ -76,7 +76,7 @@ class BrokerUnderTest:
 
     def need(self, feature: type[Any]) -> None:
         """Skip the case if the transport does not list `feature`."""
-        if feature not in self.transport_class.__mro__:
+        if not lists(self.transport_class, feature):
             pytest.skip(f"{self.transport_class.__name__} does not support {feature.__name__}.")
 
     async def open_with(self, feature: type[F]) -> tuple[EventTransport, F]:

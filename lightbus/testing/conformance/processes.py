@@ -64,3 +64,13 @@ async def child_of(
         yield started
     finally:
         await started.kill()
+
+
+async def kill_workers_with(
+    broker: BrokerUnderTest, subscription: Subscription, text: str, *, times: int = 1
+) -> None:
+    """Kill workers, one after the other, each after it has received the event of this text."""
+    for _ in range(times):
+        async with child_of(broker, "take", subscription) as worker:
+            assert await worker.read_line() == text
+            await worker.kill()

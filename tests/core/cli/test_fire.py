@@ -91,7 +91,7 @@ async def test_a_value_is_text_if_its_type_accepts_text(
 
 
 @pytest.mark.parametrize(
-    ("args", "code", "told"),
+    ("args", "code", "expected"),
     [
         (["auth.user_created", "username=adam"], 1, "missing 'age'"),
         (["auth.user_crated"], 1, "Did you mean 'user_created'?"),
@@ -104,8 +104,8 @@ async def test_a_value_is_text_if_its_type_accepts_text(
     ],
 )
 def test_an_event_that_cannot_be_fired_is_reported_in_one_line(
-    command: Command, config: dict[str, Any], args: list[str], code: int, told: str
+    command: Command, config: dict[str, Any], args: list[str], code: int, expected: str
 ) -> None:
     ended_with, printed, said = command("fire", *args)
     assert (ended_with, printed) == (code, "")
-    assert told in said
+    assert expected in said

@@ -179,7 +179,7 @@ async def test_an_impossible_move_is_refused_with_the_reason(
     target: dict[str, Any] | None,
     outcome: tuple[int, str],
 ) -> None:
-    code, told = outcome
+    code, expected = outcome
     await fire(tmp_path / "old.db", "ann")
     for file, transport in (("old.json", source), ("new.json", target)):
         if transport:
@@ -188,5 +188,5 @@ async def test_an_impossible_move_is_refused_with_the_reason(
 
     ended_with, _, said = command(*MOVE)
 
-    assert (ended_with, told in said) == (code, True), said
+    assert (ended_with, expected in said) == (code, True), said
     assert await waiting_in(tmp_path / "old.db") == [("ann", 1)]

@@ -248,15 +248,15 @@ WRONG_BUS_MODULES = {
 
 
 @pytest.mark.parametrize(
-    ("bus", "told"), list(WRONG_BUS_MODULES.values()), ids=list(WRONG_BUS_MODULES)
+    ("bus", "expected"), list(WRONG_BUS_MODULES.values()), ids=list(WRONG_BUS_MODULES)
 )
 def test_a_wrong_bus_module_ends_the_command_with_2_and_one_line(
-    run_to_end: RunToEnd, bus: str | None, told: str
+    run_to_end: RunToEnd, bus: str | None, expected: str
 ) -> None:
     code, said = run_to_end(bus)
 
     assert code == 2
-    assert told in json.loads(said)["event"]
+    assert expected in json.loads(said)["event"]
 
 
 WRONG_CONFIGS: dict[str, tuple[dict[str, Any], str]] = {
@@ -274,14 +274,16 @@ WRONG_CONFIGS: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
-@pytest.mark.parametrize(("config", "told"), list(WRONG_CONFIGS.values()), ids=list(WRONG_CONFIGS))
+@pytest.mark.parametrize(
+    ("config", "expected"), list(WRONG_CONFIGS.values()), ids=list(WRONG_CONFIGS)
+)
 def test_a_wrong_config_ends_the_command_with_2_and_no_traceback(
-    run_to_end: RunToEnd, config: dict[str, Any], told: str
+    run_to_end: RunToEnd, config: dict[str, Any], expected: str
 ) -> None:
     code, said = run_to_end(BUS + LISTENER, config=config)
 
     assert code == 2
-    assert told in said
+    assert expected in said
 
 
 def test_an_error_says_how_to_install_a_missing_extra(run_to_end: RunToEnd) -> None:

@@ -367,7 +367,7 @@ def test_keys_that_pydantic_would_merge_are_refused() -> None:
 
 
 class Loading(Iterable[int]):
-    """Cannot be told from what gives its content only once."""
+    """May give its content only once, as an iterator does."""
 
     def __iter__(self) -> Iterator[int]:
         return iter([1])

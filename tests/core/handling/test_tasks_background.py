@@ -121,7 +121,7 @@ async def test_a_coroutine_that_is_added_while_two_workers_run_is_run_by_one(
         await asyncio.Event().wait()
 
     unhandled: list[dict[str, Any]] = []
-    asyncio.get_running_loop().set_exception_handler(lambda _, told: unhandled.append(told))
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: unhandled.append(context))
     async with Worker(bus) as first, Worker(bus) as second:
         bus.client.add_background_task(background())
         assert await received.next() == "once"

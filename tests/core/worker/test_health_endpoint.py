@@ -64,8 +64,8 @@ def start(command: Command, tmp_path: Path) -> Start:
     def run(rest: str = LISTENER, *, transport: str = '{"memory": {}}') -> str:
         (tmp_path / "bus.py").write_text(BUS.format(rest=rest, transport=transport))
         process = command.start("run", "--health-port", "0")
-        told: dict[str, str] = json.loads(line_with("Health endpoint", process.stderr))
-        return told["event"].split()[2].removesuffix("/live")
+        entry: dict[str, str] = json.loads(line_with("Health endpoint", process.stderr))
+        return entry["event"].split()[2].removesuffix("/live")
 
     return run
 

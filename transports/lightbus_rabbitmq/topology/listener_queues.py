@@ -71,7 +71,6 @@ async def remove(
         TransportUnavailable: The connection was lost.
     """
     queue = names.listener_queue(address)
-    owner = f"listener {address.listener_name!r} on {address.api_name}"
     await connection.open(timeout=timeout)
     lock = MigrationLock(connection, timeout=timeout)
     try:
@@ -82,10 +81,10 @@ async def remove(
         # RabbitMQ itself deletes a quorum queue even if it is in use or holds messages.
         if counts.users:
             raise QueueInUse(
-                owner, f"{counts.users:,} workers use queue {queue!r}. Stop them first"
+                address.owner, f"{counts.users:,} workers use queue {queue!r}. Stop them first"
             )
         if counts.ready and not discard:
-            raise QueueInUse(owner, events=counts.ready)
+            raise QueueInUse(address.owner, events=counts.ready)
         return await lock.delete(queue)
     except ConnectionLost as error:
         raise TransportUnavailable(

@@ -27,7 +27,7 @@ class TestListedFeatures:
         self, transport_class: type[EventTransport], feature: type[Any]
     ) -> None:
         implemented = [name for name in FEATURES[feature] if hasattr(transport_class, name)]
-        is_listed = feature in transport_class.__mro__
+        is_listed = features.lists(transport_class, feature)
 
         assert implemented == (list(FEATURES[feature]) if is_listed else []), (
             f"{transport_class.__name__} must derive from {feature.__name__} if it has its methods."

@@ -24,7 +24,7 @@ from lightbus.testing.conformance.broker import (
     texts_of,
 )
 from lightbus.transport.contract import Delivery, DeliveryStream, EventTransport
-from lightbus.transport.features import InexactAttempts
+from lightbus.transport.features import InexactAttempts, lists
 
 T = TypeVar("T")
 
@@ -71,7 +71,7 @@ class TransportMachine(RuleBasedStateMachine):
     def __init__(self, broker: BrokerUnderTest) -> None:
         super().__init__()
         self.broker = broker
-        self.are_attempts_exact = InexactAttempts not in broker.transport_class.__mro__
+        self.are_attempts_exact = not lists(broker.transport_class, InexactAttempts)
         self.runner = asyncio.Runner()
         self.transport = self.run(broker.open())
         self.queues = {name: ModelQueue() for name in LISTENERS}

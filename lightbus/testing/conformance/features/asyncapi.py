@@ -9,7 +9,7 @@ import pytest
 from lightbus.config import TransportSettings
 from lightbus.encoding.settings import convert_settings
 from lightbus.testing.conformance.broker import BrokerUnderTest
-from lightbus.transport.features import AsyncAPISource
+from lightbus.transport.features import AsyncAPISource, lists
 
 
 @pytest.mark.asyncio
@@ -23,7 +23,7 @@ class TestAsyncAPISource:
         converted = convert_settings(
             settings or {}, transport_class.Settings, source="suite", path=name
         )
-        assert issubclass(transport_class, AsyncAPISource)
+        assert lists(transport_class, AsyncAPISource)
 
         parts = transport_class.asyncapi(converted, broker.api_name, "happened")
 

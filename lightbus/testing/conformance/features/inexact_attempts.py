@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lightbus.testing.conformance.broker import BrokerUnderTest
-from lightbus.testing.conformance.processes import child_of
+from lightbus.testing.conformance.processes import child_of, kill_workers_with
 from lightbus.transport.contract import Delivery
 from lightbus.transport.features import InexactAttempts, LastAttempt, SharedBroker
 
@@ -26,9 +26,7 @@ class TestInexactAttempts:
         subscription = broker.subscription()
         await transport.declare(subscription, timeout=broker.patience)
         await broker.send(transport, "a")
-        async with child_of(broker, "take", subscription) as worker:
-            assert await worker.read_line() == "a"
-            await worker.kill()
+        await kill_workers_with(broker, subscription, "a")
 
         answers = []
         for _ in range(3):

@@ -15,9 +15,15 @@ from lightbus.testing.conformance.broker import (
     text_of,
     texts_of,
 )
-from lightbus.testing.conformance.processes import child_of
+from lightbus.testing.conformance.processes import child_of, kill_workers_with
 from lightbus.transport.contract import Delivery, EventTransport
-from lightbus.transport.features import DeadLetterStore, InexactAttempts, LastAttempt, SharedBroker
+from lightbus.transport.features import (
+    DeadLetterStore,
+    InexactAttempts,
+    LastAttempt,
+    SharedBroker,
+    lists,
+)
 
 
 @pytest.mark.asyncio
@@ -54,9 +60,7 @@ class TestSharedBroker:
         await transport.declare(subscription, timeout=broker.patience)
         await broker.send(transport, *"abcde")
 
-        async with child_of(broker, "take", subscription) as worker:
-            assert await worker.read_line() == "a"
-            await worker.kill()
+        await kill_workers_with(broker, subscription, "a")
 
         stream = await transport.subscribe(broker.subscription(concurrency=5))
         deliveries = {text_of(taken): taken for taken in await broker.receive_many(stream, 5)}
@@ -69,10 +73,7 @@ class TestSharedBroker:
         subscription = broker.subscription()
         await transport.declare(subscription, timeout=broker.patience)
         await broker.send(transport, "a")
-        for _ in range(2):
-            async with child_of(broker, "take", subscription) as worker:
-                assert await worker.read_line() == "a"
-                await worker.kill()
+        await kill_workers_with(broker, subscription, "a", times=2)
 
         delivery = await broker.receive(await transport.subscribe(subscription))
 
@@ -91,10 +92,7 @@ class TestSharedBroker:
         async with child_of(broker, "ack_one", subscription) as worker:
             assert [await worker.read_line(), await worker.read_line()] == ["a", "b"]
             await worker.kill()
-        for _ in range(2):
-            async with child_of(broker, "take", subscription) as worker:
-                assert await worker.read_line() == "b"
-                await worker.kill()
+        await kill_workers_with(broker, subscription, "b", times=2)
 
         stream = await transport.subscribe(broker.subscription(concurrency=5))
         deliveries = await broker.receive_many(stream, 5)
@@ -130,10 +128,7 @@ class TestSharedBroker:
         subscription = broker.subscription()
         await transport.declare(subscription, timeout=broker.patience)
         await broker.send(transport, *"abcde")
-        for _ in range(2):
-            async with child_of(broker, "take", subscription) as worker:
-                assert await worker.read_line() == "a"
-                await worker.kill()
+        await kill_workers_with(broker, subscription, "a", times=2)
 
         stream = await transport.subscribe(broker.subscription(concurrency=5))
         for delivery in await broker.receive_many(stream, 5):
@@ -176,7 +171,7 @@ def test_a_broker_in_one_process_refuses_a_forked_process(
     event_transport: TransportSettings,
     patience: float,
 ) -> None:
-    if SharedBroker in transport_class.__mro__:
+    if lists(transport_class, SharedBroker):
         return  # the cases above show that it is shared
     asyncio.run(_send_one(transport_class, event_transport, patience))
     reading, writing = os.pipe()
@@ -209,5 +204,5 @@ async def _send_one(
 
 
 def _need_exact_attempts(broker: BrokerUnderTest) -> None:
-    if InexactAttempts in broker.transport_class.__mro__:
+    if lists(broker.transport_class, InexactAttempts):
         pytest.skip(f"{broker.transport_class.__name__} lists InexactAttempts.")

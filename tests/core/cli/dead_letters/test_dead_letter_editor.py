@@ -32,7 +32,7 @@ async def test_a_dead_letter_stays_if_the_edited_text_is_not_json(
     message = await add_dead_letter(bus)
     (tmp_path / "editor.py").write_text(EDITOR.format(old="{", new=""))
 
-    _, _, told = dead_letters(
+    _, _, stderr = dead_letters(
         "replay",
         "--edit",
         message.id,
@@ -40,7 +40,7 @@ async def test_a_dead_letter_stays_if_the_edited_text_is_not_json(
         EDITOR=f"{sys.executable} {tmp_path / 'editor.py'}",
     )
 
-    assert "Replayed 0 of 1 dead letter." in told
+    assert "Replayed 0 of 1 dead letter." in stderr
     assert await left(bus) == [message.id]
 
 

@@ -55,7 +55,7 @@ async def test_an_unknown_id_is_named_and_the_others_are_processed(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "expected"),
     [
         (["list", "--since", "yesterday"], "is not an ISO 8601 time"),
         (["discard"], "Select dead letters: give IDs, filter options or --all."),
@@ -64,8 +64,8 @@ async def test_an_unknown_id_is_named_and_the_others_are_processed(
     ],
 )
 def test_a_wrong_option_is_refused_with_one_line(
-    dead_letters: Run, arguments: list[str], told: str
+    dead_letters: Run, arguments: list[str], expected: str
 ) -> None:
     code, _, said = dead_letters(*arguments)
 
-    assert (code, told in said) == (2, True), said
+    assert (code, expected in said) == (2, True), said

@@ -13,9 +13,9 @@ async def test_a_dead_letter_is_replayed_to_its_own_listener_only(
     other = await add_dead_letter(bus, "bob")
 
     # The id as the list shows it.
-    code, _, told = dead_letters("replay", message.id[:8])
+    code, _, stderr = dead_letters("replay", message.id[:8])
 
-    assert (code, "Replayed 1 dead letter." in told) == (0, True)
+    assert (code, "Replayed 1 dead letter." in stderr) == (0, True)
     assert await waiting_for(bus, "welcome") == [({"username": "ann", "email": "e"}, 1)]
     assert await waiting_for(bus, "count") == []
     assert await left(bus) == [other.id]
@@ -28,9 +28,9 @@ async def test_dead_letters_that_match_a_filter_are_replayed_in_order(
         await add_dead_letter(bus, str(number))
     kept = await add_dead_letter(bus, error=KeyError("x"))
 
-    code, _, told = dead_letters("replay", "--error", "LookupError")
+    code, _, stderr = dead_letters("replay", "--error", "LookupError")
 
-    assert (code, "Replayed 150 dead letters." in told) == (0, True)
+    assert (code, "Replayed 150 dead letters." in stderr) == (0, True)
     names = [kwargs["username"] for kwargs, _ in await waiting_for(bus, "welcome")]
     assert names == [str(number) for number in range(150)]
     assert await left(bus) == [kept.id]
@@ -52,9 +52,9 @@ async def test_a_dead_letter_whose_listener_is_gone_stays_and_the_others_are_rep
     gone = await add_dead_letter(bus, listener="gone")
     await add_dead_letter(bus)
 
-    code, _, told = dead_letters("replay", "--all")
+    code, _, stderr = dead_letters("replay", "--all")
 
     assert code == 1
-    assert "Listener 'gone' of service 'shop' has no queue" in " ".join(told.split())
-    assert "Replayed 1 of 2 dead letters." in told
+    assert "Listener 'gone' of service 'shop' has no queue" in " ".join(stderr.split())
+    assert "Replayed 1 of 2 dead letters." in stderr
     assert await left(bus) == [gone.id]

@@ -44,9 +44,9 @@ async def test_a_body_that_is_not_json_is_shown_in_base64(bus: Bus, dead_letters
 
 
 def test_an_unknown_id_is_an_error(dead_letters: Run) -> None:
-    code, _, told = dead_letters("show", "no-such-id")
+    code, _, stderr = dead_letters("show", "no-such-id")
 
-    assert (code, "No dead letter has the ID no-such-id." in told) == (1, True)
+    assert (code, "No dead letter has the ID no-such-id." in stderr) == (1, True)
 
 
 @pytest.mark.parametrize("depth", [300, 900, 980])
